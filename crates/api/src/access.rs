@@ -156,10 +156,12 @@ async fn known(
         access.metrics.limited(Limit::Address);
         Err(Problem::too_many_bad_tokens(wait))
     };
-    if let Some(wait) = wait
-        && !access.keys.may_be_good(shown).await
-    {
-        return limited(wait);
+    if let Some(wait) = wait {
+        match access.keys.may_be_good(shown).await {
+            Ok(true) => {}
+            Ok(false) => return limited(wait),
+            Err(refusal) => return Err(Problem::refused(refusal, needed)),
+        }
     }
     let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
     let caller = access.keys.caller(shown, needed, source, now_ms()).await;

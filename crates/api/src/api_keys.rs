@@ -32,7 +32,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
-use twilio_edge_store::{Done, Key, Turn};
+use twilio_edge_store::{CompletedRequest, IdempotencyClaim, Key};
 
 /// An API key. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
@@ -132,13 +132,14 @@ pub(super) fn own_router() -> OpenApiRouter<App> {
 async fn create(
     State(keys): State<Keys>,
     Extension(caller): Extension<Caller>,
-    turn: Option<Extension<Turn>>,
+    turn: Option<Extension<IdempotencyClaim>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let wanted: WantedKey = object(body)?;
     let WantedKey { name, scope, account_sid } = wanted;
     let is_kept = turn.is_some();
-    let once = |key: &Key| turn.map(|Extension(turn)| Done { turn, answer: repeated(key) });
+    let once =
+        |key: &Key| turn.map(|Extension(turn)| CompletedRequest { turn, answer: repeated(key) });
     let created = keys.create(&caller, scope, account_sid, &name, now_ms(), once).await;
     let (key, token) = created.map_err(refused)?;
     let place = HeaderValue::try_from(place(&key));

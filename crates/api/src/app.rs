@@ -1,4 +1,4 @@
-//! State of the routers. A handler extracts the parts that it needs, for instance `State<Histories>`; its signature names
+//! State of the routers. A handler extracts the parts that it needs, for instance `State<MessageHistory>`; its signature names
 //! its dependencies.
 
 use std::{sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ use twilio_edge_services::{
     inbound::{claims::Claims, delivery_worker::Wakeup, replays::ReplaySources},
     outbound::{media::library::Library, sending::Sending, templates::Templates},
 };
-use twilio_edge_store::{Idempotency, Outbox, Stores, Sweeper, histories::Histories};
+use twilio_edge_store::{Idempotency, Outbox, Stores, Sweeper, message_history::MessageHistory};
 
 use super::access::Access;
 
@@ -32,7 +32,7 @@ pub struct Services {
     /// Account keys for filters; `None` without an accounts file.
     pub webhook_keys: Option<Accounts>,
     /// Queries of the ledger.
-    pub histories: Histories,
+    pub histories: MessageHistory,
     /// Account profiles.
     pub tenants: Tenants,
     /// Exporter of spans.
@@ -88,7 +88,7 @@ parts! {
     checks: Arc<Checks>,
     claims: Arc<Claims>,
     delivery_wakeup: Wakeup,
-    histories: Histories,
+    histories: MessageHistory,
     idempotency: Idempotency,
     keys: Keys,
     library: Option<Library>,
@@ -120,7 +120,7 @@ impl App {
             replay_sources,
         } = services;
         let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
-        let keys = Keys::new(stores.register(), config.token.expose());
+        let keys = Keys::new(stores.api_keys(), config.token.expose());
         let permissions =
             Permissions::new(stores.consents(), stores.policies(), Some(metrics.clone()));
         let request = Duration::from_millis(config.http.request_timeout_ms);

@@ -40,7 +40,7 @@ use twilio_edge_services::access::{
     api_keys::Caller,
     permissions::{Checks, Permissions},
 };
-use twilio_edge_store::{ConsentsPage, Turn};
+use twilio_edge_store::{ConsentsPage, IdempotencyClaim};
 
 /// Filter of the consents of an account.
 #[derive(Deserialize, IntoParams)]
@@ -228,7 +228,7 @@ async fn record(
     State(permissions): State<Arc<Permissions>>,
     State(checks): State<Arc<Checks>>,
     Extension(caller): Extension<Caller>,
-    turn: Option<Extension<Turn>>,
+    turn: Option<Extension<IdempotencyClaim>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let new: NewConsent = object(body)?;
@@ -275,7 +275,7 @@ async fn record(
 async fn import(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
-    turn: Option<Extension<Turn>>,
+    turn: Option<Extension<IdempotencyClaim>>,
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {

@@ -28,7 +28,7 @@ use twilio_edge_services::{
         delivery_worker::Wakeup,
     },
 };
-use twilio_edge_store::{DeadLetter, DeadLetterDetail, DeadLetters, Fate, Outbox};
+use twilio_edge_store::{DeadLetter, DeadLetterAction, DeadLetterDetail, DeadLetters, Outbox};
 
 /// Largest number of dead letters that one request changes. The caller repeats the request for more.
 const MOST: usize = 5000;
@@ -200,7 +200,7 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let nowhere = || Problem::of(kinds::NO_SUCH_DEAD_LETTER);
     let Path(id) = id.map_err(|_| nowhere())?;
-    let found = outbox.letter(id, caller.account_sid.as_deref()).await;
+    let found = outbox.dead_letter(id, caller.account_sid.as_deref()).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&DeadLetterTold::of(found.ok_or_else(nowhere)?)))
 }
@@ -225,7 +225,7 @@ async fn retry(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let decided = decide(&outbox, &caller, Fate::Retried, body).await;
+    let decided = decide(&outbox, &caller, DeadLetterAction::Retry, body).await;
     wakeup.wake();
     decided
 }
@@ -249,13 +249,13 @@ async fn discard(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    decide(&outbox, &caller, Fate::Discarded, body).await
+    decide(&outbox, &caller, DeadLetterAction::Discard, body).await
 }
 
 async fn decide(
     outbox: &Outbox,
     caller: &Caller,
-    fate: Fate,
+    fate: DeadLetterAction,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let chosen: Chosen = object(body)?;
@@ -297,7 +297,8 @@ impl DeadLetterShown {
 
 impl DeadLetterTold {
     fn of(letter: DeadLetterDetail) -> DeadLetterTold {
-        let event = letter.due.parcel().and_then(|parcel| serde_json::to_value(parcel.event).ok());
+        let event =
+            letter.due.delivery().and_then(|parcel| serde_json::to_value(parcel.event).ok());
         let DeadLetterDetail { state, sink, reason, ended_at_ms, due } = letter;
         DeadLetterTold {
             id: due.seq,

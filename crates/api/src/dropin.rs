@@ -51,7 +51,7 @@ use twilio_edge_domain::{
     sending::request::Request as Wanted,
 };
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending};
-use twilio_edge_store::{OutboundMessage, QueuedMessagesPage, Turn};
+use twilio_edge_store::{IdempotencyClaim, OutboundMessage, QueuedMessagesPage};
 
 /// Twilio's header for an idempotency key; some Twilio clients send it.
 const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
@@ -127,7 +127,7 @@ async fn create(
     State(sending): State<Arc<Sending>>,
     State(timeouts): State<Timeouts>,
     Extension(caller): Extension<Caller>,
-    turn: Option<Extension<Turn>>,
+    turn: Option<Extension<IdempotencyClaim>>,
     Path(account_sid): Path<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -318,7 +318,7 @@ fn known(send: &OutboundMessage) -> StoredMessage<'_> {
         message_sid: &send.message_sid,
         error_code: codes::of_end(&send.code),
         reason: &send.reason,
-        is_scheduled: send.wanted_at_ms > send.created_at_ms,
+        is_scheduled: send.first_due_at_ms > send.created_at_ms,
         created_ms: send.created_at_ms,
         updated_ms: send.changed_at_ms,
     }

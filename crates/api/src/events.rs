@@ -17,7 +17,7 @@ use crate::views::{Class, EventTold, EventView};
 use crate::{app::App, body::json};
 use twilio_edge_domain::cursor;
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::histories::{Histories, Search};
+use twilio_edge_store::message_history::{MessageHistory, Search};
 
 /// Filter of the webhooks. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
@@ -75,7 +75,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -109,7 +109,7 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {

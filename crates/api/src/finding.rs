@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 use super::{kinds, problem::Problem};
 use twilio_edge_domain::{cursor::Cursor, message::NumberQuery, period, tenant::is_account_sid};
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::histories::Page;
+use twilio_edge_store::message_history::Page;
 
 /// Default page size.
 const USUAL: u32 = 50;

@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::app::App;
 use twilio_edge_platform::metrics::{Metrics, Pool};
 use twilio_edge_services::access::webhook_keys::Accounts;
-use twilio_edge_store::{StoreError, Stores, histories::Histories};
+use twilio_edge_store::{StoreError, Stores, message_history::MessageHistory};
 
 /// Content type that Prometheus negotiates for OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -98,7 +98,7 @@ async fn ready(State(stores): State<Stores>, State(accounts): State<Option<Accou
 async fn metrics(
     State(stores): State<Stores>,
     State(metrics): State<Arc<Metrics>>,
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
 ) -> Response {
     stores.gauge();
     metrics.stores.connected(Pool::Readers, histories.connections());

@@ -18,7 +18,9 @@ use crate::{app::Timeouts, body::whole};
 use twilio_edge_domain::idempotency::{Headers, Key, MAX_KEY_BYTES, StoredResponse, fingerprint};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::{Admission, Done, Idempotency, Once, Turn};
+use twilio_edge_store::{
+    Admission, CompletedRequest, Idempotency, IdempotencyClaim, IdempotentRequest,
+};
 
 const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -45,7 +47,7 @@ pub(super) struct Repeatable {
 pub(super) struct Kept;
 
 /// Returns the time, in milliseconds since 1970, as of which to carry out a request: that of its first copy.
-pub(super) fn as_of_ms(turn: Option<Extension<Turn>>) -> i64 {
+pub(super) fn as_of_ms(turn: Option<Extension<IdempotencyClaim>>) -> i64 {
     turn.map_or_else(now_ms, |Extension(turn)| turn.as_of_ms)
 }
 
@@ -63,18 +65,18 @@ pub(super) async fn once(
     let key = key(&request)?;
     let (request, body) = read(request).await?;
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let once = Once {
+    let once = IdempotentRequest {
         tenant: caller.account_sid,
         principal: caller.actor,
         key,
         fingerprint: fingerprint(request.method().as_str(), target, &body),
     };
-    let taken = idempotency.take(&once, now_ms()).await;
+    let taken = idempotency.claim(&once, now_ms()).await;
     let turn = match taken.map_err(|reason| Problem::unavailable(&reason))? {
-        Admission::Ours(turn) => turn,
-        Admission::Answered(answer) => return Ok(replayed(answer)),
-        Admission::Running => return Err(Problem::still_running()),
-        Admission::Other => return Err(Problem::of(kinds::IDEMPOTENCY_KEY_REUSED)),
+        Admission::Execute(turn) => turn,
+        Admission::Replay(answer) => return Ok(replayed(answer)),
+        Admission::InProgress => return Err(Problem::still_running()),
+        Admission::KeyReused => return Err(Problem::of(kinds::IDEMPOTENCY_KEY_REUSED)),
     };
     // The task finishes even if the client disconnects, so that the next copy gets the answer.
     let limit = timeouts.request;
@@ -110,7 +112,7 @@ async fn read(request: Request) -> Result<(Request, Bytes), Problem> {
 /// Carries out the request and stores its answer.
 async fn answered(
     idempotency: Idempotency,
-    turn: Turn,
+    turn: IdempotencyClaim,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -121,8 +123,8 @@ async fn answered(
     }
     if !response.status().is_success() {
         let given_back = match response.status().is_client_error() {
-            true => idempotency.give_up(&turn).await,
-            false => idempotency.let_go(&turn).await,
+            true => idempotency.release(&turn).await,
+            false => idempotency.abandon(&turn).await,
         };
         if let Err(reason) = given_back {
             tracing::warn!(event = "idempotency.not_freed", %reason, "the sidecar could not release an idempotency key; repetitions of the request wait until its hold ends");
@@ -140,7 +142,7 @@ async fn answered(
         },
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    if let Err(reason) = idempotency.answer(&Done { turn, answer }).await {
+    if let Err(reason) = idempotency.store_response(&CompletedRequest { turn, answer }).await {
         // The request was carried out. A later copy is carried out again with the same time, which changes nothing.
         tracing::warn!(event = "idempotency.not_kept", %reason, "the sidecar could not store the response of a request for its repetitions");
     }

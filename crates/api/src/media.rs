@@ -31,7 +31,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::media::library::{Failure, Given, Library},
 };
-use twilio_edge_store::{Medium, Turn};
+use twilio_edge_store::{IdempotencyClaim, Medium};
 
 /// A stored medium.
 #[derive(Serialize, ToSchema)]
@@ -95,7 +95,7 @@ pub(super) async fn one_of_few(
 async fn add(
     State(library): State<Option<Library>>,
     Extension(caller): Extension<Caller>,
-    turn: Option<Extension<Turn>>,
+    turn: Option<Extension<IdempotencyClaim>>,
     query: Result<Query<AccountQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,

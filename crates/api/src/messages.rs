@@ -29,7 +29,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::sending::{PREFIX, Sending},
 };
-use twilio_edge_store::histories::{Histories, Search};
+use twilio_edge_store::message_history::{MessageHistory, Search};
 
 /// Filter of the messages. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
@@ -100,7 +100,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -134,7 +134,7 @@ async fn list(
     security(("key" = [])),
 )]
 async fn fetch(
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     State(sending): State<Arc<Sending>>,
     State(timeouts): State<Timeouts>,
     Extension(caller): Extension<Caller>,

@@ -21,7 +21,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::{
     api_keys::Caller, contact_history as story, permissions::Permissions,
 };
-use twilio_edge_store::histories::Histories;
+use twilio_edge_store::message_history::MessageHistory;
 
 /// Account and size of the history.
 #[derive(Deserialize, IntoParams)]
@@ -55,7 +55,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn tell(
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,

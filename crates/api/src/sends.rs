@@ -45,7 +45,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::{fallback::Alternative, sending::Sending},
 };
-use twilio_edge_store::{Done, OutboundMessage, Turn};
+use twilio_edge_store::{CompletedRequest, IdempotencyClaim, OutboundMessage};
 
 /// Latest `send_at`, in milliseconds from now: the same limit as that of Twilio's message scheduling.
 const FURTHEST_MS: i64 = 35 * 86_400_000;
@@ -193,7 +193,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 async fn send(
     State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
-    turn: Option<Extension<Turn>>,
+    turn: Option<Extension<IdempotencyClaim>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let wanted: CreateMessageRequest = object(body)?;
@@ -261,7 +261,7 @@ pub(super) struct Asked {
 pub(super) async fn take_on(
     sending: &Sending,
     caller: &Caller,
-    turn: Option<Extension<Turn>>,
+    turn: Option<Extension<IdempotencyClaim>>,
     asked: Asked,
     answer: impl FnOnce(&OutboundMessage) -> StoredResponse,
 ) -> Result<OutboundMessage, Problem> {
@@ -277,7 +277,7 @@ pub(super) async fn take_on(
     if !other_parameters.is_empty() {
         send.form = format!("{}&{other_parameters}", send.form);
     }
-    let done = turn.map(|Extension(turn)| Done { turn, answer: answer(&send) });
+    let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&send) });
     sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
     Ok(send)
 }

@@ -38,7 +38,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::sending::{self, Sending},
 };
-use twilio_edge_store::{OutboundMessage, OutboundMessagesPage, histories::Histories};
+use twilio_edge_store::{OutboundMessage, OutboundMessagesPage, message_history::MessageHistory};
 
 /// Upper bound of `wait_ms`.
 const LONGEST_MS: u32 = 60_000;
@@ -267,7 +267,7 @@ async fn cancel(
 /// Returns an outbound message that the caller sees: once it has an outcome, or after `patience`.
 pub(super) async fn told(
     sending: &Sending,
-    histories: &Histories,
+    histories: &MessageHistory,
     account_sid: &str,
     id: &str,
     patience: Duration,
@@ -279,7 +279,7 @@ pub(super) async fn told(
 /// Renders an outbound message with its fallback.
 async fn shown(
     sending: &Sending,
-    histories: &Histories,
+    histories: &MessageHistory,
     send: OutboundMessage,
 ) -> Result<SendShown, Problem> {
     let instead = sending.sends.find_fallback_of(&send.id).await;
@@ -317,7 +317,7 @@ async fn found(
 /// part of the idempotent request: a copy may have a different one.
 pub(super) async fn waited(
     State(sending): State<Arc<Sending>>,
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     State(timeouts): State<Timeouts>,
     mut request: Request,
     next: Next,
@@ -406,7 +406,7 @@ impl SendShown {
             reason: some(send.reason),
             fallback_of: some(send.fallback_of),
             fallback: None,
-            attempts: send.tries,
+            attempts: send.attempts,
             twilio_request_id: some(send.request_id),
         }
     }

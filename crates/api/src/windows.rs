@@ -15,7 +15,7 @@ use crate::{app::App, body::json};
 use twilio_edge_domain::window;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::histories::{Histories, WindowSearch};
+use twilio_edge_store::message_history::{MessageHistory, WindowSearch};
 
 /// Filter of the windows. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
@@ -64,7 +64,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn list(
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {

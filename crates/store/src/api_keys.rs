@@ -1,16 +1,15 @@
-//! API keys and the audit log. A change and its audit entry are in one transaction, so that no change is without an entry.
-//! A caller bound to an account never sees rows of another account. This module must not know what a key permits.
-
-use std::{future::Future, time::Duration};
+//! API keys. A change and its audit entry are in one transaction, so that no change is without an entry. A caller bound to
+//! an account never sees keys of another account. This module must not know what a key permits.
 
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::idempotency::{Done, finish};
 use crate::{
+    audit_log::{self, AuditEntry, AuditLog},
     database::{Database, Durability},
     error::StoreError,
-    statements::RegisterStatements,
+    idempotency::{CompletedRequest, finish},
+    statements::ApiKeyStatements,
 };
 use twilio_edge_domain::api_key::Scope;
 use twilio_edge_platform::config;
@@ -60,28 +59,6 @@ pub struct NewKey {
     pub created_by: String,
 }
 
-/// One administrative change. An `id` of 0 means that the entry is not stored yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
-pub struct AuditEntry {
-    /// Ascending number of the entry.
-    #[serde(skip)]
-    pub id: i64,
-    /// Time of the change, in milliseconds since 1970.
-    pub at_ms: i64,
-    /// Author of the change.
-    pub actor: String,
-    /// Source of the request.
-    pub source: String,
-    /// Action: `key.created`, ..
-    pub action: String,
-    /// Subject of the change.
-    pub subject: String,
-    /// Account of the subject.
-    pub account_sid: Option<String>,
-    /// Details as JSON, without secrets.
-    pub detail: String,
-}
-
 /// Filter and position of a page of keys, newest first.
 #[derive(Debug, Clone, Serialize)]
 pub struct KeysPage<'a> {
@@ -96,51 +73,37 @@ pub struct KeysPage<'a> {
 }
 
 #[derive(Serialize)]
-struct Asked<'a> {
+struct KeyQuery<'a> {
     id: &'a str,
     account_sid: Option<&'a str>,
     now_ms: i64,
 }
 
 #[derive(Serialize)]
-struct EntriesAsked<'a> {
-    account_sid: Option<&'a str>,
-    before_id: i64,
-    most: i64,
-}
-
-#[derive(Serialize)]
-struct ScopeAsked {
+struct ScopeQuery {
     scope: Scope,
 }
 
-/// The API keys and the audit log of one database.
+/// API keys of one database.
 #[derive(Debug, Clone)]
-pub struct Register {
+pub struct ApiKeyStore {
     database: Database,
-    timeout: Duration,
 }
 
-impl Register {
-    pub(super) fn of(database: Database, timeout: Duration) -> Register {
-        Register { database, timeout }
+impl ApiKeyStore {
+    pub(super) fn of(database: Database) -> ApiKeyStore {
+        ApiKeyStore { database }
     }
 
     /// Connects for a command, beside a sidecar that may have the database open.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable.
-    pub async fn open(settings: &config::Database) -> Result<Register, StoreError> {
-        // A command is not urgent: it waits for the sidecar's writes instead of failing.
-        let timeout = Duration::from_millis(settings.connect_timeout_ms);
-        let patient = config::Database {
-            timeout_ms: settings.timeout_ms.max(settings.connect_timeout_ms),
-            ..settings.clone()
-        };
-        Ok(Register { database: Database::open_beside(&patient).await?, timeout })
+    pub async fn open(settings: &config::Database) -> Result<ApiKeyStore, StoreError> {
+        Ok(ApiKeyStore::of(Database::open_beside(settings).await?))
     }
 
-    /// Closes the connections. Only for an instance from [`Register::open`].
+    /// Closes the connections. Only for an instance from [`ApiKeyStore::open`].
     pub async fn close(&self) {
         self.database.close().await;
     }
@@ -153,18 +116,19 @@ impl Register {
         &self,
         key: &NewKey,
         entry: &AuditEntry,
-        done: Option<&Done>,
+        done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            tx.execute(self.statements().add_key, std::slice::from_ref(key)).await?;
-            tx.execute(self.statements().add_entry, std::slice::from_ref(entry)).await?;
-            if let Some(done) = done {
-                finish(&mut tx, &self.database.statements().idempotency, done).await?;
-            }
-            tx.commit().await
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                tx.execute(self.statements().add_key, std::slice::from_ref(key)).await?;
+                audit_log::add(&mut tx, std::slice::from_ref(entry)).await?;
+                if let Some(done) = done {
+                    finish(&mut tx, done).await?;
+                }
+                tx.commit().await
+            })
+            .await
     }
 
     /// Revokes a key and adds the audit entry. Returns `None` if the account has no such key to revoke.
@@ -178,16 +142,17 @@ impl Register {
         now_ms: i64,
         entry: impl FnOnce(&Key) -> AuditEntry,
     ) -> Result<Option<Key>, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let asked = [Asked { id, account_sid, now_ms }];
-            let revoked: Vec<Key> = tx.fetch(self.statements().revoke_key, &asked).await?;
-            let Some(key) = revoked.into_iter().next() else { return Ok(None) };
-            tx.execute(self.statements().add_entry, &[entry(&key)]).await?;
-            tx.commit().await?;
-            Ok(Some(key))
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                let query = [KeyQuery { id, account_sid, now_ms }];
+                let revoked: Vec<Key> = tx.fetch(self.statements().revoke_key, &query).await?;
+                let Some(key) = revoked.into_iter().next() else { return Ok(None) };
+                audit_log::add(&mut tx, &[entry(&key)]).await?;
+                tx.commit().await?;
+                Ok(Some(key))
+            })
+            .await
     }
 
     /// Returns the key if it belongs to this account, revoked or not.
@@ -199,12 +164,9 @@ impl Register {
         id: &str,
         account_sid: Option<&str>,
     ) -> Result<Option<StoredKey>, StoreError> {
-        let asked = [Asked { id, account_sid, now_ms: 0 }];
-        self.bounded(async {
-            let found = self.database.read(self.statements().find_key, &asked).await?;
-            Ok(found.into_iter().next())
-        })
-        .await
+        let query = [KeyQuery { id, account_sid, now_ms: 0 }];
+        let found = self.database.read(self.statements().find_key, &query).await?;
+        Ok(found.into_iter().next())
     }
 
     /// Returns whether a key of this scope has ever existed.
@@ -212,12 +174,9 @@ impl Register {
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn has_any(&self, scope: Scope) -> Result<bool, StoreError> {
-        self.bounded(async {
-            let asked = [ScopeAsked { scope }];
-            let found: Vec<Key> = self.database.read(self.statements().find_scope, &asked).await?;
-            Ok(!found.is_empty())
-        })
-        .await
+        let query = [ScopeQuery { scope }];
+        let found: Vec<Key> = self.database.read(self.statements().find_scope, &query).await?;
+        Ok(!found.is_empty())
     }
 
     /// Returns a page of keys, newest first.
@@ -225,7 +184,7 @@ impl Register {
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn list_keys(&self, page: KeysPage<'_>) -> Result<Vec<Key>, StoreError> {
-        self.bounded(self.database.read(self.statements().list_keys, &[page])).await
+        self.database.read(self.statements().list_keys, &[page]).await
     }
 
     /// Records the use of a key.
@@ -233,40 +192,16 @@ impl Register {
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn touch_key(&self, id: &str, now_ms: i64) -> Result<(), StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let asked = [Asked { id, account_sid: None, now_ms }];
-            tx.execute(self.statements().touch_key, &asked).await?;
-            tx.commit().await
-        })
-        .await
+        let query = [KeyQuery { id, account_sid: None, now_ms }];
+        self.database.execute(Durability::Process, self.statements().touch_key, &query).await
     }
 
-    /// Returns a page of the audit log, newest first: the entries with smaller ids than `before_id`.
-    ///
-    /// # Errors
-    /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn list_entries(
-        &self,
-        account_sid: Option<&str>,
-        before_id: i64,
-        most: i64,
-    ) -> Result<Vec<AuditEntry>, StoreError> {
-        let asked = [EntriesAsked { account_sid, before_id, most }];
-        self.bounded(self.database.read(self.statements().list_entries, &asked)).await
+    /// Returns the audit log, in the same database.
+    pub fn audit_log(&self) -> AuditLog {
+        AuditLog::of(self.database.clone())
     }
 
-    fn statements(&self) -> &'static RegisterStatements {
-        &self.database.statements().register
-    }
-
-    async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
+    fn statements(&self) -> &'static ApiKeyStatements {
+        &self.database.statements().api_keys
     }
 }

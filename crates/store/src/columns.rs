@@ -48,43 +48,43 @@ macro_rules! suppression_upsert {
 pub(super) use suppression_upsert;
 
 /// Columns of `events` that describe the history of a message.
-macro_rules! heard_columns {
+macro_rules! webhook_columns {
     () => {
         "dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel, theirs, ours, \
          coalesce(received_at_ms, settled_at_ms, 0) AS received_ms, attempts, outcome, settled_at_ms, redacted_at_ms"
     };
 }
-pub(super) use heard_columns;
+pub(super) use webhook_columns;
 
 /// Merge of two events of one webhook. The resulting row does not depend on the order in which arrivals and outcomes are
 /// written. `excluded` wins the hold in these cases:
 ///
 /// - The backend accepted the webhook.
-/// - It has more attempts than `kept`.
-/// - It ends the same hold that `kept` has.
+/// - It has more attempts than `stored`.
+/// - It ends the same hold that `stored` has.
 /// - Two claims got the same attempt, because one store could not reach the other; that claim is then checked again.
 ///
 /// A forgotten row (no change since `$forgotten`) starts anew. The macro serves both databases, which have different names
 /// for the smaller and the greater of two values.
 macro_rules! merge {
     (@wins) => {
-        "coalesce(kept.outcome, '') <> 'accepted' AND (excluded.outcome = 'accepted' \
-         OR excluded.attempts > kept.attempts OR (excluded.attempts = kept.attempts \
-         AND excluded.claim_id = kept.claim_id AND excluded.outcome IS NOT NULL) \
-         OR (excluded.attempts = kept.attempts AND excluded.claim_id <> kept.claim_id \
-         AND excluded.held_until_ms IS NOT NULL AND kept.held_until_ms IS NOT NULL))"
+        "coalesce(stored.outcome, '') <> 'accepted' AND (excluded.outcome = 'accepted' \
+         OR excluded.attempts > stored.attempts OR (excluded.attempts = stored.attempts \
+         AND excluded.claim_id = stored.claim_id AND excluded.outcome IS NOT NULL) \
+         OR (excluded.attempts = stored.attempts AND excluded.claim_id <> stored.claim_id \
+         AND excluded.held_until_ms IS NOT NULL AND stored.held_until_ms IS NOT NULL))"
     };
     (@forgotten $forgotten:literal) => {
         concat!(
-            "coalesce(kept.held_until_ms, kept.settled_at_ms, kept.received_at_ms, 0) <= ",
+            "coalesce(stored.held_until_ms, stored.settled_at_ms, stored.received_at_ms, 0) <= ",
             $forgotten
         )
     };
     (@settled $column:literal, $forgotten:literal) => {
         concat!(
             $column, " = CASE WHEN ", merge!(@forgotten $forgotten), " THEN excluded.", $column,
-            " WHEN ", merge!(@wins), " THEN coalesce(excluded.", $column, ", kept.", $column,
-            ") ELSE coalesce(kept.", $column, ", excluded.", $column, ") END"
+            " WHEN ", merge!(@wins), " THEN coalesce(excluded.", $column, ", stored.", $column,
+            ") ELSE coalesce(stored.", $column, ", excluded.", $column, ") END"
         )
     };
     (@held $column:literal, $forgotten:literal, $otherwise:literal) => {
@@ -95,19 +95,19 @@ macro_rules! merge {
     };
     ($least:literal, $greatest:literal, $forgotten:literal) => {
         concat!(
-            " ON CONFLICT (dedupe_key) DO UPDATE SET route = coalesce(kept.route, excluded.route), \
-             form = coalesce(kept.form, excluded.form), envelope = coalesce(kept.envelope, excluded.envelope), channel = coalesce(kept.channel, excluded.channel), \
-             theirs = CASE WHEN kept.redacted IS NULL THEN coalesce(kept.theirs, excluded.theirs) ELSE kept.theirs END, ours = coalesce(kept.ours, excluded.ours), \
-             received_at_ms = coalesce(", $least, "(kept.received_at_ms, excluded.received_at_ms), \
-             kept.received_at_ms, excluded.received_at_ms), attempts = CASE WHEN ",
+            " ON CONFLICT (dedupe_key) DO UPDATE SET route = coalesce(stored.route, excluded.route), \
+             form = coalesce(stored.form, excluded.form), envelope = coalesce(stored.envelope, excluded.envelope), channel = coalesce(stored.channel, excluded.channel), \
+             theirs = CASE WHEN stored.redacted IS NULL THEN coalesce(stored.theirs, excluded.theirs) ELSE stored.theirs END, ours = coalesce(stored.ours, excluded.ours), \
+             received_at_ms = coalesce(", $least, "(stored.received_at_ms, excluded.received_at_ms), \
+             stored.received_at_ms, excluded.received_at_ms), attempts = CASE WHEN ",
             merge!(@forgotten $forgotten), " THEN excluded.attempts ELSE ", $greatest,
-            "(kept.attempts, excluded.attempts) END, ",
-            merge!(@held "claim_id", $forgotten, "kept.claim_id"), ", ",
-            merge!(@held "answer", $forgotten, "kept.answer"), ", ",
+            "(stored.attempts, excluded.attempts) END, ",
+            merge!(@held "claim_id", $forgotten, "stored.claim_id"), ", ",
+            merge!(@held "answer", $forgotten, "stored.answer"), ", ",
             merge!(@held "held_until_ms", $forgotten,
-                "CASE WHEN excluded.claim_id = kept.claim_id AND excluded.attempts = kept.attempts \
-                 AND excluded.held_until_ms > kept.held_until_ms THEN excluded.held_until_ms \
-                 ELSE kept.held_until_ms END"), ", ",
+                "CASE WHEN excluded.claim_id = stored.claim_id AND excluded.attempts = stored.attempts \
+                 AND excluded.held_until_ms > stored.held_until_ms THEN excluded.held_until_ms \
+                 ELSE stored.held_until_ms END"), ", ",
             merge!(@settled "outcome", $forgotten), ", ",
             merge!(@settled "settled_at_ms", $forgotten)
         )

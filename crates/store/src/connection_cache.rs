@@ -21,12 +21,12 @@ const STAY: Duration = Duration::from_secs(60);
 pub(super) struct ConnectionCache {
     pool: PgPool,
     most: usize,
-    idle: Mutex<Vec<Held>>,
+    idle: Mutex<Vec<CachedConnection>>,
 }
 
 /// A connection for one query. It is put back only after a complete answer; otherwise it returns to the pool, which checks
 /// it.
-pub(super) struct Held {
+pub(super) struct CachedConnection {
     connection: PoolConnection<Postgres>,
     taken_at: Instant,
     used_at: Instant,
@@ -39,20 +39,20 @@ impl ConnectionCache {
         ConnectionCache { pool: pool.clone(), most, idle: Mutex::default() }
     }
 
-    pub(super) async fn take(&self) -> Result<Held, sqlx::Error> {
+    pub(super) async fn take(&self) -> Result<CachedConnection, sqlx::Error> {
         if let Some(held) = self.used_last() {
             return Ok(held);
         }
         let connection = self.pool.acquire().await?;
         let now = Instant::now();
-        Ok(Held { connection, taken_at: now, used_at: now })
+        Ok(CachedConnection { connection, taken_at: now, used_at: now })
     }
 
-    pub(super) fn put_back(&self, held: Held) {
+    pub(super) fn put_back(&self, held: CachedConnection) {
         let now = Instant::now();
         let mut idle = self.idle();
         if idle.len() < self.most && now.duration_since(held.taken_at) < STAY {
-            idle.push(Held { used_at: now, ..held });
+            idle.push(CachedConnection { used_at: now, ..held });
         }
     }
 
@@ -62,11 +62,11 @@ impl ConnectionCache {
     }
 
     /// Returns all connections to the pool; a closing pool waits for them.
-    pub(super) fn give_back(&self) {
+    pub(super) fn empty(&self) {
         drop(std::mem::take(&mut *self.idle()));
     }
 
-    fn used_last(&self) -> Option<Held> {
+    fn used_last(&self) -> Option<CachedConnection> {
         let mut idle = self.idle();
         let held = idle.pop()?;
         if held.used_at.elapsed() < IDLE {
@@ -77,13 +77,13 @@ impl ConnectionCache {
         None
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Held>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<CachedConnection>> {
         // No code panics while it holds this lock.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
+impl CachedConnection {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }

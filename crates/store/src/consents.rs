@@ -1,13 +1,11 @@
 //! Consents in the database: recorded, read and listed; and the last inbound message of a contact, which opens a
 //! conversation window. Every query is about one account. This module must not know what a consent permits.
 
-use std::{future::Future, time::Duration};
-
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::suppressions::{PersonAsked, people};
-use crate::api_keys::AuditEntry;
+use super::suppressions::{ContactNumber, contact_numbers};
+use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Database, Durability},
     error::StoreError,
@@ -25,7 +23,6 @@ use twilio_edge_platform::config;
 #[derive(Debug, Clone)]
 pub struct Consents {
     database: Database,
-    timeout: Duration,
 }
 
 /// Filter and position of a page of consents.
@@ -46,7 +43,7 @@ pub struct ConsentsPage<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct PageAsked<'a> {
+struct PageQuery<'a> {
     tenant: &'a str,
     on_channel: Option<&'a str>,
     in_category: Option<Category>,
@@ -125,7 +122,7 @@ struct Recorded {
 }
 
 #[derive(Debug, Serialize)]
-struct InboundAsked<'a> {
+struct InboundQuery<'a> {
     tenant: &'a str,
     channel: &'a str,
     number: &'a str,
@@ -143,22 +140,21 @@ impl Consents {
     /// # Errors
     /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Consents, StoreError> {
-        let timeout = Duration::from_millis(settings.connect_timeout_ms.max(settings.timeout_ms));
-        Ok(Consents::of(Database::open_beside(settings).await?, timeout))
+        Ok(Consents::of(Database::open_beside(settings).await?))
     }
 
-    pub(super) fn of(database: Database, timeout: Duration) -> Consents {
-        Consents { database, timeout }
+    pub(super) fn of(database: Database) -> Consents {
+        Consents { database }
     }
 
     /// Returns the suppressions, in the same database.
     pub fn suppressions(&self) -> crate::suppressions::Suppressions {
-        crate::suppressions::Suppressions::of(self.database.clone(), self.timeout)
+        crate::suppressions::Suppressions::of(self.database.clone())
     }
 
     /// Returns the contacts, in the same database.
     pub fn contacts(&self) -> crate::contacts::Contacts {
-        crate::contacts::Contacts::of(self.database.clone(), self.timeout)
+        crate::contacts::Contacts::of(self.database.clone())
     }
 
     /// Closes the connections. Only for an instance from [`Consents::open`].
@@ -177,18 +173,18 @@ impl Consents {
         entry: AuditEntry,
     ) -> Result<usize, StoreError> {
         let rows: Vec<ConsentRow> = consents.iter().map(ConsentRow::from).collect();
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let recorded: Vec<Recorded> = tx.fetch(self.statements().record, &rows).await?;
-            let new = recorded.iter().filter(|recorded| !recorded.id.is_empty()).count();
-            if new > 0 {
-                let add_entry = self.database.statements().register.add_entry;
-                tx.execute(add_entry, &[entry]).await?;
-            }
-            tx.commit().await?;
-            Ok(new)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                let recorded: Vec<Recorded> = tx.fetch(self.statements().record, &rows).await?;
+                let new = recorded.iter().filter(|recorded| !recorded.id.is_empty()).count();
+                if new > 0 {
+                    audit_log::add(&mut tx, &[entry]).await?;
+                }
+                tx.commit().await?;
+                Ok(new)
+            })
+            .await
     }
 
     /// Returns all consents of these numbers on every channel, up to a maximum.
@@ -200,13 +196,10 @@ impl Consents {
         account_sid: &str,
         numbers: &[impl AsRef<str>],
     ) -> Result<Vec<Consent>, StoreError> {
-        let asked: Vec<PersonAsked<'_>> = people(account_sid, numbers);
-        self.bounded(async {
-            let rows: Vec<ConsentRow> =
-                self.database.read(self.statements().of_people, &asked).await?;
-            Ok(rows.into_iter().map(Consent::from).collect())
-        })
-        .await
+        let query: Vec<ContactNumber<'_>> = contact_numbers(account_sid, numbers);
+        let rows: Vec<ConsentRow> =
+            self.database.read(self.statements().of_contacts, &query).await?;
+        Ok(rows.into_iter().map(Consent::from).collect())
     }
 
     /// Returns a page of an account's consents, ordered by number, the earliest of each number first.
@@ -220,7 +213,7 @@ impl Consents {
             }
             _ => ([""; 5], i64::MIN),
         };
-        let asked = PageAsked {
+        let query = PageQuery {
             tenant: page.account_sid,
             on_channel: page.channel,
             in_category: page.category,
@@ -233,12 +226,8 @@ impl Consents {
             id,
             most: page.most,
         };
-        self.bounded(async {
-            let rows: Vec<ConsentRow> =
-                self.database.read(self.statements().list, &[asked]).await?;
-            Ok(rows.into_iter().map(Consent::from).collect())
-        })
-        .await
+        let rows: Vec<ConsentRow> = self.database.read(self.statements().list, &[query]).await?;
+        Ok(rows.into_iter().map(Consent::from).collect())
     }
 
     /// Returns for each of our numbers the time, in milliseconds, at which a contact with these numbers last wrote to it on
@@ -252,29 +241,16 @@ impl Consents {
         channel: &str,
         numbers: &[impl AsRef<str>],
     ) -> Result<Vec<(String, i64)>, StoreError> {
-        let asked: Vec<InboundAsked<'_>> = numbers
+        let query: Vec<InboundQuery<'_>> = numbers
             .iter()
-            .map(|number| InboundAsked { tenant: account_sid, channel, number: number.as_ref() })
+            .map(|number| InboundQuery { tenant: account_sid, channel, number: number.as_ref() })
             .collect();
-        self.bounded(async {
-            let rows: Vec<InboundRow> =
-                self.database.read(self.statements().last_inbound, &asked).await?;
-            Ok(rows.into_iter().map(|row| (row.ours, row.last_inbound_ms)).collect())
-        })
-        .await
+        let rows: Vec<InboundRow> =
+            self.database.read(self.statements().last_inbound, &query).await?;
+        Ok(rows.into_iter().map(|row| (row.ours, row.last_inbound_ms)).collect())
     }
 
     fn statements(&self) -> &'static ConsentStatements {
         &self.database.statements().consents
-    }
-
-    async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
     }
 }

@@ -1,10 +1,9 @@
-//! Contacts in the database: the numbers and user ids that belong to one person. They are linked when a webhook names both,
-//! and read for every query about a person. [`twilio_edge_domain::contact`] decides what a link proves.
+//! Contacts in the database: the numbers and user ids that belong to one contact. They are linked when a webhook names both,
+//! and read for every query about a contact. [`twilio_edge_domain::contact`] decides what a link proves.
 
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use sqlx::FromRow;
@@ -29,7 +28,7 @@ const ADD: &str = "
     ON CONFLICT (tenant, number, other) DO NOTHING";
 
 /// A link remains while one of its ids is suppressed, because the suppression covers both.
-const FORGET: &str = "
+const DELETE_LINKS: &str = "
     DELETE FROM contact_links WHERE tenant = $1 AND (number = $2 OR other = $2)
         AND NOT EXISTS (SELECT 1 FROM suppressions WHERE suppressions.tenant = $1 AND suppressed
             AND suppressions.number IN (contact_links.number, contact_links.other))";
@@ -38,12 +37,11 @@ const FORGET: &str = "
 #[derive(Debug, Clone)]
 pub struct Contacts {
     database: Database,
-    timeout: Duration,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<LinkCache>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct LinkCache {
     links: BTreeSet<Link>,
     since_ms: i64,
 }
@@ -63,8 +61,8 @@ impl From<Row> for StoredLink {
 }
 
 impl Contacts {
-    pub(super) fn of(database: Database, timeout: Duration) -> Contacts {
-        Contacts { database, timeout, known: Arc::default() }
+    pub(super) fn of(database: Database) -> Contacts {
+        Contacts { database, known: Arc::default() }
     }
 
     /// Records links. They survive a power loss when the call returns; a known link costs nothing.
@@ -76,14 +74,15 @@ impl Contacts {
         if new.is_empty() {
             return Ok(());
         }
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            for link in &new {
-                self.add(&mut tx, link, now_ms).await?;
-            }
-            tx.commit().await
-        })
-        .await?;
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                for link in &new {
+                    self.add(&mut tx, link, now_ms).await?;
+                }
+                tx.commit().await
+            })
+            .await?;
         self.known().links.extend(new);
         Ok(())
     }
@@ -119,24 +118,25 @@ impl Contacts {
         Ok(())
     }
 
-    /// Returns every number and id under which a person may be known.
+    /// Returns every number and id under which a contact may be known.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn keys(&self, account_sid: &str, number: &str) -> Result<ContactKeys, StoreError> {
-        self.bounded(async {
-            let own = phone::spellings(number);
-            let mut ties = Vec::new();
-            for number in &own {
-                ties.extend(self.ties(account_sid, number).await?);
-            }
-            let others: BTreeSet<String> = ties.iter().map(|tie| tie.other.clone()).collect();
-            for other in &others {
-                ties.extend(self.ties(account_sid, other).await?);
-            }
-            Ok(ContactKeys::of(number, &ties))
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let own = phone::spellings(number);
+                let mut ties = Vec::new();
+                for number in &own {
+                    ties.extend(self.ties(account_sid, number).await?);
+                }
+                let others: BTreeSet<String> = ties.iter().map(|tie| tie.other.clone()).collect();
+                for other in &others {
+                    ties.extend(self.ties(account_sid, other).await?);
+                }
+                Ok(ContactKeys::of(number, &ties))
+            })
+            .await
     }
 
     async fn ties(&self, account_sid: &str, number: &str) -> Result<Vec<StoredLink>, StoreError> {
@@ -149,24 +149,14 @@ impl Contacts {
         let mut known = self.known();
         let is_old = now_ms.saturating_sub(known.since_ms) > KNOWN_FOR_MS;
         if is_old || known.links.len() >= MOST_KNOWN {
-            *known = Known { links: BTreeSet::new(), since_ms: now_ms };
+            *known = LinkCache { links: BTreeSet::new(), since_ms: now_ms };
         }
         known.links.contains(link)
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> std::sync::MutexGuard<'_, LinkCache> {
         // No code panics while it holds this lock.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
     }
 }
 
@@ -196,11 +186,11 @@ async fn ties(
     Ok(rows.into_iter().map(StoredLink::from).collect())
 }
 
-/// Removes the links of a person whose data is erased.
-pub(super) async fn forget(
+/// Removes the links of a contact whose data is erased.
+pub(super) async fn delete_links(
     tx: &mut Transaction,
     account_sid: &str,
     number: &str,
 ) -> Result<(), StoreError> {
-    tx.execute_bound(FORGET, &[Bind::Text(account_sid), Bind::Text(number)]).await.map(|_| ())
+    tx.execute_bound(DELETE_LINKS, &[Bind::Text(account_sid), Bind::Text(number)]).await.map(|_| ())
 }

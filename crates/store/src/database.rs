@@ -1,5 +1,8 @@
 //! Database, either SQLite or PostgreSQL: transactions, and statements by name with their rows as JSON. Only this file and
-//! `reader.rs` know that there are two kinds. This module must not know what the statements are for.
+//! `reader.rs` know that there are two kinds. Work that takes too long fails here, for all stores. This module must not know
+//! what the statements are for.
+
+use std::{path::Path, time::Duration};
 
 use serde::Serialize;
 use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
@@ -8,10 +11,9 @@ use tokio::sync::OwnedMutexGuard;
 use super::{
     event::Event,
     postgres::{self, Postgres},
-    rows::KnownRow,
+    rows::{ContactQuery, LookupRow},
     sqlite::{self, Sqlite},
 };
-use crate::rows::WantedPerson;
 use crate::{
     error::{StoreError, json},
     statements::Statements,
@@ -43,9 +45,16 @@ macro_rules! bound {
     };
 }
 
+/// Database of the stores. Each method returns within the timeout.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    engine: Engine,
+    timeout: Duration,
+}
+
 /// SQLite or PostgreSQL.
 #[derive(Debug, Clone)]
-pub(super) enum Database {
+enum Engine {
     Sqlite(Sqlite),
     Postgres(Postgres),
 }
@@ -53,38 +62,77 @@ pub(super) enum Database {
 impl Database {
     /// Connects to the database and migrates its schema.
     pub(super) async fn open(settings: &config::Database) -> Result<Database, StoreError> {
-        match settings.url.expose().starts_with("sqlite:") {
-            true => Sqlite::open(settings).await.map(Database::Sqlite),
-            false => Postgres::open(settings).await.map(Database::Postgres),
-        }
+        let engine = match settings.url.expose().starts_with("sqlite:") {
+            true => Engine::Sqlite(Sqlite::open(settings).await?),
+            false => Engine::Postgres(Postgres::open(settings).await?),
+        };
+        Ok(Database { engine, timeout: Duration::from_millis(settings.timeout_ms) })
     }
 
-    /// Connects to the database for a command, beside the sidecar that uses it.
+    /// Connects to the database for a command, beside the sidecar that uses it. A command is not urgent: it waits for the
+    /// sidecar's writes instead of failing.
     pub(super) async fn open_beside(settings: &config::Database) -> Result<Database, StoreError> {
-        match settings.url.expose().starts_with("sqlite:") {
-            true => Sqlite::open_beside(settings).await.map(Database::Sqlite),
-            false => Postgres::open(settings).await.map(Database::Postgres),
-        }
+        let timeout_ms = settings.timeout_ms.max(settings.connect_timeout_ms);
+        let settings = &config::Database { timeout_ms, ..settings.clone() };
+        let engine = match settings.url.expose().starts_with("sqlite:") {
+            true => Engine::Sqlite(Sqlite::open_beside(settings).await?),
+            false => Engine::Postgres(Postgres::open(settings).await?),
+        };
+        Ok(Database { engine, timeout: Duration::from_millis(timeout_ms) })
     }
 
+    /// Returns `sqlite` or `postgres`.
     pub(super) fn name(&self) -> &'static str {
-        match self {
-            Database::Sqlite(_) => "sqlite",
-            Database::Postgres(_) => "postgres",
+        self.choose("sqlite", "postgres")
+    }
+
+    /// Returns the text for this kind of database.
+    pub(super) fn choose(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        match self.engine {
+            Engine::Sqlite(_) => sqlite,
+            Engine::Postgres(_) => postgres,
         }
     }
 
+    /// Returns the path of the database file; `None` for PostgreSQL.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => Some(&sqlite.path),
+            Engine::Postgres(_) => None,
+        }
+    }
+
+    /// Returns whether several sidecars can use the database at once. A SQLite file has exactly one sidecar.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Postgres(_))
+    }
+
+    /// Returns the statements in the spelling of this database.
     pub(super) fn statements(&self) -> &'static Statements {
-        match self {
-            Database::Sqlite(_) => &sqlite::STATEMENTS,
-            Database::Postgres(_) => &postgres::STATEMENTS,
+        match self.engine {
+            Engine::Sqlite(_) => &sqlite::STATEMENTS,
+            Engine::Postgres(_) => &postgres::STATEMENTS,
         }
     }
 
+    /// Returns the upper bound on the duration of one piece of work.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Runs `work`, and fails when it takes longer than the timeout.
+    pub(super) async fn within_timeout<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        within(self.timeout, work).await
+    }
+
+    /// Begins a transaction. Its caller bounds the whole transaction with [`Database::within_timeout`].
     pub(super) async fn begin(&self, durability: Durability) -> Result<Transaction, StoreError> {
         let begin = self.statements().begin;
-        Ok(match (self, durability) {
-            (Database::Sqlite(sqlite), durability) => {
+        Ok(match (&self.engine, durability) {
+            (Engine::Sqlite(sqlite), durability) => {
                 let turn = sqlite.turn.clone().lock_owned().await;
                 let pool = match durability {
                     Durability::Process => &sqlite.quick,
@@ -92,13 +140,44 @@ impl Database {
                 };
                 Transaction::Sqlite(pool.begin_with(begin).await?, turn)
             }
-            (Database::Postgres(postgres), Durability::Process) => {
+            (Engine::Postgres(postgres), Durability::Process) => {
                 Transaction::Postgres(postgres.quick.begin_with(begin).await?)
             }
-            (Database::Postgres(postgres), Durability::Power) => {
+            (Engine::Postgres(postgres), Durability::Power) => {
                 Transaction::Postgres(postgres.durable.begin_with(begin).await?)
             }
         })
+    }
+
+    /// Executes one statement over `rows`, in a transaction of its own.
+    pub(super) async fn execute(
+        &self,
+        durability: Durability,
+        statement: &'static str,
+        rows: &[impl Serialize],
+    ) -> Result<(), StoreError> {
+        self.within_timeout(async {
+            let mut tx = self.begin(durability).await?;
+            tx.execute(statement, rows).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    /// Executes one statement with these values, in a transaction of its own. Returns the number of changed rows.
+    pub(super) async fn execute_bound(
+        &self,
+        durability: Durability,
+        statement: &'static str,
+        values: &[Bind<'_>],
+    ) -> Result<u64, StoreError> {
+        self.within_timeout(async {
+            let mut tx = self.begin(durability).await?;
+            let rows = tx.execute_bound(statement, values).await?;
+            tx.commit().await?;
+            Ok(rows)
+        })
+        .await
     }
 
     /// Executes a read-only statement over `rows` and returns the rows found. Does not wait for writers.
@@ -110,15 +189,7 @@ impl Database {
     where
         R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        let query = json(rows)?;
-        Ok(match self {
-            Database::Sqlite(sqlite) => {
-                sqlx::query_as(statement).bind(query).fetch_all(&sqlite.quick).await?
-            }
-            Database::Postgres(postgres) => {
-                sqlx::query_as(statement).bind(query).fetch_all(&postgres.quick).await?
-            }
-        })
+        self.read_bound(statement, &[Bind::Text(&json(rows)?)]).await
     }
 
     /// Executes a read-only statement with these values and returns the rows found. Does not wait for writers.
@@ -130,66 +201,75 @@ impl Database {
     where
         R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        Ok(match self {
-            Database::Sqlite(sqlite) => {
-                bound!(sqlx::query_as(statement), values).fetch_all(&sqlite.quick).await?
-            }
-            Database::Postgres(postgres) => {
-                bound!(sqlx::query_as(statement), values).fetch_all(&postgres.quick).await?
-            }
+        self.within_timeout(async {
+            Ok(match &self.engine {
+                Engine::Sqlite(sqlite) => {
+                    bound!(sqlx::query_as(statement), values).fetch_all(&sqlite.quick).await?
+                }
+                Engine::Postgres(postgres) => {
+                    bound!(sqlx::query_as(statement), values).fetch_all(&postgres.quick).await?
+                }
+            })
         })
+        .await
     }
 
-    /// Reads the leases of these webhooks and the suppressions of these people. Does not wait for writers.
+    /// Reads the leases of these webhooks and the suppressions of these contacts. Does not wait for writers.
     pub(super) async fn look_up(
         &self,
         keys: &[&str],
-        people: &[WantedPerson<'_>],
-    ) -> Result<Vec<KnownRow>, StoreError> {
-        match self {
-            Database::Sqlite(sqlite) => sqlite::look_up(&sqlite.asking, keys, people).await,
-            Database::Postgres(postgres) => {
-                let mut held = postgres.asking.take().await?;
-                let known = postgres::look_up(held.connection(), keys, people).await?;
-                postgres.asking.put_back(held);
-                Ok(known)
+        contacts: &[ContactQuery<'_>],
+    ) -> Result<Vec<LookupRow>, StoreError> {
+        self.within_timeout(async {
+            match &self.engine {
+                Engine::Sqlite(sqlite) => sqlite::look_up(&sqlite.lookups, keys, contacts).await,
+                Engine::Postgres(postgres) => {
+                    let mut cached = postgres.lookups.take().await?;
+                    let found = postgres::look_up(cached.connection(), keys, contacts).await?;
+                    postgres.lookups.put_back(cached);
+                    Ok(found)
+                }
             }
-        }
+        })
+        .await
     }
 
     /// Writes events, each key once. Durable on return.
-    pub(super) async fn keep_events(
+    pub(super) async fn write_events(
         &self,
         events: &[Event<'_>],
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
-        match self {
-            Database::Sqlite(_) => {
-                let mut tx = self.begin(Durability::Power).await?;
-                tx.keep_events(events, forgotten_ms).await?;
-                tx.commit().await
+        self.within_timeout(async {
+            match &self.engine {
+                Engine::Sqlite(_) => {
+                    let mut tx = self.begin(Durability::Power).await?;
+                    tx.write_events(events, forgotten_ms).await?;
+                    tx.commit().await
+                }
+                // One statement is its own transaction, in one round trip instead of three.
+                Engine::Postgres(postgres) => {
+                    let mut cached = postgres.writes.take().await?;
+                    postgres::write_events(cached.connection(), events, forgotten_ms).await?;
+                    postgres.writes.put_back(cached);
+                    Ok(())
+                }
             }
-            // One statement is its own transaction, in one round trip instead of three.
-            Database::Postgres(postgres) => {
-                let mut held = postgres.writing.take().await?;
-                postgres::keep_events(held.connection(), events, forgotten_ms).await?;
-                postgres.writing.put_back(held);
-                Ok(())
-            }
-        }
+        })
+        .await
     }
 
     /// Returns the connection counts of the two pools: quick commits and durable commits.
     pub(super) fn connections(&self) -> [Connections; 2] {
-        match self {
-            Database::Sqlite(Sqlite { quick, durable, asking, .. }) => {
-                let [quick, durable, asking] = [quick, durable, asking]
+        match &self.engine {
+            Engine::Sqlite(Sqlite { quick, durable, lookups, .. }) => {
+                let [quick, durable, lookups] = [quick, durable, lookups]
                     .map(|pool| Connections::of(pool.size(), pool.num_idle()));
-                [quick.and(asking), durable]
+                [quick.and(lookups), durable]
             }
-            Database::Postgres(Postgres { quick, durable, asking, writing }) => {
-                [(quick, asking), (durable, writing)].map(|(pool, at_hand)| {
-                    let idle = pool.num_idle().saturating_add(at_hand.count());
+            Engine::Postgres(Postgres { quick, durable, lookups, writes }) => {
+                [(quick, lookups), (durable, writes)].map(|(pool, cache)| {
+                    let idle = pool.num_idle().saturating_add(cache.count());
                     Connections::of(pool.size(), idle)
                 })
             }
@@ -199,31 +279,46 @@ impl Database {
     /// Checks that the database can be read.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         const PING: &str = "SELECT 1";
-        match self {
-            Database::Sqlite(sqlite) => {
-                sqlx::query(PING).execute(&sqlite.asking).await.map(|_| ())?
+        self.within_timeout(async {
+            match &self.engine {
+                Engine::Sqlite(sqlite) => {
+                    sqlx::query(PING).execute(&sqlite.lookups).await.map(|_| ())?
+                }
+                Engine::Postgres(postgres) => {
+                    sqlx::query(PING).execute(&postgres.quick).await.map(|_| ())?;
+                }
             }
-            Database::Postgres(postgres) => {
-                sqlx::query(PING).execute(&postgres.quick).await.map(|_| ())?;
-            }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
+    /// Closes all connections.
     pub(super) async fn close(&self) {
-        match self {
-            Database::Sqlite(sqlite) => {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => {
                 sqlite.quick.close().await;
                 sqlite.durable.close().await;
-                sqlite.asking.close().await;
+                sqlite.lookups.close().await;
             }
-            Database::Postgres(postgres) => {
-                postgres.asking.give_back();
-                postgres.writing.give_back();
+            Engine::Postgres(postgres) => {
+                postgres.lookups.empty();
+                postgres.writes.empty();
                 postgres.quick.close().await;
                 postgres.durable.close().await;
             }
         }
+    }
+}
+
+/// Runs `work`, and fails when it takes longer than `timeout`.
+pub(super) async fn within<T, E: From<StoreError>>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match tokio::time::timeout(timeout, work).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {timeout:?}")).into()),
     }
 }
 
@@ -234,6 +329,14 @@ pub(super) enum Transaction {
 }
 
 impl Transaction {
+    /// Returns the statements in the spelling of this database.
+    pub(super) fn statements(&self) -> &'static Statements {
+        match self {
+            Transaction::Sqlite(..) => &sqlite::STATEMENTS,
+            Transaction::Postgres(_) => &postgres::STATEMENTS,
+        }
+    }
+
     /// Executes a statement over `rows` and returns the rows found. Does nothing without rows.
     pub(super) async fn fetch<R>(
         &mut self,
@@ -282,24 +385,24 @@ impl Transaction {
     pub(super) async fn look_up(
         &mut self,
         keys: &[&str],
-        people: &[WantedPerson<'_>],
-    ) -> Result<Vec<KnownRow>, StoreError> {
+        contacts: &[ContactQuery<'_>],
+    ) -> Result<Vec<LookupRow>, StoreError> {
         match self {
-            Transaction::Sqlite(tx, _) => sqlite::look_up(&mut **tx, keys, people).await,
-            Transaction::Postgres(tx) => postgres::look_up(&mut **tx, keys, people).await,
+            Transaction::Sqlite(tx, _) => sqlite::look_up(&mut **tx, keys, contacts).await,
+            Transaction::Postgres(tx) => postgres::look_up(&mut **tx, keys, contacts).await,
         }
     }
 
-    /// Does the same as [`Database::keep_events`], within this transaction.
-    pub(super) async fn keep_events(
+    /// Does the same as [`Database::write_events`], within this transaction.
+    pub(super) async fn write_events(
         &mut self,
         events: &[Event<'_>],
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
         match self {
-            Transaction::Sqlite(tx, _) => sqlite::keep_events(tx, events, forgotten_ms).await,
+            Transaction::Sqlite(tx, _) => sqlite::write_events(tx, events, forgotten_ms).await,
             Transaction::Postgres(tx) => {
-                postgres::keep_events(&mut **tx, events, forgotten_ms).await
+                postgres::write_events(&mut **tx, events, forgotten_ms).await
             }
         }
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::retention::{late, rewind};
-use crate::api_keys::AuditEntry;
+use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::Durability,
     error::StoreError,
@@ -70,7 +70,7 @@ pub struct DeadLetterDetail {
 
 /// Selection of dead letters for a decision.
 #[derive(Debug, Clone, Copy)]
-pub struct Chosen<'a> {
+pub struct DeadLetterSelection<'a> {
     /// Numbers of the dead letters.
     pub seqs: &'a [i64],
     /// Selects only dead letters of this account.
@@ -81,26 +81,26 @@ pub struct Chosen<'a> {
 
 /// Decision about a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum DeadLetterAction {
     /// It is retried with a fresh retry policy, before the waiting deliveries of the same lane.
-    Retried,
+    Retry,
     /// It is never delivered.
-    Discarded,
+    Discard,
 }
 
-impl Fate {
+impl DeadLetterAction {
     /// Returns the name of the decision in the audit log.
     pub fn action(self) -> &'static str {
         match self {
-            Fate::Retried => "delivery.retried",
-            Fate::Discarded => "delivery.discarded",
+            DeadLetterAction::Retry => "delivery.retried",
+            DeadLetterAction::Discard => "delivery.discarded",
         }
     }
 }
 
 /// Number of deliveries of one sink in one state.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Standing {
+pub struct DeliveryCount {
     /// Name of the sink.
     pub sink: String,
     /// `waiting` or `dead`.
@@ -112,7 +112,7 @@ pub struct Standing {
 }
 
 #[derive(Serialize)]
-struct ChosenRow<'a> {
+struct SelectionRow<'a> {
     seq: i64,
     account_sid: Option<&'a str>,
     sink: Option<&'a str>,
@@ -120,13 +120,13 @@ struct ChosenRow<'a> {
 }
 
 #[derive(Serialize)]
-struct SinkAsked<'a> {
+struct SinkQuery<'a> {
     sink: &'a str,
 }
 
 /// Time at which the oldest dead letter of a sink was given up.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct OldestDead {
+pub struct OldestDeadLetter {
     /// Name of the sink.
     pub sink: String,
     /// In milliseconds since 1970; `None` if the sink has no dead letter.
@@ -135,7 +135,7 @@ pub struct OldestDead {
 
 /// Dead letter after a decision.
 #[derive(Debug, Serialize, FromRow)]
-pub struct Resolved {
+pub struct ResolvedDeadLetter {
     /// Number of the dead letter.
     pub seq: i64,
     /// Account SID of the tenant.
@@ -152,28 +152,28 @@ impl Outbox {
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn dead_letters(&self, page: DeadLetters<'_>) -> Result<Vec<DeadLetter>, StoreError> {
-        self.bounded(self.database.read(self.statements().dead, &[page])).await
+        self.database.read(self.statements().dead, &[page]).await
     }
 
     /// Returns the number of waiting and dead deliveries of each sink.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn standings(&self) -> Result<Vec<Standing>, StoreError> {
-        self.bounded(self.database.read(self.statements().standing, &[0])).await
+    pub async fn delivery_counts(&self) -> Result<Vec<DeliveryCount>, StoreError> {
+        self.database.read(self.statements().standing, &[0]).await
     }
 
-    /// Returns one dead letter of this account, whatever its current state is.
+    /// Returns one dead letter of this account, in any current state.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn letter(
+    pub async fn dead_letter(
         &self,
         seq: i64,
         account_sid: Option<&str>,
     ) -> Result<Option<DeadLetterDetail>, StoreError> {
-        let asked = [ChosenRow { seq, account_sid, sink: None, now_ms: 0 }];
-        let found = self.bounded(self.database.read(self.statements().letter, &asked)).await?;
+        let query = [SelectionRow { seq, account_sid, sink: None, now_ms: 0 }];
+        let found = self.database.read(self.statements().letter, &query).await?;
         Ok(found.into_iter().next())
     }
 
@@ -181,9 +181,12 @@ impl Outbox {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn oldest_dead(&self, sinks: &[&str]) -> Result<Vec<OldestDead>, StoreError> {
-        let asked: Vec<SinkAsked<'_>> = sinks.iter().map(|sink| SinkAsked { sink }).collect();
-        self.bounded(self.database.read(self.statements().oldest_dead, &asked)).await
+    pub async fn oldest_dead_letters(
+        &self,
+        sinks: &[&str],
+    ) -> Result<Vec<OldestDeadLetter>, StoreError> {
+        let query: Vec<SinkQuery<'_>> = sinks.iter().map(|sink| SinkQuery { sink }).collect();
+        self.database.read(self.statements().oldest_dead, &query).await
     }
 
     /// Retries or discards the selected deliveries that are still dead letters, and adds `entries` about them to the audit
@@ -191,37 +194,44 @@ impl Outbox {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn decide(
+    pub async fn resolve_dead_letters(
         &self,
-        fate: Fate,
-        chosen: Chosen<'_>,
+        fate: DeadLetterAction,
+        chosen: DeadLetterSelection<'_>,
         now_ms: i64,
-        entries: impl FnOnce(&[Resolved]) -> Vec<AuditEntry>,
+        entries: impl FnOnce(&[ResolvedDeadLetter]) -> Vec<AuditEntry>,
     ) -> Result<usize, StoreError> {
-        let Chosen { seqs, account_sid, sink } = chosen;
-        let row = |seq: &i64| ChosenRow { seq: *seq, account_sid, sink, now_ms };
-        let mut chosen: Vec<ChosenRow<'_>> = seqs.iter().map(row).collect();
+        let DeadLetterSelection { seqs, account_sid, sink } = chosen;
+        let row = |seq: &i64| SelectionRow { seq: *seq, account_sid, sink, now_ms };
+        let mut chosen: Vec<SelectionRow<'_>> = seqs.iter().map(row).collect();
         chosen.sort_unstable_by_key(|row| row.seq);
         chosen.dedup_by_key(|row| row.seq);
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let changed: Vec<Resolved> = match fate {
-                Fate::Retried => tx.fetch(self.statements().bring_back, &chosen).await?,
-                Fate::Discarded => tx.fetch(self.statements().discard, &chosen).await?,
-            };
-            match fate {
-                Fate::Retried => tx.execute(self.statements().open_lanes, &changed).await?,
-                Fate::Discarded => {
-                    let rows = changed.iter().map(|c| (c.account_sid.as_str(), c.received_at_ms));
-                    let statement = self.database.statements().retention.rewind;
-                    rewind(&mut tx, statement, late(rows, now_ms)).await?;
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                let changed: Vec<ResolvedDeadLetter> = match fate {
+                    DeadLetterAction::Retry => {
+                        tx.fetch(self.statements().bring_back, &chosen).await?
+                    }
+                    DeadLetterAction::Discard => {
+                        tx.fetch(self.statements().discard, &chosen).await?
+                    }
+                };
+                match fate {
+                    DeadLetterAction::Retry => {
+                        tx.execute(self.statements().open_lanes, &changed).await?
+                    }
+                    DeadLetterAction::Discard => {
+                        let rows =
+                            changed.iter().map(|c| (c.account_sid.as_str(), c.received_at_ms));
+                        rewind(&mut tx, late(rows, now_ms)).await?;
+                    }
                 }
-            }
-            let entries = entries(&changed);
-            tx.execute(self.database.statements().register.add_entry, &entries).await?;
-            tx.commit().await?;
-            Ok(changed.len())
-        })
-        .await
+                let entries = entries(&changed);
+                audit_log::add(&mut tx, &entries).await?;
+                tx.commit().await?;
+                Ok(changed.len())
+            })
+            .await
     }
 }

@@ -5,12 +5,12 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use super::{
-    archiving::ADD_ERASURE,
+    archive_queue::ADD_ERASURE,
     contacts,
-    histories::Range,
+    message_history::Range,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
 };
-use crate::api_keys::AuditEntry;
+use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Bind, Durability, Transaction},
     error::StoreError,
@@ -56,37 +56,38 @@ pub struct Erasure {
 
 /// Progress of an [`Erasure`]: it continues after this row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reached {
+pub struct ErasurePosition {
     /// Time at which the row's event was received, in milliseconds since 1970.
     pub at_ms: i64,
     key: String,
 }
 
 /// Condition for outbound messages: `$4` is the id or SID, `$5` the contact, `$6` the channel; each may be empty for any.
-macro_rules! sends_of {
+macro_rules! messages_of {
     () => {
         "account_sid = $1 AND (form <> '' OR fallback <> '') AND created_at_ms >= $2 AND created_at_ms <= $3 \
          AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5 OR fallback_to = $5) AND ($6 = '' OR channel = $6)"
     };
 }
 
-const COUNT_SENDS: &str = concat!("SELECT count(*) AS found FROM sends WHERE ", sends_of!());
+const COUNT_MESSAGES: &str =
+    concat!("SELECT count(*) AS found FROM outbound_messages WHERE ", messages_of!());
 
 /// A queued message is not sent. A message in progress or `unknown` keeps its state until its answer or status arrives.
-const ERASE_SENDS: &str = concat!(
-    "UPDATE sends SET fallback = '', fallback_to = '', form = '', look_at_ms = 0, \
+const ERASE_MESSAGES: &str = concat!(
+    "UPDATE outbound_messages SET fallback = '', fallback_to = '', form = '', lookup_due_at_ms = 0, \
      recipient = CASE WHEN form = '' THEN recipient ELSE channel || ':..' || substr(recipient, length(recipient) - 1) END, \
      code = CASE WHEN state = 'queued' THEN 'erased' ELSE code END, \
-     reason = CASE WHEN state = 'queued' THEN 'what it says was taken out' ELSE reason END, \
+     reason = CASE WHEN state = 'queued' THEN 'its text was erased' ELSE reason END, \
      state = CASE WHEN state = 'queued' THEN 'refused' ELSE state END, changed_at_ms = $7 WHERE ",
-    sends_of!()
+    messages_of!()
 );
 
-/// Condition for the uses of a medium in messages, with the parameters of `sends_of!`.
+/// Condition for the uses of a medium in messages, with the parameters of `messages_of!`.
 macro_rules! uses_of {
     () => {
         "u.account_sid = $1 AND u.at_ms >= $2 AND u.at_ms <= $3 \
-         AND ($4 = '' OR u.send_id = $4 OR u.send_id IN (SELECT id FROM sends WHERE message_sid = $4 AND message_sid <> '')) \
+         AND ($4 = '' OR u.message_id = $4 OR u.message_id IN (SELECT id FROM outbound_messages WHERE message_sid = $4 AND message_sid <> '')) \
          AND ($5 = '' OR u.recipient = $5) AND ($6 = '' OR u.channel = $6)"
     };
 }
@@ -113,23 +114,23 @@ const ERASE_MEDIA: &str = concat!("UPDATE media SET expires_at_ms = 0 WHERE ", m
 
 /// Deletes the recipients of the other media.
 const ERASE_USES: &str = concat!(
-    "DELETE FROM media_uses WHERE (media_id, send_id) IN (SELECT u.media_id, u.send_id FROM media_uses u WHERE ",
+    "DELETE FROM media_uses WHERE (media_id, message_id) IN (SELECT u.media_id, u.message_id FROM media_uses u WHERE ",
     uses_of!(),
     ")"
 );
 
 #[derive(Debug, FromRow)]
-struct Counted {
+struct CountRow {
     found: i64,
 }
 
 #[derive(Debug, Serialize)]
-struct Key<'a> {
+struct KeyRow<'a> {
     dedupe_key: &'a str,
 }
 
 #[derive(Debug, Serialize)]
-struct Withdrawn {
+struct WithdrawalRow {
     dedupe_key: String,
     now_ms: i64,
 }
@@ -144,83 +145,88 @@ impl Sweeper {
     pub async fn erase(
         &self,
         erasure: &Erasure,
-        after: Option<&Reached>,
+        after: Option<&ErasurePosition>,
         entry: Option<&AuditEntry>,
         most: u32,
         now_ms: i64,
-    ) -> Result<(SweepCounts, Option<Reached>), StoreError> {
-        self.bounded(async {
-            let statements = self.database.statements();
-            let mut tx = self.database.begin(Durability::Power).await?;
-            // A request by one spelling, or by one of two ids, covers the contact.
-            let numbers = numbers(&mut tx, erasure).await?;
-            let found = find_each(&mut tx, erasure, &numbers, after, most).await?;
-            // A message is erased in one step: it has only a few webhooks.
-            let more = erasure.message_sid.is_none()
-                && found.len() >= usize::try_from(most).unwrap_or(usize::MAX);
-            let reached = found.last().filter(|_| more);
-            let reached =
-                reached.map(|last| Reached { at_ms: last.at_ms, key: last.dedupe_key.clone() });
-            let mut swept = SweepCounts {
-                found: found.len(),
-                more: reached.is_some(),
-                ..SweepCounts::default()
-            };
-            // A delivery worker completes a delivery that it already holds; all other deliveries are withdrawn.
-            let mut owed: Vec<Withdrawn> = found
-                .iter()
-                .filter(|row| row.owed && !erasure.text_only)
-                .map(|row| Withdrawn { dedupe_key: row.dedupe_key.clone(), now_ms })
-                .collect();
-            owed.sort_unstable_by(|a, b| a.dedupe_key.cmp(&b.dedupe_key));
-            let is_over = |row: &FoundRow| row.last_ms <= now_ms.saturating_sub(self.result_ms);
-            let (gone, rest): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|row| erasure.delete && is_over(row));
-            swept.deleted = gone.len();
-            let plan = if erasure.text_only { texts() } else { everything() };
-            let rows = self.plan(rest, &plan, None, now_ms, &mut swept);
-            // Outbound messages are erased all at once, with the first step.
-            if after.is_none() {
-                let mut sends = 0;
-                for number in &numbers {
-                    sends += of_sends(&mut tx, erasure, number.as_ref(), now_ms).await?;
+    ) -> Result<(SweepCounts, Option<ErasurePosition>), StoreError> {
+        self.database
+            .within_timeout(async {
+                let statements = self.database.statements();
+                let mut tx = self.database.begin(Durability::Power).await?;
+                // A request by one spelling, or by one of two ids, covers the contact.
+                let numbers = numbers(&mut tx, erasure).await?;
+                let found = find_each(&mut tx, erasure, &numbers, after, most).await?;
+                // A message is erased in one step: it has only a few webhooks.
+                let more = erasure.message_sid.is_none()
+                    && found.len() >= usize::try_from(most).unwrap_or(usize::MAX);
+                let reached = found.last().filter(|_| more);
+                let reached = reached.map(|last| ErasurePosition {
+                    at_ms: last.at_ms,
+                    key: last.dedupe_key.clone(),
+                });
+                let mut swept = SweepCounts {
+                    found: found.len(),
+                    more: reached.is_some(),
+                    ..SweepCounts::default()
+                };
+                // A delivery worker completes a delivery that it already holds; all other deliveries are withdrawn.
+                let mut owed: Vec<WithdrawalRow> = found
+                    .iter()
+                    .filter(|row| row.owed && !erasure.text_only)
+                    .map(|row| WithdrawalRow { dedupe_key: row.dedupe_key.clone(), now_ms })
+                    .collect();
+                owed.sort_unstable_by(|a, b| a.dedupe_key.cmp(&b.dedupe_key));
+                let is_over = |row: &FoundRow| row.last_ms <= now_ms.saturating_sub(self.result_ms);
+                let (gone, rest): (Vec<_>, Vec<_>) =
+                    found.into_iter().partition(|row| erasure.delete && is_over(row));
+                swept.deleted = gone.len();
+                let plan = if erasure.text_only { texts() } else { everything() };
+                let rows = self.plan(rest, &plan, None, now_ms, &mut swept);
+                // Outbound messages are erased all at once, with the first step.
+                if after.is_none() {
+                    let mut messages = 0;
+                    for number in &numbers {
+                        messages +=
+                            erase_messages(&mut tx, erasure, number.as_ref(), now_ms).await?;
+                    }
+                    (swept.found, swept.rows) = (swept.found + messages, swept.rows + messages);
                 }
-                (swept.found, swept.rows) = (swept.found + sends, swept.rows + sends);
-            }
-            if erasure.dry_run {
-                return Ok((swept, reached));
-            }
-            let mut gone: Vec<Key<'_>> =
-                gone.iter().map(|row| Key { dedupe_key: &row.dedupe_key }).collect();
-            gone.sort_unstable_by_key(|key| key.dedupe_key);
-            tx.execute(statements.retention.delete_events, &gone).await?;
-            tx.execute(statements.retention.redact_events, &rows).await?;
-            tx.execute(statements.outbox.withdraw, &owed).await?;
-            tx.execute(statements.retention.unqueue, &owed).await?;
-            if after.is_none() {
-                for number in &numbers {
-                    of_archive(&mut tx, erasure, number.as_ref(), now_ms).await?;
+                if erasure.dry_run {
+                    return Ok((swept, reached));
                 }
-            }
-            // The contact's links are deleted in the last step, because the steps before find the contact by them.
-            if reached.is_none() && erasure.is_of_whole_person() {
-                for number in numbers.iter().flatten() {
-                    contacts::forget(&mut tx, &erasure.account_sid, &number.number).await?;
+                let mut gone: Vec<KeyRow<'_>> =
+                    gone.iter().map(|row| KeyRow { dedupe_key: &row.dedupe_key }).collect();
+                gone.sort_unstable_by_key(|key| key.dedupe_key);
+                tx.execute(statements.retention.delete_events, &gone).await?;
+                tx.execute(statements.retention.redact_events, &rows).await?;
+                tx.execute(statements.outbox.withdraw, &owed).await?;
+                tx.execute(statements.retention.unqueue, &owed).await?;
+                if after.is_none() {
+                    for number in &numbers {
+                        of_archive(&mut tx, erasure, number.as_ref(), now_ms).await?;
+                    }
                 }
-            }
-            if let Some(entry) = entry {
-                tx.execute(statements.register.add_entry, std::slice::from_ref(entry)).await?;
-            }
-            tx.commit().await?;
-            Ok((swept, reached))
-        })
-        .await
+                // The contact's links are deleted in the last step, because the steps before find the contact by them.
+                if reached.is_none() && erasure.is_of_whole_contact() {
+                    for number in numbers.iter().flatten() {
+                        contacts::delete_links(&mut tx, &erasure.account_sid, &number.number)
+                            .await?;
+                    }
+                }
+                if let Some(entry) = entry {
+                    audit_log::add(&mut tx, std::slice::from_ref(entry)).await?;
+                }
+                tx.commit().await?;
+                Ok((swept, reached))
+            })
+            .await
     }
 }
 
 impl Erasure {
     /// Returns whether the request covers the data of a contact without a message and without an end.
-    fn is_of_whole_person(&self) -> bool {
+    fn is_of_whole_contact(&self) -> bool {
         self.number.is_some() && self.message_sid.is_none() && self.until_ms == i64::MAX
     }
 }
@@ -248,7 +254,7 @@ async fn find_each(
     tx: &mut Transaction,
     erasure: &Erasure,
     numbers: &[Option<NumberQuery>],
-    after: Option<&Reached>,
+    after: Option<&ErasurePosition>,
     most: u32,
 ) -> Result<Vec<FoundRow>, StoreError> {
     let mut found: Vec<FoundRow> = Vec::new();
@@ -272,8 +278,9 @@ async fn of_archive(
     number: Option<&NumberQuery>,
     now_ms: i64,
 ) -> Result<(), StoreError> {
-    let dice = getrandom::u64()
-        .map_err(|_| StoreError::Away("the system has no randomness for an id".to_owned()))?;
+    let dice = getrandom::u64().map_err(|_| {
+        StoreError::Unavailable("the system has no randomness for an id".to_owned())
+    })?;
     let id = format!("ER{dice:016x}");
     let binds = [
         Bind::Text(&id),
@@ -289,7 +296,7 @@ async fn of_archive(
 }
 
 /// Erases the texts of outbound messages and the media stored for them. Returns their number.
-async fn of_sends(
+async fn erase_messages(
     tx: &mut Transaction,
     erasure: &Erasure,
     number: Option<&NumberQuery>,
@@ -306,15 +313,15 @@ async fn of_sends(
     ];
     if erasure.dry_run {
         let mut found = 0;
-        for statement in [COUNT_SENDS, COUNT_MEDIA] {
-            let counted: Vec<Counted> = tx.fetch_bound(statement, &binds).await?;
+        for statement in [COUNT_MESSAGES, COUNT_MEDIA] {
+            let counted: Vec<CountRow> = tx.fetch_bound(statement, &binds).await?;
             found += counted.first().map_or(0, |counted| counted.found);
         }
         return Ok(usize::try_from(found).unwrap_or_default());
     }
     let asked = binds.clone();
     binds.push(Bind::Whole(now_ms));
-    let rows = tx.execute_bound(ERASE_SENDS, &binds).await?;
+    let rows = tx.execute_bound(ERASE_MESSAGES, &binds).await?;
     // The same lock order as in writes of messages: messages first, then media.
     let media = tx.execute_bound(ERASE_MEDIA, &asked).await?;
     tx.execute_bound(ERASE_USES, &asked).await?;
@@ -339,7 +346,7 @@ async fn find(
     tx: &mut Transaction,
     erasure: &Erasure,
     number: Option<&NumberQuery>,
-    after: Option<&Reached>,
+    after: Option<&ErasurePosition>,
     most: u32,
 ) -> Result<Vec<FoundRow>, StoreError> {
     let account_sid = erasure.account_sid.as_str();

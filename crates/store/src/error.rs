@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
     /// The store was unreachable or did not answer in time; retry.
-    Away(String),
+    Unavailable(String),
     /// The store understood and refused the request; a retry changes nothing.
     Refused(String),
 }
@@ -16,7 +16,7 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Away(reason) => write!(f, "cannot be reached: {reason}"),
+            StoreError::Unavailable(reason) => write!(f, "cannot be reached: {reason}"),
             StoreError::Refused(reason) => write!(f, "refuses: {reason}"),
         }
     }
@@ -34,7 +34,7 @@ impl From<sqlx::Error> for StoreError {
             });
         match refused {
             true => StoreError::Refused(error.to_string()),
-            false => StoreError::Away(error.to_string()),
+            false => StoreError::Unavailable(error.to_string()),
         }
     }
 }

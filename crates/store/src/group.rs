@@ -7,11 +7,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use twilio_edge_platform::tasks::{Supervisor, Task, TaskHandle};
 
-use crate::error::StoreError;
+use crate::{database::within, error::StoreError};
 
 /// Maximum number of queued requests, and of items in one transaction.
-const WAITING: usize = 4096;
-const TOGETHER: usize = 1024;
+const MAX_QUEUED: usize = 4096;
+const MAX_PER_BATCH: usize = 1024;
 
 type Answer<R> = Result<Vec<R>, StoreError>;
 
@@ -46,12 +46,12 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
     where
         F: Future<Output = Answer<R>> + Send,
     {
-        let (queue, mut waiting) = mpsc::channel::<Request<T, R>>(WAITING);
+        let (queue, mut waiting) = mpsc::channel::<Request<T, R>>(MAX_QUEUED);
         let work = async move {
             while let Some(first) = waiting.recv().await {
                 let mut count = first.items.len();
                 let mut together = vec![first];
-                while count < TOGETHER {
+                while count < MAX_PER_BATCH {
                     let Ok(next) = waiting.try_recv() else { break };
                     count += next.items.len();
                     together.push(next);
@@ -69,15 +69,12 @@ impl<T: Clone + Send + 'static, R: Send + 'static> Group<T, R> {
     /// complete.
     pub(super) async fn ask(&self, items: Vec<T>, now_ms: i64) -> Answer<R> {
         let (answer, answered) = oneshot::channel();
-        let asked = async {
-            let stopping = || StoreError::Away("the sidecar is stopping".into());
+        let answer = async {
+            let stopping = || StoreError::Unavailable("the sidecar is stopping".into());
             self.queue.send(Request { items, now_ms, answer }).await.map_err(|_| stopping())?;
             answered.await.map_err(|_| stopping())?
         };
-        match tokio::time::timeout(self.timeout, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
+        within(self.timeout, answer).await
     }
 }
 
@@ -143,7 +140,10 @@ mod tests {
     }
 
     /// Sends a request in the background, and returns when the request is queued.
-    async fn asked(group: &Group<u32, u32>, items: &[u32]) -> tokio::task::JoinHandle<Answer<u32>> {
+    async fn spawn_ask(
+        group: &Group<u32, u32>,
+        items: &[u32],
+    ) -> tokio::task::JoinHandle<Answer<u32>> {
         let (group, items) = (group.clone(), items.to_vec());
         let asking = tokio::spawn(async move { group.ask(items, 0).await });
         tokio::task::yield_now().await;
@@ -151,11 +151,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_while_one_is_under_way_goes_together_in_the_next() {
+    async fn requests_during_a_batch_share_the_next_batch() {
         let gate = Arc::new(Semaphore::new(0));
         let (group, batches) = doubling(gate.clone());
-        let first = asked(&group, &[1]).await;
-        let (second, third) = (asked(&group, &[2, 3]).await, asked(&group, &[4]).await);
+        let first = spawn_ask(&group, &[1]).await;
+        let (second, third) = (spawn_ask(&group, &[2, 3]).await, spawn_ask(&group, &[4]).await);
         gate.add_permits(2);
         assert_eq!(first.await.unwrap(), Ok(vec![2]));
         assert_eq!(second.await.unwrap(), Ok(vec![4, 6]));
@@ -164,11 +164,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_refused_to_one_is_not_refused_to_the_others() {
+    async fn refused_item_does_not_fail_other_requests() {
         let gate = Arc::new(Semaphore::new(0));
         let (group, _) = doubling(gate.clone());
-        let first = asked(&group, &[1]).await;
-        let (bad, good) = (asked(&group, &[POISON]).await, asked(&group, &[5]).await);
+        let first = spawn_ask(&group, &[1]).await;
+        let (bad, good) = (spawn_ask(&group, &[POISON]).await, spawn_ask(&group, &[5]).await);
         gate.add_permits(4);
         assert_eq!(first.await.unwrap(), Ok(vec![2]));
         assert!(matches!(bad.await.unwrap(), Err(StoreError::Refused(_))));
@@ -176,14 +176,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_works_for_those_who_have_given_up() {
+    async fn abandoned_requests_are_not_executed() {
         let gate = Arc::new(Semaphore::new(0));
         let (group, batches) = doubling(gate.clone());
-        let first = asked(&group, &[1]).await;
-        let gone = asked(&group, &[2]).await;
+        let first = spawn_ask(&group, &[1]).await;
+        let gone = spawn_ask(&group, &[2]).await;
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
-        let last = asked(&group, &[3]).await;
+        let last = spawn_ask(&group, &[3]).await;
         gate.add_permits(2);
         assert_eq!((first.await.unwrap(), last.await.unwrap()), (Ok(vec![2]), Ok(vec![6])));
         assert_eq!(*batches.lock().unwrap(), [vec![1], vec![3]]);

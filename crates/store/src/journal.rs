@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     event::{Event, EventRow},
     ledger::{Ledger, each_once},
-    spool::{Place, Spool},
+    spool::{Spool, SpoolPosition},
 };
 use crate::error::StoreError;
 use twilio_edge_platform::{
@@ -54,18 +54,18 @@ struct Shared {
     batch: usize,
     linger: Duration,
     timeout: Duration,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingRows>,
     /// Wakes the writer after a change of `waiting`.
     changed: Notify,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct PendingRows {
     /// Rows that may be written later, by dedupe key.
-    rows: HashMap<Arc<str>, Noted>,
+    rows: HashMap<Arc<str>, PendingRow>,
     /// Due time of each row, in order. A key that is missing from `rows` was written with an urgent batch.
     due: VecDeque<(Instant, Arc<str>)>,
-    urgent: Vec<Urgent>,
+    urgent: Vec<UrgentWrite>,
     /// Set while a batch is being written; its rows are no longer in `rows`.
     is_writing: bool,
     /// Earliest time of the next deferred write, set while the database is unavailable.
@@ -76,14 +76,14 @@ struct Waiting {
 }
 
 /// A pending row.
-struct Noted {
+struct PendingRow {
     row: EventRow,
     /// The first spool file that contains part of the row.
-    place: Option<Place>,
+    place: Option<SpoolPosition>,
 }
 
 /// Rows that a caller waits for. An empty list requests everything that is pending.
-struct Urgent {
+struct UrgentWrite {
     rows: Vec<EventRow>,
     written: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -91,9 +91,9 @@ struct Urgent {
 /// Rows that are written in one transaction.
 #[derive(Default)]
 struct Batch {
-    urgent: Vec<Urgent>,
+    urgent: Vec<UrgentWrite>,
     /// Pending rows that were due or belong to the urgent ones.
-    rows: Vec<Noted>,
+    rows: Vec<PendingRow>,
 }
 
 impl Journal {
@@ -143,12 +143,14 @@ impl Journal {
     pub(super) async fn write(&self, events: Vec<Event<'_>>) -> Result<(), StoreError> {
         let (written, answered) = oneshot::channel();
         let rows = events.into_iter().map(EventRow::of).collect();
-        self.shared.waiting().urgent.push(Urgent { rows, written });
+        self.shared.waiting().urgent.push(UrgentWrite { rows, written });
         self.shared.changed.notify_one();
         match tokio::time::timeout(self.shared.timeout, answered).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(StoreError::Away("the sidecar is stopping".into())),
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.shared.timeout))),
+            Ok(Err(_)) => Err(StoreError::Unavailable("the sidecar is stopping".into())),
+            Err(_) => {
+                Err(StoreError::Unavailable(format!("no answer within {:?}", self.shared.timeout)))
+            }
         }
     }
 
@@ -185,7 +187,7 @@ impl Writer {
     }
 }
 
-impl Waiting {
+impl PendingRows {
     fn is_idle(&self) -> bool {
         self.rows.is_empty() && !self.is_writing
     }
@@ -195,9 +197,9 @@ impl Waiting {
     fn join(
         &mut self,
         event: &Event<'_>,
-        place: Option<Place>,
+        place: Option<SpoolPosition>,
         later: bool,
-        free: &mut Vec<Place>,
+        free: &mut Vec<SpoolPosition>,
     ) -> bool {
         let Some(known) = self.rows.get_mut(event.dedupe_key) else { return false };
         let mut places = [known.place, place];
@@ -206,13 +208,13 @@ impl Waiting {
         let waiting = known.row.event();
         let merged = if later { waiting.merge(*event) } else { event.merge(waiting) };
         // Spool files are deleted in order, so the first place also protects the data at the other one.
-        *known = Noted { row: EventRow::of(merged), place: one.or(other) };
+        *known = PendingRow { row: EventRow::of(merged), place: one.or(other) };
         free.extend(one.and(other));
         true
     }
 
     /// Takes up to `most` rows, oldest first: the rows that are due at `until`, or any rows without it.
-    fn take_due(&mut self, until: Option<Instant>, most: usize, rows: &mut Vec<Noted>) {
+    fn take_due(&mut self, until: Option<Instant>, most: usize, rows: &mut Vec<PendingRow>) {
         let most = most.saturating_add(rows.len());
         while let Some((due, key)) = self.due.pop_front() {
             let is_due = until.is_none_or(|until| due <= until);
@@ -226,13 +228,13 @@ impl Waiting {
 }
 
 impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, PendingRows> {
         // No code panics while it holds this lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues events while there is room. Returns the events that did not fit.
-    fn wait<'a>(&self, events: &[Event<'a>], place: Option<Place>) -> Vec<Event<'a>> {
+    fn wait<'a>(&self, events: &[Event<'a>], place: Option<SpoolPosition>) -> Vec<Event<'a>> {
         let (mut rest, mut free) = (Vec::new(), Vec::new());
         let mut waiting = self.waiting();
         let due = Instant::now() + self.linger;
@@ -244,7 +246,7 @@ impl Shared {
             if waiting.rows.len() < self.queue {
                 let key: Arc<str> = event.dedupe_key.into();
                 waiting.due.push_back((due, key.clone()));
-                waiting.rows.insert(key, Noted { row: EventRow::of(*event), place });
+                waiting.rows.insert(key, PendingRow { row: EventRow::of(*event), place });
             } else {
                 free.extend(place);
                 rest.push(*event);
@@ -260,7 +262,7 @@ impl Shared {
     }
 
     /// Releases spool places.
-    fn free(&self, places: Vec<Place>) {
+    fn free(&self, places: Vec<SpoolPosition>) {
         if let Some(spool) = self.spool.as_ref().filter(|_| !places.is_empty()) {
             spool.forget(places);
         }
@@ -276,7 +278,7 @@ impl Shared {
         let all = waiting.closing || asked_for_all;
         let may_retry = asked_for_all || waiting.retry_at.is_none_or(|at| at <= now);
         let full = waiting.rows.len() >= self.batch.min(self.queue);
-        let mut rows: Vec<Noted> = Vec::new();
+        let mut rows: Vec<PendingRow> = Vec::new();
         for row in urgent.iter().flat_map(|urgent| &urgent.rows) {
             rows.extend(waiting.rows.remove(row.dedupe_key()));
         }
@@ -316,7 +318,7 @@ impl Shared {
                 for noted in batch.rows {
                     match self.keep(std::iter::once(&noted.row)).await {
                         Ok(()) => self.free(noted.place.into_iter().collect()),
-                        Err(StoreError::Away(_)) => {
+                        Err(StoreError::Unavailable(_)) => {
                             self.put_back(vec![noted]);
                             there = false;
                         }
@@ -348,14 +350,14 @@ impl Shared {
         // An event is some hundred bytes to move, and the statement needs this order.
         rows.sort_by_key(|row| row.dedupe_key());
         let events = each_once(rows.into_iter().map(EventRow::event).collect());
-        let keep = self.ledger.keep_events(&events);
+        let keep = self.ledger.write_events(&events);
         self.metrics.stores.timed(Operation::LedgerWrite, keep).await?;
         self.metrics.journal.events_written(events.len());
         self.metrics.webhooks.batched(metrics::Batch::Events, events.len());
         Ok(())
     }
 
-    fn put_back(&self, rows: Vec<Noted>) {
+    fn put_back(&self, rows: Vec<PendingRow>) {
         let mut free = Vec::new();
         let mut waiting = self.waiting();
         for noted in rows.into_iter().rev() {

@@ -5,7 +5,7 @@ use twilio_edge_contract::SettlementResult;
 
 use super::{memory::Memory, redis::Redis};
 use crate::error::StoreError;
-use crate::settlement::SettlementInput;
+use crate::settlements::SettlementInput;
 use twilio_edge_domain::{
     lease::{ClaimOutcome, LeaseRecord},
     webhook::Webhook,
@@ -22,7 +22,7 @@ pub(super) enum Leases {
 
 /// Claim decision of the lease store.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct LeaseClaim {
     pub(super) claimed: ClaimOutcome,
     /// The record before the claim.
     pub(super) before: LeaseRecord,
@@ -30,8 +30,8 @@ pub(super) struct Taken {
     pub(super) after: LeaseRecord,
 }
 
-/// Release decision of the lease store: the result, then the record before and after, as in [`Taken`].
-pub(super) type GivenBack = (SettlementResult, LeaseRecord, LeaseRecord);
+/// Release decision of the lease store: the result, then the record before and after, as in [`LeaseClaim`].
+pub(super) type LeaseRelease = (SettlementResult, LeaseRecord, LeaseRecord);
 
 impl Leases {
     /// Claims each lease, in order. Returns `None` without a lease store.
@@ -39,7 +39,7 @@ impl Leases {
         &self,
         webhooks: &[&Webhook],
         now_ms: i64,
-    ) -> Option<Result<Vec<Taken>, StoreError>> {
+    ) -> Option<Result<Vec<LeaseClaim>, StoreError>> {
         match self {
             Leases::Redis(redis) => Some(redis.claim(webhooks, now_ms).await),
             Leases::Memory(memory) => Some(Ok(memory.claim(webhooks, now_ms))),
@@ -89,7 +89,7 @@ impl Leases {
         &self,
         settles: &[&SettlementInput],
         now_ms: i64,
-    ) -> Option<Result<Vec<GivenBack>, StoreError>> {
+    ) -> Option<Result<Vec<LeaseRelease>, StoreError>> {
         match self {
             Leases::Redis(redis) => Some(redis.release(settles, now_ms).await),
             Leases::Memory(memory) => Some(Ok(memory.release(settles, now_ms))),

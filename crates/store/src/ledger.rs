@@ -4,11 +4,10 @@
 //! The ledger decides leases only when no faster store exists or it is unavailable. One transaction covers one batch: it
 //! reads the known leases under a lock, the domain decides, and the transaction stores the decisions.
 
-use crate::rows::{Person, WantedPerson};
-use crate::settlement::SettlementInput;
+use crate::rows::{ContactKey, ContactQuery};
+use crate::settlements::SettlementInput;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    future::Future,
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
     time::Duration,
 };
@@ -16,22 +15,22 @@ use std::{
 use twilio_edge_contract::SettlementResult;
 
 use super::{
-    archiving::ArchiveQueue,
+    archive_queue::ArchiveQueue,
     consents::Consents,
-    contacts::{self, Contacts},
+    contacts::Contacts,
     event::Event,
     idempotency::Idempotency,
-    media::MediaRows,
+    media::MediaIndex,
     outbound_messages::OutboundMessages,
     outbox::Outbox,
     retention::{Sweeper, late, rewind},
-    rows::{EndingRow, Found, KnownRow, OptRow, PairRow, RecordedOpt, WantedEnding, WantedPair},
-    suppressions::{self, PersonAsked, Suppressions},
+    rows::{ClaimEndQuery, ClaimEndRow, LookupItem, LookupRow, PairQuery, PairRow},
+    suppressions::Suppressions,
     templates::Templates,
     tenants::Tenants,
 };
 use crate::{
-    api_keys::Register,
+    api_keys::ApiKeyStore,
     peers::{Outgoing, Peers},
 };
 use crate::{
@@ -41,7 +40,7 @@ use crate::{
 use twilio_edge_domain::{
     lease::{ClaimOutcome, Lease, LeaseRecord, Periods},
     policy::Policies,
-    suppression::{OptEvent, covers},
+    suppression::covers,
     webhook::{InboundMessage, Participants, Webhook},
 };
 use twilio_edge_platform::{config, metrics::Connections, tasks::Supervisor};
@@ -57,25 +56,25 @@ pub struct ClaimResult {
     pub suppressed: bool,
 }
 
-/// Leases and suppressions that SQL holds for the webhooks and people of a batch.
+/// Leases and suppressions that SQL holds for the webhooks and contacts of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct LookupResult {
     pub(super) leases: HashMap<String, Lease>,
-    suppressed: HashMap<Person, Vec<String>>,
+    suppressed: HashMap<ContactKey, Vec<String>>,
     /// Milliseconds for which a sidecar remains cut off from Redis; 0 if none is.
-    pub(super) apart_ms: i64,
+    pub(super) partition_ms: i64,
 }
 
 /// Decision of the ledger about one claim.
 #[derive(Debug)]
-pub(super) struct Decided {
+pub(super) struct LedgerDecision {
     pub(super) claimed: ClaimOutcome,
     pub(super) suppressed: bool,
-    /// [`Known::apart_ms`] at the time of the decision.
-    pub(super) apart_ms: i64,
+    /// [`LookupResult::partition_ms`] at the time of the decision.
+    pub(super) partition_ms: i64,
 }
 
-impl Known {
+impl LookupResult {
     /// Returns whether a key of the sender is suppressed on the sender's channel, or on a channel that shares opt-outs with
     /// it.
     pub(super) fn is_suppressed(&self, inbound: &InboundMessage, policies: &Policies) -> bool {
@@ -94,10 +93,9 @@ impl Known {
 #[derive(Clone)]
 pub(super) struct Ledger {
     pub(super) database: Database,
-    timeout: Duration,
-    sends: OutboundMessages,
+    outbound_messages: OutboundMessages,
     pub(super) periods: Periods,
-    policies: Policies,
+    pub(super) policies: Policies,
 }
 
 impl Ledger {
@@ -107,19 +105,18 @@ impl Ledger {
         policies: Policies,
         tasks: &Supervisor,
     ) -> Result<Ledger, StoreError> {
-        let timeout = Duration::from_millis(settings.timeout_ms);
         let database = Database::open(settings).await?;
-        let sends = OutboundMessages::of(database.clone(), timeout, tasks);
-        Ok(Ledger { database, timeout, sends, periods, policies })
+        let outbound_messages = OutboundMessages::of(database.clone(), tasks);
+        Ok(Ledger { database, outbound_messages, periods, policies })
     }
 
     pub(super) fn name(&self) -> &'static str {
         self.database.name()
     }
 
-    /// Returns the API keys and the audit log, in the same database.
-    pub(super) fn register(&self) -> Register {
-        Register::of(self.database.clone(), self.timeout)
+    /// Returns the API keys, in the same database.
+    pub(super) fn api_keys(&self) -> ApiKeyStore {
+        ApiKeyStore::of(self.database.clone())
     }
 
     /// Returns the connection counts of the two pools: quick commits and durable commits.
@@ -129,102 +126,93 @@ impl Ledger {
 
     /// Returns the path of the database file; `None` for PostgreSQL.
     pub(super) fn path(&self) -> Option<&Path> {
-        match &self.database {
-            Database::Sqlite(sqlite) => Some(&sqlite.path),
-            Database::Postgres(_) => None,
-        }
+        self.database.path()
     }
 
     /// Returns the suppressions, in the same database.
     pub(super) fn suppressions(&self) -> Suppressions {
-        Suppressions::of(self.database.clone(), self.timeout)
+        Suppressions::of(self.database.clone())
     }
 
     /// Returns the idempotency keys, in the same database.
     pub(super) fn idempotency(&self, hold: Duration, keep: Duration) -> Idempotency {
-        Idempotency::of(self.database.clone(), self.timeout, hold, keep)
+        Idempotency::of(self.database.clone(), hold, keep)
     }
 
     /// Returns the tenant profiles, in the same database.
     pub(super) fn tenants(&self) -> Tenants {
-        Tenants::of(self.database.clone(), self.timeout)
+        Tenants::of(self.database.clone())
     }
 
     pub(super) fn policies(&self) -> Policies {
         self.policies.clone()
     }
 
-    /// Returns the contacts (the ids that belong to one person), in the same database.
+    /// Returns the contacts (the ids that belong to one contact), in the same database.
     pub(super) fn contacts(&self) -> Contacts {
-        Contacts::of(self.database.clone(), self.timeout)
+        Contacts::of(self.database.clone())
     }
 
     /// Returns the sweeper, which deletes expired rows.
     pub(super) fn sweeper(&self) -> Sweeper {
-        Sweeper::of(self.database.clone(), self.timeout, self.periods.result_ms)
+        Sweeper::of(self.database.clone(), self.periods.result_ms)
     }
 
     /// Returns the consents, in the same database.
     pub(super) fn consents(&self) -> Consents {
-        Consents::of(self.database.clone(), self.timeout)
+        Consents::of(self.database.clone())
     }
 
     /// Registers this sidecar among its peers on the same database.
-    pub(super) async fn siblings(
+    pub(super) async fn peers(
         &self,
         outgoing: Outgoing,
         tasks: &Supervisor,
     ) -> Result<Peers, StoreError> {
-        Peers::join(self.database.clone(), self.timeout, outgoing, tasks).await
+        Peers::join(self.database.clone(), outgoing, tasks).await
     }
 
     /// Returns the outbound messages, in the same database.
     pub(super) fn outbound_messages(&self) -> OutboundMessages {
-        self.sends.clone()
+        self.outbound_messages.clone()
     }
 
     /// Returns the message templates, in the same database.
     pub(super) fn templates(&self) -> Templates {
-        Templates::of(self.database.clone(), self.timeout)
+        Templates::of(self.database.clone())
     }
 
     /// Returns the queue of the archive, in the same database.
     pub(super) fn archive_queue(&self) -> ArchiveQueue {
-        ArchiveQueue::of(self.database.clone(), self.timeout)
+        ArchiveQueue::of(self.database.clone())
     }
 
     /// Returns the media stored for outbound messages, in the same database.
-    pub(super) fn media(&self) -> MediaRows {
-        MediaRows::of(self.database.clone(), self.timeout)
+    pub(super) fn media(&self) -> MediaIndex {
+        MediaIndex::of(self.database.clone())
     }
 
     /// Returns the outbox of the sinks, in the same database.
     pub(super) fn outbox(&self) -> Outbox {
-        Outbox::of(self.database.clone(), self.timeout)
+        Outbox::of(self.database.clone())
     }
 
     /// Returns whether the database excludes other sidecars (SQLite).
-    pub(super) fn is_ours_alone(&self) -> bool {
-        matches!(self.database, Database::Sqlite(_))
+    pub(super) fn is_exclusive(&self) -> bool {
+        !self.database.is_shared()
     }
 
     /// Reads the leases of these webhooks and the suppressions of their senders.
-    pub(super) async fn look_up(&self, webhooks: &[&Webhook]) -> Result<Known, StoreError> {
-        let (keys, people) = asked(webhooks);
-        self.bounded(async {
-            let rows = self.database.look_up(&keys, &people).await?;
-            Ok(self.known(rows))
-        })
-        .await
+    pub(super) async fn look_up(&self, webhooks: &[&Webhook]) -> Result<LookupResult, StoreError> {
+        let (keys, contacts) = lookup_query(webhooks);
+        let rows = self.database.look_up(&keys, &contacts).await?;
+        Ok(self.known(rows))
     }
 
     /// Reads the leases of these dedupe keys only.
     pub(super) async fn leases(&self, keys: &[&str]) -> Result<HashMap<String, Lease>, StoreError> {
-        self.bounded(async {
-            let rows = self.database.look_up(keys, &[]).await?;
-            Ok(self.known(rows).leases)
-        })
-        .await
+        let rows = self.database.look_up(keys, &[]).await?;
+        Ok(self.known(rows).leases)
     }
 
     /// Reads the time of the latest inbound message of each pair. Pending events are not included.
@@ -232,15 +220,11 @@ impl Ledger {
         &self,
         pairs: &BTreeSet<&Participants>,
     ) -> Result<HashMap<Participants, i64>, StoreError> {
-        self.bounded(async {
-            let wanted: Vec<WantedPair<'_>> =
-                pairs.iter().map(|pair| WantedPair::of(pair)).collect();
-            let statement = self.database.statements().last_inbound;
-            let rows: Vec<PairRow> = self.database.read(statement, &wanted).await?;
-            let last = rows.into_iter().map(|row| (row.last_inbound_ms, row.pair()));
-            Ok(last.map(|(last, pair)| (pair, last)).collect())
-        })
-        .await
+        let query: Vec<PairQuery<'_>> = pairs.iter().map(|pair| PairQuery::of(pair)).collect();
+        let statement = self.database.statements().last_inbound;
+        let rows: Vec<PairRow> = self.database.read(statement, &query).await?;
+        let last = rows.into_iter().map(|row| (row.last_inbound_ms, row.pair()));
+        Ok(last.map(|(last, pair)| (pair, last)).collect())
     }
 
     /// Decides each claim in order and reports suppressed senders. Survives a process crash.
@@ -248,29 +232,34 @@ impl Ledger {
         &self,
         webhooks: &[Webhook],
         now_ms: i64,
-    ) -> Result<Vec<Decided>, StoreError> {
-        self.bounded(async {
-            let webhooks: Vec<&Webhook> = webhooks.iter().collect();
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let claims = webhooks.iter().map(|w| (w.key.as_str(), w.claim_id.as_str()));
-            let (before, known) = self.lock(&mut tx, claims, &webhooks, now_ms).await?;
-            let mut records = before.clone();
-            let mut events = Vec::with_capacity(webhooks.len());
-            let mut decided = Vec::with_capacity(webhooks.len());
-            for webhook in &webhooks {
-                let record = records.entry(webhook.key.clone()).or_default();
-                let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
-                events.extend(arrival(webhook, &claimed, now_ms, self.periods));
-                let inbound = webhook.inbound.as_ref();
-                let suppressed =
-                    inbound.is_some_and(|inbound| known.is_suppressed(inbound, &self.policies));
-                decided.push(Decided { claimed, suppressed, apart_ms: known.apart_ms });
-            }
-            self.keep(&mut tx, &before, &records, events, now_ms).await?;
-            tx.commit().await?;
-            Ok(decided)
-        })
-        .await
+    ) -> Result<Vec<LedgerDecision>, StoreError> {
+        self.database
+            .within_timeout(async {
+                let webhooks: Vec<&Webhook> = webhooks.iter().collect();
+                let mut tx = self.database.begin(Durability::Process).await?;
+                let claims = webhooks.iter().map(|w| (w.key.as_str(), w.claim_id.as_str()));
+                let (before, known) = self.lock(&mut tx, claims, &webhooks, now_ms).await?;
+                let mut records = before.clone();
+                let mut events = Vec::with_capacity(webhooks.len());
+                let mut decided = Vec::with_capacity(webhooks.len());
+                for webhook in &webhooks {
+                    let record = records.entry(webhook.key.clone()).or_default();
+                    let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
+                    events.extend(arrival(webhook, &claimed, now_ms, self.periods));
+                    let inbound = webhook.inbound.as_ref();
+                    let suppressed =
+                        inbound.is_some_and(|inbound| known.is_suppressed(inbound, &self.policies));
+                    decided.push(LedgerDecision {
+                        claimed,
+                        suppressed,
+                        partition_ms: known.partition_ms,
+                    });
+                }
+                self.keep(&mut tx, &before, &records, events, now_ms).await?;
+                tx.commit().await?;
+                Ok(decided)
+            })
+            .await
     }
 
     /// Releases each claim in order. Survives a process crash.
@@ -279,28 +268,29 @@ impl Ledger {
         settles: &[SettlementInput],
         now_ms: i64,
     ) -> Result<Vec<SettlementResult>, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let claims = settles.iter().map(|s| (s.key.as_str(), s.claim_id.as_str()));
-            let (before, _) = self.lock(&mut tx, claims, &[], now_ms).await?;
-            let mut records = before.clone();
-            let mut events = Vec::with_capacity(settles.len());
-            let mut results = Vec::with_capacity(settles.len());
-            for settle in settles {
-                let record = records.entry(settle.key.clone()).or_default();
-                let result = record.release(&settle.claim_id, now_ms, self.periods);
-                events.extend(refusal(settle, result, record, now_ms));
-                results.push(result);
-            }
-            self.keep(&mut tx, &before, &records, events, now_ms).await?;
-            tx.commit().await?;
-            Ok(results)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                let claims = settles.iter().map(|s| (s.key.as_str(), s.claim_id.as_str()));
+                let (before, _) = self.lock(&mut tx, claims, &[], now_ms).await?;
+                let mut records = before.clone();
+                let mut events = Vec::with_capacity(settles.len());
+                let mut results = Vec::with_capacity(settles.len());
+                for settle in settles {
+                    let record = records.entry(settle.key.clone()).or_default();
+                    let result = record.release(&settle.claim_id, now_ms, self.periods);
+                    events.extend(refusal(settle, result, record, now_ms));
+                    results.push(result);
+                }
+                self.keep(&mut tx, &before, &records, events, now_ms).await?;
+                tx.commit().await?;
+                Ok(results)
+            })
+            .await
     }
 
     /// Writes events, each key once. Survives a power loss; writing the same event again changes nothing.
-    pub(super) async fn keep_events(&self, events: &[Event<'_>]) -> Result<(), StoreError> {
+    pub(super) async fn write_events(&self, events: &[Event<'_>]) -> Result<(), StoreError> {
         let Some(now_ms) = events.iter().map(|event| event.noted_at_ms).max() else {
             return Ok(());
         };
@@ -308,63 +298,20 @@ impl Ledger {
         let received = events.iter().map(|event| (event.account_sid, event.received_at_ms));
         let late = late(received, twilio_edge_platform::clock::now_ms());
         if late.is_empty() {
-            return self.bounded(self.database.keep_events(events, forgotten_ms)).await;
+            return self.database.write_events(events, forgotten_ms).await;
         }
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            tx.keep_events(events, forgotten_ms).await?;
-            rewind(&mut tx, self.database.statements().retention.rewind, late).await?;
-            tx.commit().await
-        })
-        .await
-    }
-
-    /// Records each STOP and START in order of arrival, once per message. Returns for each one whether it changed the
-    /// suppressions. Survives a power loss.
-    pub(super) async fn record_opts(
-        &self,
-        said: &[OptEvent],
-        now_ms: i64,
-    ) -> Result<Vec<bool>, StoreError> {
-        self.bounded(async {
-            let statements = self.database.statements();
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let rows: Vec<OptRow<'_>> = said.iter().map(|said| OptRow::of(said, now_ms)).collect();
-            let new: Vec<RecordedOpt> = tx.fetch(statements.record_opts, &rows).await?;
-            let mut new: HashSet<RecordedOpt> = new.into_iter().collect();
-            let is_new: Vec<bool> =
-                said.iter().map(|said| new.remove(&RecordedOpt::of(said))).collect();
-            // A START may end the suppression of any key of the contact.
-            let mut keys = Vec::new();
-            for (said, _) in said.iter().zip(&is_new).filter(|(_, new)| **new) {
-                let of = contacts::keys(&mut tx, &said.account_sid, &said.address.number).await?;
-                keys.push((said.account_sid.as_str(), of));
-            }
-            let people: BTreeSet<PersonAsked<'_>> = keys
-                .iter()
-                .flat_map(|(tenant, keys)| {
-                    keys.certain_keys().into_iter().map(|number| PersonAsked { tenant, number })
-                })
-                .collect();
-            let people: Vec<PersonAsked<'_>> = people.into_iter().collect();
-            let mut standing =
-                suppressions::lock(&mut tx, &statements.suppressions, &people).await?;
-            for (account_sid, keys) in &keys {
-                standing.add_links(account_sid, keys);
-            }
-            let changed = said.iter().zip(is_new).map(|(said, new)| {
-                new && standing.apply(said, &self.policies.of(&said.account_sid), now_ms)
-            });
-            let changed = changed.collect();
-            suppressions::keep(&mut tx, &statements.suppressions, standing.changes()).await?;
-            tx.commit().await?;
-            Ok(changed)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                tx.write_events(events, forgotten_ms).await?;
+                rewind(&mut tx, late).await?;
+                tx.commit().await
+            })
+            .await
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        self.bounded(self.database.ping()).await
+        self.database.ping().await
     }
 
     pub(super) async fn close(&self) {
@@ -379,20 +326,20 @@ impl Ledger {
         claims: impl Iterator<Item = (&str, &str)> + Clone,
         webhooks: &[&Webhook],
         now_ms: i64,
-    ) -> Result<(BTreeMap<String, LeaseRecord>, Known), StoreError> {
+    ) -> Result<(BTreeMap<String, LeaseRecord>, LookupResult), StoreError> {
         let statements = self.database.statements();
         let keys: BTreeSet<&str> = claims.clone().map(|(key, _)| key).collect();
         let keys: Vec<&str> = keys.into_iter().collect();
         tx.execute(statements.lock_keys, &keys).await?;
         // This read must follow the lock: before it, another batch may have been changing the rows.
-        let (_, people) = asked(webhooks);
-        let rows = tx.look_up(&keys, &people).await?;
+        let (_, contacts) = lookup_query(webhooks);
+        let rows = tx.look_up(&keys, &contacts).await?;
         let known = self.known(rows);
-        let wanted: Vec<WantedEnding<'_>> = claims
-            .map(|(dedupe_key, claim_id)| WantedEnding { dedupe_key, claim_id, now_ms })
+        let query: Vec<ClaimEndQuery<'_>> = claims
+            .map(|(dedupe_key, claim_id)| ClaimEndQuery { dedupe_key, claim_id, now_ms })
             .collect();
         let mut endings: HashMap<String, Vec<_>> = HashMap::new();
-        for row in tx.fetch::<EndingRow>(statements.find_endings, &wanted).await? {
+        for row in tx.fetch::<ClaimEndRow>(statements.find_claim_ends, &query).await? {
             let ending = row.ending()?;
             endings.entry(row.dedupe_key).or_default().push((row.claim_id, ending));
         }
@@ -411,42 +358,32 @@ impl Ledger {
         events: Vec<Event<'_>>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let forget_at_ms = now_ms.saturating_add(self.periods.result_ms);
+        let expires_at_ms = now_ms.saturating_add(self.periods.result_ms);
         let endings = after.iter().flat_map(|(key, record)| {
             let known = before.get(key).map(LeaseRecord::endings).unwrap_or_default();
             let new = record.endings().iter().filter(|ending| !known.contains(ending));
-            new.map(|(claim_id, ending)| EndingRow::of(key, claim_id, *ending, forget_at_ms))
+            new.map(|(claim_id, ending)| ClaimEndRow::of(key, claim_id, *ending, expires_at_ms))
         });
-        let endings: Vec<EndingRow> = endings.collect();
-        tx.keep_events(&each_once(events), now_ms.saturating_sub(self.periods.result_ms)).await?;
-        tx.execute(self.database.statements().keep_endings, &endings).await
+        let endings: Vec<ClaimEndRow> = endings.collect();
+        tx.write_events(&each_once(events), now_ms.saturating_sub(self.periods.result_ms)).await?;
+        tx.execute(self.database.statements().keep_claim_ends, &endings).await
     }
 
-    fn known(&self, rows: Vec<KnownRow>) -> Known {
-        let mut known = Known::default();
+    fn known(&self, rows: Vec<LookupRow>) -> LookupResult {
+        let mut known = LookupResult::default();
         for row in rows {
             match row.read(self.periods.result_ms) {
-                Found::Webhook(key, lease) => {
+                LookupItem::Webhook(key, lease) => {
                     known.leases.insert(key, lease);
                 }
-                Found::Suppressed(person, channel) => {
+                LookupItem::Suppressed(person, channel) => {
                     known.suppressed.entry(person).or_default().push(channel);
                 }
-                Found::Apart(ms) => known.apart_ms = known.apart_ms.max(ms),
-                Found::Nothing => {}
+                LookupItem::Partition(ms) => known.partition_ms = known.partition_ms.max(ms),
+                LookupItem::Nothing => {}
             }
         }
         known
-    }
-
-    pub(super) async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
     }
 }
 
@@ -504,15 +441,15 @@ pub(super) fn each_once(mut events: Vec<Event<'_>>) -> Vec<Event<'_>> {
     events
 }
 
-/// Returns each dedupe key once and each person once.
-fn asked<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<WantedPerson<'a>>) {
+/// Returns each dedupe key once and each contact once.
+fn lookup_query<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<ContactQuery<'a>>) {
     let keys: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.key.as_str()).collect();
     let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
-    let people: BTreeSet<WantedPerson<'a>> = inbound
+    let contacts: BTreeSet<ContactQuery<'a>> = inbound
         .flat_map(|inbound| {
             let tenant = inbound.participants.account_sid.as_str();
-            inbound.keys().map(move |number| WantedPerson { tenant, number })
+            inbound.keys().map(move |number| ContactQuery { tenant, number })
         })
         .collect();
-    (keys.into_iter().collect(), people.into_iter().collect())
+    (keys.into_iter().collect(), contacts.into_iter().collect())
 }

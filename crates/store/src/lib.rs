@@ -18,10 +18,11 @@
 //! Architecture invariant: the only crate with SQL text and with Redis commands for leases; decides nothing about webhooks
 //! or messages.
 
-mod accepting;
+mod acceptance;
 mod api_keys;
-mod archiving;
-mod claiming;
+mod archive_queue;
+mod audit_log;
+mod claims;
 mod columns;
 mod connection_cache;
 mod consents;
@@ -32,13 +33,14 @@ mod erasure;
 mod error;
 mod event;
 mod group;
-pub mod histories;
 mod idempotency;
 mod journal;
 mod leases;
 mod ledger;
 mod media;
 mod memory;
+pub mod message_history;
+mod opt_events;
 mod outbound_messages;
 mod outbox;
 mod peers;
@@ -51,8 +53,7 @@ mod replays;
 mod retention;
 mod rows;
 mod scripts;
-mod settlement;
-mod settling;
+mod settlements;
 mod spool;
 mod sqlite;
 mod statements;
@@ -62,33 +63,35 @@ mod templates;
 mod tenants;
 
 pub use self::{
-    accepting::Acceptance,
-    archiving::{ArchiveErasure, ArchiveQueue, Batch as ArchiveBatch, Limits as ArchiveLimits},
+    acceptance::Acceptance,
+    api_keys::{ApiKeyStore, Key, KeysPage, NewKey, StoredKey},
+    archive_queue::{ArchiveErasure, ArchiveQueue, Batch as ArchiveBatch, Limits as ArchiveLimits},
+    audit_log::{AuditEntry, AuditLog},
     consents::{Consents, ConsentsPage},
     contacts::Contacts,
     dead_letters::{
-        Chosen, DeadLetter, DeadLetterDetail, DeadLetters, Fate, OldestDead, Resolved, Standing,
+        DeadLetter, DeadLetterAction, DeadLetterDetail, DeadLetterSelection, DeadLetters,
+        DeliveryCount, OldestDeadLetter, ResolvedDeadLetter,
     },
-    erasure::{Erasure, Reached},
+    erasure::{Erasure, ErasurePosition},
     error::StoreError,
-    idempotency::{Admission, Done, Idempotency, Once, Turn},
+    idempotency::{Admission, CompletedRequest, Idempotency, IdempotencyClaim, IdempotentRequest},
     ledger::ClaimResult,
-    media::{MediaRows, Medium},
+    media::{MediaIndex, Medium},
     outbound_messages::{
-        AttemptOutcome, AttemptStart, OutboundMessage, OutboundMessages, OutboundMessagesPage,
-        QueuePosition, QueuedMessagesPage,
+        AttemptOutcome, OutboundMessage, OutboundMessages,
+        pages::{OutboundMessagesPage, QueuedMessagesPage},
+        queues::{AttemptStart, QueuePosition},
     },
-    outbox::{Ended, Lane, NewDelivery, Outbox, PendingDelivery, Round},
+    outbox::{
+        AttemptResult, DeliveryRound, NewDelivery, OrderedDeliveries, Outbox, PendingDelivery,
+    },
+    rate_limiter::{RateLimiter, TokenRequest},
     replays::Replay,
     retention::Sweeper,
-    settlement::SettlementInput,
+    settlements::SettlementInput,
     stores::{Health, Stores},
     suppressions::{Suppressions, SuppressionsPage},
-    templates::{CatalogueStanding, Templates},
+    templates::{CatalogueState, Templates},
     tenants::Tenants,
-};
-pub use crate::api_keys::StoredKey;
-pub use crate::{
-    api_keys::{AuditEntry, Key, KeysPage, NewKey, Register},
-    rate_limiter::{Asked, RateLimiter},
 };

@@ -1,8 +1,6 @@
 //! Media that callers uploaded for outbound messages: their type, their lifetime and their use in messages. A row is
 //! inserted before its bytes are stored, and deleted after them. This module must not know where the bytes are.
 
-use std::{future::Future, time::Duration};
-
 use sqlx::FromRow;
 
 use super::outbound_messages::OutboundMessage;
@@ -28,26 +26,26 @@ const ADD: &str = "
     INSERT INTO media (id, account_sid, content_type, bytes, digest, created_at_ms, created_by, keep_ms, expires_at_ms, is_stored)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0) ON CONFLICT (id) DO NOTHING";
 
-const STORED: &str = "UPDATE media SET is_stored = 1 WHERE id = $1 AND expires_at_ms > 0";
+const MARK_STORED: &str = "UPDATE media SET is_stored = 1 WHERE id = $1 AND expires_at_ms > 0";
 
 const FETCH: &str = select_media!("WHERE id = $1 AND is_stored = 1 AND expires_at_ms > $2");
 
 /// Expires a medium immediately.
-const DROP: &str =
+const EXPIRE: &str =
     "UPDATE media SET expires_at_ms = 0 WHERE id = $1 AND account_sid = $2 AND expires_at_ms > 0";
 
 const DUE: &str = select_media!(
     "WHERE expires_at_ms <= $1 OR (is_stored = 0 AND created_at_ms <= $2) ORDER BY expires_at_ms LIMIT $3"
 );
 
-const GONE: &str = "DELETE FROM media WHERE id = $1";
-const USES_GONE: &str = "DELETE FROM media_uses WHERE media_id = $1";
+const DELETE: &str = "DELETE FROM media WHERE id = $1";
+const DELETE_USES: &str = "DELETE FROM media_uses WHERE media_id = $1";
 
 const USE: &str = "
-    INSERT INTO media_uses (media_id, send_id, account_sid, channel, recipient, at_ms)
-    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (media_id, send_id) DO NOTHING";
+    INSERT INTO media_uses (media_id, message_id, account_sid, channel, recipient, at_ms)
+    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (media_id, message_id) DO NOTHING";
 
-const KEEP: &str = "
+const EXTEND: &str = "
     UPDATE media SET expires_at_ms = $2 + keep_ms
     WHERE id = $1 AND expires_at_ms > 0 AND expires_at_ms < $2 + keep_ms";
 
@@ -76,14 +74,13 @@ pub struct Medium {
 
 /// The media of one database.
 #[derive(Debug, Clone)]
-pub struct MediaRows {
+pub struct MediaIndex {
     database: Database,
-    timeout: Duration,
 }
 
-impl MediaRows {
-    pub(super) fn of(database: Database, timeout: Duration) -> MediaRows {
-        MediaRows { database, timeout }
+impl MediaIndex {
+    pub(super) fn of(database: Database) -> MediaIndex {
+        MediaIndex { database }
     }
 
     /// Inserts the row before the bytes are stored. A second insert with the same id changes nothing.
@@ -102,15 +99,18 @@ impl MediaRows {
             Bind::Whole(medium.keep_ms),
             Bind::Whole(medium.expires_at_ms),
         ];
-        self.changed(ADD, &binds).await.map(|_| ())
+        self.database.execute_bound(Durability::Power, ADD, &binds).await.map(|_| ())
     }
 
     /// Records that all bytes are stored.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn stored(&self, id: &str) -> Result<(), StoreError> {
-        self.changed(STORED, &[Bind::Text(id)]).await.map(|_| ())
+    pub async fn mark_stored(&self, id: &str) -> Result<(), StoreError> {
+        self.database
+            .execute_bound(Durability::Power, MARK_STORED, &[Bind::Text(id)])
+            .await
+            .map(|_| ())
     }
 
     /// Returns a complete medium that has not expired, of this account or of any.
@@ -124,7 +124,7 @@ impl MediaRows {
         now_ms: i64,
     ) -> Result<Option<Medium>, StoreError> {
         let binds = [Bind::Text(id), Bind::Whole(now_ms)];
-        let found: Vec<Medium> = self.bounded(self.database.read_bound(FETCH, &binds)).await?;
+        let found: Vec<Medium> = self.database.read_bound(FETCH, &binds).await?;
         let is_theirs = |one: &Medium| account_sid.is_none_or(|sid| sid == one.account_sid);
         Ok(found.into_iter().find(is_theirs))
     }
@@ -133,85 +133,68 @@ impl MediaRows {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn drop(&self, id: &str, account_sid: &str) -> Result<bool, StoreError> {
+    pub async fn expire(&self, id: &str, account_sid: &str) -> Result<bool, StoreError> {
         let binds = [Bind::Text(id), Bind::Text(account_sid)];
-        self.changed(DROP, &binds).await.map(|rows| rows == 1)
+        self.database.execute_bound(Durability::Power, EXPIRE, &binds).await.map(|rows| rows == 1)
     }
 
     /// Returns the media whose bytes must be deleted: expired ones, and unfinished uploads after their time limit.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn due(&self, now_ms: i64, most: u32) -> Result<Vec<Medium>, StoreError> {
+    pub async fn due_for_deletion(
+        &self,
+        now_ms: i64,
+        most: u32,
+    ) -> Result<Vec<Medium>, StoreError> {
         let binds = [
             Bind::Whole(now_ms),
             Bind::Whole(now_ms.saturating_sub(LONGEST_UPLOAD_MS)),
             Bind::Whole(most.into()),
         ];
-        self.bounded(self.database.read_bound(DUE, &binds)).await
+        self.database.read_bound(DUE, &binds).await
     }
 
     /// Deletes the row of a medium whose bytes are deleted.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn gone(&self, id: &str) -> Result<(), StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            tx.execute_bound(USES_GONE, &[Bind::Text(id)]).await?;
-            tx.execute_bound(GONE, &[Bind::Text(id)]).await?;
-            tx.commit().await
-        })
-        .await
-    }
-
-    async fn changed(
-        &self,
-        statement: &'static str,
-        binds: &[Bind<'_>],
-    ) -> Result<u64, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let rows = tx.execute_bound(statement, binds).await?;
-            tx.commit().await?;
-            Ok(rows)
-        })
-        .await
-    }
-
-    async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
+    pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                tx.execute_bound(DELETE_USES, &[Bind::Text(id)]).await?;
+                tx.execute_bound(DELETE, &[Bind::Text(id)]).await?;
+                tx.commit().await
+            })
+            .await
     }
 }
 
 /// Records the use of stored media in these messages. A medium is kept for `keep_ms` after the due time of its last
 /// message.
-pub(super) async fn used<'a>(
+pub(super) async fn record_uses<'a>(
     tx: &mut Transaction,
-    sends: impl Iterator<Item = &'a OutboundMessage>,
+    messages: impl Iterator<Item = &'a OutboundMessage>,
 ) -> Result<(), StoreError> {
-    let mut uses: Vec<(String, &OutboundMessage)> = sends
-        .flat_map(|send| media_of_form(&send.form).into_iter().map(move |name| (name, send)))
-        .filter_map(|(name, send)| Some((referenced_id(&name)?.to_owned(), send)))
+    let mut uses: Vec<(String, &OutboundMessage)> = messages
+        .flat_map(|message| {
+            media_of_form(&message.form).into_iter().map(move |name| (name, message))
+        })
+        .filter_map(|(name, message)| Some((referenced_id(&name)?.to_owned(), message)))
         .collect();
     uses.sort_by(|(one, _), (other, _)| one.cmp(other));
-    for (id, send) in uses {
+    for (id, message) in uses {
         let binds = [
             Bind::Text(&id),
-            Bind::Text(&send.id),
-            Bind::Text(&send.account_sid),
-            Bind::Text(&send.channel),
-            Bind::Text(&send.recipient),
-            Bind::Whole(send.created_at_ms),
+            Bind::Text(&message.id),
+            Bind::Text(&message.account_sid),
+            Bind::Text(&message.channel),
+            Bind::Text(&message.recipient),
+            Bind::Whole(message.created_at_ms),
         ];
         tx.execute_bound(USE, &binds).await?;
-        tx.execute_bound(KEEP, &[Bind::Text(&id), Bind::Whole(send.due_at_ms)]).await?;
+        tx.execute_bound(EXTEND, &[Bind::Text(&id), Bind::Whole(message.due_at_ms)]).await?;
     }
     Ok(())
 }

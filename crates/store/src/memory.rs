@@ -9,17 +9,17 @@ use std::{
 
 use twilio_edge_contract::SettlementResult;
 
-use super::leases::Taken;
-use crate::settlement::SettlementInput;
+use super::leases::LeaseClaim;
+use crate::settlements::SettlementInput;
 use twilio_edge_domain::{
     lease::{LeaseRecord, Periods},
     webhook::Webhook,
 };
 
-/// Number of records kept for late messages about them. Above it, only held records are kept.
-const MOST_KEPT: usize = 200_000;
+/// Number of records entry for late messages about them. Above it, only held records are entry.
+const MAX_RECORDS: usize = 200_000;
 
-/// Milliseconds between two sweeps: normally, and while there are more than [`MOST_KEPT`] records.
+/// Milliseconds between two sweeps: normally, and while there are more than [`MAX_RECORDS`] records.
 const SWEEP_MS: [i64; 2] = [60_000, 1_000];
 
 #[derive(Clone)]
@@ -31,12 +31,12 @@ pub(super) struct Memory {
 
 #[derive(Default)]
 struct Records {
-    by_key: HashMap<String, Kept>,
+    by_key: HashMap<String, Entry>,
     swept_at_ms: i64,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Entry {
     record: LeaseRecord,
     touched_at_ms: i64,
 }
@@ -47,14 +47,14 @@ impl Memory {
     }
 
     /// Claims each lease as far as this store knows, in order.
-    pub(super) fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<Taken> {
+    pub(super) fn claim(&self, webhooks: &[&Webhook], now_ms: i64) -> Vec<LeaseClaim> {
         let mut records = self.records();
         records.sweep(now_ms, self.recall_ms);
         let take = |webhook: &&Webhook| {
             let record = records.entry(&webhook.key, now_ms);
             let before = record.clone();
             let claimed = record.claim(&webhook.claim_id, now_ms, self.periods);
-            Taken { claimed, before, after: record.clone() }
+            LeaseClaim { claimed, before, after: record.clone() }
         };
         webhooks.iter().map(take).collect()
     }
@@ -111,23 +111,23 @@ impl Memory {
 
 impl Records {
     fn entry(&mut self, key: &str, now_ms: i64) -> &mut LeaseRecord {
-        let kept = self.by_key.entry(key.to_owned()).or_default();
-        kept.touched_at_ms = now_ms;
-        &mut kept.record
+        let entry = self.by_key.entry(key.to_owned()).or_default();
+        entry.touched_at_ms = now_ms;
+        &mut entry.record
     }
 
     /// Removes records that are not held and are old, or do not fit.
     fn sweep(&mut self, now_ms: i64, recall_ms: i64) {
-        let crowded = self.by_key.len() > MOST_KEPT;
+        let crowded = self.by_key.len() > MAX_RECORDS;
         let [usually, crowded_ms] = SWEEP_MS;
         let pause_ms = if crowded { crowded_ms } else { usually };
         if now_ms.saturating_sub(self.swept_at_ms) < pause_ms {
             return;
         }
         self.swept_at_ms = now_ms;
-        self.by_key.retain(|_, kept| {
-            let recent = kept.touched_at_ms.saturating_add(recall_ms) > now_ms;
-            kept.record.is_held(now_ms) || (recent && !crowded)
+        self.by_key.retain(|_, entry| {
+            let recent = entry.touched_at_ms.saturating_add(recall_ms) > now_ms;
+            entry.record.is_held(now_ms) || (recent && !crowded)
         });
     }
 }

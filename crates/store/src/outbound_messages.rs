@@ -5,55 +5,51 @@
 
 mod fallbacks;
 mod lookups;
-mod pages;
-mod queues;
+pub(crate) mod pages;
+pub(crate) mod queues;
 mod writes;
 
-use std::{future::Future, slice, sync::Arc, time::Duration};
+use std::{slice, sync::Arc};
 use twilio_edge_domain::sending::backlog::MessageBacklog;
 
 use sqlx::FromRow;
 
 use self::writes::Writes;
-pub use self::{
-    pages::{OutboundMessagesPage, QueuedMessagesPage},
-    queues::{AttemptStart, QueuePosition},
-};
 use crate::{
-    api_keys::AuditEntry,
+    audit_log::{self, AuditEntry},
     database::{Bind, Database, Durability},
     error::StoreError,
-    idempotency::Done,
+    idempotency::CompletedRequest,
 };
 use twilio_edge_platform::{config, tasks::Supervisor};
 
 /// Columns of an [`OutboundMessage`].
 macro_rules! outbound_message_columns {
     () => {
-        "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, wanted_at_ms, attempt_id, tries, \
-         message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, looks, request_id, fallback, \
+        "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, first_due_at_ms, attempt_id, attempts, \
+         message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, lookups, request_id, fallback, \
          fallback_to, fallback_of, twilio_status"
     };
 }
 use outbound_message_columns;
 
 pub(super) const ADD: &str = "
-    INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
-        wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms, fallback,
+    INSERT INTO outbound_messages (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
+        first_due_at_ms, attempt_id, attempts, message_sid, code, reason, created_at_ms, created_by, changed_at_ms, fallback,
         fallback_to, fallback_of)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $13, $10, $10, '', 0, '', $14, $15, $11, $12, $11, $16, $17, $18)
     ON CONFLICT (fallback_of) WHERE fallback_of <> '' DO NOTHING";
 
 /// Queues the message again after an attempt in which nothing left; a message whose text was erased ends as `refused`.
-const AGAIN: &str = "
-    UPDATE sends SET state = CASE WHEN form = '' THEN 'refused' ELSE 'queued' END, attempt_id = '', due_at_ms = $3,
+const QUEUE_RETRY: &str = "
+    UPDATE outbound_messages SET state = CASE WHEN form = '' THEN 'refused' ELSE 'queued' END, attempt_id = '', due_at_ms = $3,
         code = CASE WHEN form = '' THEN 'erased' ELSE $4 END, reason = $5, changed_at_ms = $6, request_id = $7
     WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
 
 /// Records the outcome of an attempt. An outcome after the end of the hold is as good as one before.
-const END: &str = "
-    UPDATE sends SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
-        request_id = $9, twilio_status = $10, looks = 0, look_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
+const RECORD_OUTCOME: &str = "
+    UPDATE outbound_messages SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
+        request_id = $9, twilio_status = $10, lookups = 0, lookup_due_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
         form = CASE WHEN $3 = 'unknown' THEN form ELSE '' END,
         fallback = CASE WHEN $3 = 'refused' THEN '' ELSE fallback END,
         fallback_to = CASE WHEN $3 = 'refused' THEN '' ELSE fallback_to END,
@@ -61,26 +57,27 @@ const END: &str = "
     WHERE id = $1 AND attempt_id = $2 AND state IN ('attempting', 'unknown')";
 
 const RESOLVE: &str = "
-    UPDATE sends SET state = $2, message_sid = $3, attempt_id = '', form = '', recipient = $4, code = '',
-        reason = 'decided by an operator', changed_at_ms = $5, look_at_ms = 0,
+    UPDATE outbound_messages SET state = $2, message_sid = $3, attempt_id = '', form = '', recipient = $4, code = '',
+        reason = 'decided by an operator', changed_at_ms = $5, lookup_due_at_ms = 0,
         fallback = CASE WHEN $2 = 'sent' THEN fallback ELSE '' END,
         fallback_to = CASE WHEN $2 = 'sent' THEN fallback_to ELSE '' END
     WHERE id = $1 AND state = 'unknown'";
 
-const FETCH: &str = concat!("SELECT ", outbound_message_columns!(), " FROM sends WHERE id = $1");
+const FETCH: &str =
+    concat!("SELECT ", outbound_message_columns!(), " FROM outbound_messages WHERE id = $1");
 
 const LIST: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM sends WHERE ($1 = '' OR state = $1) ORDER BY created_at_ms DESC, id DESC LIMIT $2"
+    " FROM outbound_messages WHERE ($1 = '' OR state = $1) ORDER BY created_at_ms DESC, id DESC LIMIT $2"
 );
 
 /// Number of `unknown` messages, and since when the oldest overdue message waits. A message whose retry is due within ten
 /// minutes is included; the limit lets an index serve the query.
-const STANDING: &str = "
-    SELECT (SELECT count(*) FROM sends WHERE state = 'unknown') AS unknowns,
-        (SELECT coalesce(min(wanted_at_ms), 0) FROM sends
-            WHERE state = 'queued' AND due_at_ms <= $1 + 600000 AND wanted_at_ms <= $1) AS oldest_due_ms";
+const BACKLOG: &str = "
+    SELECT (SELECT count(*) FROM outbound_messages WHERE state = 'unknown') AS unknowns,
+        (SELECT coalesce(min(first_due_at_ms), 0) FROM outbound_messages
+            WHERE state = 'queued' AND due_at_ms <= $1 + 600000 AND first_due_at_ms <= $1) AS oldest_due_ms";
 
 /// Outbound message with its progress. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -106,11 +103,11 @@ pub struct OutboundMessage {
     /// Due time; during an attempt, the end of its hold.
     pub due_at_ms: i64,
     /// First due time.
-    pub wanted_at_ms: i64,
+    pub first_due_at_ms: i64,
     /// Id of the attempt that holds the message; empty without one.
     pub attempt_id: String,
     /// Number of attempts so far.
-    pub tries: i64,
+    pub attempts: i64,
     /// Twilio's message SID; empty until it is known.
     pub message_sid: String,
     /// Code of the reason why it was not sent, or not yet.
@@ -126,7 +123,7 @@ pub struct OutboundMessage {
     /// Start of the last attempt; 0 without one.
     pub attempted_at_ms: i64,
     /// Number of times an `unknown` message was looked up in Twilio's list.
-    pub looks: i64,
+    pub lookups: i64,
     /// Twilio's request id of the last call, for Twilio's support; empty if Twilio returned none.
     pub request_id: String,
     /// Fallback to send if the message fails, in the format of `domain/sending/fallback.rs`; empty without one, or once it
@@ -140,7 +137,7 @@ pub struct OutboundMessage {
     pub twilio_status: i64,
 }
 
-/// AttemptOutcome of an attempt.
+/// Outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptOutcome<'a> {
     /// `sent`, `refused` or `unknown`.
@@ -160,8 +157,7 @@ pub struct AttemptOutcome<'a> {
 /// The outbound messages of one database.
 #[derive(Clone)]
 pub struct OutboundMessages {
-    pub(super) database: Database,
-    pub(super) timeout: Duration,
+    database: Database,
     writes: Writes,
 }
 
@@ -192,13 +188,9 @@ impl OutboundMessage {
 }
 
 impl OutboundMessages {
-    pub(super) fn of(
-        database: Database,
-        timeout: Duration,
-        tasks: &Supervisor,
-    ) -> OutboundMessages {
-        let writes = Writes::start(database.clone(), timeout, tasks);
-        OutboundMessages { database, timeout, writes }
+    pub(super) fn of(database: Database, tasks: &Supervisor) -> OutboundMessages {
+        let writes = Writes::start(database.clone(), tasks);
+        OutboundMessages { database, writes }
     }
 
     /// Connects for a command, beside a sidecar that may have the database open.
@@ -206,23 +198,14 @@ impl OutboundMessages {
     /// # Errors
     /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<OutboundMessages, StoreError> {
-        let timeout = Duration::from_millis(settings.connect_timeout_ms);
         // A command waits for each of its own writes, and reports its failure.
         let tasks = Supervisor::new(Arc::default());
-        Ok(OutboundMessages::of(Database::open_beside(settings).await?, timeout, &tasks))
+        Ok(OutboundMessages::of(Database::open_beside(settings).await?, &tasks))
     }
 
     /// Closes the connections. Only for an instance from [`OutboundMessages::open`].
     pub async fn close(&self) {
         self.database.close().await;
-    }
-
-    /// Returns the messages if several sidecars share the database.
-    pub(super) fn shared(&self) -> Option<OutboundMessages> {
-        match self.database {
-            Database::Sqlite(_) => None,
-            Database::Postgres(_) => Some(self.clone()),
-        }
     }
 
     /// Stores a message, and with it the response for copies of its request. Both are written, or neither.
@@ -233,7 +216,7 @@ impl OutboundMessages {
         &self,
         message: &OutboundMessage,
         priority: i64,
-        done: Option<&Done>,
+        done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
         self.writes.add(message, priority, done).await
     }
@@ -259,7 +242,7 @@ impl OutboundMessages {
             Bind::Whole(now_ms),
             Bind::Text(request_id),
         ];
-        self.execute(AGAIN, &binds).await.map(|_| ())
+        self.execute(QUEUE_RETRY, &binds).await.map(|_| ())
     }
 
     /// Records the outcome of an attempt, and with it the fallback message `instead` and its priority: both, or neither.
@@ -287,7 +270,7 @@ impl OutboundMessages {
             Bind::Text(outcome.request_id),
             Bind::Whole(outcome.twilio_status),
         ];
-        let ended = self.writes.change_with(END, &binds, instead);
+        let ended = self.writes.change_with(RECORD_OUTCOME, &binds, instead);
         ended.await.map(|rows| rows == 1)
     }
 
@@ -310,17 +293,17 @@ impl OutboundMessages {
             Bind::Text(masked),
             Bind::Whole(entry.at_ms),
         ];
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            if tx.execute_bound(RESOLVE, &binds).await? == 0 {
-                return Ok(false);
-            }
-            let add_entry = self.database.statements().register.add_entry;
-            tx.execute(add_entry, slice::from_ref(entry)).await?;
-            tx.commit().await?;
-            Ok(true)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                if tx.execute_bound(RESOLVE, &binds).await? == 0 {
+                    return Ok(false);
+                }
+                audit_log::add(&mut tx, slice::from_ref(entry)).await?;
+                tx.commit().await?;
+                Ok(true)
+            })
+            .await
     }
 
     /// Returns the message with this id. With `account_sid`, only if it belongs to that account.
@@ -333,7 +316,7 @@ impl OutboundMessages {
         account_sid: Option<&str>,
     ) -> Result<Option<OutboundMessage>, StoreError> {
         let found: Vec<OutboundMessage> =
-            self.bounded(self.database.read_bound(FETCH, &[Bind::Text(id)])).await?;
+            self.database.read_bound(FETCH, &[Bind::Text(id)]).await?;
         let is_theirs =
             |message: &OutboundMessage| account_sid.is_none_or(|sid| sid == message.account_sid);
         Ok(found.into_iter().find(is_theirs))
@@ -349,7 +332,7 @@ impl OutboundMessages {
         most: u32,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
         let binds = [Bind::Text(state.unwrap_or_default()), Bind::Whole(most.into())];
-        self.bounded(self.database.read_bound(LIST, &binds)).await
+        self.database.read_bound(LIST, &binds).await
     }
 
     /// Returns the number of `unknown` messages and the due time of the oldest overdue message.
@@ -358,7 +341,7 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn backlog(&self, now_ms: i64) -> Result<MessageBacklog, StoreError> {
         let found: Vec<(i64, i64)> =
-            self.bounded(self.database.read_bound(STANDING, &[Bind::Whole(now_ms)])).await?;
+            self.database.read_bound(BACKLOG, &[Bind::Whole(now_ms)]).await?;
         let (unknowns, oldest_due_ms) = found.into_iter().next().unwrap_or_default();
         Ok(MessageBacklog { unknowns, oldest_due_ms })
     }
@@ -370,30 +353,5 @@ impl OutboundMessages {
         binds: &[Bind<'_>],
     ) -> Result<u64, StoreError> {
         self.writes.change(statement, binds).await
-    }
-
-    /// Executes a statement about any number of messages. Returns the number of changed rows.
-    pub(super) async fn execute_many(
-        &self,
-        statement: &'static str,
-        binds: &[Bind<'_>],
-    ) -> Result<u64, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let rows = tx.execute_bound(statement, binds).await?;
-            tx.commit().await?;
-            Ok(rows)
-        })
-        .await
-    }
-
-    pub(super) async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
     }
 }

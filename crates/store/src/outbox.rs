@@ -1,9 +1,9 @@
 //! Outbox: deliveries to sinks, and the workers that hold them. A delivery is written together with its event. A *lane*
-//! (one sink, one person) is held by one delivery worker at a time, for a limited time. Many sidecars share the work, and a
+//! (one sink and one contact) is held by one delivery worker at a time, for a limited time. Many sidecars share the work, and a
 //! sidecar that dies in a round loses nothing and blocks its lanes only until its hold expires. This module must not know
 //! what a sink is.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::collections::BTreeMap;
 use twilio_edge_domain::event::{Delivery, Event, WebhookFacts, delivery_id};
 
 use serde::Serialize;
@@ -20,7 +20,7 @@ use twilio_edge_domain::delivery::NextStep;
 use twilio_edge_platform::config;
 
 /// Maximum number of deliveries of one lane in one round.
-const IN_A_ROUND: i64 = 16;
+const MAX_PER_ROUND: i64 = 16;
 
 /// Delivery to insert together with its event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,7 +78,7 @@ pub struct PendingDelivery {
 
 impl PendingDelivery {
     /// Returns the delivery; `None` if its event was removed from the ledger.
-    pub fn parcel(&self) -> Option<Delivery<'_>> {
+    pub fn delivery(&self) -> Option<Delivery<'_>> {
         let form = self.form.as_deref()?;
         let known = WebhookFacts {
             event_id: &self.dedupe_key,
@@ -107,7 +107,7 @@ impl PendingDelivery {
 
 /// Lane held by a delivery worker, with its first deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lane {
+pub struct OrderedDeliveries {
     /// Ordering key of the lane.
     pub lane: String,
     /// Due deliveries in order; empty when all were withdrawn.
@@ -116,18 +116,18 @@ pub struct Lane {
 
 /// Result of one round in a lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Round {
+pub struct DeliveryRound {
     /// Ordering key of the lane.
     pub lane: String,
     /// Attempted deliveries in order; only the last one may need a retry.
-    pub ended: Vec<Ended>,
+    pub ended: Vec<AttemptResult>,
     /// Next due time of the lane, if deliveries remain and the round did not end with a retry.
     pub due_at_ms: i64,
 }
 
 /// Result of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct AttemptResult {
     /// Delivery id.
     pub delivery_id: String,
     /// Account SID of the tenant.
@@ -143,7 +143,7 @@ pub struct Ended {
 }
 
 #[derive(Serialize)]
-struct Wanted<'a> {
+struct TakeQuery<'a> {
     sink: &'a str,
     held_by: &'a str,
     now_ms: i64,
@@ -153,12 +153,12 @@ struct Wanted<'a> {
 }
 
 #[derive(FromRow)]
-struct LaneRow {
+struct OrderingKeyRow {
     lane: String,
 }
 
 #[derive(Serialize)]
-struct LaneAsked<'a> {
+struct OrderingKeyQuery<'a> {
     sink: &'a str,
     lane: &'a str,
     held_by: &'a str,
@@ -167,7 +167,7 @@ struct LaneAsked<'a> {
 }
 
 #[derive(Serialize)]
-struct EndedRow<'a> {
+struct ResultRow<'a> {
     sink: &'a str,
     delivery_id: &'a str,
     state: &'static str,
@@ -178,25 +178,24 @@ struct EndedRow<'a> {
 
 /// Inserts deliveries. The transaction holds the row of each lane until its commit, and only then does another delivery get
 /// its position in that lane: the first to commit is the first in the lane, whichever began first.
-pub(super) async fn owe(
+pub(super) async fn insert_deliveries(
     tx: &mut Transaction,
-    statements: &OutboxStatements,
-    owed: &[&NewDelivery],
+    deliveries: &[&NewDelivery],
 ) -> Result<(), StoreError> {
-    tx.execute(statements.open_lanes, owed).await?;
-    tx.execute(statements.owe, owed).await
+    let statements = &tx.statements().outbox;
+    tx.execute(statements.open_lanes, deliveries).await?;
+    tx.execute(statements.insert, deliveries).await
 }
 
 /// The deliveries of one database.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     pub(super) database: Database,
-    timeout: Duration,
 }
 
 impl Outbox {
-    pub(super) fn of(database: Database, timeout: Duration) -> Outbox {
-        Outbox { database, timeout }
+    pub(super) fn of(database: Database) -> Outbox {
+        Outbox { database }
     }
 
     /// Connects for a command, beside a sidecar that may have the database open.
@@ -204,9 +203,7 @@ impl Outbox {
     /// # Errors
     /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Outbox, StoreError> {
-        // A command is not urgent: it waits for the sidecar's writes instead of failing.
-        let timeout = Duration::from_millis(settings.connect_timeout_ms);
-        Ok(Outbox { database: Database::open_beside(settings).await?, timeout })
+        Ok(Outbox::of(Database::open_beside(settings).await?))
     }
 
     /// Closes the connections. Only for an instance from [`Outbox::open`].
@@ -225,32 +222,33 @@ impl Outbox {
         most: usize,
         now_ms: i64,
         until_ms: i64,
-    ) -> Result<Vec<Lane>, StoreError> {
+    ) -> Result<Vec<OrderedDeliveries>, StoreError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let wanted = Wanted { sink, held_by, now_ms, until_ms, most, each: IN_A_ROUND };
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let lanes: Vec<LaneRow> = tx.fetch(self.statements().take, &[wanted]).await?;
-            let asked: Vec<LaneAsked<'_>> = lanes
-                .iter()
-                .map(|row| LaneAsked {
-                    sink,
-                    lane: &row.lane,
-                    held_by,
-                    due_at_ms: 0,
-                    each: IN_A_ROUND,
-                })
-                .collect();
-            let due: Vec<PendingDelivery> = tx.fetch(self.statements().due, &asked).await?;
-            tx.commit().await?;
-            let mut taken: BTreeMap<String, Vec<PendingDelivery>> =
-                lanes.into_iter().map(|row| (row.lane, Vec::new())).collect();
-            for due in due {
-                taken.entry(due.lane.clone()).or_default().push(due);
-            }
-            Ok(taken.into_iter().map(|(lane, due)| Lane { lane, due }).collect())
-        })
-        .await
+        let query = TakeQuery { sink, held_by, now_ms, until_ms, most, each: MAX_PER_ROUND };
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                let lanes: Vec<OrderingKeyRow> = tx.fetch(self.statements().take, &[query]).await?;
+                let query: Vec<OrderingKeyQuery<'_>> = lanes
+                    .iter()
+                    .map(|row| OrderingKeyQuery {
+                        sink,
+                        lane: &row.lane,
+                        held_by,
+                        due_at_ms: 0,
+                        each: MAX_PER_ROUND,
+                    })
+                    .collect();
+                let due: Vec<PendingDelivery> = tx.fetch(self.statements().due, &query).await?;
+                tx.commit().await?;
+                let mut taken: BTreeMap<String, Vec<PendingDelivery>> =
+                    lanes.into_iter().map(|row| (row.lane, Vec::new())).collect();
+                for due in due {
+                    taken.entry(due.lane.clone()).or_default().push(due);
+                }
+                Ok(taken.into_iter().map(|(lane, due)| OrderedDeliveries { lane, due }).collect())
+            })
+            .await
     }
 
     /// Records the results of rounds and returns their lanes. A lane that another worker holds by now stays with that
@@ -262,10 +260,10 @@ impl Outbox {
         &self,
         sink: &str,
         held_by: &str,
-        rounds: &[Round],
+        rounds: &[DeliveryRound],
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let ended = rounds.iter().flat_map(|round| &round.ended).map(|ended| EndedRow {
+        let ended = rounds.iter().flat_map(|round| &round.ended).map(|ended| ResultRow {
             sink,
             delivery_id: &ended.delivery_id,
             state: match ended.next {
@@ -277,46 +275,37 @@ impl Outbox {
             reason: ended.reason.as_deref(),
             ended_at_ms: (!matches!(ended.next, NextStep::RetryAt(_))).then_some(now_ms),
         });
-        let ended: Vec<EndedRow<'_>> = ended.collect();
+        let ended: Vec<ResultRow<'_>> = ended.collect();
         let over =
             rounds.iter().flat_map(|round| &round.ended).filter(|e| e.next == NextStep::Done);
         let late = late(over.map(|e| (e.account_sid.as_str(), e.received_at_ms)), now_ms);
-        let lanes: Vec<LaneAsked<'_>> = rounds
+        let lanes: Vec<OrderingKeyQuery<'_>> = rounds
             .iter()
             .map(|round| {
                 let retry_at_ms = match round.ended.last() {
-                    Some(Ended { next: NextStep::RetryAt(at_ms), .. }) => Some(*at_ms),
+                    Some(AttemptResult { next: NextStep::RetryAt(at_ms), .. }) => Some(*at_ms),
                     _ => None,
                 };
                 let due_at_ms = retry_at_ms.unwrap_or(round.due_at_ms);
-                LaneAsked { sink, lane: &round.lane, held_by, due_at_ms, each: 0 }
+                OrderingKeyQuery { sink, lane: &round.lane, held_by, due_at_ms, each: 0 }
             })
             .collect();
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            tx.execute(self.statements().end, &ended).await?;
-            rewind(&mut tx, self.database.statements().retention.rewind, late).await?;
-            // An insert into a lane holds the lane's row until its commit; only after that is it known whether the lane is
-            // empty.
-            let _: Vec<LaneRow> = tx.fetch(self.statements().lock_lanes, &lanes).await?;
-            tx.execute(self.statements().drop_lanes, &lanes).await?;
-            tx.execute(self.statements().free_lanes, &lanes).await?;
-            tx.commit().await
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                tx.execute(self.statements().end, &ended).await?;
+                rewind(&mut tx, late).await?;
+                // An insert into a lane holds the lane's row until its commit; only after that is it known whether the lane is
+                // empty.
+                let _: Vec<OrderingKeyRow> = tx.fetch(self.statements().lock_lanes, &lanes).await?;
+                tx.execute(self.statements().drop_lanes, &lanes).await?;
+                tx.execute(self.statements().free_lanes, &lanes).await?;
+                tx.commit().await
+            })
+            .await
     }
 
     pub(super) fn statements(&self) -> &'static OutboxStatements {
         &self.database.statements().outbox
-    }
-
-    pub(super) async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
     }
 }

@@ -1,8 +1,8 @@
 //! Peers: the other sidecars on the same database, each of which may lose Redis alone. A sidecar that loses Redis records
-//! in SQL that it is *apart*. Every claim of every sidecar reads that record, and from then on SQL confirms each claim.
+//! in SQL that it is *cut off*. Every claim of every sidecar reads that record, and from then on SQL confirms each claim.
 //! Claims that the others granted through Redis before they saw the record may not be written yet. The sidecar that is
-//! apart therefore decides nothing until each peer has written its claims and reported it. Peers report about once a
-//! second, and immediately when they see that a sidecar is apart. A sidecar without a recent heartbeat is not waited for.
+//! cut off therefore decides nothing until each peer has written its claims and reported it. Peers report about once a
+//! second, and immediately when they see that a sidecar is cut off. A sidecar without a recent heartbeat is not waited for.
 //! Times are of the database's clock. This module must not know what a claim contains.
 
 use std::{sync::Arc, time::Duration};
@@ -18,34 +18,34 @@ use super::journal::Journal;
 use crate::{
     database::{Database, Durability},
     error::StoreError,
-    statements::SiblingStatements,
+    statements::PeerStatements,
 };
 use twilio_edge_platform::tasks::{Supervisor, Task, TaskHandle};
 
 /// Interval of the heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Interval at which a sidecar checks whether a peer is apart, unless a claim reports it earlier.
-const LOOK: Duration = Duration::from_millis(200);
+/// Interval at which a sidecar checks whether a peer is cut off, unless a claim reports it earlier.
+const CHECK: Duration = Duration::from_millis(200);
 
 /// Milliseconds without a heartbeat after which a sidecar counts as dead and is not waited for.
 const LIFE_MS: i64 = 5_000;
 
 /// Delay between two checks while peers write their claims.
-const AGAIN: Duration = Duration::from_millis(20);
+const RECHECK: Duration = Duration::from_millis(20);
 
 /// Claims that this sidecar grants through Redis before they are written, with the journal that writes them.
 #[derive(Clone)]
 pub(super) struct Outgoing {
     /// Read-locked by claims that have not reached the journal yet.
-    pub(super) handing_out: Arc<RwLock<()>>,
+    pub(super) granting: Arc<RwLock<()>>,
     pub(super) journal: Journal,
 }
 
 impl Outgoing {
     /// Writes all claims granted until now.
     pub(super) async fn write(&self) -> Result<(), StoreError> {
-        drop(self.handing_out.write().await);
+        drop(self.granting.write().await);
         self.journal.flush().await
     }
 }
@@ -60,11 +60,10 @@ pub(super) struct Peers {
 
 struct Shared {
     database: Database,
-    timeout: Duration,
     id: String,
     outgoing: Outgoing,
-    apart: Mutex<RedisPartition>,
-    /// Wakes the heartbeat task when a peer is apart and waits for this sidecar.
+    partition: Mutex<RedisPartition>,
+    /// Wakes the heartbeat task when a peer is cut off and waits for this sidecar.
     awaited: Notify,
 }
 
@@ -80,23 +79,23 @@ struct RedisPartition {
 }
 
 #[derive(Debug, Serialize)]
-struct Said<'a> {
+struct Heartbeat<'a> {
     id: &'a str,
     alive_ms: i64,
-    apart_ms: i64,
+    partition_ms: i64,
     written_ms: i64,
 }
 
 #[derive(Debug, Serialize)]
-struct Asked<'a> {
+struct PeerQuery<'a> {
     id: &'a str,
     since_ms: i64,
 }
 
 #[derive(Debug, FromRow)]
-struct Seen {
+struct PeerState {
     now_ms: i64,
-    apart: i64,
+    cut_off: i64,
     behind: i64,
 }
 
@@ -104,27 +103,25 @@ impl Peers {
     /// Registers this sidecar before it grants any claim, and starts its heartbeat.
     pub(super) async fn join(
         database: Database,
-        timeout: Duration,
         outgoing: Outgoing,
         tasks: &Supervisor,
     ) -> Result<Peers, StoreError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)
-            .map_err(|error| StoreError::Away(format!("no random bytes: {error}")))?;
-        let alone = matches!(database, Database::Sqlite(_));
+            .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))?;
+        let is_shared = database.is_shared();
         let shared = Arc::new(Shared {
             database,
-            timeout,
             id: format!("{:016x}", u64::from_be_bytes(random)),
             outgoing,
-            apart: Mutex::default(),
+            partition: Mutex::default(),
             awaited: Notify::new(),
         });
-        shared.forget_the_dead().await?;
-        shared.say(|statements| statements.beat, 0, 0).await?;
+        shared.remove_dead_peers().await?;
+        shared.write_heartbeat(|statements| statements.heartbeat, 0, 0).await?;
         // A SQLite file has no other sidecars.
         let heartbeat =
-            (!alone).then(|| tasks.spawn_owned(Task::PeerHeartbeat, beat(shared.clone())));
+            is_shared.then(|| tasks.spawn_owned(Task::PeerHeartbeat, beat(shared.clone())));
         Ok(Peers { shared, heartbeat: Arc::new(Mutex::new(heartbeat)) })
     }
 
@@ -133,28 +130,28 @@ impl Peers {
         if let Some(heartbeat) = self.heartbeat.lock().await.take() {
             heartbeat.interrupt().await;
         }
-        if let Err(reason) = self.shared.forget_the_dead().await {
-            tracing::warn!(event = "siblings.not_left", %reason, "the sidecar could not unregister itself; other sidecars may wait for it for some seconds");
+        if let Err(reason) = self.shared.remove_dead_peers().await {
+            tracing::warn!(event = "peer.unregister_failed", %reason, "the sidecar could not unregister itself; other sidecars may wait for it for some seconds");
         }
     }
 
-    /// Wakes the heartbeat task, because a peer is apart and waits for this sidecar's claims.
+    /// Wakes the heartbeat task, because a peer is cut off and waits for this sidecar's claims.
     pub(super) fn hurry(&self) {
         self.shared.awaited.notify_one();
     }
 
-    /// Marks this sidecar as apart, or extends the mark; from then on no peer grants a claim through Redis alone. Returns
+    /// Marks this sidecar as cut off, or extends the mark; from then on no peer grants a claim through Redis alone. Returns
     /// whether all earlier claims are written, so that SQL may decide. Checks repeatedly, up to half of the timeout.
-    pub(super) async fn part(&self) -> Result<bool, StoreError> {
-        let patience = Instant::now() + self.shared.timeout / 2;
+    pub(super) async fn enter_partition(&self) -> Result<bool, StoreError> {
+        let patience = Instant::now() + self.shared.database.timeout() / 2;
         loop {
-            if self.shared.part().await? {
+            if self.shared.enter_partition().await? {
                 return Ok(true);
             }
             if Instant::now() >= patience {
                 return Ok(false);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RECHECK).await;
         }
     }
 }
@@ -166,106 +163,82 @@ pub(super) fn longest_transaction(timeout: Duration) -> Duration {
 }
 
 impl Shared {
-    async fn part(&self) -> Result<bool, StoreError> {
-        let margin = longest_transaction(self.timeout);
-        let mut apart = self.apart.lock().await;
+    async fn enter_partition(&self) -> Result<bool, StoreError> {
+        let margin = longest_transaction(self.database.timeout());
+        let mut partition = self.partition.lock().await;
         let begun = Instant::now();
-        let left = apart.until.map_or(Duration::ZERO, |until| until.duration_since(begun));
+        let left = partition.until.map_or(Duration::ZERO, |until| until.duration_since(begun));
         if left < margin * 2 {
             let lasts = margin * 2 + BEAT * 2;
-            self.say(|statements| statements.part, millis(lasts), 0).await?;
+            self.write_heartbeat(|statements| statements.enter_partition, millis(lasts), 0).await?;
             if left.is_zero() {
-                let since_ms = self.look(0).await?.now_ms;
+                let since_ms = self.peer_state(0).await?.now_ms;
                 self.outgoing.write().await?;
-                *apart = RedisPartition { since_ms, ..RedisPartition::default() };
+                *partition = RedisPartition { since_ms, ..RedisPartition::default() };
             }
-            apart.until = Some(begun + lasts);
+            partition.until = Some(begun + lasts);
         }
-        if !apart.others_wrote {
-            apart.others_wrote = self.look(apart.since_ms).await?.behind == 0;
+        if !partition.others_wrote {
+            partition.others_wrote = self.peer_state(partition.since_ms).await?.behind == 0;
         }
-        Ok(apart.others_wrote)
+        Ok(partition.others_wrote)
     }
 
-    /// Returns the state of the peers, from the view of a sidecar that has been apart since `since_ms`.
-    async fn look(&self, since_ms: i64) -> Result<Seen, StoreError> {
-        let asked = [Asked { id: &self.id, since_ms }];
-        let seen: Vec<Seen> =
-            self.bounded(self.database.read(self.statements().look, &asked)).await?;
-        seen.into_iter().next().ok_or_else(|| StoreError::Away("no answer".into()))
+    /// Returns the state of the peers, from the view of a sidecar that has been cut off since `since_ms`.
+    async fn peer_state(&self, since_ms: i64) -> Result<PeerState, StoreError> {
+        let query = [PeerQuery { id: &self.id, since_ms }];
+        let seen: Vec<PeerState> = self.database.read(self.statements().state, &query).await?;
+        seen.into_iter().next().ok_or_else(|| StoreError::Unavailable("no answer".into()))
     }
 
-    async fn say(
+    async fn write_heartbeat(
         &self,
-        statement: fn(&SiblingStatements) -> &'static str,
-        apart_ms: i64,
+        statement: fn(&PeerStatements) -> &'static str,
+        partition_ms: i64,
         written_ms: i64,
     ) -> Result<(), StoreError> {
-        let said = [Said { id: &self.id, alive_ms: LIFE_MS, apart_ms, written_ms }];
-        self.change(statement(self.statements()), &said).await
+        let heartbeat = [Heartbeat { id: &self.id, alive_ms: LIFE_MS, partition_ms, written_ms }];
+        self.database.execute(Durability::Process, statement(self.statements()), &heartbeat).await
     }
 
     /// Removes this sidecar and dead peers from the list.
-    async fn forget_the_dead(&self) -> Result<(), StoreError> {
-        let asked = [Asked { id: &self.id, since_ms: 0 }];
-        self.change(self.statements().leave, &asked).await
+    async fn remove_dead_peers(&self) -> Result<(), StoreError> {
+        let query = [PeerQuery { id: &self.id, since_ms: 0 }];
+        self.database.execute(Durability::Process, self.statements().leave, &query).await
     }
 
-    async fn change(
-        &self,
-        statement: &'static str,
-        rows: &[impl Serialize],
-    ) -> Result<(), StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            tx.execute(statement, rows).await?;
-            tx.commit().await
-        })
-        .await
+    fn statements(&self) -> &'static PeerStatements {
+        &self.database.statements().peers
     }
 
-    fn statements(&self) -> &'static SiblingStatements {
-        &self.database.statements().siblings
-    }
-
-    async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
-    }
-
-    /// Checks whether a peer is apart, and sends a heartbeat if one is due. Returns the time of the last heartbeat.
-    async fn beat(&self, said: Instant) -> Result<Instant, StoreError> {
+    /// Checks whether a peer is cut off, and sends a heartbeat if one is due. Returns the time of the last heartbeat.
+    async fn beat(&self, heartbeat: Instant) -> Result<Instant, StoreError> {
         let begun = Instant::now();
-        let seen = self.look(0).await?;
-        if seen.apart == 0 && begun.duration_since(said) < BEAT {
-            return Ok(said);
+        let seen = self.peer_state(0).await?;
+        if seen.cut_off == 0 && begun.duration_since(heartbeat) < BEAT {
+            return Ok(heartbeat);
         }
         let mut written_ms = 0;
-        if seen.apart > 0 {
+        if seen.cut_off > 0 {
             // Every later claim has seen the partition. The earlier claims are written when this returns.
             self.outgoing.write().await?;
             written_ms = seen.now_ms;
         }
-        self.say(|statements| statements.beat, 0, written_ms).await?;
+        self.write_heartbeat(|statements| statements.heartbeat, 0, written_ms).await?;
         Ok(begun)
     }
 }
 
 async fn beat(shared: Arc<Shared>) {
-    let mut said = Instant::now();
+    let mut heartbeat = Instant::now();
     loop {
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RECHECK).await;
         tokio::select! {
             () = shared.awaited.notified() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(CHECK) => {}
         }
-        match shared.beat(said).await {
-            Ok(at) => said = at,
+        match shared.beat(heartbeat).await {
+            Ok(at) => heartbeat = at,
             Err(reason) => {
                 tracing::warn!(event = "peer.heartbeat_failed", %reason, "the sidecar could not send its heartbeat to the other sidecars");
                 tokio::time::sleep(BEAT).await;

@@ -10,18 +10,18 @@ use sqlx::{
 };
 use tokio::time::Instant;
 
-use super::{event::Event, rows::KnownRow};
+use super::{event::Event, rows::LookupRow};
 use crate::connection_cache::{ConnectionCache, IDLE};
 use crate::{
     columns::{
-        consent_columns, due_columns, event_columns, heard_columns, merge, suppression_columns,
-        suppression_upsert,
+        consent_columns, due_columns, event_columns, merge, suppression_columns,
+        suppression_upsert, webhook_columns,
     },
     error::StoreError,
-    rows::WantedPerson,
+    rows::ContactQuery,
     statements::{
-        ConsentStatements, IdempotencyStatements, OutboxStatements, RegisterStatements,
-        RetentionStatements, SiblingStatements, Statements, SuppressionStatements,
+        ApiKeyStatements, AuditStatements, ConsentStatements, IdempotencyStatements,
+        OutboxStatements, PeerStatements, RetentionStatements, Statements, SuppressionStatements,
         TenantStatements,
     },
 };
@@ -37,14 +37,14 @@ pub(super) struct Postgres {
     /// A commit survives both.
     pub(super) durable: PgPool,
     /// Connections of the main path: one cache for reads, one for writes.
-    pub(super) asking: Arc<ConnectionCache>,
-    pub(super) writing: Arc<ConnectionCache>,
+    pub(super) lookups: Arc<ConnectionCache>,
+    pub(super) writes: Arc<ConnectionCache>,
 }
 
 impl Postgres {
     pub(super) async fn open(settings: &config::Database) -> Result<Postgres, StoreError> {
         let options = PgConnectOptions::from_str(settings.url.expose())
-            .map_err(|error| StoreError::Away(error.to_string()))?
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
             .application_name("twilio-edge");
         let timeout = Duration::from_millis(settings.connect_timeout_ms);
         let mut connection = reach(&options, Instant::now() + timeout).await?;
@@ -53,10 +53,9 @@ impl Postgres {
         migrator.set_ignore_missing(true);
         if !is_up_to_date(&mut connection, &migrator).await {
             // The migrator takes an advisory lock: sidecars that start together wait for each other.
-            migrator
-                .run(&mut connection)
-                .await
-                .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
+            migrator.run(&mut connection).await.map_err(|error| {
+                StoreError::Refused(format!("its tables cannot be migrated: {error}"))
+            })?;
         }
         let _ = connection.close().await;
         let durable = (settings.max_connections / 3).max(1);
@@ -65,8 +64,8 @@ impl Postgres {
             pool(&options, settings.timeout_ms, connections, synchronous_commit)
         };
         let (quick, durable) = (pool(quick, "off"), pool(durable, "on"));
-        let [asking, writing] = [&quick, &durable].map(|pool| Arc::new(ConnectionCache::of(pool)));
-        Ok(Postgres { quick, durable, asking, writing })
+        let [lookups, writes] = [&quick, &durable].map(|pool| Arc::new(ConnectionCache::of(pool)));
+        Ok(Postgres { quick, durable, lookups, writes })
     }
 }
 
@@ -87,7 +86,7 @@ async fn is_up_to_date(connection: &mut PgConnection, migrator: &Migrator) -> bo
 pub(super) async fn open_to_read(settings: &config::Database) -> Result<PgPool, StoreError> {
     let limit_ms = settings.read_timeout_ms.saturating_mul(2).to_string();
     let options = PgConnectOptions::from_str(settings.url.expose())
-        .map_err(|error| StoreError::Away(error.to_string()))?
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?
         .application_name("twilio-edge reading")
         .options([("default_transaction_read_only", "on"), ("jit", "off")])
         .options([("statement_timeout", limit_ms)]);
@@ -110,7 +109,7 @@ async fn reach(options: &PgConnectOptions, deadline: Instant) -> Result<PgConnec
             Err(_) => ("no answer".to_owned(), false),
         };
         if is_refusal || Instant::now() + RETRY >= deadline {
-            return Err(StoreError::Away(failure));
+            return Err(StoreError::Unavailable(failure));
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -162,39 +161,39 @@ const LOOK_UP: &str = "
     FROM events WHERE dedupe_key = ANY($1)
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
-    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
+    FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
         JOIN suppressions USING (tenant, number)
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
-    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
-        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number
+    FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
+        JOIN contact_links AS tied ON tied.tenant = input.tenant AND tied.number = input.number
         JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.tenant, known.channel, asked.number
-    FROM unnest($2::text[], $3::text[]) AS asked(tenant, number)
-        JOIN contact_links AS tied ON tied.tenant = asked.tenant AND tied.number = asked.number
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number
+    FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
+        JOIN contact_links AS tied ON tied.tenant = input.tenant AND tied.number = input.number
         JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
         JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, apart_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock JOIN sidecars ON apart_until_ms > now_ms";
+    SELECT NULL, NULL, NULL, NULL, partition_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock JOIN sidecars ON partition_until_ms > now_ms";
 
 pub(super) async fn look_up(
     executor: impl PgExecutor<'_>,
     keys: &[&str],
-    people: &[WantedPerson<'_>],
-) -> Result<Vec<KnownRow>, StoreError> {
-    let tenants: Vec<&str> = people.iter().map(|person| person.tenant).collect();
-    let numbers: Vec<&str> = people.iter().map(|person| &*person.number).collect();
+    contacts: &[ContactQuery<'_>],
+) -> Result<Vec<LookupRow>, StoreError> {
+    let tenants: Vec<&str> = contacts.iter().map(|person| person.tenant).collect();
+    let numbers: Vec<&str> = contacts.iter().map(|person| &*person.number).collect();
     let query = sqlx::query_as(LOOK_UP).bind(keys).bind(tenants).bind(numbers);
     Ok(query.fetch_all(executor).await?)
 }
 
-const KEEP_EVENTS: &str = concat!(
-    "INSERT INTO events AS kept (",
+const WRITE_EVENTS: &str = concat!(
+    "INSERT INTO events AS stored (",
     event_columns!(),
     ") SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
      $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], \
@@ -203,7 +202,7 @@ const KEEP_EVENTS: &str = concat!(
 );
 
 /// Writes events, which must be in key order; the rows are locked in that order.
-pub(super) async fn keep_events(
+pub(super) async fn write_events(
     executor: impl PgExecutor<'_>,
     events: &[Event<'_>],
     forgotten_ms: i64,
@@ -219,7 +218,7 @@ pub(super) async fn keep_events(
     let bytes = lengths.sum::<usize>().saturating_add(events.len().saturating_mul(200));
     let mut arguments = PgArguments::default();
     arguments.reserve(20, bytes);
-    let query = sqlx::query_with(KEEP_EVENTS, arguments)
+    let query = sqlx::query_with(WRITE_EVENTS, arguments)
         .bind(text(|event| Some(event.dedupe_key)))
         .bind(text(|event| Some(event.class)))
         .bind(text(|event| Some(event.account_sid)))
@@ -249,19 +248,19 @@ pub(super) async fn keep_events(
 macro_rules! suppressions_after {
     ($source:literal) => {
         concat!(
-            "WITH asked AS MATERIALIZED (SELECT r.*, \
+            "WITH input AS MATERIALIZED (SELECT r.*, \
                     (SELECT array_agg(named.value) FROM json_array_elements_text(on_channels) AS named(value)) AS channels \
                 FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channels json, \
                     ended boolean, number text, channel text, error_code text, after_source text, most bigint) LIMIT 1) \
-            SELECT found.* FROM asked CROSS JOIN LATERAL (\
-                SELECT * FROM suppressions WHERE suppressions.tenant = asked.tenant ",
+            SELECT found.* FROM input CROSS JOIN LATERAL (\
+                SELECT * FROM suppressions WHERE suppressions.tenant = input.tenant ",
             $source,
             "AND (suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source) \
-                    > (asked.number, asked.channel, asked.error_code, asked.after_source) \
-                AND (suppressions.suppressed OR asked.ended) \
-                AND (asked.channels IS NULL OR suppressions.channel = ANY(asked.channels)) \
+                    > (input.number, input.channel, input.error_code, input.after_source) \
+                AND (suppressions.suppressed OR input.ended) \
+                AND (input.channels IS NULL OR suppressions.channel = ANY(input.channels)) \
                 ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
-                LIMIT asked.most) AS found \
+                LIMIT input.most) AS found \
             ORDER BY found.number, found.channel, found.error_code, found.source"
         )
     };
@@ -286,24 +285,24 @@ pub(super) const STATEMENTS: Statements = Statements {
 
     histories: concat!(
         "SELECT ",
-        heard_columns!(),
-        " FROM json_to_recordset($1::json) AS asked(first text, last text) \
-            JOIN events ON dedupe_key BETWEEN asked.first AND asked.last"
+        webhook_columns!(),
+        " FROM json_to_recordset($1::json) AS input(first text, last text) \
+            JOIN events ON dedupe_key BETWEEN input.first AND input.last"
     ),
 
-    find_endings: "
-        SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms
-        FROM endings JOIN json_to_recordset($1::json) AS r(dedupe_key text, claim_id text, now_ms bigint)
-            ON endings.dedupe_key = r.dedupe_key AND endings.claim_id = r.claim_id
-        WHERE endings.forget_at_ms > r.now_ms",
+    find_claim_ends: "
+        SELECT claim_ends.dedupe_key, claim_ends.claim_id, claim_ends.ending, claim_ends.expires_at_ms
+        FROM claim_ends JOIN json_to_recordset($1::json) AS r(dedupe_key text, claim_id text, now_ms bigint)
+            ON claim_ends.dedupe_key = r.dedupe_key AND claim_ends.claim_id = r.claim_id
+        WHERE claim_ends.expires_at_ms > r.now_ms",
 
-    keep_endings: "
-        INSERT INTO endings (dedupe_key, claim_id, ending, forget_at_ms)
-        SELECT dedupe_key, claim_id, ending, forget_at_ms
+    keep_claim_ends: "
+        INSERT INTO claim_ends (dedupe_key, claim_id, ending, expires_at_ms)
+        SELECT dedupe_key, claim_id, ending, expires_at_ms
         FROM json_to_recordset($1::json)
-            AS r(dedupe_key text, claim_id text, ending text, forget_at_ms bigint)
+            AS r(dedupe_key text, claim_id text, ending text, expires_at_ms bigint)
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
-            SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
+            SET ending = excluded.ending, expires_at_ms = excluded.expires_at_ms",
 
     record_opts: "
         INSERT INTO opt_events
@@ -329,40 +328,40 @@ pub(super) const STATEMENTS: Statements = Statements {
             ORDER BY account_sid, part FOR UPDATE SKIP LOCKED",
 
         keep_progress: "
-            UPDATE retention SET through_ms = asked.through_ms, through_key = asked.through_key
+            UPDATE retention SET through_ms = input.through_ms, through_key = input.through_key
             FROM json_to_recordset($1::json)
-                AS asked(account_sid text, part text, through_ms bigint, through_key text)
-            WHERE retention.account_sid = asked.account_sid AND retention.part = asked.part",
+                AS input(account_sid text, part text, through_ms bigint, through_key text)
+            WHERE retention.account_sid = input.account_sid AND retention.part = input.part",
 
         // The same order as in the other statements that lock these rows.
         rewind: "
             UPDATE retention SET through_ms = late.at_ms - 1, through_key = ''
-            FROM (SELECT account_sid, part, asked.at_ms
-                FROM json_to_recordset($1::json) AS asked(account_sid text, at_ms bigint)
+            FROM (SELECT account_sid, part, input.at_ms
+                FROM json_to_recordset($1::json) AS input(account_sid text, at_ms bigint)
                     JOIN retention USING (account_sid) ORDER BY account_sid, part FOR UPDATE OF retention) AS late
             WHERE retention.account_sid = late.account_sid AND retention.part = late.part
                 AND through_ms >= late.at_ms",
 
         redact_events: "
-            UPDATE events SET form = coalesce(asked.form, events.form),
-                answer = CASE WHEN asked.no_answer THEN NULL ELSE events.answer END,
-                theirs = CASE WHEN asked.no_address THEN NULL ELSE events.theirs END,
-                redacted = asked.redacted, redacted_at_ms = asked.now_ms
-            FROM json_to_recordset($1::json) AS asked(dedupe_key text, form text, no_answer boolean,
+            UPDATE events SET form = coalesce(input.form, events.form),
+                answer = CASE WHEN input.no_answer THEN NULL ELSE events.answer END,
+                theirs = CASE WHEN input.no_address THEN NULL ELSE events.theirs END,
+                redacted = input.redacted, redacted_at_ms = input.now_ms
+            FROM json_to_recordset($1::json) AS input(dedupe_key text, form text, no_answer boolean,
                 no_address boolean, redacted bigint, now_ms bigint)
-            WHERE events.dedupe_key = asked.dedupe_key",
+            WHERE events.dedupe_key = input.dedupe_key",
 
         delete_events: "
-            DELETE FROM events USING json_to_recordset($1::json) AS asked(dedupe_key text)
-            WHERE events.dedupe_key = asked.dedupe_key",
+            DELETE FROM events USING json_to_recordset($1::json) AS input(dedupe_key text)
+            WHERE events.dedupe_key = input.dedupe_key",
 
         unqueue: "
-            DELETE FROM archive_queue USING json_to_recordset($1::json) AS asked(dedupe_key text)
-            WHERE archive_queue.dedupe_key = asked.dedupe_key",
+            DELETE FROM archive_queue USING json_to_recordset($1::json) AS input(dedupe_key text)
+            WHERE archive_queue.dedupe_key = input.dedupe_key",
     },
 
     outbox: OutboxStatements {
-        owe: "
+        insert: "
             INSERT INTO deliveries
                 (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
             SELECT sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms
@@ -480,7 +479,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             GROUP BY sink, state",
     },
 
-    register: RegisterStatements {
+    api_keys: ApiKeyStatements {
         add_key: "
             INSERT INTO api_keys
                 (id, name, scope, account_sid, secret_sha256, created_at_ms, created_by)
@@ -489,50 +488,53 @@ pub(super) const STATEMENTS: Statements = Statements {
                 secret_sha256 text, created_at_ms bigint, created_by text)",
 
         find_key: "
-            SELECT api_keys.* FROM json_to_recordset($1::json) AS asked(id text, account_sid text)
-                JOIN api_keys ON api_keys.id = asked.id
-            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid",
+            SELECT api_keys.* FROM json_to_recordset($1::json) AS input(id text, account_sid text)
+                JOIN api_keys ON api_keys.id = input.id
+            WHERE input.account_sid IS NULL OR api_keys.account_sid = input.account_sid",
 
         find_scope: "
-            SELECT api_keys.* FROM json_to_recordset($1::json) AS asked(scope text)
-                JOIN api_keys ON api_keys.scope = asked.scope LIMIT 1",
+            SELECT api_keys.* FROM json_to_recordset($1::json) AS input(scope text)
+                JOIN api_keys ON api_keys.scope = input.scope LIMIT 1",
 
         list_keys: "
-            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
                 AS r(account_sid text, before_ms bigint, before_id text, most bigint))
-            SELECT api_keys.* FROM asked JOIN api_keys
-                ON (api_keys.created_at_ms, api_keys.id) < (asked.before_ms, asked.before_id)
-            WHERE asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid
+            SELECT api_keys.* FROM input JOIN api_keys
+                ON (api_keys.created_at_ms, api_keys.id) < (input.before_ms, input.before_id)
+            WHERE input.account_sid IS NULL OR api_keys.account_sid = input.account_sid
             ORDER BY api_keys.created_at_ms DESC, api_keys.id DESC
-            LIMIT (SELECT most FROM asked)",
+            LIMIT (SELECT most FROM input)",
 
         revoke_key: "
-            UPDATE api_keys SET revoked_at_ms = asked.now_ms
-            FROM json_to_recordset($1::json) AS asked(id text, account_sid text, now_ms bigint)
-            WHERE api_keys.id = asked.id AND revoked_at_ms IS NULL
-                AND (asked.account_sid IS NULL OR api_keys.account_sid = asked.account_sid)
+            UPDATE api_keys SET revoked_at_ms = input.now_ms
+            FROM json_to_recordset($1::json) AS input(id text, account_sid text, now_ms bigint)
+            WHERE api_keys.id = input.id AND revoked_at_ms IS NULL
+                AND (input.account_sid IS NULL OR api_keys.account_sid = input.account_sid)
             RETURNING api_keys.*",
 
         touch_key: "
-            UPDATE api_keys SET last_used_at_ms = asked.now_ms
-            FROM json_to_recordset($1::json) AS asked(id text, now_ms bigint)
-            WHERE api_keys.id = asked.id AND coalesce(last_used_at_ms, 0) < asked.now_ms",
+            UPDATE api_keys SET last_used_at_ms = input.now_ms
+            FROM json_to_recordset($1::json) AS input(id text, now_ms bigint)
+            WHERE api_keys.id = input.id AND coalesce(last_used_at_ms, 0) < input.now_ms",
 
         // One writer at a time, so that ids become visible in order and a reader's cursor skips none.
-        add_entry: "
+    },
+
+    audit: AuditStatements {
+        add: "
             WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock(20019141, 1))
             INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail)
             SELECT at_ms, actor, source, action, subject, account_sid, detail
             FROM turn CROSS JOIN json_to_recordset($1::json) AS r(at_ms bigint, actor text, source text,
                 action text, subject text, account_sid text, detail text)",
 
-        list_entries: "
-            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+        list: "
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
                 AS r(account_sid text, before_id bigint, most bigint))
-            SELECT audit.* FROM asked JOIN audit ON audit.id < asked.before_id
-            WHERE asked.account_sid IS NULL OR audit.account_sid = asked.account_sid
+            SELECT audit.* FROM input JOIN audit ON audit.id < input.before_id
+            WHERE input.account_sid IS NULL OR audit.account_sid = input.account_sid
             ORDER BY audit.id DESC
-            LIMIT (SELECT most FROM asked)",
+            LIMIT (SELECT most FROM input)",
     },
 
     suppressions: SuppressionStatements {
@@ -559,49 +561,49 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         // OFFSET 0 keeps the query going person by person. PostgreSQL expects a hundred rows of any JSON, and would read
         // the whole table for so many.
-        of_people: concat!(
-            "SELECT found.* FROM json_to_recordset($1::json) AS asked(tenant text, number text) \
+        of_contacts: concat!(
+            "SELECT found.* FROM json_to_recordset($1::json) AS input(tenant text, number text) \
                 CROSS JOIN LATERAL (SELECT ",
             suppression_columns!(),
-            " FROM suppressions WHERE suppressions.tenant = asked.tenant \
-                AND suppressions.number = asked.number OFFSET 0) AS found"
+            " FROM suppressions WHERE suppressions.tenant = input.tenant \
+                AND suppressions.number = input.number OFFSET 0) AS found"
         ),
 
         list: suppressions_after!(""),
         list_of_source: suppressions_after!(
-            "AND suppressions.source = asked.source \
+            "AND suppressions.source = input.source \
                 AND (suppressions.number, suppressions.channel, suppressions.error_code) \
-                    >= (asked.number, asked.channel, asked.error_code) "
+                    >= (input.number, input.channel, input.error_code) "
         ),
     },
 
-    siblings: SiblingStatements {
-        beat: "
-            INSERT INTO sidecars AS known (id, alive_until_ms, apart_until_ms, written_ms)
+    peers: PeerStatements {
+        heartbeat: "
+            INSERT INTO sidecars AS known (id, alive_until_ms, partition_until_ms, written_ms)
             SELECT id, now_ms + alive_ms, 0, written_ms
             FROM json_to_recordset($1::json) AS r(id text, alive_ms bigint, written_ms bigint),
                 (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms) AS clock
             ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
                 written_ms = greatest(known.written_ms, excluded.written_ms)",
 
-        part: "
-            INSERT INTO sidecars AS known (id, alive_until_ms, apart_until_ms, written_ms)
-            SELECT id, now_ms + alive_ms, now_ms + apart_ms, 0
-            FROM json_to_recordset($1::json) AS r(id text, alive_ms bigint, apart_ms bigint),
+        enter_partition: "
+            INSERT INTO sidecars AS known (id, alive_until_ms, partition_until_ms, written_ms)
+            SELECT id, now_ms + alive_ms, now_ms + partition_ms, 0
+            FROM json_to_recordset($1::json) AS r(id text, alive_ms bigint, partition_ms bigint),
                 (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms) AS clock
             ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
-                apart_until_ms = greatest(known.apart_until_ms, excluded.apart_until_ms)",
+                partition_until_ms = greatest(known.partition_until_ms, excluded.partition_until_ms)",
 
         leave: "
-            DELETE FROM sidecars USING json_to_recordset($1::json) AS asked(id text)
-            WHERE sidecars.id = asked.id
+            DELETE FROM sidecars USING json_to_recordset($1::json) AS input(id text)
+            WHERE sidecars.id = input.id
                 OR alive_until_ms < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - 86400000",
 
-        look: "
-            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE apart_until_ms > now_ms) AS apart,
-                (SELECT count(*) FROM sidecars WHERE sidecars.id <> asked.id AND alive_until_ms > now_ms
-                    AND written_ms <= asked.since_ms) AS behind
-            FROM json_to_recordset($1::json) AS asked(id text, since_ms bigint),
+        state: "
+            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE partition_until_ms > now_ms) AS cut_off,
+                (SELECT count(*) FROM sidecars WHERE sidecars.id <> input.id AND alive_until_ms > now_ms
+                    AND written_ms <= input.since_ms) AS behind
+            FROM json_to_recordset($1::json) AS input(id text, since_ms bigint),
                 (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock",
     },
 
@@ -611,12 +613,12 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM json_array_elements($1::json) CROSS JOIN tenants",
 
         list: "
-            WITH asked AS (SELECT * FROM json_to_recordset($1::json)
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
                 AS r(account_sid text, after text, most bigint))
-            SELECT tenants.* FROM asked JOIN tenants
-                ON tenants.account_sid > asked.after
-            WHERE asked.account_sid IS NULL OR tenants.account_sid = asked.account_sid
-            ORDER BY tenants.account_sid LIMIT (SELECT most FROM asked)",
+            SELECT tenants.* FROM input JOIN tenants
+                ON tenants.account_sid > input.after
+            WHERE input.account_sid IS NULL OR tenants.account_sid = input.account_sid
+            ORDER BY tenants.account_sid LIMIT (SELECT most FROM input)",
 
         keep: "
             INSERT INTO tenants (account_sid, parent_sid, friendly_name, senders, services, policy, retention, revision,
@@ -643,38 +645,38 @@ pub(super) const STATEMENTS: Statements = Statements {
             ORDER BY id COLLATE \"C\" ON CONFLICT (id) DO NOTHING RETURNING id"
         ),
 
-        of_people: concat!(
-            "SELECT found.* FROM json_to_recordset($1::json) AS asked(tenant text, number text) \
+        of_contacts: concat!(
+            "SELECT found.* FROM json_to_recordset($1::json) AS input(tenant text, number text) \
                 CROSS JOIN LATERAL (SELECT ",
             consent_columns!(),
-            " FROM consents WHERE consents.tenant = asked.tenant \
-                AND consents.number = asked.number OFFSET 0) AS found \
+            " FROM consents WHERE consents.tenant = input.tenant \
+                AND consents.number = input.number OFFSET 0) AS found \
                 ORDER BY at_ms DESC, id LIMIT 1000"
         ),
 
         // Read in index order up to the limit, like the page of suppressions.
         list: "
-            WITH asked AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
+            WITH input AS MATERIALIZED (SELECT * FROM json_to_recordset($1::json) AS r(tenant text, on_channel text,
                 in_category text, history boolean, number text, channel text, category text, at_ms bigint,
                 state text, id text, most bigint) LIMIT 1)
-            SELECT found.* FROM asked CROSS JOIN LATERAL (
-                SELECT said.* FROM consents AS said WHERE said.tenant = asked.tenant
-                    AND (said.number, said.channel, said.category, said.at_ms, said.state, said.id)
-                        > (asked.number, asked.channel, asked.category, asked.at_ms, asked.state, asked.id)
-                    AND (on_channel IS NULL OR said.channel = on_channel)
-                    AND (in_category IS NULL OR said.category = in_category)
-                    AND (asked.history OR NOT EXISTS (SELECT 1 FROM consents AS later
-                        WHERE later.tenant = said.tenant AND later.number = said.number
-                            AND later.channel = said.channel AND later.category = said.category
-                            AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
-                ORDER BY said.number, said.channel, said.category, said.at_ms, said.state, said.id
-                LIMIT asked.most) AS found
+            SELECT found.* FROM input CROSS JOIN LATERAL (
+                SELECT consent.* FROM consents AS consent WHERE consent.tenant = input.tenant
+                    AND (consent.number, consent.channel, consent.category, consent.at_ms, consent.state, consent.id)
+                        > (input.number, input.channel, input.category, input.at_ms, input.state, input.id)
+                    AND (on_channel IS NULL OR consent.channel = on_channel)
+                    AND (in_category IS NULL OR consent.category = in_category)
+                    AND (input.history OR NOT EXISTS (SELECT 1 FROM consents AS later
+                        WHERE later.tenant = consent.tenant AND later.number = consent.number
+                            AND later.channel = consent.channel AND later.category = consent.category
+                            AND (later.at_ms, later.state, later.id) > (consent.at_ms, consent.state, consent.id)))
+                ORDER BY consent.number, consent.channel, consent.category, consent.at_ms, consent.state, consent.id
+                LIMIT input.most) AS found
             ORDER BY found.number, found.channel, found.category, found.at_ms, found.state, found.id",
 
         last_inbound: "
             SELECT ours, max(received_at_ms) AS last_inbound_ms
-            FROM json_to_recordset($1::json) AS asked(tenant text, channel text, number text) JOIN events
-                ON theirs = asked.number AND account_sid = asked.tenant AND events.channel = asked.channel
+            FROM json_to_recordset($1::json) AS input(tenant text, channel text, number text) JOIN events
+                ON theirs = input.number AND account_sid = input.tenant AND events.channel = input.channel
             WHERE class = 'inbound' AND ours IS NOT NULL AND received_at_ms IS NOT NULL
             GROUP BY ours",
     },
@@ -682,7 +684,7 @@ pub(super) const STATEMENTS: Statements = Statements {
     idempotency: IdempotencyStatements {
         find: "
             SELECT fingerprint, held_until_ms, status, headers, body, created_at_ms, expires_at_ms
-            FROM json_to_recordset($1::json) AS asked(tenant text, principal text, idempotency_key text)
+            FROM json_to_recordset($1::json) AS input(tenant text, principal text, idempotency_key text)
                 JOIN idempotency_keys USING (tenant, principal, idempotency_key)",
 
         take: "
@@ -696,25 +698,25 @@ pub(super) const STATEMENTS: Statements = Statements {
                 body = NULL, created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms",
 
         answer: "
-            UPDATE idempotency_keys AS kept SET status = asked.status, headers = asked.headers, body = asked.body
-            FROM json_to_recordset($1::json) AS asked(tenant text, principal text, idempotency_key text, owner text,
+            UPDATE idempotency_keys AS stored SET status = input.status, headers = input.headers, body = input.body
+            FROM json_to_recordset($1::json) AS input(tenant text, principal text, idempotency_key text, owner text,
                 status bigint, headers text, body text)
-            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
-                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL
-            RETURNING kept.idempotency_key",
+            WHERE stored.tenant = input.tenant AND stored.principal = input.principal
+                AND stored.idempotency_key = input.idempotency_key AND stored.owner = input.owner AND stored.status IS NULL
+            RETURNING stored.idempotency_key",
 
         give_up: "
-            DELETE FROM idempotency_keys AS kept
+            DELETE FROM idempotency_keys AS stored
             USING json_to_recordset($1::json)
-                AS asked(tenant text, principal text, idempotency_key text, owner text)
-            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
-                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL",
+                AS input(tenant text, principal text, idempotency_key text, owner text)
+            WHERE stored.tenant = input.tenant AND stored.principal = input.principal
+                AND stored.idempotency_key = input.idempotency_key AND stored.owner = input.owner AND stored.status IS NULL",
 
         let_go: "
-            UPDATE idempotency_keys AS kept SET held_until_ms = 0
+            UPDATE idempotency_keys AS stored SET held_until_ms = 0
             FROM json_to_recordset($1::json)
-                AS asked(tenant text, principal text, idempotency_key text, owner text)
-            WHERE kept.tenant = asked.tenant AND kept.principal = asked.principal
-                AND kept.idempotency_key = asked.idempotency_key AND kept.owner = asked.owner AND kept.status IS NULL",
+                AS input(tenant text, principal text, idempotency_key text, owner text)
+            WHERE stored.tenant = input.tenant AND stored.principal = input.principal
+                AND stored.idempotency_key = input.idempotency_key AND stored.owner = input.owner AND stored.status IS NULL",
     },
 };

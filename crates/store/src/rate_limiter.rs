@@ -10,10 +10,10 @@ use std::{
 
 use sqlx::FromRow;
 
-use super::{outbound_messages::OutboundMessages, redis::Redis};
 use crate::{
-    database::{Bind, Durability},
+    database::{Bind, Database, Durability},
     error::StoreError,
+    redis::Redis,
 };
 use twilio_edge_domain::sending::rate_limit::{Rate, TokenBucket, TokenGrant};
 
@@ -26,19 +26,18 @@ const KEEP_MS: i64 = 60_000;
 /// Upper bound of the clock difference between two sidecars and their database, in milliseconds.
 const FAR_MS: i64 = 3_600_000;
 
-const FORGET: &str = "DELETE FROM paces WHERE at_ms < $1";
+const DELETE_FULL: &str = "DELETE FROM token_buckets WHERE full_at_ms < $1";
 
-const OPEN: &str =
-    "INSERT INTO paces (name, bucket, at_ms) VALUES ($1, '', 0) ON CONFLICT (name) DO NOTHING";
+const OPEN: &str = "INSERT INTO token_buckets (name, bucket, full_at_ms) VALUES ($1, '', 0) ON CONFLICT (name) DO NOTHING";
 
 const READ: &str = "
-    SELECT bucket, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms FROM paces WHERE name = $1 FOR UPDATE";
+    SELECT bucket, (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now_ms FROM token_buckets WHERE name = $1 FOR UPDATE";
 
-const WRITE: &str = "UPDATE paces SET bucket = $2, at_ms = $3 WHERE name = $1";
+const WRITE: &str = "UPDATE token_buckets SET bucket = $2, full_at_ms = $3 WHERE name = $1";
 
 /// Request for the permission to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked<'a> {
+pub struct TokenRequest<'a> {
     /// Account SID of the tenant.
     pub account_sid: &'a str,
     /// Sender. Buckets are per account, because a caller may name a sender of another account and must not slow it down.
@@ -55,18 +54,18 @@ pub struct RateLimiter {
     /// Buckets of this sidecar alone, each with the time at which it is full, in milliseconds.
     own: Arc<Mutex<HashMap<String, (TokenBucket, i64)>>>,
     /// The database, if several sidecars share it.
-    shared: Option<OutboundMessages>,
+    shared: Option<Database>,
     redis: Option<Redis>,
 }
 
 #[derive(Debug, FromRow)]
-struct Kept {
+struct BucketRow {
     bucket: String,
     now_ms: i64,
 }
 
 impl RateLimiter {
-    pub(super) fn of(shared: Option<OutboundMessages>, redis: Option<Redis>) -> RateLimiter {
+    pub(super) fn of(shared: Option<Database>, redis: Option<Redis>) -> RateLimiter {
         RateLimiter { own: Arc::default(), redis: redis.filter(|_| shared.is_some()), shared }
     }
 
@@ -76,11 +75,11 @@ impl RateLimiter {
     /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn take(
         &self,
-        asked: &[Asked<'_>],
+        requests: &[TokenRequest<'_>],
         now_ms: i64,
     ) -> Result<Vec<TokenGrant>, StoreError> {
-        self.change(asked, now_ms, |bucket, asked, at_ms| {
-            bucket.take(asked.rate, asked.count, at_ms)
+        self.change(requests, now_ms, |bucket, request, at_ms| {
+            bucket.take(request.rate, request.count, at_ms)
         })
         .await
     }
@@ -89,80 +88,90 @@ impl RateLimiter {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn give_back(&self, asked: &[Asked<'_>], now_ms: i64) -> Result<(), StoreError> {
-        let back = |bucket: &mut TokenBucket, asked: &Asked<'_>, _| {
-            bucket.give_back(asked.rate, asked.count);
-            TokenGrant { count: asked.count, ..TokenGrant::default() }
+    pub async fn give_back(
+        &self,
+        requests: &[TokenRequest<'_>],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let back = |bucket: &mut TokenBucket, request: &TokenRequest<'_>, _| {
+            bucket.give_back(request.rate, request.count);
+            TokenGrant { count: request.count, ..TokenGrant::default() }
         };
-        self.change(asked, now_ms, back).await.map(|_| ())
+        self.change(requests, now_ms, back).await.map(|_| ())
     }
 
     /// Deletes the buckets that are full by now, because callers choose the names of senders.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn forget(&self, now_ms: i64) -> Result<(), StoreError> {
-        let Some(sends) = &self.shared else { return Ok(()) };
-        let full_ms = now_ms.saturating_sub(FAR_MS);
-        sends.execute_many(FORGET, &[Bind::Whole(full_ms)]).await.map(|_| ())
+    pub async fn delete_full(&self, now_ms: i64) -> Result<(), StoreError> {
+        let Some(database) = &self.shared else { return Ok(()) };
+        let full_at_ms = now_ms.saturating_sub(FAR_MS);
+        database
+            .execute_bound(Durability::Power, DELETE_FULL, &[Bind::Whole(full_at_ms)])
+            .await
+            .map(|_| ())
     }
 
     async fn change(
         &self,
-        asked: &[Asked<'_>],
+        requests: &[TokenRequest<'_>],
         now_ms: i64,
-        change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+        change: impl Fn(&mut TokenBucket, &TokenRequest<'_>, i64) -> TokenGrant,
     ) -> Result<Vec<TokenGrant>, StoreError> {
-        if asked.is_empty() {
+        if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let Some(sends) = &self.shared else { return Ok(self.alone(asked, now_ms, change)) };
+        let Some(database) = &self.shared else {
+            return Ok(self.change_in_memory(requests, now_ms, change));
+        };
         if let Some(redis) = &self.redis
-            && let Ok(granted) = by_redis(redis, asked, now_ms, &change).await
+            && let Ok(granted) = change_in_redis(redis, requests, now_ms, &change).await
         {
             return Ok(granted);
         }
-        by_sql(sends, asked, change).await
+        change_in_sql(database, requests, change).await
     }
 
-    fn alone(
+    fn change_in_memory(
         &self,
-        asked: &[Asked<'_>],
+        requests: &[TokenRequest<'_>],
         now_ms: i64,
-        change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+        change: impl Fn(&mut TokenBucket, &TokenRequest<'_>, i64) -> TokenGrant,
     ) -> Vec<TokenGrant> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let granted = asked.iter().map(|asked| {
-            let kept = own.entry(name(asked));
-            let (bucket, full_ms) = kept.or_insert_with(|| (TokenBucket::new(now_ms), now_ms));
-            *full_ms = now_ms.saturating_add(asked.rate.fills_in_ms());
-            change(bucket, asked, now_ms)
+        let granted = requests.iter().map(|request| {
+            let entry = own.entry(name(request));
+            let (bucket, full_at_ms) = entry.or_insert_with(|| (TokenBucket::new(now_ms), now_ms));
+            *full_at_ms = now_ms.saturating_add(request.rate.fills_in_ms());
+            change(bucket, request, now_ms)
         });
         let granted = granted.collect();
-        own.retain(|_, (_, full_ms)| *full_ms > now_ms);
+        own.retain(|_, (_, full_at_ms)| *full_at_ms > now_ms);
         granted
     }
 }
 
 /// Changes the buckets in Redis. A bucket that another sidecar changed meanwhile is read again.
-async fn by_redis(
+async fn change_in_redis(
     redis: &Redis,
-    asked: &[Asked<'_>],
+    requests: &[TokenRequest<'_>],
     now_ms: i64,
-    change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+    change: impl Fn(&mut TokenBucket, &TokenRequest<'_>, i64) -> TokenGrant,
 ) -> Result<Vec<TokenGrant>, StoreError> {
-    let keep_ms = asked.iter().map(|asked| asked.rate.fills_in_ms()).max().unwrap_or_default();
+    let keep_ms =
+        requests.iter().map(|request| request.rate.fills_in_ms()).max().unwrap_or_default();
     let keep_ms = keep_ms.saturating_add(KEEP_MS);
-    let mut granted = vec![TokenGrant::default(); asked.len()];
-    let mut left: Vec<(usize, &Asked<'_>)> = asked.iter().enumerate().collect();
+    let mut granted = vec![TokenGrant::default(); requests.len()];
+    let mut left: Vec<(usize, &TokenRequest<'_>)> = requests.iter().enumerate().collect();
     for _ in 0..TRIES {
-        let names: Vec<String> = left.iter().map(|(_, asked)| name(asked)).collect();
-        let (found, at_ms) = redis.kept(&names, now_ms).await?;
+        let names: Vec<String> = left.iter().map(|(_, request)| name(request)).collect();
+        let (found, at_ms) = redis.read(&names, now_ms).await?;
         let (mut swaps, mut changed) = (Vec::new(), Vec::new());
-        for (((place, asked), name), text) in left.into_iter().zip(&names).zip(found) {
+        for (((place, request), name), text) in left.into_iter().zip(&names).zip(found) {
             let before = text.unwrap_or_default();
             let mut bucket = TokenBucket::read(&before).unwrap_or_else(|| TokenBucket::new(at_ms));
-            let answer = change(&mut bucket, asked, at_ms);
+            let answer = change(&mut bucket, request, at_ms);
             // A bucket that grants nothing need not be written; time alone fills it.
             if answer.count == 0
                 && !before.is_empty()
@@ -171,7 +180,7 @@ async fn by_redis(
                 *slot = answer;
             } else {
                 swaps.push((name.as_str(), before, bucket.written()));
-                changed.push((place, asked, answer));
+                changed.push((place, request, answer));
             }
         }
         if swaps.is_empty() {
@@ -179,10 +188,10 @@ async fn by_redis(
         }
         let others = redis.swap(&swaps, keep_ms, now_ms).await?;
         left = Vec::new();
-        for ((place, asked, answer), other) in changed.into_iter().zip(others) {
+        for ((place, request, answer), other) in changed.into_iter().zip(others) {
             match (other, granted.get_mut(place)) {
                 (None, Some(slot)) => *slot = answer,
-                _ => left.push((place, asked)),
+                _ => left.push((place, request)),
             }
         }
         if left.is_empty() {
@@ -192,29 +201,31 @@ async fn by_redis(
     Ok(granted)
 }
 
-async fn by_sql(
-    sends: &OutboundMessages,
-    asked: &[Asked<'_>],
-    change: impl Fn(&mut TokenBucket, &Asked<'_>, i64) -> TokenGrant,
+async fn change_in_sql(
+    database: &Database,
+    requests: &[TokenRequest<'_>],
+    change: impl Fn(&mut TokenBucket, &TokenRequest<'_>, i64) -> TokenGrant,
 ) -> Result<Vec<TokenGrant>, StoreError> {
-    let mut names: Vec<(usize, String)> = asked.iter().map(name).enumerate().collect();
+    let mut names: Vec<(usize, String)> = requests.iter().map(name).enumerate().collect();
     // All transactions use the same order, so that no two of them wait for each other.
     names.sort_by(|(_, one), (_, other)| one.cmp(other));
-    sends
-        .bounded(async {
-            let mut granted = vec![TokenGrant::default(); asked.len()];
+    database
+        .within_timeout(async {
+            let mut granted = vec![TokenGrant::default(); requests.len()];
             // A bucket that is lost in a power loss starts anew with one message.
-            let mut tx = sends.database.begin(Durability::Process).await?;
+            let mut tx = database.begin(Durability::Process).await?;
             for (place, name) in &names {
                 tx.execute_bound(OPEN, &[Bind::Text(name)]).await?;
-                let kept: Vec<Kept> = tx.fetch_bound(READ, &[Bind::Text(name)]).await?;
-                let (Some(kept), Some(asked)) = (kept.first(), asked.get(*place)) else { continue };
-                let bucket = TokenBucket::read(&kept.bucket);
-                let mut bucket = bucket.unwrap_or_else(|| TokenBucket::new(kept.now_ms));
-                let answer = change(&mut bucket, asked, kept.now_ms);
-                let full_ms = kept.now_ms.saturating_add(asked.rate.fills_in_ms());
+                let rows: Vec<BucketRow> = tx.fetch_bound(READ, &[Bind::Text(name)]).await?;
+                let (Some(row), Some(request)) = (rows.first(), requests.get(*place)) else {
+                    continue;
+                };
+                let bucket = TokenBucket::read(&row.bucket);
+                let mut bucket = bucket.unwrap_or_else(|| TokenBucket::new(row.now_ms));
+                let answer = change(&mut bucket, request, row.now_ms);
+                let full_at_ms = row.now_ms.saturating_add(request.rate.fills_in_ms());
                 let written = bucket.written();
-                let binds = [Bind::Text(name), Bind::Text(&written), Bind::Whole(full_ms)];
+                let binds = [Bind::Text(name), Bind::Text(&written), Bind::Whole(full_at_ms)];
                 tx.execute_bound(WRITE, &binds).await?;
                 if let Some(slot) = granted.get_mut(*place) {
                     *slot = answer;
@@ -226,6 +237,6 @@ async fn by_sql(
         .await
 }
 
-fn name(asked: &Asked<'_>) -> String {
-    ["pace:", asked.account_sid, ":", asked.sender].concat()
+fn name(request: &TokenRequest<'_>) -> String {
+    ["pace:", request.account_sid, ":", request.sender].concat()
 }

@@ -7,7 +7,7 @@ use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{
     contacts,
-    histories::{HeardRow, Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WindowRow},
+    message_history::{Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WebhookRow, WindowRow},
     postgres, sqlite,
 };
 use crate::{
@@ -55,7 +55,7 @@ impl Reader {
     }
 
     /// Returns the next webhooks of a walk.
-    pub(super) async fn walk(&self, walk: &Walk<'_>) -> Result<Vec<HeardRow>, StoreError> {
+    pub(super) async fn walk(&self, walk: &Walk<'_>) -> Result<Vec<WebhookRow>, StoreError> {
         let Walk { account_sid, since_ms, before_ms, before_key, limit, number } = *walk;
         Ok(match number {
             Some(number) => {
@@ -75,7 +75,7 @@ impl Reader {
     }
 
     /// Returns the webhooks whose keys are in these ranges.
-    pub(super) async fn histories(&self, ranges: &[Range]) -> Result<Vec<HeardRow>, StoreError> {
+    pub(super) async fn histories(&self, ranges: &[Range]) -> Result<Vec<WebhookRow>, StoreError> {
         let statement = match self {
             Reader::Sqlite(_) => sqlite::STATEMENTS.histories,
             Reader::Postgres(_) => postgres::STATEMENTS.histories,

@@ -13,16 +13,16 @@ use std::{
 use super::{
     event::EventRow,
     ledger::{Ledger, each_once},
-    spool::{Adopted, Orphan, orphans},
+    spool::{Adoption, Orphan, orphans},
 };
 use crate::error::StoreError;
 use twilio_edge_platform::metrics::Metrics;
 
 /// Interval at which a running sidecar looks for spools of killed sidecars.
-const EVERY: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Rows per transaction.
-const TOGETHER: usize = 512;
+const ROWS_PER_TRANSACTION: usize = 512;
 
 /// Recovery of one spool folder.
 pub(super) struct Recovery {
@@ -30,24 +30,24 @@ pub(super) struct Recovery {
     pub(super) ledger: Arc<Ledger>,
     pub(super) metrics: Arc<Metrics>,
     /// Files of another version that were already logged.
-    pub(super) left_alone: BTreeSet<PathBuf>,
+    pub(super) reported_files: BTreeSet<PathBuf>,
 }
 
 impl Recovery {
     /// Writes the events of all orphaned files to the ledger.
     pub(super) async fn recover(&mut self) -> Result<(), String> {
-        let told = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
-        for path in orphans(&self.folder).map_err(|error| told(&self.folder, &error))? {
-            match Orphan::adopt(&path).map_err(|error| told(&path, &error))? {
-                Adopted::Now(orphan) => {
+        let describe = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
+        for path in orphans(&self.folder).map_err(|error| describe(&self.folder, &error))? {
+            match Orphan::adopt(&path).map_err(|error| describe(&path, &error))? {
+                Adoption::Adopted(orphan) => {
                     let written = self.write(&orphan, &path).await;
                     written
                         .map_err(|reason| format!("{}: the database {reason}", path.display()))?;
-                    orphan.remove().map_err(|error| told(&path, &error))?;
+                    orphan.remove().map_err(|error| describe(&path, &error))?;
                 }
-                Adopted::Not => {}
-                Adopted::OfAnotherVersion => {
-                    if self.left_alone.insert(path.clone()) {
+                Adoption::InUse => {}
+                Adoption::OtherVersion => {
+                    if self.reported_files.insert(path.clone()) {
                         let file = path.display();
                         tracing::error!(event = "spool.other_version", %file, "the sidecar found a spool file of another version and did not change it");
                     }
@@ -58,9 +58,9 @@ impl Recovery {
     }
 
     /// Recovers periodically and never returns; a failed recovery is retried.
-    pub(super) async fn keep_recovering(mut self) {
+    pub(super) async fn run(mut self) {
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(INTERVAL).await;
             if let Err(reason) = self.recover().await {
                 tracing::warn!(event = "spool.waiting", %reason, "the sidecar could not write the events of a killed sidecar's spool; it retries");
             }
@@ -68,11 +68,11 @@ impl Recovery {
     }
 
     async fn write(&self, orphan: &Orphan, path: &Path) -> Result<(), StoreError> {
-        for rows in orphan.rows.chunks(TOGETHER) {
+        for rows in orphan.rows.chunks(ROWS_PER_TRANSACTION) {
             let events = each_once(rows.iter().map(EventRow::event).collect());
-            match self.ledger.keep_events(&events).await {
+            match self.ledger.write_events(&events).await {
                 Err(StoreError::Refused(_)) => {
-                    one_by_one(rows, &self.ledger, &self.metrics).await?;
+                    write_each(rows, &self.ledger, &self.metrics).await?;
                 }
                 written => written?,
             }
@@ -88,13 +88,13 @@ impl Recovery {
 }
 
 /// Writes each row alone, so that a refused row does not fail the others.
-async fn one_by_one(
+async fn write_each(
     rows: &[EventRow],
     ledger: &Ledger,
     metrics: &Metrics,
 ) -> Result<(), StoreError> {
     for row in rows {
-        match ledger.keep_events(&[row.event()]).await {
+        match ledger.write_events(&[row.event()]).await {
             Err(StoreError::Refused(reason)) => {
                 metrics.journal.event_refused();
                 tracing::error!(event = "event.refused", %reason, "the database rejected an event; the event is lost");

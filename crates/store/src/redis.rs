@@ -23,11 +23,11 @@ use redis::{
 
 use self::record::text;
 use super::{
-    leases::{GivenBack, Taken},
+    leases::{LeaseClaim, LeaseRelease},
     scripts,
 };
 use crate::error::StoreError;
-use crate::settlement::SettlementInput;
+use crate::settlements::SettlementInput;
 use twilio_edge_domain::{
     lease::{ClaimOutcome, LeaseRecord, Periods},
     webhook::Webhook,
@@ -44,14 +44,14 @@ pub(super) struct Redis {
     timeout: Duration,
     retry_after_ms: i64,
     /// Time until which Redis is not used, in milliseconds since 1970; 0 while it is available.
-    away_until_ms: Arc<AtomicI64>,
+    unavailable_until_ms: Arc<AtomicI64>,
     periods: Periods,
     keep_ms: i64,
 }
 
 /// Content of a webhook's key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Found {
+struct StoredRecord {
     text: String,
     record: LeaseRecord,
 }
@@ -76,7 +76,7 @@ impl Redis {
             amend: Arc::new(Script::new(scripts::AMEND)),
             timeout,
             retry_after_ms: i64::try_from(settings.retry_after_ms).unwrap_or(i64::MAX),
-            away_until_ms: Arc::new(AtomicI64::new(0)),
+            unavailable_until_ms: Arc::new(AtomicI64::new(0)),
             periods,
             keep_ms: periods.lease_ms.saturating_add(recall_ms),
         })
@@ -87,7 +87,7 @@ impl Redis {
         &self,
         webhooks: &[&Webhook],
         now_ms: i64,
-    ) -> Result<Vec<Taken>, StoreError> {
+    ) -> Result<Vec<LeaseClaim>, StoreError> {
         let decide = |webhook: &Webhook, record: &mut LeaseRecord| {
             record.claim(&webhook.claim_id, now_ms, self.periods)
         };
@@ -99,13 +99,13 @@ impl Redis {
             let mut set = self.set(&webhook.key, &after)?;
             set.arg("NX").arg("GET");
             pipeline.add_command(set);
-            taken.push(Taken { claimed, before: LeaseRecord::default(), after });
+            taken.push(LeaseClaim { claimed, before: LeaseRecord::default(), after });
         }
         let found: Vec<Option<String>> = self.send(&pipeline, webhooks.len(), now_ms).await?;
         let known = found.into_iter().enumerate();
         let known = known.filter_map(|(place, found)| Some((place, found?)));
-        let known: Vec<(usize, Found)> =
-            known.map(|(place, text)| (place, Found::read(text))).collect();
+        let known: Vec<(usize, StoredRecord)> =
+            known.map(|(place, text)| (place, StoredRecord::read(text))).collect();
         let change = |place: usize, record: &mut LeaseRecord| {
             webhooks.get(place).map_or(ClaimOutcome::InFlight, |webhook| decide(webhook, record))
         };
@@ -114,9 +114,9 @@ impl Redis {
         for (place, answer) in changed {
             let Some(slot) = taken.get_mut(place) else { continue };
             *slot = match answer {
-                Some((claimed, before, after)) => Taken { claimed, before, after },
+                Some((claimed, before, after)) => LeaseClaim { claimed, before, after },
                 // Other sidecars are changing the record; the caller retries.
-                None => Taken {
+                None => LeaseClaim {
                     claimed: ClaimOutcome::InFlight,
                     before: LeaseRecord::default(),
                     after: LeaseRecord::default(),
@@ -131,25 +131,25 @@ impl Redis {
         &self,
         settles: &[&SettlementInput],
         now_ms: i64,
-    ) -> Result<Vec<GivenBack>, StoreError> {
+    ) -> Result<Vec<LeaseRelease>, StoreError> {
         let mut pipeline = Pipeline::with_capacity(settles.len());
         settles.iter().for_each(|settle| {
             pipeline.cmd("GET").arg(key(&settle.key));
         });
         let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
-        let found = found.into_iter().map(|text| text.map(Found::read).unwrap_or_default());
+        let found = found.into_iter().map(|text| text.map(StoredRecord::read).unwrap_or_default());
         let change = |place: usize, record: &mut LeaseRecord| {
             settles.get(place).map(|settle| record.release(&settle.claim_id, now_ms, self.periods))
         };
         let key_of = |place: usize| settles.get(place).map_or("", |settle| &settle.key);
         let found = found.enumerate().collect();
         let mut changed = self.change(found, key_of, change, now_ms).await?;
-        let given_back = (0..settles.len()).map(|place| {
+        let released_leases = (0..settles.len()).map(|place| {
             let (result, before, after) = changed.remove(&place).flatten()?;
             Some((result?, before, after))
         });
-        let given_back: Option<Vec<GivenBack>> = given_back.collect();
-        given_back.ok_or_else(|| StoreError::Away("too many change one webhook".into()))
+        let released_leases: Option<Vec<LeaseRelease>> = released_leases.collect();
+        released_leases.ok_or_else(|| StoreError::Unavailable("too many change one webhook".into()))
     }
 
     /// Replaces each record if it still equals the old version. Returns for each change whether it was applied.
@@ -168,7 +168,7 @@ impl Redis {
 
     /// Returns the values of these names, in order; they are not names of webhooks. Also returns the time of Redis in
     /// milliseconds since 1970, which is the same for every sidecar.
-    pub(super) async fn kept(
+    pub(super) async fn read(
         &self,
         names: &[String],
         now_ms: i64,
@@ -182,7 +182,7 @@ impl Redis {
         let mut answers = self.judge(answer, now_ms)?.into_iter();
         let read = |value| <(i64, i64)>::from_redis_value(value).ok();
         let Some((seconds, micros)) = answers.next().and_then(read) else {
-            return Err(StoreError::Away("no time".into()));
+            return Err(StoreError::Unavailable("no time".into()));
         };
         let text = |value| Option::<String>::from_redis_value(value).ok().flatten();
         let found = counted(answers.map(text).collect(), names.len())?;
@@ -213,7 +213,7 @@ impl Redis {
         let found: Vec<Option<String>> = self.send(&pipeline, settles.len(), now_ms).await?;
         let mut swaps = Vec::new();
         for ((settle, written), found) in settles.iter().zip(written).zip(found) {
-            let Some(before) = found.map(Found::read) else { continue };
+            let Some(before) = found.map(StoredRecord::read) else { continue };
             let mut after = before.record.clone();
             commit(settle, &mut after);
             if after == before.record && before.text != written {
@@ -227,8 +227,8 @@ impl Redis {
     }
 
     /// Returns whether Redis has failed and has not answered since.
-    pub(super) fn is_away(&self) -> bool {
-        self.away_until_ms.load(Ordering::Relaxed) != 0
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.unavailable_until_ms.load(Ordering::Relaxed) != 0
     }
 
     /// Returns the command that sets a webhook's record, with its lifetime.
@@ -250,8 +250,8 @@ impl Redis {
         let ping = async move { redis::cmd("PING").query_async::<String>(&mut connection).await };
         match tokio::time::timeout(self.timeout, ping).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(StoreError::Away(error.to_string())),
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
+            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout))),
         }
     }
 
@@ -259,7 +259,7 @@ impl Redis {
     /// Returns by position the decision, the record before and the record now; `None` after too many conflicts.
     async fn change<'a, T>(
         &self,
-        mut found: Vec<(usize, Found)>,
+        mut found: Vec<(usize, StoredRecord)>,
         key_of: impl Fn(usize) -> &'a str,
         change: impl Fn(usize, &mut LeaseRecord) -> T,
         now_ms: i64,
@@ -287,7 +287,7 @@ impl Redis {
                     None => {
                         decided.insert(place, Some((answer, before, after)));
                     }
-                    Some(text) => found.push((place, Found::read(text))),
+                    Some(text) => found.push((place, StoredRecord::read(text))),
                 }
             }
         }
@@ -347,43 +347,43 @@ impl Redis {
         pipeline: &Pipeline,
         now_ms: i64,
     ) -> Result<redis::RedisResult<T>, StoreError> {
-        if now_ms < self.away_until_ms.load(Ordering::Relaxed) {
-            return Err(StoreError::Away("left alone after a failure".into()));
+        if now_ms < self.unavailable_until_ms.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("left alone after a failure".into()));
         }
         let mut connection = self.connection.clone();
         match tokio::time::timeout(self.timeout, pipeline.query_async(&mut connection)).await {
             Ok(answer) => Ok(answer),
-            Err(_) => Err(self.leave_alone(format!("no answer within {:?}", self.timeout), now_ms)),
+            Err(_) => Err(self.suspend(format!("no answer within {:?}", self.timeout), now_ms)),
         }
     }
 
     fn judge<T>(&self, answer: redis::RedisResult<T>, now_ms: i64) -> Result<T, StoreError> {
         match answer {
             Ok(replies) => {
-                if self.away_until_ms.load(Ordering::Relaxed) != 0
-                    && self.away_until_ms.swap(0, Ordering::Relaxed) != 0
+                if self.unavailable_until_ms.load(Ordering::Relaxed) != 0
+                    && self.unavailable_until_ms.swap(0, Ordering::Relaxed) != 0
                 {
-                    tracing::info!(event = "redis.back", "Redis answered again");
+                    tracing::info!(event = "redis.available", "Redis answered again");
                 }
                 Ok(replies)
             }
-            Err(error) => Err(self.leave_alone(error.to_string(), now_ms)),
+            Err(error) => Err(self.suspend(error.to_string(), now_ms)),
         }
     }
 
-    fn leave_alone(&self, failure: String, now_ms: i64) -> StoreError {
+    fn suspend(&self, failure: String, now_ms: i64) -> StoreError {
         let until = now_ms.saturating_add(self.retry_after_ms);
-        if self.away_until_ms.swap(until, Ordering::Relaxed) == 0 {
-            tracing::warn!(event = "redis.away", reason = %failure, "Redis did not answer; the database alone decides claims");
+        if self.unavailable_until_ms.swap(until, Ordering::Relaxed) == 0 {
+            tracing::warn!(event = "redis.unavailable", reason = %failure, "Redis did not answer; the database alone decides claims");
         }
-        StoreError::Away(failure)
+        StoreError::Unavailable(failure)
     }
 }
 
-impl Found {
-    fn read(text: String) -> Found {
+impl StoredRecord {
+    fn read(text: String) -> StoredRecord {
         let record = record::read(&text).unwrap_or_default();
-        Found { text, record }
+        StoredRecord { text, record }
     }
 }
 
@@ -393,7 +393,10 @@ fn counted(
 ) -> Result<Vec<Option<String>>, StoreError> {
     match replies.len() == expected {
         true => Ok(replies),
-        false => Err(StoreError::Away(format!("{} replies to {expected} commands", replies.len()))),
+        false => Err(StoreError::Unavailable(format!(
+            "{} replies to {expected} commands",
+            replies.len()
+        ))),
     }
 }
 

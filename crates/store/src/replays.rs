@@ -5,8 +5,8 @@
 use serde::Serialize;
 use sqlx::FromRow;
 
-use super::{event::Event, histories::Range, ledger::each_once, outbox::owe};
-use crate::api_keys::AuditEntry;
+use super::{event::Event, ledger::each_once, message_history::Range, outbox::insert_deliveries};
+use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Bind, Durability, Transaction},
     error::StoreError,
@@ -65,7 +65,7 @@ const RUNNING: &str = "
     SELECT * FROM replays WHERE state = 'running' AND CAST($1 AS TEXT) IS NOT NULL ORDER BY created_at_ms LIMIT 100";
 
 /// `$1` is the id, `$2` and `$3` the previous position; the others are the new progress.
-const MOVE: &str = "
+const ADVANCE: &str = "
     UPDATE replays SET through_ms = $4, through_key = $5, found = $6, queued = $7, left_out = $8, state = $9,
         ended_at_ms = CASE WHEN $9 = 'done' THEN $10 END
     WHERE id = $1 AND through_ms = $2 AND through_key = $3 AND state = 'running'";
@@ -120,7 +120,7 @@ struct ReplayedRow {
 }
 
 #[derive(Serialize)]
-struct Key<'a> {
+struct KeyRow<'a> {
     dedupe_key: &'a str,
 }
 
@@ -215,7 +215,7 @@ impl Replay {
         for row in rows.into_iter().filter(|row| class.is_none_or(|class| row.class == class)) {
             next.found += 1;
             match row.whole {
-                true => owed.push(self.owed(row, now_ms)),
+                true => owed.push(self.delivery_of_row(row, now_ms)),
                 false => next.left_out += 1,
             }
         }
@@ -223,7 +223,7 @@ impl Replay {
         (next, owed)
     }
 
-    fn owed_of(&self, webhook: &Webhook, now_ms: i64) -> NewDelivery {
+    fn delivery_of_webhook(&self, webhook: &Webhook, now_ms: i64) -> NewDelivery {
         NewDelivery {
             sink: self.sink.clone(),
             delivery_id: delivery_id(&webhook.key, Some(&self.id)),
@@ -235,7 +235,7 @@ impl Replay {
         }
     }
 
-    fn owed(&self, row: ReplayedRow, now_ms: i64) -> NewDelivery {
+    fn delivery_of_row(&self, row: ReplayedRow, now_ms: i64) -> NewDelivery {
         // Same format as `Webhook::lane`, so that a replayed webhook stays in order with new ones.
         let lane = match (&row.channel, &row.theirs) {
             (Some(channel), Some(theirs)) => format!("{}:{channel}:{theirs}", row.account_sid),
@@ -274,14 +274,14 @@ impl Outbox {
             Bind::Text(&replay.created_by),
             Bind::Text(&replay.origin),
         ];
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            tx.execute_bound(ADD, &binds).await?;
-            let add_entry = self.database.statements().register.add_entry;
-            tx.execute(add_entry, std::slice::from_ref(entry)).await?;
-            tx.commit().await
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                tx.execute_bound(ADD, &binds).await?;
+                audit_log::add(&mut tx, std::slice::from_ref(entry)).await?;
+                tx.commit().await
+            })
+            .await
     }
 
     /// Returns the replay with this id. With an account, only if it covers that account alone.
@@ -293,15 +293,16 @@ impl Outbox {
         id: &str,
         account_sid: Option<&str>,
     ) -> Result<Option<Replay>, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let found: Vec<Replay> = tx.fetch_bound(FETCH, &[Bind::Text(id)]).await?;
-            let is_theirs = |replay: &Replay| {
-                account_sid.is_none() || replay.account_sid.as_deref() == account_sid
-            };
-            Ok(found.into_iter().find(is_theirs))
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                let found: Vec<Replay> = tx.fetch_bound(FETCH, &[Bind::Text(id)]).await?;
+                let is_theirs = |replay: &Replay| {
+                    account_sid.is_none() || replay.account_sid.as_deref() == account_sid
+                };
+                Ok(found.into_iter().find(is_theirs))
+            })
+            .await
     }
 
     /// Returns the running replays, earliest first, up to 100.
@@ -309,26 +310,26 @@ impl Outbox {
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn running_replays(&self) -> Result<Vec<Replay>, StoreError> {
-        self.bounded(self.database.read(RUNNING, &[Nothing {}])).await
+        self.database.read(RUNNING, &[Nothing {}]).await
     }
 
     /// Continues a replay by up to `most` webhooks. Returns its current progress, also if another sidecar advanced it.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn carry_on(
+    pub async fn advance_replay(
         &self,
         replay: &Replay,
         most: i64,
         now_ms: i64,
     ) -> Result<Replay, StoreError> {
-        let moved = self.bounded(async {
+        let moved = self.database.within_timeout(async {
             let mut tx = self.database.begin(Durability::Power).await?;
             let (rows, is_last) = next(&mut tx, replay, most).await?;
             let (next, owed) = replay.after(rows, is_last, now_ms);
-            self.move_on(tx, replay, next, &owed, now_ms).await
+            self.write_step(tx, replay, next, &owed, now_ms).await
         });
-        self.moved(replay, moved.await?).await
+        self.or_current(replay, moved.await?).await
     }
 
     /// Continues a replay by webhooks found in the archive. Their events are in the ledger again on return, as long as
@@ -336,7 +337,7 @@ impl Outbox {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn carry_on_archived(
+    pub async fn advance_archive_replay(
         &self,
         replay: &Replay,
         found: ArchivePage,
@@ -350,28 +351,32 @@ impl Outbox {
         });
         let read: Vec<(Webhook, i64)> = read.collect();
         let owed: Vec<NewDelivery> =
-            read.iter().map(|(webhook, _)| replay.owed_of(webhook, now_ms)).collect();
+            read.iter().map(|(webhook, _)| replay.delivery_of_webhook(webhook, now_ms)).collect();
         next.queued = replay.queued + i64::try_from(owed.len()).unwrap_or(i64::MAX);
         next.left_out = next.found.saturating_sub(next.queued);
-        let moved = self.bounded(async {
+        let moved = self.database.within_timeout(async {
             let mut tx = self.database.begin(Durability::Power).await?;
             let events = read.iter().map(|(webhook, at_ms)| Event::came(webhook, *at_ms, *at_ms));
             let events = each_once(events.collect());
             for event in &events {
                 tx.execute_bound(EMPTY_REDACTED, &[Bind::Text(event.dedupe_key)]).await?;
             }
-            tx.keep_events(&events, 0).await?;
-            let keys: Vec<Key<'_>> =
-                events.iter().map(|event| Key { dedupe_key: event.dedupe_key }).collect();
+            tx.write_events(&events, 0).await?;
+            let keys: Vec<KeyRow<'_>> =
+                events.iter().map(|event| KeyRow { dedupe_key: event.dedupe_key }).collect();
             // These events come from the archive, so they must not be archived again.
             tx.execute(self.database.statements().retention.unqueue, &keys).await?;
-            self.move_on(tx, replay, next, &owed, now_ms).await
+            self.write_step(tx, replay, next, &owed, now_ms).await
         });
-        self.moved(replay, moved.await?).await
+        self.or_current(replay, moved.await?).await
     }
 
     /// Returns the current progress, also if another sidecar advanced the replay.
-    async fn moved(&self, replay: &Replay, moved: Option<Replay>) -> Result<Replay, StoreError> {
+    async fn or_current(
+        &self,
+        replay: &Replay,
+        moved: Option<Replay>,
+    ) -> Result<Replay, StoreError> {
         if let Some(next) = moved {
             return Ok(next);
         }
@@ -380,7 +385,7 @@ impl Outbox {
     }
 
     /// Ends a step: inserts the deliveries and stores the progress. Returns `None` if another sidecar advanced the replay.
-    async fn move_on(
+    async fn write_step(
         &self,
         mut tx: Transaction,
         replay: &Replay,
@@ -400,10 +405,10 @@ impl Outbox {
             Bind::Text(&next.state),
             Bind::Whole(now_ms),
         ];
-        if tx.execute_bound(MOVE, &binds).await? == 0 {
+        if tx.execute_bound(ADVANCE, &binds).await? == 0 {
             return Ok(None);
         }
-        owe(&mut tx, self.statements(), &owed.iter().collect::<Vec<_>>()).await?;
+        insert_deliveries(&mut tx, &owed.iter().collect::<Vec<_>>()).await?;
         tx.commit().await?;
         Ok(Some(next))
     }
@@ -412,18 +417,19 @@ impl Outbox {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn count_on(
+    pub async fn count_replay(
         &self,
         replay: &Replay,
         most: i64,
         now_ms: i64,
     ) -> Result<Replay, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            let (rows, is_last) = next(&mut tx, replay, most).await?;
-            Ok(replay.after(rows, is_last, now_ms).0)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                let (rows, is_last) = next(&mut tx, replay, most).await?;
+                Ok(replay.after(rows, is_last, now_ms).0)
+            })
+            .await
     }
 }
 

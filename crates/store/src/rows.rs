@@ -13,19 +13,19 @@ use twilio_edge_domain::{
     webhook::Participants,
 };
 
-/// Person of a suppression: the tenant, and the number or id.
-pub(super) type Person = (String, String);
+/// ContactKey of a suppression: the tenant, and the number or id.
+pub(super) type ContactKey = (String, String);
 
-/// One number or id of a person.
+/// One number or id of a contact.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct WantedPerson<'a> {
+pub(super) struct ContactQuery<'a> {
     pub(super) tenant: &'a str,
     pub(super) number: Cow<'a, str>,
 }
 
-/// Row found for a claim: a known webhook, or a suppressed person.
+/// Row found for a claim: a known webhook, or a suppressed contact.
 #[derive(Debug, FromRow)]
-pub(super) struct KnownRow {
+pub(super) struct LookupRow {
     dedupe_key: Option<String>,
     attempts: Option<i64>,
     received_at_ms: Option<i64>,
@@ -39,26 +39,26 @@ pub(super) struct KnownRow {
     number: Option<String>,
 }
 
-/// Decoded [`KnownRow`].
+/// Decoded [`LookupRow`].
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum LookupItem {
     Webhook(String, Lease),
-    /// A person, and the channel on which the person is suppressed.
-    Suppressed(Person, String),
-    /// A sidecar is apart from Redis for this many more milliseconds.
-    Apart(i64),
+    /// Contact, and the channel on which it is suppressed.
+    Suppressed(ContactKey, String),
+    /// Milliseconds for which a sidecar remains cut off from Redis.
+    Partition(i64),
     Nothing,
 }
 
-impl KnownRow {
-    pub(super) fn read(self, result_ms: i64) -> Found {
+impl LookupRow {
+    pub(super) fn read(self, result_ms: i64) -> LookupItem {
         if let (Some(tenant), Some(channel), Some(number)) =
             (self.tenant, self.channel, self.number)
         {
-            return Found::Suppressed((tenant, number), channel);
+            return LookupItem::Suppressed((tenant, number), channel);
         }
         let Some(dedupe_key) = self.dedupe_key else {
-            return self.held_until_ms.map_or(Found::Nothing, Found::Apart);
+            return self.held_until_ms.map_or(LookupItem::Nothing, LookupItem::Partition);
         };
         let claim_id = self.claim_id.unwrap_or_default();
         let (state, since_ms) = match (self.outcome.as_deref(), self.held_until_ms) {
@@ -76,32 +76,37 @@ impl KnownRow {
             state,
             forget_at_ms: since_ms.saturating_add(result_ms),
         };
-        Found::Webhook(dedupe_key, lease)
+        LookupItem::Webhook(dedupe_key, lease)
     }
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct WantedEnding<'a> {
+pub(super) struct ClaimEndQuery<'a> {
     pub(super) dedupe_key: &'a str,
     pub(super) claim_id: &'a str,
     pub(super) now_ms: i64,
 }
 
 #[derive(Debug, Serialize, FromRow)]
-pub(super) struct EndingRow {
+pub(super) struct ClaimEndRow {
     pub(super) dedupe_key: String,
     pub(super) claim_id: String,
     ending: String,
-    forget_at_ms: i64,
+    expires_at_ms: i64,
 }
 
-impl EndingRow {
-    pub(super) fn of(key: &str, claim_id: &str, ending: ClaimEnd, forget_at_ms: i64) -> EndingRow {
-        EndingRow {
+impl ClaimEndRow {
+    pub(super) fn of(
+        key: &str,
+        claim_id: &str,
+        ending: ClaimEnd,
+        expires_at_ms: i64,
+    ) -> ClaimEndRow {
+        ClaimEndRow {
             dedupe_key: key.to_owned(),
             claim_id: claim_id.to_owned(),
             ending: ending.as_str().to_owned(),
-            forget_at_ms,
+            expires_at_ms,
         }
     }
 
@@ -109,21 +114,21 @@ impl EndingRow {
     pub(super) fn ending(&self) -> Result<ClaimEnd, StoreError> {
         self.ending
             .parse()
-            .map_err(|problem| StoreError::Refused(format!("endings.ending: {problem}")))
+            .map_err(|problem| StoreError::Refused(format!("claim_ends.ending: {problem}")))
     }
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct WantedPair<'a> {
+pub(super) struct PairQuery<'a> {
     account_sid: &'a str,
     channel: &'a str,
     theirs: &'a str,
     ours: &'a str,
 }
 
-impl<'a> WantedPair<'a> {
-    pub(super) fn of(pair: &'a Participants) -> WantedPair<'a> {
-        WantedPair {
+impl<'a> PairQuery<'a> {
+    pub(super) fn of(pair: &'a Participants) -> PairQuery<'a> {
+        PairQuery {
             account_sid: &pair.account_sid,
             channel: &pair.theirs.channel,
             theirs: &pair.theirs.number,
@@ -164,15 +169,15 @@ pub(super) struct OptRow<'a> {
 }
 
 impl<'a> OptRow<'a> {
-    pub(super) fn of(said: &'a OptEvent, now_ms: i64) -> OptRow<'a> {
+    pub(super) fn of(opt: &'a OptEvent, now_ms: i64) -> OptRow<'a> {
         OptRow {
-            account_sid: &said.account_sid,
-            message_sid: &said.message_sid,
-            channel: &said.address.channel,
-            number: &said.address.number,
-            opt: said.opt.as_str(),
-            cause: said.cause(),
-            route: &said.route,
+            account_sid: &opt.account_sid,
+            message_sid: &opt.message_sid,
+            channel: &opt.address.channel,
+            number: &opt.address.number,
+            opt: opt.opt.as_str(),
+            cause: opt.cause(),
+            route: &opt.route,
             recorded_at_ms: now_ms,
         }
     }
@@ -185,7 +190,7 @@ pub(super) struct RecordedOpt {
 }
 
 impl RecordedOpt {
-    pub(super) fn of(said: &OptEvent) -> RecordedOpt {
-        RecordedOpt { account_sid: said.account_sid.clone(), message_sid: said.message_sid.clone() }
+    pub(super) fn of(opt: &OptEvent) -> RecordedOpt {
+        RecordedOpt { account_sid: opt.account_sid.clone(), message_sid: opt.message_sid.clone() }
     }
 }

@@ -29,7 +29,7 @@ const SUFFIX: &str = "spool";
 
 /// Number of the file that contains a row. Later files have greater numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place(u64);
+pub(super) struct SpoolPosition(u64);
 
 /// The spool files of one sidecar.
 pub(super) struct Spool {
@@ -52,7 +52,7 @@ struct Files {
 }
 
 struct Segment {
-    place: Place,
+    place: SpoolPosition,
     path: PathBuf,
     /// The file, locked as long as it is open.
     file: File,
@@ -73,13 +73,13 @@ pub(super) struct Orphan {
 }
 
 /// Result of adopting a file that may be an orphan.
-pub(super) enum Adopted {
+pub(super) enum Adoption {
     /// This process has adopted the file.
-    Now(Orphan),
+    Adopted(Orphan),
     /// Another process holds the file, or it was deleted.
-    Not,
+    InUse,
     /// This version cannot read the file.
-    OfAnotherVersion,
+    OtherVersion,
 }
 
 impl Spool {
@@ -100,11 +100,11 @@ impl Spool {
     }
 
     /// Appends events, which the next start recovers. Returns `None` when the spool is full or the disk refuses the write.
-    pub(super) fn keep(&self, events: &[Event<'_>]) -> Option<Place> {
+    pub(super) fn keep(&self, events: &[Event<'_>]) -> Option<SpoolPosition> {
         let mut files = self.files();
-        let kept = files.append(events, &self.folder, self.most_bytes);
-        let refuses = kept.is_err();
-        match &kept {
+        let appended = files.append(events, &self.folder, self.most_bytes);
+        let refuses = appended.is_err();
+        match &appended {
             Err(reason) if !files.refuses => tracing::error!(event = "spool.refuses",
                 %reason,
                 folder = %self.folder.display(),
@@ -117,11 +117,11 @@ impl Spool {
         }
         files.refuses = refuses;
         self.metrics.journal.spooled(files.bytes(), refuses);
-        kept.ok()
+        appended.ok()
     }
 
     /// Releases rows at these places: SQL has them, or they will never be written.
-    pub(super) fn forget(&self, places: impl IntoIterator<Item = Place>) {
+    pub(super) fn forget(&self, places: impl IntoIterator<Item = SpoolPosition>) {
         let mut files = self.files();
         for place in places {
             // The place is almost always the first or the last.
@@ -158,7 +158,7 @@ impl Files {
         events: &[Event<'_>],
         folder: &Path,
         most_bytes: u64,
-    ) -> io::Result<Place> {
+    ) -> io::Result<SpoolPosition> {
         self.buffer.clear();
         events.iter().for_each(|event| record::encode(event, &mut self.buffer));
         let bytes = self.buffer.len() as u64;
@@ -205,7 +205,7 @@ impl Files {
                 locked => locked.map_err(io::Error::from)?,
             }
             file.write_all(record::HEADER)?;
-            let (place, bytes) = (Place(self.next), record::HEADER.len() as u64);
+            let (place, bytes) = (SpoolPosition(self.next), record::HEADER.len() as u64);
             self.open.push_back(Segment { place, path, file, bytes, waiting: 0 });
             return Ok(());
         }
@@ -255,22 +255,22 @@ pub(super) fn orphans(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 impl Orphan {
     /// Reads a file, unless its sidecar is alive, another process adopts it, or it has another version.
-    pub(super) fn adopt(path: &Path) -> io::Result<Adopted> {
+    pub(super) fn adopt(path: &Path) -> io::Result<Adoption> {
         let mut file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adopted::Not),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Adoption::InUse),
             file => file?,
         };
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Ok(Adopted::Not),
+            Err(TryLockError::WouldBlock) => return Ok(Adoption::InUse),
             locked => locked.map_err(io::Error::from)?,
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         if !record::is_ours(&bytes) {
-            return Ok(Adopted::OfAnotherVersion);
+            return Ok(Adoption::OtherVersion);
         }
         let (rows, torn) = record::decode(&bytes);
-        Ok(Adopted::Now(Orphan { path: path.to_owned(), _file: file, rows, torn }))
+        Ok(Adoption::Adopted(Orphan { path: path.to_owned(), _file: file, rows, torn }))
     }
 
     /// Deletes the file, after SQL has all its rows.
@@ -301,32 +301,32 @@ mod tests {
     }
 
     /// Returns the rows that the next start would find, file by file.
-    fn left_in(folder: &TempDir) -> Vec<Vec<EventRow>> {
+    fn recovered_from(folder: &TempDir) -> Vec<Vec<EventRow>> {
         let paths = orphans(folder.path()).unwrap();
         let adopted = paths.iter().map(|path| Orphan::adopt(path).unwrap());
         let rows = |adopted| match adopted {
-            Adopted::Now(orphan) => Some(orphan.rows),
-            Adopted::Not | Adopted::OfAnotherVersion => None,
+            Adoption::Adopted(orphan) => Some(orphan.rows),
+            Adoption::InUse | Adoption::OtherVersion => None,
         };
         adopted.filter_map(rows).collect()
     }
 
     #[test]
-    fn what_sql_does_not_have_is_found_after_the_end_and_not_before() {
+    fn unwritten_events_are_recovered_after_the_process_ends() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(6));
         let living = spool(&folder, 1 << 20);
         living.keep(&events(&rows[..4])).unwrap();
         living.keep(&events(&rows[4..])).unwrap();
-        assert_eq!(left_in(&folder), Vec::<Vec<_>>::new(), "its sidecar lives");
+        assert_eq!(recovered_from(&folder), Vec::<Vec<_>>::new(), "its sidecar lives");
         drop(living);
-        assert_eq!(left_in(&folder), [rows]);
+        assert_eq!(recovered_from(&folder), [rows]);
     }
 
     #[test]
-    fn what_sql_has_is_gone() {
+    fn events_in_sql_are_removed_from_the_spool() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(5));
         let spool = spool(&folder, 1 << 20);
-        let places: Vec<Place> =
+        let places: Vec<SpoolPosition> =
             rows.iter().map(|row| spool.keep(&[row.event()]).unwrap()).collect();
         spool.forget(places[1..].iter().copied());
         assert!(spool.files().bytes() > record::HEADER.len() as u64);
@@ -335,11 +335,11 @@ mod tests {
         // The file remains usable afterwards.
         spool.keep(&events(&rows[..1])).unwrap();
         drop(spool);
-        assert_eq!(left_in(&folder), [&rows[..1]]);
+        assert_eq!(recovered_from(&folder), [&rows[..1]]);
     }
 
     #[test]
-    fn an_orderly_end_leaves_nothing_but_what_sql_lacks() {
+    fn closed_spool_keeps_only_unwritten_events() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(1));
         for written in [true, false] {
             let spool = spool(&folder, 1 << 20);
@@ -347,18 +347,18 @@ mod tests {
             spool.forget(Some(place).filter(|_| written));
             spool.close();
         }
-        assert_eq!(left_in(&folder), [rows]);
+        assert_eq!(recovered_from(&folder), [rows]);
     }
 
     #[test]
-    fn files_go_in_their_order() {
+    fn files_are_deleted_in_order() {
         let (folder, mut rows) = (TempDir::new().unwrap(), rows(3));
         let large = "x".repeat(usize::try_from(FILE_BYTES).unwrap());
         rows.iter_mut().for_each(|row| {
             *row = EventRow::of(Event { form: Some(&large), ..row.event() });
         });
         let spool = spool(&folder, u64::MAX);
-        let places: Vec<Place> =
+        let places: Vec<SpoolPosition> =
             rows.iter().map(|row| spool.keep(&[row.event()]).unwrap()).collect();
         assert!(places.is_sorted() && places[0] != places[2]);
         let files = || std::fs::read_dir(folder.path()).unwrap().count();
@@ -368,11 +368,11 @@ mod tests {
         spool.forget([places[0]]);
         assert_eq!(files(), 1);
         drop(spool);
-        assert_eq!(left_in(&folder), [&rows[2..]]);
+        assert_eq!(recovered_from(&folder), [&rows[2..]]);
     }
 
     #[test]
-    fn a_full_spool_takes_nothing_until_sql_has_some_of_it() {
+    fn full_spool_refuses_events_until_sql_has_some_of_them() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(1));
         let spool = spool(&folder, record::HEADER.len() as u64 + encoded(&rows));
         let place = spool.keep(&events(&rows)).unwrap();
@@ -382,16 +382,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_version_is_left_alone() {
+    fn file_of_another_version_is_not_changed() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("1-1.spool");
         std::fs::write(&path, "twilio-edge spool 9\nwhatever that may be").unwrap();
-        assert_eq!(left_in(&folder), Vec::<Vec<_>>::new());
+        assert_eq!(recovered_from(&folder), Vec::<Vec<_>>::new());
         assert!(path.exists());
     }
 
     #[test]
-    fn a_name_that_is_taken_is_not_taken_again() {
+    fn existing_file_name_is_not_used_again() {
         let (folder, rows) = (TempDir::new().unwrap(), rows(1));
         let dead = spool(&folder, 1 << 20);
         dead.keep(&events(&rows)).unwrap();
@@ -400,7 +400,7 @@ mod tests {
         let next = spool(&folder, 1 << 20);
         next.keep(&events(&rows)).unwrap();
         drop(next);
-        assert_eq!(left_in(&folder), [rows.clone(), rows]);
+        assert_eq!(recovered_from(&folder), [rows.clone(), rows]);
     }
 
     fn events(rows: &[EventRow]) -> Vec<Event<'_>> {

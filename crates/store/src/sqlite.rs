@@ -18,17 +18,17 @@ use sqlx::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{event::Event, rows::KnownRow};
+use super::{event::Event, rows::LookupRow};
 use crate::{
     columns::{
-        consent_columns, due_columns, event_columns, heard_columns, merge, suppression_columns,
-        suppression_upsert,
+        consent_columns, due_columns, event_columns, merge, suppression_columns,
+        suppression_upsert, webhook_columns,
     },
     error::StoreError,
-    rows::WantedPerson,
+    rows::ContactQuery,
     statements::{
-        ConsentStatements, IdempotencyStatements, OutboxStatements, RegisterStatements,
-        RetentionStatements, SiblingStatements, Statements, SuppressionStatements,
+        ApiKeyStatements, AuditStatements, ConsentStatements, IdempotencyStatements,
+        OutboxStatements, PeerStatements, RetentionStatements, Statements, SuppressionStatements,
         TenantStatements,
     },
 };
@@ -51,7 +51,7 @@ pub(super) struct Sqlite {
     /// A commit survives a power loss: it is synced before it is confirmed.
     pub(super) durable: SqlitePool,
     /// Connections for reads, which do not wait for writers.
-    pub(super) asking: SqlitePool,
+    pub(super) lookups: SqlitePool,
     pub(super) turn: Arc<Mutex<()>>,
     /// Lock held for the lifetime of this value: leases are in the memory of one sidecar, so a second one must not run.
     _only: Option<Arc<File>>,
@@ -60,8 +60,8 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) async fn open(settings: &config::Database) -> Result<Sqlite, StoreError> {
         let patience = Duration::from_millis(settings.connect_timeout_ms);
-        let (options, path) = located(settings)?;
-        let only = take_alone(&path, Instant::now() + patience).await?;
+        let (options, path) = locate(settings)?;
+        let only = lock_exclusively(&path, Instant::now() + patience).await?;
         prepare(&options).await?;
         Ok(Sqlite::of(&options, settings, Some(only)))
     }
@@ -69,7 +69,7 @@ impl Sqlite {
     /// Opens the file for a command beside the sidecar that uses it; a command does not need the sidecar's memory. If no
     /// sidecar has the file, the command migrates its schema.
     pub(super) async fn open_beside(settings: &config::Database) -> Result<Sqlite, StoreError> {
-        let (options, path) = located(settings)?;
+        let (options, path) = locate(settings)?;
         let file = lock_file(&path)?;
         let only = match file.try_lock() {
             Ok(()) => Some(file),
@@ -107,7 +107,7 @@ impl Sqlite {
             path: options.get_filename().to_path_buf(),
             quick: pool(SqliteSynchronous::Normal),
             durable: pool(SqliteSynchronous::Full),
-            asking: pool(SqliteSynchronous::Normal),
+            lookups: pool(SqliteSynchronous::Normal),
             turn: Arc::new(Mutex::new(())),
             _only: only.map(Arc::new),
         }
@@ -117,12 +117,12 @@ impl Sqlite {
 /// Opens the file read-only beside the sidecar that uses it: nothing is created, locked or changed.
 pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, StoreError> {
     let options = SqliteConnectOptions::from_str(settings.url.expose())
-        .map_err(|error| StoreError::Away(error.to_string()))?
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?
         .read_only(true)
         .create_if_missing(false)
         .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
     if !options.get_filename().exists() {
-        return Err(StoreError::Away(
+        return Err(StoreError::Unavailable(
             "there is no such file; start a sidecar on it first, or run `twilio-edge migrate`"
                 .into(),
         ));
@@ -135,9 +135,9 @@ pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, St
 }
 
 /// Returns the connection options and the path of the file, after its directory was created.
-fn located(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf), StoreError> {
+fn locate(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf), StoreError> {
     let options = SqliteConnectOptions::from_str(settings.url.expose())
-        .map_err(|error| StoreError::Away(error.to_string()))?
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .busy_timeout(Duration::from_millis(settings.connect_timeout_ms));
@@ -146,7 +146,7 @@ fn located(settings: &config::Database) -> Result<(SqliteConnectOptions, PathBuf
         // The file contains phone numbers and messages, so only this user may access a folder that we create.
         let create = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         create.map_err(|error| {
-            StoreError::Away(format!("cannot create {}: {error}", directory.display()))
+            StoreError::Unavailable(format!("cannot create {}: {error}", directory.display()))
         })?;
     }
     // Repairs the permissions of files from an earlier release or a copy.
@@ -162,16 +162,16 @@ fn lock_file(database: &Path) -> Result<File, StoreError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     File::create(&path)
-        .map_err(|error| StoreError::Away(format!("cannot create its lock: {error}")))
+        .map_err(|error| StoreError::Unavailable(format!("cannot create its lock: {error}")))
 }
 
 fn cannot_lock(error: &std::io::Error) -> StoreError {
-    StoreError::Away(format!("cannot lock it: {error}"))
+    StoreError::Unavailable(format!("cannot lock it: {error}"))
 }
 
 /// Locks the file beside the database, which its one sidecar holds; the kernel releases the lock when that process ends in
 /// any way. Waits for a sidecar that is about to end.
-async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreError> {
+async fn lock_exclusively(database: &Path, deadline: Instant) -> Result<File, StoreError> {
     let file = lock_file(database)?;
     loop {
         match file.try_lock() {
@@ -181,7 +181,7 @@ async fn take_alone(database: &Path, deadline: Instant) -> Result<File, StoreErr
             }
             Err(TryLockError::WouldBlock) => {
                 let reason = "another sidecar has it open; stop that one, or use PostgreSQL";
-                return Err(StoreError::Away(reason.into()));
+                return Err(StoreError::Unavailable(reason.into()));
             }
             Err(TryLockError::Error(error)) => return Err(cannot_lock(&error)),
         }
@@ -195,7 +195,7 @@ async fn prepare(options: &SqliteConnectOptions) -> Result<(), StoreError> {
         .set_ignore_missing(true) // tables of a newer version serve this one: docs/adr/0025-deployment.md
         .run(&mut connection)
         .await
-        .map_err(|error| StoreError::Refused(format!("to be migrated: {error}")))?;
+        .map_err(|error| StoreError::Refused(format!("its tables cannot be migrated: {error}")))?;
     Ok(connection.close().await?)
 }
 
@@ -219,30 +219,30 @@ const LOOK_UP: &str = "
         CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
     WHERE suppressed
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, apart_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, NULL,
+    SELECT NULL, NULL, NULL, NULL, partition_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, NULL,
         NULL, NULL
-    FROM sidecars WHERE apart_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+    FROM sidecars WHERE partition_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 pub(super) async fn look_up(
     executor: impl SqliteExecutor<'_>,
     keys: &[&str],
-    people: &[WantedPerson<'_>],
-) -> Result<Vec<KnownRow>, StoreError> {
-    let people: Vec<[&str; 2]> =
-        people.iter().map(|person| [person.tenant, &*person.number]).collect();
-    let (keys, people) = (crate::error::json(keys)?, crate::error::json(&people)?);
-    Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(people).fetch_all(executor).await?)
+    contacts: &[ContactQuery<'_>],
+) -> Result<Vec<LookupRow>, StoreError> {
+    let contacts: Vec<[&str; 2]> =
+        contacts.iter().map(|person| [person.tenant, &*person.number]).collect();
+    let (keys, contacts) = (crate::error::json(keys)?, crate::error::json(&contacts)?);
+    Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(contacts).fetch_all(executor).await?)
 }
 
 /// The INSERT statements of one row, of two rows, ..: created once, so that each is prepared once.
-static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+static WRITE_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     const COLUMNS: usize = 19;
     // Parameters without a name, because SQLite searches the names for each of them.
     let row = format!("({})", vec!["?"; COLUMNS].join(","));
     let insert = |rows: usize| {
         let forgotten = format!("?{}", rows * COLUMNS + 1);
         [
-            concat!("INSERT INTO events AS kept (", event_columns!(), ") VALUES "),
+            concat!("INSERT INTO events AS stored (", event_columns!(), ") VALUES "),
             &vec![row.as_str(); rows].join(","),
             &merge!("min", "max", "?forgotten").replace("?forgotten", &forgotten),
         ]
@@ -251,13 +251,13 @@ static KEEP_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     (1..=ROWS).map(insert).collect()
 });
 
-pub(super) async fn keep_events(
+pub(super) async fn write_events(
     connection: &mut SqliteConnection,
     events: &[Event<'_>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
     for events in events.chunks(ROWS) {
-        let Some(statement) = KEEP_EVENTS.get(events.len() - 1) else { continue };
+        let Some(statement) = WRITE_EVENTS.get(events.len() - 1) else { continue };
         let mut query = sqlx::query(statement.as_str());
         for event in events {
             query = query
@@ -286,11 +286,11 @@ pub(super) async fn keep_events(
     Ok(())
 }
 
-/// Suppressions of people, on any channel.
+/// Suppressions of contacts, on any channel.
 macro_rules! suppressions_of {
     () => {
-        " FROM json_each($1) AS asked CROSS JOIN suppressions \
-            ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'"
+        " FROM json_each($1) AS input CROSS JOIN suppressions \
+            ON tenant = input.value ->> 'tenant' AND number = input.value ->> 'number'"
     };
 }
 
@@ -324,30 +324,30 @@ pub(super) const STATEMENTS: Statements = Statements {
     // Compared one by one: the index covers only rows with an address, and SQLite does not derive that from a list.
     last_inbound: "
         SELECT account_sid, channel, theirs, ours, max(received_at_ms) AS last_inbound_ms
-        FROM json_each($1) AS asked JOIN events ON class = 'inbound'
-            AND theirs = asked.value ->> 'theirs' AND ours = asked.value ->> 'ours'
-            AND account_sid = asked.value ->> 'account_sid' AND channel = asked.value ->> 'channel'
+        FROM json_each($1) AS input JOIN events ON class = 'inbound'
+            AND theirs = input.value ->> 'theirs' AND ours = input.value ->> 'ours'
+            AND account_sid = input.value ->> 'account_sid' AND channel = input.value ->> 'channel'
         GROUP BY account_sid, channel, theirs, ours",
 
     histories: concat!(
         "SELECT ",
-        heard_columns!(),
-        " FROM json_each($1) AS asked \
-            JOIN events ON dedupe_key BETWEEN asked.value ->> 'first' AND asked.value ->> 'last'"
+        webhook_columns!(),
+        " FROM json_each($1) AS input \
+            JOIN events ON dedupe_key BETWEEN input.value ->> 'first' AND input.value ->> 'last'"
     ),
 
-    find_endings: "
-        SELECT endings.dedupe_key, endings.claim_id, endings.ending, endings.forget_at_ms
-        FROM json_each($1) AS asked JOIN endings
-            ON endings.dedupe_key = asked.value ->> 'dedupe_key' AND endings.claim_id = asked.value ->> 'claim_id'
-        WHERE endings.forget_at_ms > asked.value ->> 'now_ms'",
+    find_claim_ends: "
+        SELECT claim_ends.dedupe_key, claim_ends.claim_id, claim_ends.ending, claim_ends.expires_at_ms
+        FROM json_each($1) AS input JOIN claim_ends
+            ON claim_ends.dedupe_key = input.value ->> 'dedupe_key' AND claim_ends.claim_id = input.value ->> 'claim_id'
+        WHERE claim_ends.expires_at_ms > input.value ->> 'now_ms'",
 
-    keep_endings: "
-        INSERT INTO endings (dedupe_key, claim_id, ending, forget_at_ms)
-        SELECT value ->> 'dedupe_key', value ->> 'claim_id', value ->> 'ending', value ->> 'forget_at_ms'
+    keep_claim_ends: "
+        INSERT INTO claim_ends (dedupe_key, claim_id, ending, expires_at_ms)
+        SELECT value ->> 'dedupe_key', value ->> 'claim_id', value ->> 'ending', value ->> 'expires_at_ms'
         FROM json_each($1) WHERE true
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
-            SET ending = excluded.ending, forget_at_ms = excluded.forget_at_ms",
+            SET ending = excluded.ending, expires_at_ms = excluded.expires_at_ms",
 
     record_opts: "
         INSERT INTO opt_events
@@ -371,22 +371,22 @@ pub(super) const STATEMENTS: Statements = Statements {
                 SELECT value ->> 'account_sid', value ->> 'part' FROM json_each($1))",
 
         keep_progress: "
-            UPDATE retention SET through_ms = asked.value ->> 'through_ms',
-                through_key = asked.value ->> 'through_key'
-            FROM json_each($1) AS asked
-            WHERE account_sid = asked.value ->> 'account_sid' AND part = asked.value ->> 'part'",
+            UPDATE retention SET through_ms = input.value ->> 'through_ms',
+                through_key = input.value ->> 'through_key'
+            FROM json_each($1) AS input
+            WHERE account_sid = input.value ->> 'account_sid' AND part = input.value ->> 'part'",
 
         rewind: "
-            UPDATE retention SET through_ms = (asked.value ->> 'at_ms') - 1, through_key = ''
-            FROM json_each($1) AS asked
-            WHERE account_sid = asked.value ->> 'account_sid' AND through_ms >= asked.value ->> 'at_ms'",
+            UPDATE retention SET through_ms = (input.value ->> 'at_ms') - 1, through_key = ''
+            FROM json_each($1) AS input
+            WHERE account_sid = input.value ->> 'account_sid' AND through_ms >= input.value ->> 'at_ms'",
 
         redact_events: "
-            UPDATE events SET form = coalesce(asked.value ->> 'form', form),
-                answer = CASE WHEN asked.value ->> 'no_answer' THEN NULL ELSE answer END,
-                theirs = CASE WHEN asked.value ->> 'no_address' THEN NULL ELSE theirs END,
-                redacted = asked.value ->> 'redacted', redacted_at_ms = asked.value ->> 'now_ms'
-            FROM json_each($1) AS asked WHERE dedupe_key = asked.value ->> 'dedupe_key'",
+            UPDATE events SET form = coalesce(input.value ->> 'form', form),
+                answer = CASE WHEN input.value ->> 'no_answer' THEN NULL ELSE answer END,
+                theirs = CASE WHEN input.value ->> 'no_address' THEN NULL ELSE theirs END,
+                redacted = input.value ->> 'redacted', redacted_at_ms = input.value ->> 'now_ms'
+            FROM json_each($1) AS input WHERE dedupe_key = input.value ->> 'dedupe_key'",
 
         delete_events: "
             DELETE FROM events WHERE dedupe_key IN (SELECT value ->> 'dedupe_key' FROM json_each($1))",
@@ -396,7 +396,7 @@ pub(super) const STATEMENTS: Statements = Statements {
     },
 
     outbox: OutboxStatements {
-        owe: "
+        insert: "
             INSERT INTO deliveries
                 (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
             SELECT value ->> 'sink', value ->> 'delivery_id', value ->> 'dedupe_key', value ->> 'replay_id',
@@ -418,10 +418,10 @@ pub(super) const STATEMENTS: Statements = Statements {
             RETURNING lane",
 
         due: concat!(
-            "SELECT ", due_columns!(), " FROM json_each($1) AS asked \
-                JOIN deliveries AS d ON d.sink = asked.value ->> 'sink' AND d.lane = asked.value ->> 'lane' \
+            "SELECT ", due_columns!(), " FROM json_each($1) AS input \
+                JOIN deliveries AS d ON d.sink = input.value ->> 'sink' AND d.lane = input.value ->> 'lane' \
                     AND d.state = 'waiting' AND d.seq IN (SELECT seq FROM deliveries AS w \
-                        WHERE w.sink = asked.value ->> 'sink' AND w.lane = asked.value ->> 'lane' \
+                        WHERE w.sink = input.value ->> 'sink' AND w.lane = input.value ->> 'lane' \
                             AND w.state = 'waiting' ORDER BY seq LIMIT $1 ->> '$[0].each') \
                 LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key ORDER BY d.lane, d.seq"
         ),
@@ -455,16 +455,16 @@ pub(super) const STATEMENTS: Statements = Statements {
             ORDER BY ended_at_ms DESC, seq DESC LIMIT $1 ->> '$[0].most'",
 
         letter: concat!(
-            "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " FROM json_each($1) AS asked \
-                JOIN deliveries AS d ON d.seq = asked.value ->> 'seq' \
-                    AND (asked.value ->> 'account_sid' IS NULL OR d.account_sid = asked.value ->> 'account_sid') \
+            "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " FROM json_each($1) AS input \
+                JOIN deliveries AS d ON d.seq = input.value ->> 'seq' \
+                    AND (input.value ->> 'account_sid' IS NULL OR d.account_sid = input.value ->> 'account_sid') \
                 LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
         ),
 
         oldest_dead: "
             SELECT value ->> 'sink' AS sink, (SELECT min(ended_at_ms) FROM deliveries
-                WHERE state = 'dead' AND sink = asked.value ->> 'sink') AS ended_at_ms
-            FROM json_each($1) AS asked",
+                WHERE state = 'dead' AND sink = input.value ->> 'sink') AS ended_at_ms
+            FROM json_each($1) AS input",
 
         bring_back: "
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.value ->> 'now_ms',
@@ -493,7 +493,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             GROUP BY sink, state",
     },
 
-    register: RegisterStatements {
+    api_keys: ApiKeyStatements {
         add_key: "
             INSERT INTO api_keys
                 (id, name, scope, account_sid, secret_sha256, created_at_ms, created_by)
@@ -502,46 +502,48 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM json_each($1)",
 
         find_key: "
-            SELECT api_keys.* FROM json_each($1) AS asked JOIN api_keys
-                ON api_keys.id = asked.value ->> 'id'
-            WHERE asked.value ->> 'account_sid' IS NULL
-                OR api_keys.account_sid = asked.value ->> 'account_sid'",
+            SELECT api_keys.* FROM json_each($1) AS input JOIN api_keys
+                ON api_keys.id = input.value ->> 'id'
+            WHERE input.value ->> 'account_sid' IS NULL
+                OR api_keys.account_sid = input.value ->> 'account_sid'",
 
         find_scope: "
             SELECT * FROM api_keys WHERE scope IN (SELECT value ->> 'scope' FROM json_each($1)) LIMIT 1",
 
         list_keys: "
-            SELECT api_keys.* FROM json_each($1) AS asked JOIN api_keys
-                ON (created_at_ms, api_keys.id) < (asked.value ->> 'before_ms', asked.value ->> 'before_id')
-            WHERE asked.value ->> 'account_sid' IS NULL
-                OR account_sid = asked.value ->> 'account_sid'
+            SELECT api_keys.* FROM json_each($1) AS input JOIN api_keys
+                ON (created_at_ms, api_keys.id) < (input.value ->> 'before_ms', input.value ->> 'before_id')
+            WHERE input.value ->> 'account_sid' IS NULL
+                OR account_sid = input.value ->> 'account_sid'
             ORDER BY created_at_ms DESC, api_keys.id DESC
             LIMIT (SELECT value ->> 'most' FROM json_each($1))",
 
         revoke_key: "
-            UPDATE api_keys SET revoked_at_ms = asked.value ->> 'now_ms' FROM json_each($1) AS asked
-            WHERE api_keys.id = asked.value ->> 'id' AND revoked_at_ms IS NULL
-                AND (asked.value ->> 'account_sid' IS NULL
-                    OR account_sid = asked.value ->> 'account_sid')
+            UPDATE api_keys SET revoked_at_ms = input.value ->> 'now_ms' FROM json_each($1) AS input
+            WHERE api_keys.id = input.value ->> 'id' AND revoked_at_ms IS NULL
+                AND (input.value ->> 'account_sid' IS NULL
+                    OR account_sid = input.value ->> 'account_sid')
             RETURNING api_keys.id, name, scope, account_sid, secret_sha256, created_at_ms, created_by,
                 last_used_at_ms, revoked_at_ms",
 
         touch_key: "
-            UPDATE api_keys SET last_used_at_ms = asked.value ->> 'now_ms' FROM json_each($1) AS asked
-            WHERE api_keys.id = asked.value ->> 'id'
-                AND coalesce(last_used_at_ms, 0) < asked.value ->> 'now_ms'",
+            UPDATE api_keys SET last_used_at_ms = input.value ->> 'now_ms' FROM json_each($1) AS input
+            WHERE api_keys.id = input.value ->> 'id'
+                AND coalesce(last_used_at_ms, 0) < input.value ->> 'now_ms'",
+    },
 
-        add_entry: "
+    audit: AuditStatements {
+        add: "
             INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail)
             SELECT value ->> 'at_ms', value ->> 'actor', value ->> 'source', value ->> 'action',
                 value ->> 'subject', value ->> 'account_sid', value ->> 'detail'
             FROM json_each($1)",
 
-        list_entries: "
-            SELECT audit.* FROM json_each($1) AS asked JOIN audit
-                ON audit.id < asked.value ->> 'before_id'
-            WHERE asked.value ->> 'account_sid' IS NULL
-                OR audit.account_sid = asked.value ->> 'account_sid'
+        list: "
+            SELECT audit.* FROM json_each($1) AS input JOIN audit
+                ON audit.id < input.value ->> 'before_id'
+            WHERE input.value ->> 'account_sid' IS NULL
+                OR audit.account_sid = input.value ->> 'account_sid'
             ORDER BY audit.id DESC
             LIMIT (SELECT value ->> 'most' FROM json_each($1))",
     },
@@ -561,7 +563,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             suppression_upsert!()
         ),
 
-        of_people: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
+        of_contacts: concat!("SELECT ", suppression_columns!(), suppressions_of!()),
         list: suppressions_after!("", ""),
         list_of_source: suppressions_after!(
             "AND source = $1 ->> '$[0].source' ",
@@ -569,32 +571,32 @@ pub(super) const STATEMENTS: Statements = Statements {
         ),
     },
 
-    siblings: SiblingStatements {
-        beat: "
-            INSERT INTO sidecars (id, alive_until_ms, apart_until_ms, written_ms)
+    peers: PeerStatements {
+        heartbeat: "
+            INSERT INTO sidecars (id, alive_until_ms, partition_until_ms, written_ms)
             SELECT value ->> 'id', CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'alive_ms'), 0,
                 value ->> 'written_ms'
             FROM json_each($1) WHERE true
             ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
                 written_ms = max(written_ms, excluded.written_ms)",
 
-        part: "
-            INSERT INTO sidecars (id, alive_until_ms, apart_until_ms, written_ms)
+        enter_partition: "
+            INSERT INTO sidecars (id, alive_until_ms, partition_until_ms, written_ms)
             SELECT value ->> 'id', CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'alive_ms'),
-                CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'apart_ms'), 0
+                CAST(unixepoch('subsec') * 1000 AS INTEGER) + (value ->> 'partition_ms'), 0
             FROM json_each($1) WHERE true
             ON CONFLICT (id) DO UPDATE SET alive_until_ms = excluded.alive_until_ms,
-                apart_until_ms = max(apart_until_ms, excluded.apart_until_ms)",
+                partition_until_ms = max(partition_until_ms, excluded.partition_until_ms)",
 
         leave: "
             DELETE FROM sidecars WHERE id IN (SELECT value ->> 'id' FROM json_each($1))
                 OR alive_until_ms < CAST(unixepoch('subsec') * 1000 AS INTEGER) - 86400000",
 
-        look: "
-            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE apart_until_ms > now_ms) AS apart,
-                (SELECT count(*) FROM sidecars WHERE id <> asked.value ->> 'id' AND alive_until_ms > now_ms
-                    AND written_ms <= asked.value ->> 'since_ms') AS behind
-            FROM json_each($1) AS asked
+        state: "
+            SELECT now_ms, (SELECT count(*) FROM sidecars WHERE partition_until_ms > now_ms) AS cut_off,
+                (SELECT count(*) FROM sidecars WHERE id <> input.value ->> 'id' AND alive_until_ms > now_ms
+                    AND written_ms <= input.value ->> 'since_ms') AS behind
+            FROM json_each($1) AS input
                 CROSS JOIN (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) AS now_ms) AS clock",
     },
 
@@ -603,10 +605,10 @@ pub(super) const STATEMENTS: Statements = Statements {
             SELECT coalesce(sum(revision), 0) AS changes FROM json_each($1) CROSS JOIN tenants",
 
         list: "
-            SELECT tenants.* FROM json_each($1) AS asked JOIN tenants
-                ON tenants.account_sid > asked.value ->> 'after'
-            WHERE asked.value ->> 'account_sid' IS NULL
-                OR tenants.account_sid = asked.value ->> 'account_sid'
+            SELECT tenants.* FROM json_each($1) AS input JOIN tenants
+                ON tenants.account_sid > input.value ->> 'after'
+            WHERE input.value ->> 'account_sid' IS NULL
+                OR tenants.account_sid = input.value ->> 'account_sid'
             ORDER BY tenants.account_sid LIMIT (SELECT value ->> 'most' FROM json_each($1))",
 
         keep: "
@@ -632,31 +634,31 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM json_each($1) WHERE true ON CONFLICT (id) DO NOTHING RETURNING id"
         ),
 
-        of_people: "
-            SELECT consents.* FROM json_each($1) AS asked CROSS JOIN consents
-                ON tenant = asked.value ->> 'tenant' AND number = asked.value ->> 'number'
+        of_contacts: "
+            SELECT consents.* FROM json_each($1) AS input CROSS JOIN consents
+                ON tenant = input.value ->> 'tenant' AND number = input.value ->> 'number'
             ORDER BY at_ms DESC, consents.id LIMIT 1000",
 
         // The request is one row and is not joined, so the order is that of the index.
         list: "
-            SELECT said.* FROM consents AS said
-            WHERE tenant = $1 ->> '$[0].tenant' AND (number, channel, category, at_ms, state, said.id)
+            SELECT consent.* FROM consents AS consent
+            WHERE tenant = $1 ->> '$[0].tenant' AND (number, channel, category, at_ms, state, consent.id)
                 > ($1 ->> '$[0].number', $1 ->> '$[0].channel', $1 ->> '$[0].category', $1 ->> '$[0].at_ms',
                     $1 ->> '$[0].state', $1 ->> '$[0].id')
                 AND ($1 ->> '$[0].on_channel' IS NULL OR channel = $1 ->> '$[0].on_channel')
                 AND ($1 ->> '$[0].in_category' IS NULL OR category = $1 ->> '$[0].in_category')
                 AND ($1 ->> '$[0].history' OR NOT EXISTS (SELECT 1 FROM consents AS later
-                    WHERE later.tenant = said.tenant AND later.number = said.number
-                        AND later.channel = said.channel AND later.category = said.category
-                        AND (later.at_ms, later.state, later.id) > (said.at_ms, said.state, said.id)))
-            ORDER BY number, channel, category, at_ms, state, said.id
+                    WHERE later.tenant = consent.tenant AND later.number = consent.number
+                        AND later.channel = consent.channel AND later.category = consent.category
+                        AND (later.at_ms, later.state, later.id) > (consent.at_ms, consent.state, consent.id)))
+            ORDER BY number, channel, category, at_ms, state, consent.id
             LIMIT $1 ->> '$[0].most'",
 
         last_inbound: "
             SELECT ours, max(received_at_ms) AS last_inbound_ms
-            FROM json_each($1) AS asked CROSS JOIN events ON class = 'inbound'
-                AND theirs = asked.value ->> 'number' AND account_sid = asked.value ->> 'tenant'
-                AND channel = asked.value ->> 'channel'
+            FROM json_each($1) AS input CROSS JOIN events ON class = 'inbound'
+                AND theirs = input.value ->> 'number' AND account_sid = input.value ->> 'tenant'
+                AND channel = input.value ->> 'channel'
             WHERE ours IS NOT NULL AND received_at_ms IS NOT NULL
             GROUP BY ours",
     },
@@ -664,9 +666,9 @@ pub(super) const STATEMENTS: Statements = Statements {
     idempotency: IdempotencyStatements {
         find: "
             SELECT fingerprint, held_until_ms, status, headers, body, created_at_ms, expires_at_ms
-            FROM json_each($1) AS asked CROSS JOIN idempotency_keys ON tenant = asked.value ->> 'tenant'
-                AND principal = asked.value ->> 'principal'
-                AND idempotency_key = asked.value ->> 'idempotency_key'",
+            FROM json_each($1) AS input CROSS JOIN idempotency_keys ON tenant = input.value ->> 'tenant'
+                AND principal = input.value ->> 'principal'
+                AND idempotency_key = input.value ->> 'idempotency_key'",
 
         take: "
             INSERT INTO idempotency_keys (tenant, principal, idempotency_key, fingerprint, owner, held_until_ms,
@@ -679,12 +681,12 @@ pub(super) const STATEMENTS: Statements = Statements {
                 body = NULL, created_at_ms = excluded.created_at_ms, expires_at_ms = excluded.expires_at_ms",
 
         answer: "
-            UPDATE idempotency_keys SET status = asked.value ->> 'status', headers = asked.value ->> 'headers',
-                body = asked.value ->> 'body'
-            FROM json_each($1) AS asked WHERE tenant = asked.value ->> 'tenant'
-                AND principal = asked.value ->> 'principal'
-                AND idempotency_key = asked.value ->> 'idempotency_key'
-                AND owner = asked.value ->> 'owner' AND status IS NULL
+            UPDATE idempotency_keys SET status = input.value ->> 'status', headers = input.value ->> 'headers',
+                body = input.value ->> 'body'
+            FROM json_each($1) AS input WHERE tenant = input.value ->> 'tenant'
+                AND principal = input.value ->> 'principal'
+                AND idempotency_key = input.value ->> 'idempotency_key'
+                AND owner = input.value ->> 'owner' AND status IS NULL
             RETURNING idempotency_key",
 
         give_up: "
@@ -694,10 +696,10 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         let_go: "
             UPDATE idempotency_keys SET held_until_ms = 0
-            FROM json_each($1) AS asked WHERE tenant = asked.value ->> 'tenant'
-                AND principal = asked.value ->> 'principal'
-                AND idempotency_key = asked.value ->> 'idempotency_key'
-                AND owner = asked.value ->> 'owner' AND status IS NULL",
+            FROM json_each($1) AS input WHERE tenant = input.value ->> 'tenant'
+                AND principal = input.value ->> 'principal'
+                AND idempotency_key = input.value ->> 'idempotency_key'
+                AND owner = input.value ->> 'owner' AND status IS NULL",
     },
 };
 
@@ -705,27 +707,27 @@ pub(super) const STATEMENTS: Statements = Statements {
 mod tests {
     use super::*;
 
-    /// Queries never scan a table that grows with messages or people. Other tests check the statements about webhooks by
+    /// Queries never scan a table that grows with messages or contacts. Other tests check the statements about webhooks by
     /// number and time, and those of retention.
     #[tokio::test]
-    async fn what_is_listed_or_looked_up_is_found_by_an_index() {
+    async fn lists_and_lookups_use_an_index() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
-        let Statements { suppressions, consents, register, idempotency, .. } = &STATEMENTS;
+        let Statements { suppressions, consents, api_keys, idempotency, .. } = &STATEMENTS;
         for (statement, index) in [
             (LOOK_UP, "sqlite_autoindex_events_1 (dedupe_key=?)"),
             (LOOK_UP, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)"),
             (
-                suppressions.of_people,
+                suppressions.of_contacts,
                 "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)",
             ),
             (suppressions.list, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND (number,"),
             (suppressions.list_of_source, "suppressions_source (tenant=? AND source=?"),
-            (consents.of_people, "consents_person (tenant=? AND number=?)"),
-            (consents.list, "SEARCH said USING INDEX consents_person (tenant=? AND (number,"),
-            (consents.list, "consents_person (tenant=? AND number=? AND channel=? AND category=?"),
+            (consents.of_contacts, "consents_contact (tenant=? AND number=?)"),
+            (consents.list, "SEARCH consent USING INDEX consents_contact (tenant=? AND (number,"),
+            (consents.list, "consents_contact (tenant=? AND number=? AND channel=? AND category=?"),
             (consents.last_inbound, "events_pair (theirs=?"),
-            (register.find_key, "SEARCH api_keys"),
+            (api_keys.find_key, "SEARCH api_keys"),
             (idempotency.find, "PRIMARY KEY (tenant=? AND principal=? AND idempotency_key=?)"),
         ] {
             let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
@@ -736,12 +738,12 @@ mod tests {
             // Only the request itself may be scanned.
             let scans = plan.iter().filter(|step| step.starts_with("SCAN "));
             for scan in scans {
-                let own = scan.contains("asked") || scan.contains("json_each");
+                let own = scan.contains("input") || scan.contains("json_each");
                 assert!(own || scan.contains("CONSTANT ROW"), "{scan}: {plan:#?}");
             }
             // The rows are not all sorted before the first one is returned.
             let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY"));
-            assert!(!sorts || statement == consents.of_people, "{index}: {plan:#?}");
+            assert!(!sorts || statement == consents.of_contacts, "{index}: {plan:#?}");
         }
     }
 }

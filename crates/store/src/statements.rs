@@ -1,53 +1,58 @@
 //! Names of the ledger's statements; each database supplies their text.
 
 /// Statements of the ledger off the main path, as each database spells them. Each takes one JSON array of rows. The two
-/// statements of the main path, `Database::look_up` and `Database::keep_events`, bind their values one by one, because
+/// statements of the main path, `Database::look_up` and `Database::write_events`, bind their values one by one, because
 /// there JSON would cost more than the database.
 pub(super) struct Statements {
     pub(super) begin: &'static str,
     pub(super) lock_keys: &'static str,
     pub(super) histories: &'static str,
-    pub(super) find_endings: &'static str,
-    pub(super) keep_endings: &'static str,
+    pub(super) find_claim_ends: &'static str,
+    pub(super) keep_claim_ends: &'static str,
     pub(super) last_inbound: &'static str,
     pub(super) record_opts: &'static str,
-    pub(super) register: RegisterStatements,
+    pub(super) api_keys: ApiKeyStatements,
+    pub(super) audit: AuditStatements,
     pub(super) retention: RetentionStatements,
     pub(super) suppressions: SuppressionStatements,
-    pub(super) siblings: SiblingStatements,
+    pub(super) peers: PeerStatements,
     pub(super) tenants: TenantStatements,
     pub(super) consents: ConsentStatements,
     pub(super) idempotency: IdempotencyStatements,
     pub(super) outbox: OutboxStatements,
 }
 
-/// Statements of the API keys and the audit log. Each takes one JSON array of rows.
-pub(super) struct RegisterStatements {
+/// Statements of the API keys. Each takes one JSON array of rows.
+pub(super) struct ApiKeyStatements {
     pub(super) add_key: &'static str,
     pub(super) find_key: &'static str,
     pub(super) find_scope: &'static str,
     pub(super) list_keys: &'static str,
     pub(super) revoke_key: &'static str,
     pub(super) touch_key: &'static str,
-    pub(super) add_entry: &'static str,
-    pub(super) list_entries: &'static str,
+}
+
+/// Statements of the audit log. Each takes one JSON array of rows.
+pub(super) struct AuditStatements {
+    pub(super) add: &'static str,
+    pub(super) list: &'static str,
 }
 
 /// Statements of suppressions. Each takes one JSON array of rows.
 pub(super) struct SuppressionStatements {
     pub(super) lock: &'static str,
     pub(super) keep: &'static str,
-    pub(super) of_people: &'static str,
+    pub(super) of_contacts: &'static str,
     pub(super) list: &'static str,
     pub(super) list_of_source: &'static str,
 }
 
 /// Statements of the heartbeats and partitions of sidecars. Each takes one JSON array of rows.
-pub(super) struct SiblingStatements {
-    pub(super) beat: &'static str,
-    pub(super) part: &'static str,
+pub(super) struct PeerStatements {
+    pub(super) heartbeat: &'static str,
+    pub(super) enter_partition: &'static str,
     pub(super) leave: &'static str,
-    pub(super) look: &'static str,
+    pub(super) state: &'static str,
 }
 
 /// Statements of tenant profiles. Each takes one JSON array of rows.
@@ -60,14 +65,14 @@ pub(super) struct TenantStatements {
 /// Statements of consents. Each takes one JSON array of rows.
 pub(super) struct ConsentStatements {
     pub(super) record: &'static str,
-    pub(super) of_people: &'static str,
+    pub(super) of_contacts: &'static str,
     pub(super) list: &'static str,
     pub(super) last_inbound: &'static str,
 }
 /// Statements of the outbox. Each takes one JSON array of rows.
 pub(super) struct OutboxStatements {
     /// Inserts deliveries that do not exist yet.
-    pub(super) owe: &'static str,
+    pub(super) insert: &'static str,
     /// Inserts their lanes where missing, and locks the lanes so that none is dropped meanwhile.
     pub(super) open_lanes: &'static str,
     pub(super) take: &'static str,
@@ -81,7 +86,7 @@ pub(super) struct OutboxStatements {
     pub(super) oldest_dead: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
-    /// Ends the open deliveries of events, whatever they wait for.
+    /// Ends the open deliveries of events.
     pub(super) withdraw: &'static str,
     pub(super) standing: &'static str,
 }

@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 use twilio_edge_contract::SettlementResult;
 
 use super::{
-    accepting::Acceptance, archiving::ArchiveQueue, consents::Consents, contacts::Contacts,
-    error::StoreError, idempotency::Idempotency, media::MediaRows,
+    acceptance::Acceptance, archive_queue::ArchiveQueue, consents::Consents, contacts::Contacts,
+    error::StoreError, idempotency::Idempotency, media::MediaIndex,
     outbound_messages::OutboundMessages, outbox::Outbox, retention::Sweeper,
     suppressions::Suppressions, templates::Templates, tenants::Tenants,
 };
@@ -19,15 +19,15 @@ use super::{
     group::Group,
     journal::{Journal, Writer},
     leases::Leases,
-    ledger::{Decided, Ledger},
+    ledger::{Ledger, LedgerDecision},
     memory::Memory,
     recovery::Recovery,
     redis::Redis,
     spool::Spool,
 };
-use crate::peers::{Outgoing, Peers};
-use crate::settlement::SettlementInput;
-use crate::{api_keys::Register, peers as siblings, rate_limiter::RateLimiter};
+use crate::peers::{self, Outgoing, Peers};
+use crate::settlements::SettlementInput;
+use crate::{api_keys::ApiKeyStore, rate_limiter::RateLimiter};
 use twilio_edge_domain::{
     lease::Periods, policy::Policies, suppression::OptEvent, webhook::Webhook,
 };
@@ -46,7 +46,7 @@ pub struct Stores {
     pub(crate) journal: Journal,
     pub(crate) writer: Arc<Mutex<Option<Writer>>>,
     /// Group commit of the claims that the ledger decides because no lease store can.
-    pub(crate) claims: Group<Webhook, Decided>,
+    pub(crate) claims: Group<Webhook, LedgerDecision>,
     pub(crate) releases: Group<SettlementInput, SettlementResult>,
     pub(crate) opts: Group<OptEvent, bool>,
     pub(crate) contacts: Contacts,
@@ -54,7 +54,7 @@ pub struct Stores {
     /// Claims that the lease store has granted and the journal has not written yet.
     pub(crate) outgoing: Outgoing,
     /// The other sidecars on the same database. Present only with Redis, which may be unavailable to some sidecars only.
-    pub(crate) siblings: Option<Peers>,
+    pub(crate) peers: Option<Peers>,
     /// Upper bound of a transaction's duration, in milliseconds.
     pub(crate) longest_ms: i64,
     /// Time within which other sidecars usually write the claims that they granted.
@@ -98,7 +98,7 @@ impl Stores {
             i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
         let timeout = Duration::from_millis(config.database.timeout_ms);
         let ledger = Arc::new(open_ledger(config, tasks).await?);
-        let leases = match (config.redis.url.is_empty(), ledger.is_ours_alone()) {
+        let leases = match (config.redis.url.is_empty(), ledger.is_exclusive()) {
             (false, _) => Leases::Redis(
                 Redis::open(&config.redis, periods, recall_ms)
                     .map_err(|error| format!("redis.url: {error}"))?,
@@ -112,20 +112,20 @@ impl Stores {
         })?;
         let (spool, recovery) = spool.unzip();
         // A SQLite file has exactly one sidecar, so there are no other spools to recover.
-        if let Some(recovery) = recovery.filter(|_| !ledger.is_ours_alone()) {
-            tasks.spawn(Task::SpoolRecovery, recovery.keep_recovering());
+        if let Some(recovery) = recovery.filter(|_| !ledger.is_exclusive()) {
+            tasks.spawn(Task::SpoolRecovery, recovery.run());
         }
         let (journal, writer) =
             Journal::start(&config.events, timeout, ledger.clone(), spool, metrics.clone(), tasks);
-        let outgoing = Outgoing { handing_out: Arc::default(), journal: journal.clone() };
-        let siblings = match &leases {
+        let outgoing = Outgoing { granting: Arc::default(), journal: journal.clone() };
+        let peers = match &leases {
             Leases::Redis(_) => {
-                let joined = ledger.siblings(outgoing.clone(), tasks).await;
+                let joined = ledger.peers(outgoing.clone(), tasks).await;
                 Some(joined.map_err(|error| about_database(config, &error))?)
             }
             Leases::Memory(_) | Leases::Sql => None,
         };
-        let longest = siblings::longest_transaction(timeout);
+        let longest = peers::longest_transaction(timeout);
         let (claiming, releasing, recording) = (ledger.clone(), ledger.clone(), ledger.clone());
         let accepting = ledger.clone();
         Ok(Stores {
@@ -137,9 +137,9 @@ impl Stores {
                 let ledger = releasing.clone();
                 async move { ledger.release(&settles, now_ms).await }
             }),
-            opts: Group::start(tasks, timeout, move |said: Vec<OptEvent>, now_ms| {
+            opts: Group::start(tasks, timeout, move |opts: Vec<OptEvent>, now_ms| {
                 let ledger = recording.clone();
-                async move { ledger.record_opts(&said, now_ms).await }
+                async move { ledger.record_opts(&opts, now_ms).await }
             }),
             accepts: Group::start(tasks, timeout, move |accepted: Vec<Acceptance>, now_ms| {
                 let ledger = accepting.clone();
@@ -151,7 +151,7 @@ impl Stores {
             leases,
             journal,
             outgoing,
-            siblings,
+            peers,
             longest_ms: i64::try_from(longest.as_millis()).unwrap_or(i64::MAX),
             linger: Duration::from_millis(config.events.linger_ms).min(timeout / 8),
             periods,
@@ -165,9 +165,9 @@ impl Stores {
         format!("{front}{}", self.ledger.name())
     }
 
-    /// Returns the API keys and the audit log.
-    pub fn register(&self) -> Register {
-        self.ledger.register()
+    /// Returns the API keys.
+    pub fn api_keys(&self) -> ApiKeyStore {
+        self.ledger.api_keys()
     }
 
     /// Returns the tenant profiles.
@@ -190,7 +190,7 @@ impl Stores {
         self.ledger.sweeper()
     }
 
-    /// Returns the contacts: the ids that belong to one person.
+    /// Returns the contacts: the ids that belong to one contact.
     pub fn contacts(&self) -> Contacts {
         self.contacts.clone()
     }
@@ -225,7 +225,7 @@ impl Stores {
             return Ok(found);
         }
         self.journal.flush().await?;
-        if !self.ledger.is_ours_alone() {
+        if !self.ledger.is_exclusive() {
             // Other sidecars write their events within one linger and do not announce it. A query to each of them would
             // cost every caller more than this wait costs the few callers that need it.
             tokio::time::sleep(self.linger * 2).await;
@@ -244,7 +244,10 @@ impl Stores {
             Leases::Redis(redis) => Some(redis.clone()),
             Leases::Memory(_) | Leases::Sql => None,
         };
-        RateLimiter::of(self.outbound_messages().shared(), redis)
+        RateLimiter::of(
+            self.ledger.database.is_shared().then(|| self.ledger.database.clone()),
+            redis,
+        )
     }
 
     /// Returns the message templates.
@@ -258,7 +261,7 @@ impl Stores {
     }
 
     /// Returns the media that are stored for outbound messages.
-    pub fn media(&self) -> MediaRows {
+    pub fn media(&self) -> MediaIndex {
         self.ledger.media()
     }
 
@@ -273,10 +276,10 @@ impl Stores {
     /// `StoreError` when the transaction fails or its result does not arrive within the timeout.
     pub async fn record_opts(
         &self,
-        said: Vec<OptEvent>,
+        opts: Vec<OptEvent>,
         now_ms: i64,
     ) -> Result<Vec<bool>, StoreError> {
-        self.metrics.stores.timed(Operation::LedgerRecordOpts, self.opts.ask(said, now_ms)).await
+        self.metrics.stores.timed(Operation::LedgerRecordOpts, self.opts.ask(opts, now_ms)).await
     }
 
     /// Returns the dedupe keys among `keys` that the ledger contains.
@@ -303,7 +306,7 @@ impl Stores {
     /// Sets the gauges of these stores: the Redis state, the connection pools and the age of the journal queue.
     pub fn gauge(&self) {
         self.metrics.stores.redis_is(match &self.leases {
-            Leases::Redis(redis) if redis.is_away() => RedisState::Away,
+            Leases::Redis(redis) if redis.is_unavailable() => RedisState::Away,
             Leases::Redis(_) => RedisState::Up,
             Leases::Memory(_) | Leases::Sql => RedisState::None,
         });
@@ -320,8 +323,8 @@ impl Stores {
             Some(writer) => writer.finish(limit).await,
             None => true,
         };
-        if let Some(siblings) = &self.siblings {
-            siblings.leave().await;
+        if let Some(peers) = &self.peers {
+            peers.leave().await;
         }
         self.ledger.close().await;
         written
@@ -347,8 +350,8 @@ async fn open_spool(
     metrics: &Arc<Metrics>,
 ) -> Result<Option<(Spool, Recovery)>, String> {
     let Some(folder) = config.events.spool_folder(ledger.path()) else { return Ok(None) };
-    let (ledger, left_alone) = (ledger.clone(), BTreeSet::new());
-    let mut recovery = Recovery { folder, ledger, metrics: metrics.clone(), left_alone };
+    let (ledger, reported_files) = (ledger.clone(), BTreeSet::new());
+    let mut recovery = Recovery { folder, ledger, metrics: metrics.clone(), reported_files };
     recovery.recover().await?;
     if matches!(leases, Leases::Sql) {
         return Ok(None);

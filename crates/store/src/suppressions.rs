@@ -2,12 +2,12 @@
 //! transaction with its audit entry. The ledger records the opt-outs of contacts in the same rows. Every query is about one
 //! account. This module must not know what a suppression means.
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use sqlx::FromRow;
 
-use crate::api_keys::AuditEntry;
+use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Database, Durability, Transaction},
     error::StoreError,
@@ -23,7 +23,6 @@ use twilio_edge_domain::{
 #[derive(Debug, Clone)]
 pub struct Suppressions {
     database: Database,
-    timeout: Duration,
 }
 
 /// Filter and position of a page of suppressions.
@@ -44,7 +43,7 @@ pub struct SuppressionsPage<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct PageAsked<'a> {
+struct PageQuery<'a> {
     tenant: &'a str,
     source: Option<Source>,
     on_channels: Option<&'a [&'a str]>,
@@ -56,9 +55,9 @@ struct PageAsked<'a> {
     most: i64,
 }
 
-/// One number or id of a person, on any channel.
+/// One number or id of a contact, on any channel.
 #[derive(Debug, Serialize, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PersonAsked<'a> {
+pub(super) struct ContactNumber<'a> {
     pub(super) tenant: &'a str,
     pub(super) number: &'a str,
 }
@@ -124,8 +123,8 @@ impl From<SuppressionRow> for Suppression {
 }
 
 impl Suppressions {
-    pub(super) fn of(database: Database, timeout: Duration) -> Suppressions {
-        Suppressions { database, timeout }
+    pub(super) fn of(database: Database) -> Suppressions {
+        Suppressions { database }
     }
 
     /// Returns all suppressions of these numbers on every channel, ended ones included.
@@ -137,13 +136,10 @@ impl Suppressions {
         account_sid: &str,
         numbers: &[impl AsRef<str>],
     ) -> Result<Vec<Suppression>, StoreError> {
-        let asked = people(account_sid, numbers);
-        self.bounded(async {
-            let rows: Vec<SuppressionRow> =
-                self.database.read(self.statements().of_people, &asked).await?;
-            Ok(rows.into_iter().map(Suppression::from).collect())
-        })
-        .await
+        let query = contact_numbers(account_sid, numbers);
+        let rows: Vec<SuppressionRow> =
+            self.database.read(self.statements().of_contacts, &query).await?;
+        Ok(rows.into_iter().map(Suppression::from).collect())
     }
 
     /// Returns a page of an account's suppressions, ordered by number.
@@ -157,7 +153,7 @@ impl Suppressions {
             }
             _ => [""; 4],
         };
-        let asked = PageAsked {
+        let query = PageQuery {
             tenant: page.account_sid,
             source: page.source,
             on_channels: page.channels.as_deref(),
@@ -172,11 +168,8 @@ impl Suppressions {
             Some(_) => self.statements().list_of_source,
             None => self.statements().list,
         };
-        self.bounded(async {
-            let rows: Vec<SuppressionRow> = self.database.read(statement, &[asked]).await?;
-            Ok(rows.into_iter().map(Suppression::from).collect())
-        })
-        .await
+        let rows: Vec<SuppressionRow> = self.database.read(statement, &[query]).await?;
+        Ok(rows.into_iter().map(Suppression::from).collect())
     }
 
     /// Changes the suppressions of some numbers of an account with `change`, and adds its audit entries. Survives a power
@@ -191,62 +184,51 @@ impl Suppressions {
         change: impl FnOnce(&mut SuppressionSet) + Send,
         entry: impl FnOnce(&[Suppression]) -> AuditEntry + Send,
     ) -> Result<Vec<Suppression>, StoreError> {
-        let asked = people(account_sid, numbers);
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let mut standing = lock(&mut tx, self.statements(), &asked).await?;
-            change(&mut standing);
-            let changes = standing.changes();
-            if changes.is_empty() {
-                return Ok(changes);
-            }
-            keep(&mut tx, self.statements(), changes.clone()).await?;
-            let add_entry = self.database.statements().register.add_entry;
-            tx.execute(add_entry, &[entry(&changes)]).await?;
-            tx.commit().await?;
-            Ok(changes)
-        })
-        .await
+        let query = contact_numbers(account_sid, numbers);
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                let mut standing = lock(&mut tx, &query).await?;
+                change(&mut standing);
+                let changes = standing.changes();
+                if changes.is_empty() {
+                    return Ok(changes);
+                }
+                keep(&mut tx, changes.clone()).await?;
+                audit_log::add(&mut tx, &[entry(&changes)]).await?;
+                tx.commit().await?;
+                Ok(changes)
+            })
+            .await
     }
 
     fn statements(&self) -> &'static SuppressionStatements {
         &self.database.statements().suppressions
     }
-
-    async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
-    }
 }
 
-pub(super) fn people<'a>(
+pub(super) fn contact_numbers<'a>(
     account_sid: &'a str,
     numbers: &'a [impl AsRef<str>],
-) -> Vec<PersonAsked<'a>> {
+) -> Vec<ContactNumber<'a>> {
     let numbers: BTreeSet<&str> = numbers.iter().map(AsRef::as_ref).collect();
-    numbers.into_iter().map(|number| PersonAsked { tenant: account_sid, number }).collect()
+    numbers.into_iter().map(|number| ContactNumber { tenant: account_sid, number }).collect()
 }
 
-/// Returns the suppressions of these people, locked until the transaction ends.
+/// Returns the suppressions of these contacts, locked until the transaction ends.
 pub(super) async fn lock(
     tx: &mut Transaction,
-    statements: &SuppressionStatements,
-    people: &[PersonAsked<'_>],
+    contact_numbers: &[ContactNumber<'_>],
 ) -> Result<SuppressionSet, StoreError> {
-    let rows: Vec<SuppressionRow> = tx.fetch(statements.lock, people).await?;
+    let rows: Vec<SuppressionRow> =
+        tx.fetch(tx.statements().suppressions.lock, contact_numbers).await?;
     Ok(SuppressionSet::new(rows.into_iter().map(Suppression::from)))
 }
 
 pub(super) async fn keep(
     tx: &mut Transaction,
-    statements: &SuppressionStatements,
     changes: Vec<Suppression>,
 ) -> Result<(), StoreError> {
     let rows: Vec<SuppressionRow> = changes.into_iter().map(SuppressionRow::from).collect();
-    tx.execute(statements.keep, &rows).await
+    tx.execute(tx.statements().suppressions.keep, &rows).await
 }

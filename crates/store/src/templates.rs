@@ -2,11 +2,11 @@
 //! the account's catalogue; by the revision other sidecars detect that their copy is outdated. One sidecar at a time reads
 //! an account's catalogue from Twilio: the one that advances `due_at_ms`.
 
-use std::{collections::BTreeSet, future::Future, slice, time::Duration};
+use std::{collections::BTreeSet, slice};
 
 use sqlx::FromRow;
 
-use crate::api_keys::AuditEntry;
+use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
@@ -17,7 +17,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::config;
 
-const STANDINGS: &str = "
+const CATALOGUE_STATES: &str = "
     SELECT account_sid, revision, synced_at_ms, problem FROM template_catalogues ORDER BY account_sid";
 
 const OF_ACCOUNT: &str = "
@@ -29,13 +29,13 @@ const BEGIN: &str = "
     INSERT INTO template_catalogues (account_sid, revision, due_at_ms, synced_at_ms, problem) VALUES ($1, 0, 0, 0, '')
     ON CONFLICT (account_sid) DO NOTHING";
 
-const TURN: &str = "
+const CLAIM_SYNC: &str = "
     UPDATE template_catalogues SET due_at_ms = $3 WHERE account_sid = $1 AND due_at_ms <= $2";
 
-const SYNCED: &str = "
+const RECORD_SYNC: &str = "
     UPDATE template_catalogues SET due_at_ms = $2, synced_at_ms = $3, problem = '' WHERE account_sid = $1";
 
-const FAILED: &str = "
+const RECORD_FAILURE: &str = "
     UPDATE template_catalogues SET due_at_ms = $2, problem = $3 WHERE account_sid = $1";
 
 /// First statement of a transaction that changes a catalogue; it locks the catalogue.
@@ -62,7 +62,7 @@ const REMOVE: &str = "
 
 /// State of an account's catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct CatalogueStanding {
+pub struct CatalogueState {
     /// Account SID of the tenant.
     pub account_sid: String,
     /// Number of changes so far.
@@ -93,12 +93,11 @@ struct Row {
 #[derive(Debug, Clone)]
 pub struct Templates {
     database: Database,
-    timeout: Duration,
 }
 
 impl Templates {
-    pub(super) fn of(database: Database, timeout: Duration) -> Templates {
-        Templates { database, timeout }
+    pub(super) fn of(database: Database) -> Templates {
+        Templates { database }
     }
 
     /// Connects for a command, beside a sidecar that may have the database open.
@@ -106,12 +105,7 @@ impl Templates {
     /// # Errors
     /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Templates, StoreError> {
-        let timeout = Duration::from_millis(settings.connect_timeout_ms);
-        let patient = config::Database {
-            timeout_ms: settings.timeout_ms.max(settings.connect_timeout_ms),
-            ..settings.clone()
-        };
-        Ok(Templates { database: Database::open_beside(&patient).await?, timeout })
+        Ok(Templates::of(Database::open_beside(settings).await?))
     }
 
     /// Closes the connections. Only for an instance from [`Templates::open`].
@@ -123,17 +117,17 @@ impl Templates {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn standings(&self) -> Result<Vec<CatalogueStanding>, StoreError> {
-        self.bounded(self.database.read_bound(STANDINGS, &[])).await
+    pub async fn catalogue_states(&self) -> Result<Vec<CatalogueState>, StoreError> {
+        self.database.read_bound(CATALOGUE_STATES, &[]).await
     }
 
     /// Returns all templates of an account, in no particular order.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn of_account(&self, account_sid: &str) -> Result<Vec<Template>, StoreError> {
+    pub async fn list(&self, account_sid: &str) -> Result<Vec<Template>, StoreError> {
         let binds = [Bind::Text(account_sid)];
-        let rows: Vec<Row> = self.bounded(self.database.read_bound(OF_ACCOUNT, &binds)).await?;
+        let rows: Vec<Row> = self.database.read_bound(OF_ACCOUNT, &binds).await?;
         Ok(rows.into_iter().filter_map(Row::template).collect())
     }
 
@@ -142,40 +136,42 @@ impl Templates {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn turn(
+    pub async fn claim_sync(
         &self,
         account_sid: &str,
         now_ms: i64,
         until_ms: i64,
     ) -> Result<bool, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            tx.execute_bound(BEGIN, &[Bind::Text(account_sid)]).await?;
-            let binds = [Bind::Text(account_sid), Bind::Whole(now_ms), Bind::Whole(until_ms)];
-            let taken = tx.execute_bound(TURN, &binds).await?;
-            tx.commit().await?;
-            Ok(taken == 1)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                tx.execute_bound(BEGIN, &[Bind::Text(account_sid)]).await?;
+                let binds = [Bind::Text(account_sid), Bind::Whole(now_ms), Bind::Whole(until_ms)];
+                let taken = tx.execute_bound(CLAIM_SYNC, &binds).await?;
+                tx.commit().await?;
+                Ok(taken == 1)
+            })
+            .await
     }
 
     /// Records that the read from Twilio failed, with the reason and the time of the next read.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
-    pub async fn failed(
+    pub async fn record_sync_failure(
         &self,
         account_sid: &str,
         problem: &str,
         due_at_ms: i64,
     ) -> Result<(), StoreError> {
         let binds = [Bind::Text(account_sid), Bind::Whole(due_at_ms), Bind::Text(problem)];
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Process).await?;
-            tx.execute_bound(FAILED, &binds).await?;
-            tx.commit().await
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                tx.execute_bound(RECORD_FAILURE, &binds).await?;
+                tx.commit().await
+            })
+            .await
     }
 
     /// Stores the catalogue that Twilio returned. `changes` compares it with the stored templates and returns the
@@ -183,7 +179,7 @@ impl Templates {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or a transaction fails; earlier transactions remain.
-    pub async fn synced(
+    pub async fn apply_sync(
         &self,
         account_sid: &str,
         changes: impl Fn(&[Template]) -> Vec<(TemplateChange, AuditEntry)>,
@@ -192,8 +188,10 @@ impl Templates {
     ) -> Result<Vec<TemplateChange>, StoreError> {
         let mut done = Vec::new();
         loop {
-            let (some, is_all) =
-                self.bounded(self.sync_some(account_sid, &changes, now_ms, due_at_ms)).await?;
+            let (some, is_all) = self
+                .database
+                .within_timeout(self.sync_some(account_sid, &changes, now_ms, due_at_ms))
+                .await?;
             done.extend(some);
             if is_all {
                 return Ok(done);
@@ -228,10 +226,10 @@ impl Templates {
                 }
             }
         }
-        tx.execute(self.database.statements().register.add_entry, &entries).await?;
+        audit_log::add(&mut tx, &entries).await?;
         if is_all {
             let binds = [Bind::Text(account_sid), Bind::Whole(due_at_ms), Bind::Whole(now_ms)];
-            tx.execute_bound(SYNCED, &binds).await?;
+            tx.execute_bound(RECORD_SYNC, &binds).await?;
         }
         tx.commit().await?;
         Ok((changes, is_all))
@@ -247,12 +245,13 @@ impl Templates {
         template: &Template,
         entry: &AuditEntry,
     ) -> Result<(), StoreError> {
-        self.bounded(async {
-            let mut tx = self.begin_change(account_sid).await?;
-            keep(&mut tx, account_sid, template).await?;
-            self.finish(tx, account_sid, entry).await
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.begin_change(account_sid).await?;
+                keep(&mut tx, account_sid, template).await?;
+                self.finish(tx, account_sid, entry).await
+            })
+            .await
     }
 
     /// Deletes a template of an administrator, with an audit entry. Returns `false` if there is none.
@@ -265,14 +264,15 @@ impl Templates {
         reference: &str,
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
-        self.bounded(async {
-            let mut tx = self.begin_change(account_sid).await?;
-            if !remove(&mut tx, account_sid, Source::Administrator, reference).await? {
-                return Ok(false);
-            }
-            self.finish(tx, account_sid, entry).await.map(|()| true)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.begin_change(account_sid).await?;
+                if !remove(&mut tx, account_sid, Source::Administrator, reference).await? {
+                    return Ok(false);
+                }
+                self.finish(tx, account_sid, entry).await.map(|()| true)
+            })
+            .await
     }
 
     async fn begin_change(&self, account_sid: &str) -> Result<Transaction, StoreError> {
@@ -289,19 +289,8 @@ impl Templates {
         entry: &AuditEntry,
     ) -> Result<(), StoreError> {
         tx.execute_bound(CHANGED, &[Bind::Text(account_sid), Bind::Whole(1)]).await?;
-        let add_entry = self.database.statements().register.add_entry;
-        tx.execute(add_entry, slice::from_ref(entry)).await?;
+        audit_log::add(&mut tx, slice::from_ref(entry)).await?;
         tx.commit().await
-    }
-
-    async fn bounded<T>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout))),
-        }
     }
 }
 

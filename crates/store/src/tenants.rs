@@ -1,15 +1,13 @@
 //! Tenant profiles in the database: listed, and changed in one transaction with the audit entry, if the profile is
 //! unchanged since the caller read it. This module must not know what a profile means.
 
-use std::{future::Future, time::Duration};
-
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::FromRow;
 
-use crate::api_keys::AuditEntry;
+use crate::audit_log::{self, AuditEntry};
 use crate::{
-    database::{Database, Durability},
+    database::{Database, Durability, within},
     error::StoreError,
     statements::TenantStatements,
 };
@@ -20,11 +18,10 @@ use twilio_edge_platform::config;
 #[derive(Debug, Clone)]
 pub struct Tenants {
     database: Database,
-    timeout: Duration,
 }
 
 #[derive(Debug, Serialize)]
-struct Asked<'a> {
+struct ProfileQuery<'a> {
     account_sid: Option<&'a str>,
     after: &'a str,
     most: i64,
@@ -96,12 +93,11 @@ impl Tenants {
     /// # Errors
     /// `StoreError` when the database is unavailable.
     pub async fn open(settings: &config::Database) -> Result<Tenants, StoreError> {
-        let timeout = Duration::from_millis(settings.connect_timeout_ms.max(settings.timeout_ms));
-        Ok(Tenants::of(Database::open_beside(settings).await?, timeout))
+        Ok(Tenants::of(Database::open_beside(settings).await?))
     }
 
-    pub(super) fn of(database: Database, timeout: Duration) -> Tenants {
-        Tenants { database, timeout }
+    pub(super) fn of(database: Database) -> Tenants {
+        Tenants { database }
     }
 
     /// Closes the connections. Only for an instance from [`Tenants::open`].
@@ -127,12 +123,9 @@ impl Tenants {
         after: &str,
         most: i64,
     ) -> Result<Vec<Tenant>, StoreError> {
-        let asked = [Asked { account_sid, after, most }];
-        self.bounded(async {
-            let rows: Vec<TenantRow> = self.database.read(self.statements().list, &asked).await?;
-            Ok(rows.into_iter().map(Tenant::from).collect())
-        })
-        .await
+        let query = [ProfileQuery { account_sid, after, most }];
+        let rows: Vec<TenantRow> = self.database.read(self.statements().list, &query).await?;
+        Ok(rows.into_iter().map(Tenant::from).collect())
     }
 
     /// Returns a number that increases with each change of a profile.
@@ -140,11 +133,8 @@ impl Tenants {
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn changes(&self) -> Result<i64, StoreError> {
-        self.bounded(async {
-            let rows: Vec<Changes> = self.database.read(self.statements().changes, &[()]).await?;
-            Ok(rows.first().map_or(0, |row| row.changes))
-        })
-        .await
+        let rows: Vec<Changes> = self.database.read(self.statements().changes, &[()]).await?;
+        Ok(rows.first().map_or(0, |row| row.changes))
     }
 
     /// Changes the profile of an account with `change`, which may refuse. The profile is locked, so no other transaction
@@ -157,16 +147,16 @@ impl Tenants {
         account_sid: &str,
         change: impl FnOnce(Option<Tenant>) -> Result<(Tenant, AuditEntry), E> + Send,
     ) -> Result<Tenant, E> {
-        self.bounded(async {
+        within(self.database.timeout(), async {
             let mut tx = self.database.begin(Durability::Power).await?;
             // The row may not exist yet, so the SID itself is locked.
             tx.execute(self.database.statements().lock_keys, &[format!("tenant:{account_sid}")])
                 .await?;
-            let asked = [Asked { account_sid: Some(account_sid), after: "", most: 1 }];
-            let known: Vec<TenantRow> = tx.fetch(self.statements().list, &asked).await?;
+            let query = [ProfileQuery { account_sid: Some(account_sid), after: "", most: 1 }];
+            let known: Vec<TenantRow> = tx.fetch(self.statements().list, &query).await?;
             let (tenant, entry) = change(known.into_iter().next().map(Tenant::from))?;
             tx.execute(self.statements().keep, &[TenantRow::from(tenant.clone())]).await?;
-            tx.execute(self.database.statements().register.add_entry, &[entry]).await?;
+            audit_log::add(&mut tx, &[entry]).await?;
             tx.commit().await?;
             Ok(tenant)
         })
@@ -175,15 +165,5 @@ impl Tenants {
 
     fn statements(&self) -> &'static TenantStatements {
         &self.database.statements().tenants
-    }
-
-    async fn bounded<T, E: From<StoreError>>(
-        &self,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Away(format!("no answer within {:?}", self.timeout)).into()),
-        }
     }
 }

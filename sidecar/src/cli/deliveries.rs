@@ -17,7 +17,7 @@ use twilio_edge_services::{
     access::api_keys::Caller,
     inbound::dead_letters::{self, Choice, Done, PAGE},
 };
-use twilio_edge_store::{DeadLetter, DeadLetters, Fate, Outbox, StoreError};
+use twilio_edge_store::{DeadLetter, DeadLetterAction, DeadLetters, Outbox, StoreError};
 
 const STANDING: [&str; 4] = ["sink", "state", "count", "oldest"];
 const DEAD: [&str; 7] = ["id", "sink", "event", "given_up_at", "recorded_at", "tries", "reason"];
@@ -113,7 +113,7 @@ impl Verb {
         match self {
             Verb::Status { format } => {
                 let rows: Vec<Map<String, Value>> = outbox
-                    .standings()
+                    .delivery_counts()
                     .await?
                     .into_iter()
                     .map(|standing| {
@@ -133,14 +133,14 @@ impl Verb {
                 let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
                 Ok(listing::print(format.output(), &DEAD, &rows))
             }
-            Verb::Retry(decided) => decided.meet(Fate::Retried, outbox).await,
-            Verb::Discard(decided) => decided.meet(Fate::Discarded, outbox).await,
+            Verb::Retry(decided) => decided.meet(DeadLetterAction::Retry, outbox).await,
+            Verb::Discard(decided) => decided.meet(DeadLetterAction::Discard, outbox).await,
         }
     }
 }
 
 impl Decided {
-    async fn meet(self, fate: Fate, outbox: &Outbox) -> Result<ExitCode, StoreError> {
+    async fn meet(self, fate: DeadLetterAction, outbox: &Outbox) -> Result<ExitCode, StoreError> {
         let user = variable("USER").unwrap_or_else(|| "unknown".into());
         let Which { ids, all, sink } = self.which;
         let ids = Some(ids).filter(|_| !all);
@@ -149,8 +149,8 @@ impl Decided {
         let Done { found, changed, .. } =
             dead_letters::decide(outbox, &by, fate, &choice, usize::MAX).await?;
         let done = match fate {
-            Fate::Retried => "are on their way again",
-            Fate::Discarded => "are discarded",
+            DeadLetterAction::Retry => "are on their way again",
+            DeadLetterAction::Discard => "are discarded",
         };
         listing::write(&format!("{changed} of {found} {done}\n"));
         Ok(if changed == found { ExitCode::SUCCESS } else { ExitCode::FAILURE })

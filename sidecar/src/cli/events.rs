@@ -8,7 +8,7 @@ use super::{
 };
 use twilio_edge_api::views::EventTold;
 use twilio_edge_domain::message::NumberQuery;
-use twilio_edge_store::histories::Search;
+use twilio_edge_store::message_history::Search;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -15,7 +15,7 @@ use twilio_edge_platform::{
     terminal,
 };
 use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
-use twilio_edge_store::{Key, Register};
+use twilio_edge_store::{ApiKeyStore, Key};
 
 /// Keys per page.
 const PAGE: i64 = 500;
@@ -102,9 +102,9 @@ async fn with_keys<F: Future<Output = Result<String, Refusal>>>(
 ) -> Result<String, String> {
     let database = without_password(config.database.url.expose());
     let told = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
-    let register = Register::open(&config.database).await.map_err(|reason| told(&reason))?;
-    let done = act(Keys::new(register.clone(), "")).await;
-    register.close().await;
+    let store = ApiKeyStore::open(&config.database).await.map_err(|reason| told(&reason))?;
+    let done = act(Keys::new(store.clone(), "")).await;
+    store.close().await;
     done.map_err(|refusal| match refusal {
         Refusal::Store(reason) => told(&reason),
         Refusal::Invalid(problem) => problem.replacen("account_sid:", "--account:", 1),

@@ -11,7 +11,7 @@ use twilio_edge_domain::{message::NumberQuery, tenant::is_account_sid};
 use twilio_edge_platform::config::{self, Config, without_password};
 use twilio_edge_store::{
     StoreError,
-    histories::{Histories, Page, Search},
+    message_history::{MessageHistory, Page, Search},
 };
 
 /// Shortest timeout of one database query for an operator, in milliseconds.
@@ -45,7 +45,7 @@ impl Place {
     /// Opens the ledger, runs `question` and prints the result with `show`.
     pub(super) fn ask<T>(
         self,
-        question: impl AsyncFnOnce(&Histories, &str) -> Result<T, StoreError>,
+        question: impl AsyncFnOnce(&MessageHistory, &str) -> Result<T, StoreError>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
         self.ask_with(async |histories, _, account| question(histories, account).await, show)
@@ -54,7 +54,7 @@ impl Place {
     /// Does the same for a question that depends on the configuration.
     pub(super) fn ask_with<T>(
         self,
-        question: impl AsyncFnOnce(&Histories, &Config, &str) -> Result<T, StoreError>,
+        question: impl AsyncFnOnce(&MessageHistory, &Config, &str) -> Result<T, StoreError>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
         let config = match self.sources.read().check() {
@@ -71,7 +71,7 @@ impl Place {
                 read_timeout_ms: config.database.read_timeout_ms.max(PATIENCE_MS),
                 ..config.database.clone()
             };
-            let histories = Histories::open(&patient).await?;
+            let histories = MessageHistory::open(&patient).await?;
             question(&histories, &config, &self.account).await
         });
         match answer {

@@ -9,7 +9,7 @@ use super::{
 use crate::cli::failure::fail;
 use twilio_edge_api::views::{MessageDetail, MessageSummary};
 use twilio_edge_domain::message::{Message, NumberQuery};
-use twilio_edge_store::histories::Search;
+use twilio_edge_store::message_history::Search;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -215,7 +215,7 @@ async fn told(
     while !replay.is_done() {
         let mut steps = replay_sources.steps(&replay).await?;
         while !replay.is_done() && !steps.is_overtaken() {
-            replay = steps.carry_on(&replay, step).await?;
+            replay = steps.advance_replay(&replay, step).await?;
             let part = match steps.objects() {
                 Some((done, all)) => done as f64 / all.max(1) as f64,
                 None => part(*first_ms.get_or_insert(replay.through_ms()), &replay),

@@ -127,7 +127,7 @@ fn row(send: &OutboundMessage) -> Map<String, Value> {
         "account_sid": send.account_sid,
         "created_at": rfc3339(send.created_at_ms),
         "message_sid": send.message_sid,
-        "attempts": send.tries,
+        "attempts": send.attempts,
         "code": send.code,
         "reason": send.reason,
         "request_id": send.request_id,

@@ -32,7 +32,7 @@ use twilio_edge_services::{
         templates::sync::Syncer,
     },
 };
-use twilio_edge_store::{StoreError, Stores, histories::Histories};
+use twilio_edge_store::{StoreError, Stores, message_history::MessageHistory};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -94,7 +94,7 @@ async fn serve(
 
     // Stores.
     let stores = Stores::open(&config, metrics.clone(), &tasks).await?;
-    let histories = Histories::open(&config.database).await.map_err(|error| {
+    let histories = MessageHistory::open(&config.database).await.map_err(|error| {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;
 

@@ -35,7 +35,7 @@ use twilio_edge_services::{
     operations::erasure::{self, Asked},
     outbound::sending::{self, Sending},
 };
-use twilio_edge_store::{OutboundMessage, Sweeper, histories::Histories};
+use twilio_edge_store::{OutboundMessage, Sweeper, message_history::MessageHistory};
 
 /// Largest number of webhooks of one message that are processed. A message has a handful.
 const MOST: usize = 5000;
@@ -96,7 +96,7 @@ pub(super) async fn update(
 /// Deletes a message at Twilio and in our store.
 pub(super) async fn remove(
     State(sending): State<Arc<Sending>>,
-    State(histories): State<Histories>,
+    State(histories): State<MessageHistory>,
     State(sweeper): State<Sweeper>,
     Extension(caller): Extension<Caller>,
     Path((account_sid, last)): Path<(String, String)>,
@@ -297,7 +297,11 @@ async fn cancel(sending: &Sending, caller: &Caller, send: &OutboundMessage) -> A
 }
 
 /// Returns whether our store has anything about a message.
-async fn is_held(histories: &Histories, account_sid: &str, sid: &str) -> Result<bool, Problem> {
+async fn is_held(
+    histories: &MessageHistory,
+    account_sid: &str,
+    sid: &str,
+) -> Result<bool, Problem> {
     let found = histories.message(account_sid, sid).await;
     found.map(|found| found.is_some()).map_err(|reason| Problem::unavailable(&reason))
 }

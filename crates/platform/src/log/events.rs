@@ -175,12 +175,17 @@ const ALL: &[(&str, &str, &str)] = &[
         "The sidecar could not send its heartbeat to the other sidecars",
     ),
     (
+        "peer.unregister_failed",
+        "warn",
+        "The sidecar could not unregister itself from the other sidecars at shutdown",
+    ),
+    (
         "process.panicked",
         "error",
         "The sidecar panicked, which is a defect of the program: `location`, and `reason` if it contains no data. Set `RUST_BACKTRACE=1` for a `backtrace`",
     ),
-    ("redis.away", "warn", "Redis did not answer; the database alone decides claims"),
-    ("redis.back", "info", "Redis answered again"),
+    ("redis.available", "info", "Redis answered again"),
+    ("redis.unavailable", "warn", "Redis did not answer; the database alone decides claims"),
     (
         "replay.waiting",
         "warn",
@@ -257,11 +262,6 @@ const ALL: &[(&str, &str, &str)] = &[
         "settlements.unsettled",
         "warn",
         "The sidecar could not store settlements; filters send them again",
-    ),
-    (
-        "siblings.not_left",
-        "warn",
-        "The sidecar could not unregister itself from the other sidecars at shutdown",
     ),
     (
         "sidecar.cut_requests",

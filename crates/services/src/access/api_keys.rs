@@ -15,7 +15,9 @@ use twilio_edge_domain::{
     api_key::{self, KeyToken, Scope},
     tenant::is_account_sid,
 };
-use twilio_edge_store::{AuditEntry, Done, Key, KeysPage, NewKey, Register, StoreError, StoredKey};
+use twilio_edge_store::{
+    ApiKeyStore, AuditEntry, CompletedRequest, Key, KeysPage, NewKey, StoreError, StoredKey,
+};
 
 /// Lifetime of a cached key. A revocation by another sidecar takes effect here after this time at the latest.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -100,26 +102,29 @@ impl From<StoreError> for Refusal {
     }
 }
 
+type IdRead = (Instant, Result<(), StoreError>);
+
 /// API keys, with a cache of recent lookups. Copies share the cache.
 #[derive(Clone)]
 pub struct Keys {
-    register: Register,
+    store: ApiKeyStore,
     token: Arc<[u8; 32]>,
     recent: Arc<Mutex<HashMap<String, (Instant, StoredKey)>>>,
-    /// Ids of stored keys, including revoked ones, and the time of the last read.
+    /// Ids of stored keys, including revoked ones.
     ids: Arc<Mutex<HashSet<String>>>,
-    ids_read_at: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// Time and result of the last read of the ids.
+    last_id_read: Arc<tokio::sync::Mutex<Option<IdRead>>>,
 }
 
 impl Keys {
     /// Creates the service. `token` is the edge token that filters present; an empty token matches no caller.
-    pub fn new(register: Register, token: &str) -> Keys {
+    pub fn new(store: ApiKeyStore, token: &str) -> Keys {
         Keys {
-            register,
+            store,
             token: Arc::new(digest(token.as_bytes())),
             recent: Arc::default(),
             ids: Arc::default(),
-            ids_read_at: Arc::default(),
+            last_id_read: Arc::default(),
         }
     }
 
@@ -159,26 +164,39 @@ impl Keys {
 
     /// Returns whether this credential may be valid: it is the edge token, or its id is that of a stored key. The
     /// secret is not checked. The ids are in memory, so this starts at most one read of the ids per second.
-    pub async fn may_be_good(&self, shown: &[u8]) -> bool {
+    ///
+    /// # Errors
+    /// Returns `Store` if the id is not in memory and the database cannot list all ids.
+    pub async fn may_be_good(&self, shown: &[u8]) -> Result<bool, Refusal> {
         if self.is_token(shown) {
-            return true;
+            return Ok(true);
         }
-        let Some(shown) = KeyToken::read(shown) else { return false };
+        let Some(shown) = KeyToken::read(shown) else { return Ok(false) };
         if self.remembered().contains_key(shown.id) || self.stored_ids().contains(shown.id) {
-            return true;
+            return Ok(true);
         }
-        self.read_ids().await;
-        self.stored_ids().contains(shown.id)
+        self.read_ids().await?;
+        Ok(self.stored_ids().contains(shown.id))
     }
 
-    /// Reads the ids of keys that were added since the last read. Does nothing if the last read was less than
+    /// Reads the ids of keys that were added since the last read. Returns the last result if the last read was less than
     /// [`BELIEVED`] ago.
-    async fn read_ids(&self) {
-        let mut read_at = self.ids_read_at.lock().await;
-        if read_at.is_some_and(|at| at.elapsed() < BELIEVED) {
-            return;
+    async fn read_ids(&self) -> Result<(), StoreError> {
+        let mut last = self.last_id_read.lock().await;
+        if let Some((at, result)) = &*last
+            && at.elapsed() < BELIEVED
+        {
+            return result.clone();
         }
-        *read_at = Some(Instant::now());
+        let result = self.read_new_ids().await;
+        *last = Some((Instant::now(), result.clone()));
+        result
+    }
+
+    /// Reads pages, newest keys first, until a page has no new id: the older pages then hold no new id either. The ids of
+    /// an incomplete list are not stored, because the next read would end at them.
+    async fn read_new_ids(&self) -> Result<(), StoreError> {
+        let mut new = HashSet::new();
         let (mut before_ms, mut before_id) = (i64::MAX, String::new());
         loop {
             let page = KeysPage {
@@ -187,15 +205,18 @@ impl Keys {
                 before_id: &before_id,
                 most: i64::try_from(IDS_TOGETHER).unwrap_or(i64::MAX),
             };
-            let Ok(keys) = self.register.list_keys(page).await else { return };
+            let keys = self.store.list_keys(page).await?;
             let mut ids = self.stored_ids();
             let count = keys.len();
-            let Some(last) = keys.last() else { return };
-            (before_ms, before_id) = (last.created_at_ms, last.id.clone());
-            // The newest keys come first: once no id of a page is new, the older pages hold no new id either.
-            let added = keys.into_iter().filter(|key| ids.insert(key.id.clone())).count();
-            if added == 0 || ids.len() >= MOST_IDS || count < IDS_TOGETHER {
-                return;
+            if let Some(last) = keys.last() {
+                (before_ms, before_id) = (last.created_at_ms, last.id.clone());
+            }
+            let unknown = keys.into_iter().map(|key| key.id).filter(|id| !ids.contains(id));
+            let added = unknown.filter(|id| new.insert(id.clone())).count();
+            let is_full = ids.len().saturating_add(new.len()) >= MOST_IDS;
+            if added == 0 || is_full || count < IDS_TOGETHER {
+                ids.extend(new);
+                return Ok(());
             }
         }
     }
@@ -215,7 +236,7 @@ impl Keys {
         match needed {
             Scope::Edge => {}
             Scope::App => return Err(Refusal::Scope { has: Scope::Edge, needed }),
-            Scope::Admin if self.register.has_any(Scope::Admin).await? => {
+            Scope::Admin if self.store.has_any(Scope::Admin).await? => {
                 return Err(Refusal::BootstrapOver);
             }
             Scope::Admin => {}
@@ -237,7 +258,7 @@ impl Keys {
         account_sid: Option<String>,
         name: &str,
         now_ms: i64,
-        once: impl FnOnce(&Key) -> Option<Done>,
+        once: impl FnOnce(&Key) -> Option<CompletedRequest>,
     ) -> Result<(Key, String), Refusal> {
         let is_long = name.chars().count() > LONGEST_NAME;
         let name = name.trim();
@@ -263,7 +284,7 @@ impl Keys {
         }
         let mut random = [0; api_key::RANDOM_BYTES];
         getrandom::fill(&mut random)
-            .map_err(|error| StoreError::Away(format!("no random bytes: {error}")))?;
+            .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))?;
         let minted = api_key::mint(random);
         let new = NewKey {
             id: minted.id,
@@ -285,7 +306,7 @@ impl Keys {
             revoked_at_ms: None,
         };
         let (entry, done) = (entry(by, "key.created", &key, now_ms), once(&key));
-        self.register.add_key(&new, &entry, done.as_ref()).await?;
+        self.store.add_key(&new, &entry, done.as_ref()).await?;
         tracing::info!(event = "key.created", key.id = key.id, key.scope = %scope, by = by.actor, "an administrator created an API key");
         Ok((key, minted.token))
     }
@@ -303,7 +324,7 @@ impl Keys {
         }
         let account_sid = by.account_sid.as_deref();
         let wording = |key: &Key| entry(by, "key.revoked", key, now_ms);
-        let revoked = self.register.revoke_key(id, account_sid, now_ms, wording).await?;
+        let revoked = self.store.revoke_key(id, account_sid, now_ms, wording).await?;
         self.remembered().remove(id);
         match revoked {
             Some(key) => {
@@ -327,7 +348,7 @@ impl Keys {
         if !api_key::is_id(id) {
             return Err(Refusal::NoSuchKey);
         }
-        let found = self.register.find_key(id, by.account_sid.as_deref()).await?;
+        let found = self.store.find_key(id, by.account_sid.as_deref()).await?;
         found.map(|stored| stored.key).ok_or(Refusal::NoSuchKey)
     }
 
@@ -345,7 +366,7 @@ impl Keys {
         let account_sid = of_account(by, account_sid)?;
         let (before_ms, before_id) = before.unwrap_or((i64::MAX, ""));
         let page = KeysPage { account_sid, before_ms, before_id, most };
-        Ok(self.register.list_keys(page).await?)
+        Ok(self.store.list_keys(page).await?)
     }
 
     /// Lists entries of the audit log, the newest first: those of `account_sid`, if given, and those older than
@@ -361,7 +382,7 @@ impl Keys {
         most: i64,
     ) -> Result<Vec<AuditEntry>, Refusal> {
         let account_sid = of_account(by, account_sid)?;
-        Ok(self.register.list_entries(account_sid, before.unwrap_or(i64::MAX), most).await?)
+        Ok(self.store.audit_log().list(account_sid, before.unwrap_or(i64::MAX), most).await?)
     }
 
     /// Looks up a key by its id, in the cache or in the database. A cached key is at most [`BELIEVED`] old.
@@ -373,7 +394,7 @@ impl Keys {
             return Ok(Some(stored));
         }
         let asked = Instant::now();
-        let found = self.register.find_key(id, None).await?;
+        let found = self.store.find_key(id, None).await?;
         if let Some(stored) = &found {
             let mut remembered = self.remembered();
             if remembered.len() >= REMEMBERED {
@@ -393,9 +414,9 @@ impl Keys {
         if let Some((_, stored)) = self.remembered().get_mut(&key.id) {
             stored.key.last_used_at_ms = Some(now_ms);
         }
-        let (register, id) = (self.register.clone(), key.id.clone());
+        let (store, id) = (self.store.clone(), key.id.clone());
         tokio::spawn(async move {
-            if let Err(reason) = register.touch_key(&id, now_ms).await {
+            if let Err(reason) = store.touch_key(&id, now_ms).await {
                 tracing::warn!(event = "key.use_not_noted", %reason, key.id = id, "the sidecar could not store the time of the last use of an API key");
             }
         });

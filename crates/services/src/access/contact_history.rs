@@ -11,7 +11,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_store::{
     StoreError,
-    histories::{Histories, Search, WindowSearch},
+    message_history::{MessageHistory, Search, WindowSearch},
 };
 
 /// Upper bound of windows in a history. A contact rarely writes to more than a few of our numbers.
@@ -43,7 +43,7 @@ pub struct ContactHistory {
 ///
 /// The database is unavailable or too slow.
 pub async fn of(
-    histories: &Histories,
+    histories: &MessageHistory,
     policy: &Policy,
     account_sid: &str,
     number: &NumberQuery,

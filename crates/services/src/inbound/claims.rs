@@ -178,7 +178,12 @@ impl Claims {
             };
             let owed = webhook.is_ours.then(|| self.owed(webhook, now_ms))?;
             let webhook = webhook.clone();
-            (!owed.is_empty()).then_some(Acceptance { webhook, attempt, first_seen_ms, owed })
+            (!owed.is_empty()).then_some(Acceptance {
+                webhook,
+                attempt,
+                first_seen_ms,
+                deliveries: owed,
+            })
         };
         let accepted: Vec<Acceptance> =
             webhooks.iter().zip(grants).filter_map(acceptance).collect();

@@ -12,7 +12,8 @@ use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{
-    AuditEntry, Chosen, DeadLetter, DeadLetters, Fate, Outbox, Resolved, StoreError,
+    AuditEntry, DeadLetter, DeadLetterAction, DeadLetterSelection, DeadLetters, Outbox,
+    ResolvedDeadLetter, StoreError,
 };
 
 /// Number of dead letters that one transaction reads or changes.
@@ -50,7 +51,7 @@ pub struct Done {
 pub async fn decide(
     outbox: &Outbox,
     by: &Caller,
-    fate: Fate,
+    fate: DeadLetterAction,
     choice: &Choice,
     most: usize,
 ) -> Result<Done, StoreError> {
@@ -58,8 +59,15 @@ pub async fn decide(
     let sink = choice.sink.as_deref();
     let some = async |seqs: &[i64]| {
         let now_ms = now_ms();
-        let entries = |decided: &[Resolved]| entries(by, fate, decided, now_ms);
-        outbox.decide(fate, Chosen { seqs, account_sid, sink }, now_ms, entries).await
+        let entries = |decided: &[ResolvedDeadLetter]| entries(by, fate, decided, now_ms);
+        outbox
+            .resolve_dead_letters(
+                fate,
+                DeadLetterSelection { seqs, account_sid, sink },
+                now_ms,
+                entries,
+            )
+            .await
     };
     let mut done = Done { found: 0, changed: 0, complete: true };
     if let Some(ids) = &choice.ids {
@@ -91,7 +99,12 @@ pub async fn decide(
 
 /// Builds one entry for each account, so that a caller who sees only one account sees the changes to its own dead
 /// letters.
-fn entries(by: &Caller, fate: Fate, decided: &[Resolved], now_ms: i64) -> Vec<AuditEntry> {
+fn entries(
+    by: &Caller,
+    fate: DeadLetterAction,
+    decided: &[ResolvedDeadLetter],
+    now_ms: i64,
+) -> Vec<AuditEntry> {
     let mut of: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for letter in decided {
         of.entry(&letter.account_sid).or_default().push(letter.seq);
@@ -120,7 +133,7 @@ pub async fn watch(outbox: Outbox, sinks: Sinks, metrics: Arc<Metrics>) {
     while !names.is_empty() {
         look.tick().await;
         // While the database is unavailable, the metric stays as it was. The outage is reported elsewhere.
-        let Ok(oldest) = outbox.oldest_dead(&names).await else { continue };
+        let Ok(oldest) = outbox.oldest_dead_letters(&names).await else { continue };
         let now_ms = now_ms();
         for oldest in oldest {
             let since_ms = oldest.ended_at_ms.unwrap_or(now_ms);

@@ -21,7 +21,7 @@ use twilio_edge_platform::{
     metrics::Metrics,
     tasks::{Supervisor, Task, TaskHandle, catch_panic},
 };
-use twilio_edge_store::{Ended, Lane, Outbox, Round, StoreError};
+use twilio_edge_store::{AttemptResult, DeliveryRound, OrderedDeliveries, Outbox, StoreError};
 
 /// Time that a lane is claimed for, in addition to the longest try. If its worker dies, another one delivers it
 /// afterwards.
@@ -104,9 +104,9 @@ struct DeliveryWorker {
     name: String,
     breaker: CircuitBreaker,
     /// Lanes in progress.
-    running: JoinSet<(Round, Option<DeliveryOutcome>)>,
+    running: JoinSet<(DeliveryRound, Option<DeliveryOutcome>)>,
     /// Rounds that have ended, but whose results are not in the database yet.
-    unwritten: Vec<Round>,
+    unwritten: Vec<DeliveryRound>,
 }
 
 impl DeliveryWorker {
@@ -165,16 +165,17 @@ impl DeliveryWorker {
                 match sinks.get(&sink) {
                     Some(sink) => bring(sink, lane, until_ms, &metrics).await,
                     // Cannot happen: the name comes from the same list.
-                    None => {
-                        (Round { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms }, None)
-                    }
+                    None => (
+                        DeliveryRound { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms },
+                        None,
+                    ),
                 }
             });
         }
         true
     }
 
-    fn came_back(&mut self, ended: Result<(Round, Option<DeliveryOutcome>), JoinError>) {
+    fn came_back(&mut self, ended: Result<(DeliveryRound, Option<DeliveryOutcome>), JoinError>) {
         let Ok((round, last)) = ended else {
             // The round panicked. Its lane becomes due again when its hold ends.
             self.breaker.cancel();
@@ -207,7 +208,7 @@ impl DeliveryWorker {
                 self.unwritten.clear();
                 true
             }
-            Err(reason @ StoreError::Away(_)) => {
+            Err(reason @ StoreError::Unavailable(_)) => {
                 tracing::warn!(event = "deliveries.unwritten", %reason, sink = %self.sink, "the worker could not store the results of deliveries; it retries");
                 false
             }
@@ -225,11 +226,11 @@ impl DeliveryWorker {
 /// was one.
 async fn bring(
     sink: &Sink,
-    lane: Lane,
+    lane: OrderedDeliveries,
     until_ms: i64,
     metrics: &Metrics,
-) -> (Round, Option<DeliveryOutcome>) {
-    let mut round = Round { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
+) -> (DeliveryRound, Option<DeliveryOutcome>) {
+    let mut round = DeliveryRound { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
     let mut last = None;
     // Another worker can claim the lane when the hold ends, so no try starts that could still be in progress then.
     let last_start_ms = until_ms.saturating_sub(millis(sink.longest_try()));
@@ -237,7 +238,7 @@ async fn bring(
         if !round.ended.is_empty() && now_ms() > last_start_ms {
             break;
         }
-        let tried = match due.parcel() {
+        let tried = match due.delivery() {
             Some(parcel) => deliver(sink, &parcel).await,
             None => DeliveryOutcome::Refused {
                 reason: "its event is not in the ledger any more".into(),
@@ -260,7 +261,7 @@ async fn bring(
         }
         let stays = matches!(next, NextStep::RetryAt(_));
         last = Some(tried);
-        round.ended.push(Ended {
+        round.ended.push(AttemptResult {
             delivery_id: due.delivery_id.clone(),
             account_sid: due.account_sid.clone(),
             received_at_ms: due.received_at_ms,

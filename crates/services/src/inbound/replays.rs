@@ -201,7 +201,7 @@ impl ReplaySources {
                     replay.counted(&found)
                 }
                 None => {
-                    let counted = self.outbox.count_on(&replay, STEP.into(), now_ms()).await;
+                    let counted = self.outbox.count_replay(&replay, STEP.into(), now_ms()).await;
                     counted.map_err(Stopped::Store)?
                 }
             };
@@ -215,14 +215,14 @@ impl Steps<'_> {
     ///
     /// # Errors
     /// Returns [`Stopped`] if the database or the archive is unavailable.
-    pub async fn carry_on(&mut self, replay: &Replay, most: u32) -> Result<Replay, Stopped> {
+    pub async fn advance_replay(&mut self, replay: &Replay, most: u32) -> Result<Replay, Stopped> {
         let Some(walk) = &mut self.walk else {
-            let carried = self.outbox.carry_on(replay, most.into(), now_ms()).await;
+            let carried = self.outbox.advance_replay(replay, most.into(), now_ms()).await;
             return carried.map_err(Stopped::Store);
         };
         let found = walk.next(most as usize).await.map_err(Stopped::Archive)?;
         let counted = replay.counted(&found);
-        let carried = self.outbox.carry_on_archived(replay, found, now_ms()).await;
+        let carried = self.outbox.advance_archive_replay(replay, found, now_ms()).await;
         let carried = carried.map_err(Stopped::Store)?;
         self.is_overtaken = carried.place() != counted.place();
         Ok(carried)
@@ -263,7 +263,7 @@ async fn finish(
 ) -> Result<(), Stopped> {
     let mut steps = replay_sources.steps(&replay).await?;
     while !replay.is_done() && !steps.is_overtaken() {
-        replay = steps.carry_on(&replay, STEP).await?;
+        replay = steps.advance_replay(&replay, STEP).await?;
         wakeup.wake();
     }
     Ok(())

@@ -151,7 +151,7 @@ impl Job {
         let started_ms = now_ms();
         let rules = self.retention_policies.now();
         let audit_until_ms = rules.everybody.retention.audit.cutoff_ms(started_ms);
-        while self.sweeper.forget(audit_until_ms, now_ms()).await? > 0 {
+        while self.sweeper.delete_expired(audit_until_ms, now_ms()).await? > 0 {
             self.make_way().await;
         }
         let mut oldest = None;
@@ -198,7 +198,7 @@ impl Job {
                 }
             };
             let swept = match swept {
-                Err(StoreError::Away(_)) if most > 1 => {
+                Err(StoreError::Unavailable(_)) if most > 1 => {
                     most /= 2;
                     continue;
                 }

@@ -30,7 +30,7 @@ use twilio_edge_platform::{
     tasks::{Supervisor, Task, TaskHandle},
 };
 use twilio_edge_store::{
-    Asked, AttemptStart, OutboundMessage, QueuePosition, RateLimiter, StoreError,
+    AttemptStart, OutboundMessage, QueuePosition, RateLimiter, StoreError, TokenRequest,
 };
 
 /// Interval between reads of the queue.
@@ -261,13 +261,13 @@ impl Sender {
         lanes: &[SenderQueue],
         turns: &[usize],
     ) -> Result<Vec<usize>, StoreError> {
-        let mut asked: Vec<Asked<'_>> = Vec::new();
+        let mut asked: Vec<TokenRequest<'_>> = Vec::new();
         let mut place_of: HashMap<(&str, &str), usize> = HashMap::new();
         for lane in turns.iter().filter_map(|place| lanes.get(*place)) {
             let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
             let place = *place_of.entry((account_sid, sender)).or_insert_with(|| {
                 let rate = self.attempter.twilio.rate(account_sid, sender);
-                asked.push(Asked { account_sid, sender, rate, count: 0 });
+                asked.push(TokenRequest { account_sid, sender, rate, count: 0 });
                 asked.len() - 1
             });
             if let Some(asked) = asked.get_mut(place) {
@@ -316,7 +316,7 @@ impl Sender {
         let attempts = AttemptStart { id: &id, now_ms, until_ms };
         let begun = self.attempter.sends.begin_attempts(&wanted, attempts).await;
         let found = begun.as_deref().unwrap_or_default();
-        let unused: Vec<Asked<'_>> = wanted
+        let unused: Vec<TokenRequest<'_>> = wanted
             .iter()
             .filter_map(|(lane, count)| {
                 let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
@@ -326,7 +326,7 @@ impl Sender {
                 let used = found.iter().filter(is_its).count();
                 let count = count.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
                 let rate = self.attempter.twilio.rate(account_sid, sender);
-                (count > 0).then_some(Asked { account_sid, sender, rate, count })
+                (count > 0).then_some(TokenRequest { account_sid, sender, rate, count })
             })
             .collect();
         self.paces.give_back(&unused, now_ms).await?;
@@ -379,6 +379,6 @@ impl Sender {
             self.attempter.metrics.sends.stand(&standing, now_ms());
         }
         // An error is ignored here: the pass that sends logs that the database is unavailable.
-        let _ = self.paces.forget(now_ms()).await;
+        let _ = self.paces.delete_full(now_ms()).await;
     }
 }

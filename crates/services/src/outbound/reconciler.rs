@@ -124,7 +124,7 @@ impl Looker {
         let absent_from_ms =
             self.absent_after_ms.map(|after_ms| send.due_at_ms.saturating_add(after_ms));
         let last_ms = send.due_at_ms.saturating_add(self.reconcile_for_ms);
-        let next_ms = next_search_ms(send.looks, at_ms, absent_from_ms, last_ms);
+        let next_ms = next_search_ms(send.lookups, at_ms, absent_from_ms, last_ms);
         if !matches!(self.sends.begin_lookup(send, next_ms).await, Ok(true)) {
             return;
         }
@@ -142,7 +142,7 @@ impl Looker {
             Ok(Match::Absent) => {
                 if matches!(self.sends.requeue_absent(send, now_ms()).await, Ok(true)) {
                     self.metrics.sends.reconciled("absent", 1);
-                    tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.looks + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
+                    tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.lookups + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
                     self.wakeup.wake();
                 }
             }

@@ -31,7 +31,9 @@ use twilio_edge_domain::{
     template::locale::Locale,
 };
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{AuditEntry, Done, OutboundMessage, OutboundMessages, StoreError};
+use twilio_edge_store::{
+    AuditEntry, CompletedRequest, OutboundMessage, OutboundMessages, StoreError,
+};
 
 /// Prefix of our message ids. Twilio's start with SM or MM.
 pub const PREFIX: &str = "ms_";
@@ -174,7 +176,8 @@ impl Sending {
     ) -> Result<OutboundMessage, StoreError> {
         let kept = FallbackPlan::of(request);
         let dice = || {
-            getrandom::u64().map_err(|error| StoreError::Away(format!("no random bytes: {error}")))
+            getrandom::u64()
+                .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))
         };
         Ok(OutboundMessage {
             id: format!("{PREFIX}{:016x}{:016x}", dice()?, dice()?),
@@ -190,9 +193,9 @@ impl Sending {
             form: request.form(),
             state: "queued".to_owned(),
             due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
-            wanted_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
+            first_due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
             attempt_id: String::new(),
-            tries: 0,
+            attempts: 0,
             message_sid: String::new(),
             code: String::new(),
             reason: String::new(),
@@ -200,7 +203,7 @@ impl Sending {
             created_by: created_by.to_owned(),
             changed_at_ms: now_ms,
             attempted_at_ms: 0,
-            looks: 0,
+            lookups: 0,
             request_id: String::new(),
             fallback_to: kept.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
             fallback: kept.map_or_else(String::new, |kept| kept.to_json()),
@@ -217,7 +220,7 @@ impl Sending {
         &self,
         send: &OutboundMessage,
         request: &Request,
-        done: Option<&Done>,
+        done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
         self.sends.add(send, priority(request.category()), done).await?;
         self.wakeup.wake();

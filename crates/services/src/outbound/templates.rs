@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::access::api_keys::{Caller, Refusal};
 use twilio_edge_domain::template::{Template, catalogue::Catalogue, locale::Locale};
-use twilio_edge_store::{self as store, AuditEntry, CatalogueStanding, StoreError};
+use twilio_edge_store::{self as store, AuditEntry, CatalogueState, StoreError};
 
 /// Interval between checks for changes by other sidecars and commands.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -117,8 +117,8 @@ impl Templates {
     /// # Errors
     /// Returns an error if the database fails.
     pub async fn refresh(&self) -> Result<(), StoreError> {
-        for standing in self.store.standings().await? {
-            let CatalogueStanding { account_sid, revision, synced_at_ms, problem } = standing;
+        for standing in self.store.catalogue_states().await? {
+            let CatalogueState { account_sid, revision, synced_at_ms, problem } = standing;
             let seen = {
                 let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
                 known.get(&account_sid).cloned().unwrap_or_default()
@@ -127,7 +127,7 @@ impl Templates {
             let catalogue = match seen.revision == revision {
                 true => seen.catalogue,
                 false => {
-                    let found = self.store.of_account(&account_sid).await?;
+                    let found = self.store.list(&account_sid).await?;
                     Arc::new(Catalogue::of(found))
                 }
             };

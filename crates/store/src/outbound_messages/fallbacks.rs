@@ -6,22 +6,22 @@ use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
 use crate::{database::Bind, error::StoreError};
 
 /// Removes the fallback from its message; only the caller that removes it sends it.
-const SWITCH: &str = "
-    UPDATE sends SET code = $2, reason = $3, fallback = '', fallback_to = '', changed_at_ms = $4
+const REPLACE_WITH_FALLBACK: &str = "
+    UPDATE outbound_messages SET code = $2, reason = $3, fallback = '', fallback_to = '', changed_at_ms = $4
     WHERE id = $1 AND state = 'sent' AND fallback <> ''";
 
-const ARRIVED: &str = "
-    UPDATE sends SET fallback = '', fallback_to = '' WHERE id = $1 AND state = 'sent' AND fallback <> ''";
+const DISCARD_FALLBACK: &str = "
+    UPDATE outbound_messages SET fallback = '', fallback_to = '' WHERE id = $1 AND state = 'sent' AND fallback <> ''";
 
 /// Removes fallbacks of messages for which no further status is expected.
-const FORGET: &str = "
-    UPDATE sends SET fallback = '', fallback_to = ''
+const DISCARD_OLD_FALLBACKS: &str = "
+    UPDATE outbound_messages SET fallback = '', fallback_to = ''
     WHERE fallback <> '' AND state = 'sent' AND changed_at_ms < $1";
 
-const INSTEAD_OF: &str = concat!(
+const FALLBACK_OF: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM sends WHERE fallback_of = $1 AND fallback_of <> ''"
+    " FROM outbound_messages WHERE fallback_of = $1 AND fallback_of <> ''"
 );
 
 impl OutboundMessages {
@@ -39,7 +39,7 @@ impl OutboundMessages {
     ) -> Result<bool, StoreError> {
         let binds =
             [Bind::Text(&message.id), Bind::Text(code), Bind::Text(reason), Bind::Whole(now_ms)];
-        let switched = self.writes.change_with(SWITCH, &binds, Some(instead));
+        let switched = self.writes.change_with(REPLACE_WITH_FALLBACK, &binds, Some(instead));
         switched.await.map(|rows| rows == 1)
     }
 
@@ -48,7 +48,7 @@ impl OutboundMessages {
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn discard_fallback(&self, id: &str) -> Result<(), StoreError> {
-        self.execute(ARRIVED, &[Bind::Text(id)]).await.map(|_| ())
+        self.execute(DISCARD_FALLBACK, &[Bind::Text(id)]).await.map(|_| ())
     }
 
     /// Removes the fallbacks of messages that were sent before `before_ms`. Returns their number.
@@ -56,7 +56,7 @@ impl OutboundMessages {
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn discard_old_fallbacks(&self, before_ms: i64) -> Result<u64, StoreError> {
-        self.execute(FORGET, &[Bind::Whole(before_ms)]).await
+        self.execute(DISCARD_OLD_FALLBACKS, &[Bind::Whole(before_ms)]).await
     }
 
     /// Returns the fallback message that was sent instead of a message.
@@ -65,7 +65,7 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn find_fallback_of(&self, id: &str) -> Result<Option<OutboundMessage>, StoreError> {
         let found: Vec<OutboundMessage> =
-            self.bounded(self.database.read_bound(INSTEAD_OF, &[Bind::Text(id)])).await?;
+            self.database.read_bound(FALLBACK_OF, &[Bind::Text(id)]).await?;
         Ok(found.into_iter().next())
     }
 }

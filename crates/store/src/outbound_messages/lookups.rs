@@ -1,6 +1,6 @@
 //! Changes to outbound messages outside of an attempt: the lookup of `unknown` messages, and their results. A result is
 //! that Twilio has the message, with its SID, or that Twilio never had it. One sidecar performs each lookup: the one that
-//! increments `looks`. It may return the message to `queued` only if no result was recorded meanwhile. The domain decides
+//! increments `lookups`. It may return the message to `queued` only if no result was recorded meanwhile. The domain decides
 //! what a lookup has to find for that.
 
 use std::slice;
@@ -8,75 +8,75 @@ use std::slice;
 use sqlx::FromRow;
 
 use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
-use crate::api_keys::AuditEntry;
+use crate::audit_log::{self, AuditEntry};
 use crate::{
-    database::{Bind, Database, Durability},
+    database::{Bind, Durability},
     error::StoreError,
 };
 use twilio_edge_domain::{address::Address, phone, sending::matching::MessageSearch};
 
 /// Messages that are due for a lookup. A message whose text was erased cannot be compared and is left out.
-const LOOKED_FOR: &str = concat!(
+const DUE_FOR_LOOKUP: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM sends WHERE state = 'unknown' AND look_at_ms > 0 AND look_at_ms <= $1 AND form <> '' ORDER BY look_at_ms LIMIT $2"
+    " FROM outbound_messages WHERE state = 'unknown' AND lookup_due_at_ms > 0 AND lookup_due_at_ms <= $1 AND form <> '' ORDER BY lookup_due_at_ms LIMIT $2"
 );
 
-const LOOK: &str = "
-    UPDATE sends SET looks = looks + 1, look_at_ms = $3 WHERE id = $1 AND looks = $2 AND state = 'unknown'";
+const BEGIN_LOOKUP: &str = "
+    UPDATE outbound_messages SET lookups = lookups + 1, lookup_due_at_ms = $3 WHERE id = $1 AND lookups = $2 AND state = 'unknown'";
 
 /// Records that Twilio has the message, whatever its state was.
-const LEARN: &str = "
-    UPDATE sends SET state = 'sent', message_sid = $2, attempt_id = '', form = '', recipient = $3, code = '', reason = $4,
-        changed_at_ms = $5, look_at_ms = 0
+const MARK_SENT: &str = "
+    UPDATE outbound_messages SET state = 'sent', message_sid = $2, attempt_id = '', form = '', recipient = $3, code = '', reason = $4,
+        changed_at_ms = $5, lookup_due_at_ms = 0
     WHERE id = $1 AND account_sid = $6 AND state <> 'sent'";
 
 const REQUEUE: &str = "
-    UPDATE sends SET state = 'queued', attempt_id = '', due_at_ms = $3, code = 'absent', reason = 'Twilio never had it',
-        changed_at_ms = $3, look_at_ms = 0
-    WHERE id = $1 AND looks = $2 AND state = 'unknown' AND form <> ''";
+    UPDATE outbound_messages SET state = 'queued', attempt_id = '', due_at_ms = $3, code = 'absent', reason = 'Twilio never had it',
+        changed_at_ms = $3, lookup_due_at_ms = 0
+    WHERE id = $1 AND lookups = $2 AND state = 'unknown' AND form <> ''";
 
 /// Cancels a message for which no attempt has begun.
 const CANCEL: &str = "
-    UPDATE sends SET state = 'canceled', form = '', fallback = '', fallback_to = '', recipient = $2, code = '', reason = '', changed_at_ms = $3
+    UPDATE outbound_messages SET state = 'canceled', form = '', fallback = '', fallback_to = '', recipient = $2, code = '', reason = '', changed_at_ms = $3
     WHERE id = $1 AND state = 'queued'";
 
 /// Deletes a message that ended without Twilio: there is nothing left to send or to look up.
-const REMOVE: &str = "
-    DELETE FROM sends WHERE id = $1 AND account_sid = $2 AND state IN ('refused', 'not_sent', 'canceled')";
+const DELETE: &str = "
+    DELETE FROM outbound_messages WHERE id = $1 AND account_sid = $2 AND state IN ('refused', 'not_sent', 'canceled')";
 
-const REMOVE_USES: &str = "DELETE FROM media_uses WHERE send_id = $1";
+const DELETE_USES: &str = "DELETE FROM media_uses WHERE message_id = $1";
 
 /// Other messages to the same recipient whose outcome is also unknown; `$4` at most.
-const LIKE_IT: &str = "
-    SELECT sender, form FROM sends WHERE state IN ('attempting', 'unknown') AND account_sid = $1 AND recipient = $2
+const SIMILAR: &str = "
+    SELECT sender, form FROM outbound_messages WHERE state IN ('attempting', 'unknown') AND account_sid = $1 AND recipient = $2
         AND id <> $3 LIMIT $4";
 
 /// Maximum number of messages to compare. A recipient with more counts as having a similar message.
-const MOST_LIKE: i64 = 100;
+const MAX_SIMILAR: i64 = 100;
 
-const OWNED: &str = "
-    SELECT message_sid AS id FROM sends WHERE message_sid <> ''
+const OWN_SIDS: &str = "
+    SELECT message_sid AS id FROM outbound_messages WHERE message_sid <> ''
         AND message_sid IN (SELECT value FROM json_each($1))";
 
-const OWNED_BY_ARRAY: &str = "
-    SELECT message_sid AS id FROM sends WHERE message_sid <> ''
+const OWN_SIDS_BY_ARRAY: &str = "
+    SELECT message_sid AS id FROM outbound_messages WHERE message_sid <> ''
         AND message_sid = ANY(ARRAY(SELECT json_array_elements_text($1::json)))";
 
-const OPEN: &str = concat!(
+const PENDING: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM sends WHERE (state <> 'sent' OR fallback <> '') AND id IN (SELECT value FROM json_each($1))"
+    " FROM outbound_messages WHERE (state <> 'sent' OR fallback <> '') AND id IN (SELECT value FROM json_each($1))"
 );
 
-const OPEN_BY_ARRAY: &str = concat!(
+const PENDING_BY_ARRAY: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM sends WHERE (state <> 'sent' OR fallback <> '') AND id = ANY(ARRAY(SELECT json_array_elements_text($1::json)))"
+    " FROM outbound_messages WHERE (state <> 'sent' OR fallback <> '') AND id = ANY(ARRAY(SELECT json_array_elements_text($1::json)))"
 );
 
 #[derive(Debug, FromRow)]
-struct Like {
+struct SimilarRow {
     sender: String,
     form: String,
 }
@@ -91,14 +91,14 @@ fn is_same_sender(one: &str, other: &str) -> bool {
 }
 
 #[derive(Debug, FromRow)]
-struct Named {
+struct SidRow {
     id: String,
 }
 
 impl OutboundMessages {
     /// Returns the contacts, in the same database.
     pub fn contacts(&self) -> crate::contacts::Contacts {
-        crate::contacts::Contacts::of(self.database.clone(), self.timeout)
+        crate::contacts::Contacts::of(self.database.clone())
     }
 
     /// Returns up to `most` messages that are due for a lookup.
@@ -111,7 +111,7 @@ impl OutboundMessages {
         now_ms: i64,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
         let binds = [Bind::Whole(now_ms), Bind::Whole(most)];
-        self.bounded(self.database.read_bound(LOOKED_FOR, &binds)).await
+        self.database.read_bound(DUE_FOR_LOOKUP, &binds).await
     }
 
     /// Begins a lookup and records the time of the next one; 0: no further lookup. Returns `false` if another sidecar has
@@ -124,8 +124,8 @@ impl OutboundMessages {
         message: &OutboundMessage,
         next_ms: i64,
     ) -> Result<bool, StoreError> {
-        let binds = [Bind::Text(&message.id), Bind::Whole(message.looks), Bind::Whole(next_ms)];
-        self.execute(LOOK, &binds).await.map(|rows| rows == 1)
+        let binds = [Bind::Text(&message.id), Bind::Whole(message.lookups), Bind::Whole(next_ms)];
+        self.execute(BEGIN_LOOKUP, &binds).await.map(|rows| rows == 1)
     }
 
     /// Records that Twilio has the message, with its SID. Returns `false` if that was recorded before.
@@ -148,7 +148,7 @@ impl OutboundMessages {
             Bind::Whole(now_ms),
             Bind::Text(&message.account_sid),
         ];
-        self.execute(LEARN, &binds).await.map(|rows| rows == 1)
+        self.execute(MARK_SENT, &binds).await.map(|rows| rows == 1)
     }
 
     /// Queues the message again, because Twilio never had it. Only for the caller of the latest lookup, and only if no
@@ -161,8 +161,8 @@ impl OutboundMessages {
         message: &OutboundMessage,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
-        let looks = message.looks.saturating_add(1);
-        let binds = [Bind::Text(&message.id), Bind::Whole(looks), Bind::Whole(now_ms)];
+        let lookups = message.lookups.saturating_add(1);
+        let binds = [Bind::Text(&message.id), Bind::Whole(lookups), Bind::Whole(now_ms)];
         self.execute(REQUEUE, &binds).await.map(|rows| rows == 1)
     }
 
@@ -175,19 +175,19 @@ impl OutboundMessages {
         message: &OutboundMessage,
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let binds = [Bind::Text(&message.id), Bind::Text(&message.account_sid)];
-            if tx.execute_bound(REMOVE, &binds).await? == 0 {
-                return Ok(false);
-            }
-            tx.execute_bound(REMOVE_USES, &[Bind::Text(&message.id)]).await?;
-            let add_entry = self.database.statements().register.add_entry;
-            tx.execute(add_entry, slice::from_ref(entry)).await?;
-            tx.commit().await?;
-            Ok(true)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                let binds = [Bind::Text(&message.id), Bind::Text(&message.account_sid)];
+                if tx.execute_bound(DELETE, &binds).await? == 0 {
+                    return Ok(false);
+                }
+                tx.execute_bound(DELETE_USES, &[Bind::Text(&message.id)]).await?;
+                audit_log::add(&mut tx, slice::from_ref(entry)).await?;
+                tx.commit().await?;
+                Ok(true)
+            })
+            .await
     }
 
     /// Cancels a queued message. Returns `false` if the message is not `queued`.
@@ -201,17 +201,17 @@ impl OutboundMessages {
         entry: &AuditEntry,
     ) -> Result<bool, StoreError> {
         let binds = [Bind::Text(&message.id), Bind::Text(masked), Bind::Whole(entry.at_ms)];
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            if tx.execute_bound(CANCEL, &binds).await? == 0 {
-                return Ok(false);
-            }
-            let add_entry = self.database.statements().register.add_entry;
-            tx.execute(add_entry, slice::from_ref(entry)).await?;
-            tx.commit().await?;
-            Ok(true)
-        })
-        .await
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                if tx.execute_bound(CANCEL, &binds).await? == 0 {
+                    return Ok(false);
+                }
+                audit_log::add(&mut tx, slice::from_ref(entry)).await?;
+                tx.commit().await?;
+                Ok(true)
+            })
+            .await
     }
 
     /// Returns whether another message, in progress or `unknown`, has the same sender and recipient in any spelling of
@@ -229,15 +229,15 @@ impl OutboundMessages {
                 Bind::Text(&message.account_sid),
                 Bind::Text(&recipient),
                 Bind::Text(&message.id),
-                Bind::Whole(MOST_LIKE),
+                Bind::Whole(MAX_SIMILAR),
             ];
-            let found: Vec<Like> = self.bounded(self.database.read_bound(LIKE_IT, &binds)).await?;
-            let is_like = |like: &Like| {
+            let found: Vec<SimilarRow> = self.database.read_bound(SIMILAR, &binds).await?;
+            let is_like = |like: &SimilarRow| {
                 let other = MessageSearch::of(&like.form, 0, 0);
                 let says_else = sought.body.is_some() && sought.body != other.body;
                 is_same_sender(&like.sender, &message.sender) && !says_else
             };
-            let is_full = i64::try_from(found.len()).is_ok_and(|found| found >= MOST_LIKE);
+            let is_full = i64::try_from(found.len()).is_ok_and(|found| found >= MAX_SIMILAR);
             if is_full || found.iter().any(is_like) {
                 return Ok(true);
             }
@@ -250,13 +250,9 @@ impl OutboundMessages {
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn own_message_sids(&self, message_sids: &[&str]) -> Result<Vec<String>, StoreError> {
-        let statement = match self.database {
-            Database::Sqlite(_) => OWNED,
-            Database::Postgres(_) => OWNED_BY_ARRAY,
-        };
-        let asked = serde_json::to_string(message_sids).unwrap_or_default();
-        let found: Vec<Named> =
-            self.bounded(self.database.read_bound(statement, &[Bind::Text(&asked)])).await?;
+        let statement = self.database.choose(OWN_SIDS, OWN_SIDS_BY_ARRAY);
+        let query = serde_json::to_string(message_sids).unwrap_or_default();
+        let found: Vec<SidRow> = self.database.read_bound(statement, &[Bind::Text(&query)]).await?;
         Ok(found.into_iter().map(|named| named.id).collect())
     }
 
@@ -265,11 +261,8 @@ impl OutboundMessages {
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn pending_by_ids(&self, ids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
-        let statement = match self.database {
-            Database::Sqlite(_) => OPEN,
-            Database::Postgres(_) => OPEN_BY_ARRAY,
-        };
-        let asked = serde_json::to_string(ids).unwrap_or_default();
-        self.bounded(self.database.read_bound(statement, &[Bind::Text(&asked)])).await
+        let statement = self.database.choose(PENDING, PENDING_BY_ARRAY);
+        let query = serde_json::to_string(ids).unwrap_or_default();
+        self.database.read_bound(statement, &[Bind::Text(&query)]).await
     }
 }

@@ -12,7 +12,7 @@ const STATES: [&str; 7] =
 const OF_STATE: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM sends WHERE account_sid = $1 AND state = $2 AND (created_at_ms, id) < ($3, $4)
+    " FROM outbound_messages WHERE account_sid = $1 AND state = $2 AND (created_at_ms, id) < ($3, $4)
     ORDER BY created_at_ms DESC, id DESC LIMIT $5"
 );
 
@@ -20,7 +20,7 @@ const OF_STATE: &str = concat!(
 const WAITING: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM sends WHERE state = 'queued' AND account_sid = $1 AND (created_at_ms, id) < ($2, $3)
+    " FROM outbound_messages WHERE state = 'queued' AND account_sid = $1 AND (created_at_ms, id) < ($2, $3)
         AND ($4 = '' OR (channel = $4 AND recipient = $5)) AND ($6 = '' OR sender = $6)
     ORDER BY created_at_ms DESC, id DESC LIMIT $7"
 );
@@ -72,9 +72,7 @@ impl OutboundMessages {
                 Bind::Text(page.before.1),
                 Bind::Whole(page.most),
             ];
-            found.extend(
-                self.bounded(self.database.read_bound::<OutboundMessage>(OF_STATE, &binds)).await?,
-            );
+            found.extend(self.database.read_bound::<OutboundMessage>(OF_STATE, &binds).await?);
         }
         found.sort_by(|one, other| {
             (other.created_at_ms, &other.id).cmp(&(one.created_at_ms, &one.id))
@@ -104,6 +102,6 @@ impl OutboundMessages {
             Bind::Text(page.from),
             Bind::Whole(page.most),
         ];
-        self.bounded(self.database.read_bound(WAITING, &binds)).await
+        self.database.read_bound(WAITING, &binds).await
     }
 }

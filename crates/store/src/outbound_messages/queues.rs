@@ -1,47 +1,47 @@
 //! Queued messages by lane: one priority, account and sender. A query jumps from lane to lane in the index, so its cost
-//! depends on the number of lanes and not on the number of queued messages. AttemptStart begin lane by lane; each is committed,
+//! depends on the number of lanes and not on the number of queued messages. Attempts begin lane by lane; each is committed,
 //! with its own id, before the sidecar calls Twilio. The domain decides the order of the lanes.
 
 use sqlx::FromRow;
 
 use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
 use crate::{
-    database::{Bind, Database, Durability},
+    database::{Bind, Durability},
     error::StoreError,
 };
 use twilio_edge_domain::sending::fair_scheduler::SenderQueue;
 
 /// Maximum number of lanes per query; the next query continues after them.
-const MOST_LANES: i64 = 2000;
+const MAX_QUEUES: i64 = 2000;
 
 /// SQLite has no LATERAL: the query steps from each lane's first message to that of the next lane.
-const LANES: &str = "
+const QUEUES: &str = "
     WITH RECURSIVE firsts (id, n) AS (
-        SELECT (SELECT id FROM sends WHERE state = 'queued' AND (priority, account_sid, sender) > ($3, $4, $5)
+        SELECT (SELECT id FROM outbound_messages WHERE state = 'queued' AND (priority, account_sid, sender) > ($3, $4, $5)
             ORDER BY priority, account_sid, sender, due_at_ms LIMIT 1), 1
         UNION ALL
-        SELECT (SELECT id FROM sends WHERE state = 'queued'
+        SELECT (SELECT id FROM outbound_messages WHERE state = 'queued'
                 AND (priority, account_sid, sender) > (this.priority, this.account_sid, this.sender)
             ORDER BY priority, account_sid, sender, due_at_ms LIMIT 1), firsts.n + 1
-        FROM firsts CROSS JOIN sends AS this ON this.id = firsts.id WHERE firsts.n < $6)
-    SELECT this.priority, this.account_sid, this.sender, (SELECT count(*) FROM (SELECT 1 FROM sends WHERE state = 'queued'
+        FROM firsts CROSS JOIN outbound_messages AS this ON this.id = firsts.id WHERE firsts.n < $6)
+    SELECT this.priority, this.account_sid, this.sender, (SELECT count(*) FROM (SELECT 1 FROM outbound_messages WHERE state = 'queued'
             AND priority = this.priority AND account_sid = this.account_sid AND sender = this.sender AND due_at_ms <= $1
         LIMIT $2)) AS waiting
-    FROM firsts CROSS JOIN sends AS this ON this.id = firsts.id";
+    FROM firsts CROSS JOIN outbound_messages AS this ON this.id = firsts.id";
 
 /// Written so that only the index on lanes is usable. A planner that assumes an average lane would otherwise scan all
 /// queued messages to find a lane with few of them.
-const LANES_LATERAL: &str = "
+const QUEUES_LATERAL: &str = "
     WITH RECURSIVE firsts AS (
-        (SELECT priority, account_sid, sender, 1::bigint AS n FROM sends
+        (SELECT priority, account_sid, sender, 1::bigint AS n FROM outbound_messages
             WHERE state = 'queued' AND (priority, account_sid, sender) > ($3, $4, $5)
             ORDER BY priority, account_sid, sender LIMIT 1)
         UNION ALL
         SELECT next.priority, next.account_sid, next.sender, this.n + 1 FROM firsts AS this CROSS JOIN LATERAL (
-            SELECT priority, account_sid, sender FROM sends
+            SELECT priority, account_sid, sender FROM outbound_messages
             WHERE state = 'queued' AND (priority, account_sid, sender) > (this.priority, this.account_sid, this.sender)
             ORDER BY priority, account_sid, sender LIMIT 1) AS next WHERE this.n < $6)
-    SELECT this.priority, this.account_sid, this.sender, (SELECT count(*) FROM (SELECT 1 FROM sends WHERE state = 'queued'
+    SELECT this.priority, this.account_sid, this.sender, (SELECT count(*) FROM (SELECT 1 FROM outbound_messages WHERE state = 'queued'
             AND (priority, account_sid, sender, due_at_ms) >= (this.priority, this.account_sid, this.sender, 0)
             AND (priority, account_sid, sender, due_at_ms) <= (this.priority, this.account_sid, this.sender, $1)
         ORDER BY priority, account_sid, sender, due_at_ms LIMIT $2) AS counted) AS waiting
@@ -51,8 +51,8 @@ const LANES_LATERAL: &str = "
 macro_rules! attempt {
     ($lane:literal) => {
         concat!(
-            "WITH due AS MATERIALIZED (SELECT id FROM sends WHERE state = 'queued' AND ", $lane, ")
-            UPDATE sends SET state = 'attempting', attempt_id = $6, due_at_ms = $7, tries = tries + 1, changed_at_ms = $5,
+            "WITH due AS MATERIALIZED (SELECT id FROM outbound_messages WHERE state = 'queued' AND ", $lane, ")
+            UPDATE outbound_messages SET state = 'attempting', attempt_id = $6, due_at_ms = $7, attempts = attempts + 1, changed_at_ms = $5,
                 attempted_at_ms = $5
             WHERE id IN (SELECT id FROM due) AND state = 'queued' RETURNING ",
             outbound_message_columns!()
@@ -72,15 +72,15 @@ const ATTEMPT_UNLOCKED: &str = attempt!(
 );
 
 const HAS_LOST: &str =
-    "SELECT id FROM sends WHERE state = 'attempting' AND due_at_ms <= $1 LIMIT 1";
+    "SELECT id FROM outbound_messages WHERE state = 'attempting' AND due_at_ms <= $1 LIMIT 1";
 
 /// Update that ends attempts without a known outcome.
 macro_rules! expire {
     ($which:literal) => {
         concat!(
-            "UPDATE sends SET state = 'unknown', code = 'unknown',
+            "UPDATE outbound_messages SET state = 'unknown', code = 'unknown',
                 reason = 'the sidecar ended while the message was on its way to Twilio', changed_at_ms = $1,
-                looks = 0, look_at_ms = $1
+                lookups = 0, lookup_due_at_ms = $1
             WHERE ",
             $which
         )
@@ -91,7 +91,7 @@ const EXPIRE: &str = expire!("state = 'attempting' AND due_at_ms <= $1");
 
 /// Skips the attempts whose outcome is being written at the moment.
 const EXPIRE_UNLOCKED: &str = expire!(
-    "id IN (SELECT id FROM sends WHERE state = 'attempting' AND due_at_ms <= $1 FOR UPDATE SKIP LOCKED)"
+    "id IN (SELECT id FROM outbound_messages WHERE state = 'attempting' AND due_at_ms <= $1 FOR UPDATE SKIP LOCKED)"
 );
 
 /// Position of a query in the lanes: it continues after this lane.
@@ -121,7 +121,7 @@ pub struct AttemptStart<'a> {
 }
 
 #[derive(Debug, FromRow)]
-struct Found {
+struct QueueRow {
     priority: i64,
     account_sid: String,
     sender: String,
@@ -129,8 +129,8 @@ struct Found {
 }
 
 #[derive(Debug, FromRow)]
-#[expect(dead_code, reason = "whether there is one is all that is asked")]
-struct Lost {
+#[expect(dead_code, reason = "whether there is one is all that is query")]
+struct ExpiredRow {
     id: String,
 }
 
@@ -145,20 +145,17 @@ impl OutboundMessages {
         most: usize,
         now_ms: i64,
     ) -> Result<(Vec<SenderQueue>, QueuePosition), StoreError> {
-        let statement = match self.database {
-            Database::Sqlite(_) => LANES,
-            Database::Postgres(_) => LANES_LATERAL,
-        };
+        let statement = self.database.choose(QUEUES, QUEUES_LATERAL);
         let binds = [
             Bind::Whole(now_ms),
             Bind::Whole(i64::try_from(most).unwrap_or(i64::MAX)),
             Bind::Whole(behind.priority),
             Bind::Text(&behind.account_sid),
             Bind::Text(&behind.sender),
-            Bind::Whole(MOST_LANES),
+            Bind::Whole(MAX_QUEUES),
         ];
-        let found: Vec<Found> = self.bounded(self.database.read_bound(statement, &binds)).await?;
-        let is_cut = i64::try_from(found.len()).unwrap_or(i64::MAX) >= MOST_LANES;
+        let found: Vec<QueueRow> = self.database.read_bound(statement, &binds).await?;
+        let is_cut = i64::try_from(found.len()).unwrap_or(i64::MAX) >= MAX_QUEUES;
         let next = found.last().filter(|_| is_cut).map(|last| QueuePosition {
             priority: last.priority,
             account_sid: last.account_sid.clone(),
@@ -180,32 +177,30 @@ impl OutboundMessages {
     /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn begin_attempts(
         &self,
-        wanted: &[(&SenderQueue, u32)],
+        queues: &[(&SenderQueue, u32)],
         attempts: AttemptStart<'_>,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
-        let statement = match self.database {
-            Database::Sqlite(_) => ATTEMPT,
-            Database::Postgres(_) => ATTEMPT_UNLOCKED,
-        };
-        self.bounded(async {
-            let mut tx = self.database.begin(Durability::Power).await?;
-            let mut begun = Vec::new();
-            for (lane, most) in wanted {
-                let binds = [
-                    Bind::Whole(lane.priority),
-                    Bind::Text(&lane.account_sid),
-                    Bind::Text(&lane.sender),
-                    Bind::Whole(i64::from(*most)),
-                    Bind::Whole(attempts.now_ms),
-                    Bind::Text(attempts.id),
-                    Bind::Whole(attempts.until_ms),
-                ];
-                begun.extend(tx.fetch_bound::<OutboundMessage>(statement, &binds).await?);
-            }
-            tx.commit().await?;
-            Ok(begun)
-        })
-        .await
+        let statement = self.database.choose(ATTEMPT, ATTEMPT_UNLOCKED);
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                let mut begun = Vec::new();
+                for (lane, most) in queues {
+                    let binds = [
+                        Bind::Whole(lane.priority),
+                        Bind::Text(&lane.account_sid),
+                        Bind::Text(&lane.sender),
+                        Bind::Whole(i64::from(*most)),
+                        Bind::Whole(attempts.now_ms),
+                        Bind::Text(attempts.id),
+                        Bind::Whole(attempts.until_ms),
+                    ];
+                    begun.extend(tx.fetch_bound::<OutboundMessage>(statement, &binds).await?);
+                }
+                tx.commit().await?;
+                Ok(begun)
+            })
+            .await
     }
 
     /// Marks attempts whose hold has expired as `unknown`. Returns their number.
@@ -213,16 +208,13 @@ impl OutboundMessages {
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
     pub async fn expire_attempts(&self, now_ms: i64) -> Result<u64, StoreError> {
-        let statement = match self.database {
-            Database::Sqlite(_) => EXPIRE,
-            Database::Postgres(_) => EXPIRE_UNLOCKED,
-        };
+        let statement = self.database.choose(EXPIRE, EXPIRE_UNLOCKED);
         let binds = [Bind::Whole(now_ms)];
         // Most calls find nothing; this read saves them the writer lock and a sync.
-        let lost: Vec<Lost> = self.bounded(self.database.read_bound(HAS_LOST, &binds)).await?;
+        let lost: Vec<ExpiredRow> = self.database.read_bound(HAS_LOST, &binds).await?;
         match lost.is_empty() {
             true => Ok(0),
-            false => self.execute_many(statement, &binds).await,
+            false => self.database.execute_bound(Durability::Power, statement, &binds).await,
         }
     }
 }
@@ -233,20 +225,24 @@ mod tests {
 
     /// Checks the plans of SQLite; tests/it/store/query_plans.rs checks those of PostgreSQL.
     #[tokio::test]
-    async fn a_look_jumps_from_lane_to_lane() {
+    async fn query_skips_from_queue_to_queue() {
         use sqlx::{Connection, SqliteConnection};
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
-        for statement in [LANES, ATTEMPT] {
+        for statement in [QUEUES, ATTEMPT] {
             let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
             let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
             // `this` is the same table; all other scans are bounded.
-            let goes_through_all =
-                |step: &String| ["SCAN sends", "SCAN this"].iter().any(|all| step.starts_with(all));
+            let goes_through_all = |step: &String| {
+                ["SCAN outbound_messages", "SCAN this"].iter().any(|all| step.starts_with(all))
+            };
             assert!(!plan.iter().any(goes_through_all), "{plan:#?}");
-            assert!(plan.iter().any(|step| step.contains("INDEX sends_lanes")), "{plan:#?}");
+            assert!(
+                plan.iter().any(|step| step.contains("INDEX outbound_messages_queued")),
+                "{plan:#?}"
+            );
             assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:#?}");
         }
     }

@@ -1,14 +1,12 @@
 //! Group commit of writes to outbound messages: writes that arrive while another one runs share the next transaction. Each
 //! write is durable on return. Rows change in the order of their ids, so that two sidecars do not wait for each other.
 
-use std::time::Duration;
-
 use super::{ADD, OutboundMessage};
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
     group::Group,
-    idempotency::{self, Done},
+    idempotency::{self, CompletedRequest},
     media,
 };
 use twilio_edge_platform::tasks::Supervisor;
@@ -17,7 +15,7 @@ use twilio_edge_platform::tasks::Supervisor;
 #[derive(Debug, Clone)]
 enum Write {
     /// A new message, and with it the stored response of its idempotency key. Both are written, or neither.
-    Add { message: Box<OutboundMessage>, priority: i64, done: Option<Box<Done>> },
+    Add { message: Box<OutboundMessage>, priority: i64, done: Option<Box<CompletedRequest>> },
     /// A statement about one message, whose id is the first value. `instead` is the fallback message to insert if the
     /// statement changes the row.
     Change {
@@ -38,16 +36,10 @@ enum Value {
 pub(super) struct Writes(Group<Write, u64>);
 
 impl Writes {
-    pub(super) fn start(database: Database, timeout: Duration, tasks: &Supervisor) -> Writes {
-        Writes(Group::start(tasks, timeout, move |writes: Vec<Write>, _| {
+    pub(super) fn start(database: Database, tasks: &Supervisor) -> Writes {
+        Writes(Group::start(tasks, database.timeout(), move |writes: Vec<Write>, _| {
             let database = database.clone();
-            async move {
-                let work = all(&database, writes);
-                match tokio::time::timeout(timeout, work).await {
-                    Ok(written) => written,
-                    Err(_) => Err(StoreError::Away(format!("no answer within {timeout:?}"))),
-                }
-            }
+            async move { database.within_timeout(write_all(&database, writes)).await }
         }))
     }
 
@@ -55,7 +47,7 @@ impl Writes {
         &self,
         message: &OutboundMessage,
         priority: i64,
-        done: Option<&Done>,
+        done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
         let (message, done) = (Box::new(message.clone()), done.cloned().map(Box::new));
         self.0.ask(vec![Write::Add { message, priority, done }], 0).await.map(|_| ())
@@ -86,14 +78,14 @@ impl Writes {
     }
 }
 
-async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
+async fn write_all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
     let mut written = vec![0; writes.len()];
     let mut writes: Vec<(usize, Write)> = writes.into_iter().enumerate().collect();
     // Writes to the same message keep their order.
     writes.sort_by(|(_, one), (_, other)| one.id().cmp(other.id()));
     let mut tx = database.begin(Durability::Power).await?;
     for (place, write) in &writes {
-        let rows = write.carry_out(database, &mut tx).await?;
+        let rows = write.execute(&mut tx).await?;
         if let Some(slot) = written.get_mut(*place) {
             *slot = rows;
         }
@@ -103,7 +95,7 @@ async fn all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreE
         Write::Add { message, .. } => Some(&**message),
         Write::Change { .. } => None,
     });
-    media::used(&mut tx, added).await?;
+    media::record_uses(&mut tx, added).await?;
     tx.commit().await?;
     Ok(written)
 }
@@ -119,16 +111,12 @@ impl Write {
         }
     }
 
-    async fn carry_out(
-        &self,
-        database: &Database,
-        tx: &mut Transaction,
-    ) -> Result<u64, StoreError> {
+    async fn execute(&self, tx: &mut Transaction) -> Result<u64, StoreError> {
         match self {
             Write::Add { message, priority, done } => {
                 let rows = tx.execute_bound(ADD, &message.added(*priority)).await?;
                 if let Some(done) = done {
-                    idempotency::finish(tx, &database.statements().idempotency, done).await?;
+                    idempotency::finish(tx, done).await?;
                 }
                 Ok(rows)
             }

@@ -12,19 +12,19 @@ use twilio_edge_domain::lease::{ClaimEnd, Lease, LeaseRecord, LeaseState};
 /// The lease's attempt, the time of its first arrival and the time at which it is forgotten; its hold; the ends of its
 /// claims.
 #[derive(Serialize, Deserialize)]
-struct Written<'a>(
+struct RecordText<'a>(
     Option<(u32, i64, i64)>,
-    #[serde(borrow)] Held<'a>,
-    #[serde(borrow)] Vec<Ended<'a>>,
+    #[serde(borrow)] HolderText<'a>,
+    #[serde(borrow)] Vec<EndText<'a>>,
 );
 
 /// Encoded [`LeaseState`].
 #[derive(Serialize, Deserialize)]
-enum Held<'a> {
-    /// Held by no claim.
+enum HolderText<'a> {
+    /// HolderText by no claim.
     #[serde(rename = "f")]
     Free,
-    /// Held by a claim, until a time.
+    /// HolderText by a claim, until a time.
     #[serde(rename = "h")]
     By(#[serde(borrow)] Cow<'a, str>, i64),
     /// Completed by a claim, with a response.
@@ -33,11 +33,11 @@ enum Held<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Ended<'a>(#[serde(borrow)] Cow<'a, str>, How);
+struct EndText<'a>(#[serde(borrow)] Cow<'a, str>, EndKind);
 
 /// Encoded [`ClaimEnd`].
 #[derive(Serialize, Deserialize)]
-enum How {
+enum EndKind {
     #[serde(rename = "f")]
     Freed,
     #[serde(rename = "t")]
@@ -53,32 +53,34 @@ pub(super) fn text(record: &LeaseRecord) -> Result<String, StoreError> {
     }
     let lease = record.lease();
     let held = match lease.map(|lease| &lease.state) {
-        None | Some(LeaseState::Free) => Held::Free,
-        Some(LeaseState::Held { claim_id, until_ms }) => Held::By(claim_id.into(), *until_ms),
+        None | Some(LeaseState::Free) => HolderText::Free,
+        Some(LeaseState::Held { claim_id, until_ms }) => HolderText::By(claim_id.into(), *until_ms),
         Some(LeaseState::Done { claim_id, answer }) => {
-            Held::Done(claim_id.into(), answer.as_deref().map(Cow::Borrowed))
+            HolderText::Done(claim_id.into(), answer.as_deref().map(Cow::Borrowed))
         }
     };
     let ended = record.endings().iter().map(|(claim_id, ending)| {
         let how = match ending {
-            ClaimEnd::Freed => How::Freed,
-            ClaimEnd::Tombstone => How::Tombstone,
-            ClaimEnd::Superseded => How::Superseded,
+            ClaimEnd::Freed => EndKind::Freed,
+            ClaimEnd::Tombstone => EndKind::Tombstone,
+            ClaimEnd::Superseded => EndKind::Superseded,
         };
-        Ended(claim_id.into(), how)
+        EndText(claim_id.into(), how)
     });
     let lease = lease.map(|lease| (lease.attempt, lease.first_seen_ms, lease.forget_at_ms));
-    let written = Written(lease, held, ended.collect());
+    let written = RecordText(lease, held, ended.collect());
     serde_json::to_string(&written).map_err(|error| StoreError::Refused(error.to_string()))
 }
 
 /// Decodes a record. Returns `None` for a text of another version.
 pub(super) fn read(text: &str) -> Option<LeaseRecord> {
-    let Written(lease, held, ended) = serde_json::from_str(text).ok()?;
+    let RecordText(lease, held, ended) = serde_json::from_str(text).ok()?;
     let state = match held {
-        Held::Free => LeaseState::Free,
-        Held::By(claim_id, until_ms) => LeaseState::Held { claim_id: claim_id.into(), until_ms },
-        Held::Done(claim_id, answer) => {
+        HolderText::Free => LeaseState::Free,
+        HolderText::By(claim_id, until_ms) => {
+            LeaseState::Held { claim_id: claim_id.into(), until_ms }
+        }
+        HolderText::Done(claim_id, answer) => {
             LeaseState::Done { claim_id: claim_id.into(), answer: answer.map(Cow::into_owned) }
         }
     };
@@ -88,11 +90,11 @@ pub(super) fn read(text: &str) -> Option<LeaseRecord> {
         state,
         forget_at_ms,
     });
-    let endings = ended.into_iter().map(|Ended(claim_id, how)| {
+    let endings = ended.into_iter().map(|EndText(claim_id, how)| {
         let ending = match how {
-            How::Freed => ClaimEnd::Freed,
-            How::Tombstone => ClaimEnd::Tombstone,
-            How::Superseded => ClaimEnd::Superseded,
+            EndKind::Freed => ClaimEnd::Freed,
+            EndKind::Tombstone => ClaimEnd::Tombstone,
+            EndKind::Superseded => ClaimEnd::Superseded,
         };
         (claim_id.into_owned(), ending)
     });
@@ -129,20 +131,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(record in any_record()) {
+        fn record_survives_encoding(record in any_record()) {
             let text = text(&record).unwrap();
             let expected = if text.is_empty() { None } else { Some(record) };
             prop_assert_eq!(read(&text), expected);
         }
 
         #[test]
-        fn any_text_is_read_without_complaint(text in any::<String>()) {
+        fn any_text_is_decoded_without_a_panic(text in any::<String>()) {
             read(&text);
         }
     }
 
     #[test]
-    fn a_text_of_another_version_is_no_record() {
+    fn text_of_another_version_is_no_record() {
         for text in ["{}", "[]", r#"{"lease":{"attempt":1}}"#, r#"[[1,2,3],{"x":[]},[]]"#] {
             assert_eq!(read(text), None, "{text}");
         }

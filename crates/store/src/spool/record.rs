@@ -1,5 +1,5 @@
 //! Codec of spool records: one event row as bytes. The length and a checksum come first, so that a reader detects where a
-//! file was cut off, at whatever byte the writer stopped. This module must not know about files.
+//! file was cut off, at any byte. This module must not know about files.
 
 use twilio_edge_contract::Class;
 
@@ -201,13 +201,13 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(rows in prop::collection::vec(any_row(), 0..8)) {
+        fn rows_survive_encoding(rows in prop::collection::vec(any_row(), 0..8)) {
             prop_assert_eq!(decode(&file(&rows)), (rows, 0));
         }
 
         /// A file cut off at any byte yields exactly the complete records before it.
         #[test]
-        fn a_file_torn_at_any_byte_has_all_that_was_whole(
+        fn torn_file_has_all_complete_records(
             rows in prop::collection::vec(any_row(), 1..4)
         ) {
             let whole = file(&rows);
@@ -222,7 +222,7 @@ pub(super) mod tests {
 
         /// A changed byte ends the decoding there; a record that was not written is never returned.
         #[test]
-        fn a_changed_byte_is_noticed(
+        fn changed_byte_is_detected(
             rows in prop::collection::vec(any_row(), 1..4),
             place in any::<prop::sample::Index>(),
             change in 1..=u8::MAX,
@@ -236,7 +236,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_complaint(mut bytes in any::<Vec<u8>>()) {
+        fn any_bytes_are_decoded_without_a_panic(mut bytes in any::<Vec<u8>>()) {
             let mut behind_header = HEADER.to_vec();
             behind_header.append(&mut bytes);
             decode(&behind_header);
@@ -245,7 +245,7 @@ pub(super) mod tests {
 
     /// A file of the previous layout decodes.
     #[test]
-    fn the_layout_of_before_is_read() {
+    fn file_of_version_1_is_read() {
         let text = |text: &str| [&(text.len() as u32 + 1).to_le_bytes(), text.as_bytes()].concat();
         let number = |number: i64| [&[1][..], &number.to_le_bytes()].concat();
         let none = [0; 4];
@@ -265,7 +265,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_disk_fills_up_with_zeros_is_no_record() {
+    fn zeros_at_the_end_are_no_record() {
         assert_eq!(decode(&[&HEADER[..], &[0; 64]].concat()), (Vec::new(), 64));
     }
 }

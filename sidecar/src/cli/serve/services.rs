@@ -21,7 +21,7 @@ use twilio_edge_services::{
         templates::Templates,
     },
 };
-use twilio_edge_store::{StoreError, Stores, histories::Histories};
+use twilio_edge_store::{StoreError, Stores, message_history::MessageHistory};
 
 /// Share of `http.request_timeout_ms` that a request may wait for a remote service.
 const REMOTE_SHARE: f64 = 0.8;
@@ -80,7 +80,7 @@ impl Services {
     /// Returns the services that handlers use, with the histories and the traces.
     pub(super) fn for_api(
         self,
-        histories: Histories,
+        histories: MessageHistory,
         telemetry: Telemetry,
     ) -> twilio_edge_api::Services {
         let Services { accounts, claims, replay_sources, sending, tenants } = self;
@@ -130,7 +130,7 @@ async fn retry_until<R: Future<Output = Result<(), StoreError>>>(
 ) -> Result<(), StoreError> {
     loop {
         match read().await {
-            Err(StoreError::Away(_)) if Instant::now() < deadline => {}
+            Err(StoreError::Unavailable(_)) if Instant::now() < deadline => {}
             result => return result,
         }
         tokio::time::sleep(LOAD_PAUSE).await;

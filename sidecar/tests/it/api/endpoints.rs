@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use twilio_edge_contract::{CLAIMS_PATH, MAX_BATCH, SETTLEMENTS_PATH};
 
@@ -132,6 +133,35 @@ async fn bad_tokens_lock_no_good_key_of_their_address_out() {
     let unknown = good.replace(&used, "00000000deadbeef");
     assert_eq!(refused(ask(&unknown).await).await, enough);
     assert_eq!(ask(&good).await.status(), 200);
+}
+
+#[tokio::test]
+async fn good_key_is_not_called_bad_while_the_list_of_keys_fails() {
+    let world = World::new(Kind::Sqlite).await;
+    let few = [("TWILIO_EDGE_API_BAD_TOKENS_PER_MINUTE", "1")];
+    let sidecar = world.sidecar_with(&few).await;
+    let (_, good) = made_by_operator(&world, "app", None);
+    // The good key is on the second page of the list, beside a row that cannot be read.
+    let unreadable = "
+        PRAGMA ignore_check_constraints = ON;
+        WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < 500)
+        INSERT INTO api_keys (id, name, scope, secret_sha256, created_at_ms, created_by)
+        SELECT 'key' || n, 'many', CASE n WHEN 0 THEN 'unreadable' ELSE 'app' END, '', created_at_ms + 1 + n, 'test'
+        FROM numbers, (SELECT max(created_at_ms) AS created_at_ms FROM api_keys)";
+    let mut connection = sqlx::SqliteConnection::connect(&world.database_url).await.unwrap();
+    connection.execute(sqlx::raw_sql(unreadable)).await.unwrap();
+    let ask = async |token: &str| {
+        let request = sidecar.client.get(format!("{}/v1/key", sidecar.base));
+        request.bearer_auth(token).send().await.unwrap()
+    };
+    assert_eq!(refused(ask("guess").await).await, (401, "unauthorized".into()));
+    assert_eq!(refused(ask("guess").await).await, (429, "too_many_bad_tokens".into()));
+    for _ in 0..2 {
+        assert_eq!(ask(&good).await.status(), 503, "the list of keys is incomplete");
+    }
+    world.stored("DELETE FROM api_keys WHERE scope = 'unreadable' RETURNING id").await;
+    eventually("the good key is found", async || ask(&good).await.status() == 200).await;
+    assert_eq!(refused(ask("guess").await).await, (429, "too_many_bad_tokens".into()));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use twilio_edge_contract::{Claim, Outcome};
 use twilio_edge_domain::message::{Direction, NumberQuery};
 use twilio_edge_platform::config::Merged;
-use twilio_edge_store::histories::{Histories, Search};
+use twilio_edge_store::message_history::{MessageHistory, Search};
 
 use crate::{
     support::servers::eventually,
@@ -65,10 +65,10 @@ pub(crate) async fn accepted(sidecar: &Sidecar, claims: &[Claim]) {
     }
 }
 
-async fn histories(world: &World) -> Histories {
+async fn histories(world: &World) -> MessageHistory {
     let settings = [(OsString::from("DATABASE_URL"), OsString::from(&world.database_url))];
     let config = Merged::read(None, settings.into_iter()).check().unwrap();
-    Histories::open(&config.database).await.unwrap()
+    MessageHistory::open(&config.database).await.unwrap()
 }
 
 fn number(text: &str) -> Option<NumberQuery> {
@@ -76,7 +76,7 @@ fn number(text: &str) -> Option<NumberQuery> {
 }
 
 /// The messages found, as `SID status`.
-async fn listed(histories: &Histories, search: &Search) -> Vec<String> {
+async fn listed(histories: &MessageHistory, search: &Search) -> Vec<String> {
     let page = histories.messages(search).await.unwrap();
     let line =
         |m: &twilio_edge_domain::message::Message| format!("{} {}", m.first.message_sid, m.status);

@@ -187,7 +187,7 @@ async fn log_lines_have_an_event_and_no_secret() {
             "admin.listening",
             "accounts.read",
             "accounts.unusable",
-            "redis.away",
+            "redis.unavailable",
             "claim.answered",
             "settlement.answered",
             "suppression.changed",

@@ -91,7 +91,10 @@ async fn hostile_ledger(world: &World) {
     eventually("it is sent and given up", async || {
         !twilio.made.lock().unwrap().is_empty()
             && !world.stored("SELECT sink FROM deliveries WHERE state = 'dead'").await.is_empty()
-            && !world.stored("SELECT id FROM sends WHERE state = 'sent'").await.is_empty()
+            && !world
+                .stored("SELECT id FROM outbound_messages WHERE state = 'sent'")
+                .await
+                .is_empty()
     })
     .await;
     // From now on nothing is sent there.

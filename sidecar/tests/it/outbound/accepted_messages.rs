@@ -273,7 +273,7 @@ async fn a_sender_has_a_series_if_the_operator_has_named_it() {
     app.send(Method::POST, "/v1/messages", text("+14155559002").to_string()).await;
     app.send(Method::POST, "/v1/messages", text("+493012345678").to_string()).await;
     eventually("each has an end", async || {
-        let open = "SELECT id FROM sends WHERE state IN ('queued', 'attempting')";
+        let open = "SELECT id FROM outbound_messages WHERE state IN ('queued', 'attempting')";
         world.stored(open).await.is_empty()
     })
     .await;

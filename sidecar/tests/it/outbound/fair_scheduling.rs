@@ -51,8 +51,8 @@ async fn waiting(world: &World, account_sid: &str, sender: &str, priority: u8, c
             now = jiff::Timestamp::now().as_millisecond()
         )
     };
-    let into = "INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
-        wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms)";
+    let into = "INSERT INTO outbound_messages (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
+        first_due_at_ms, attempt_id, attempts, message_sid, code, reason, created_at_ms, created_by, changed_at_ms)";
     if world.database_url.starts_with("sqlite") {
         let from = format!(
             "WITH RECURSIVE some(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM some WHERE n < {count})"
@@ -87,15 +87,17 @@ async fn login_code_is_not_delayed_by_calls_that_hang(world: World) {
     }
     eventually("every call there may be hangs", async || {
         sidecar.metric("twilio_edge_twilio_calls_under_way").await >= 1.0
-            && world.stored("SELECT id FROM sends WHERE state = 'queued'").await.len() < 4
+            && world.stored("SELECT id FROM outbound_messages WHERE state = 'queued'").await.len()
+                < 4
     })
     .await;
     let code = ask_for("+14155550123", OURS, "authentication").await;
     let place = format!("{code}?account_sid={ACCOUNT}");
     eventually("the code is sent", async || app.get(&place).await["state"] == "sent").await;
-    let hanging = "SELECT id FROM sends WHERE state = 'attempting'";
+    let hanging = "SELECT id FROM outbound_messages WHERE state = 'attempting'";
     assert!(!world.stored(hanging).await.is_empty(), "while calls hang");
-    let waiting = "SELECT id FROM sends WHERE state = 'queued' AND category = 'service'";
+    let waiting =
+        "SELECT id FROM outbound_messages WHERE state = 'queued' AND category = 'service'";
     assert!(!world.stored(waiting).await.is_empty(), "and others have no room");
     sidecar.kill();
 }
@@ -156,7 +158,8 @@ async fn account_with_a_long_queue_delays_no_other(world: World) {
     let place = format!("{}?account_sid={ACCOUNT}", ask(&app, &wanted).await);
     eventually("mine is sent", async || app.get(&place).await["state"] == "sent").await;
     let after = simulator.listed(OTHER).await.len();
-    let queued = world.stored("SELECT id FROM sends WHERE state = 'queued' LIMIT 1").await;
+    let queued =
+        world.stored("SELECT id FROM outbound_messages WHERE state = 'queued' LIMIT 1").await;
     assert!(!queued.is_empty(), "the others' still wait");
     // Not behind what waited: only behind those that were on their way while it was asked for and told of.
     assert!(after - before < 2_000, "{before} {after}");
@@ -178,13 +181,13 @@ async fn waiting_sender_delays_no_other(world: World) {
             "category": "service"});
         places.push(ask(&app, &wanted).await);
     }
-    let sent = "SELECT id FROM sends WHERE state = 'sent' AND sender = '+14155238887'";
+    let sent = "SELECT id FROM outbound_messages WHERE state = 'sent' AND sender = '+14155238887'";
     eventually("all of the other sender's are sent", async || world.stored(sent).await.len() == 20)
         .await;
     let slow = simulator.listed(ACCOUNT).await;
     let slow = slow.iter().filter(|one| one["from"] == OURS).count();
     assert_eq!(slow, 1, "one in a hundred seconds");
-    let begun = "SELECT id FROM sends WHERE state = 'attempting'";
+    let begun = "SELECT id FROM outbound_messages WHERE state = 'attempting'";
     eventually("what has no turn is not begun", async || world.stored(begun).await.is_empty())
         .await;
 }
@@ -205,13 +208,14 @@ async fn login_code_is_sent_before_an_offer(world: World) {
             "category": "authentication"});
         places.push(ask(&app, &wanted).await);
     }
-    let codes = "SELECT id FROM sends WHERE state = 'sent' AND category = 'authentication'";
+    let codes =
+        "SELECT id FROM outbound_messages WHERE state = 'sent' AND category = 'authentication'";
     eventually("the codes are sent", async || {
         tokio::time::sleep(Duration::from_millis(20)).await;
         world.stored(codes).await.len() == 10
     })
     .await;
-    let offers = "SELECT id FROM sends WHERE state = 'queued' AND priority = 2 LIMIT 1";
+    let offers = "SELECT id FROM outbound_messages WHERE state = 'queued' AND priority = 2 LIMIT 1";
     assert_eq!(world.stored(offers).await.len(), 1, "before the offers");
     let order = simulator.listed(ACCOUNT).await;
     let is_code = |one: &Value| one["body"] == "code";

@@ -170,7 +170,7 @@ async fn fallback_of_a_late_failure_is_sent_once(world: World) {
     let first = reached(&app, &id, "sent").await;
     assert_eq!(first["code"], "63016", "Twilio had it: {first}");
     assert_eq!(made(&simulator, NEWS).await, 1);
-    assert_eq!(world.stored("SELECT id FROM sends").await.len(), 2);
+    assert_eq!(world.stored("SELECT id FROM outbound_messages").await.len(), 2);
 
     // No user of WhatsApp: as the operator says, in the words of the message.
     let id = taken(&app, &json!({"to": NOBODY, "from": OURS, "body": "two"})).await;
@@ -215,7 +215,9 @@ async fn fallback_of_a_late_failure_is_sent_once(world: World) {
     assert!(app.get(&format!("/v1/messages/{id}")).await["fallback"].is_null());
     // Nothing of it is kept any longer.
     assert_eq!(
-        world.stored("SELECT id FROM sends WHERE fallback <> '' OR fallback_to <> ''").await,
+        world
+            .stored("SELECT id FROM outbound_messages WHERE fallback <> '' OR fallback_to <> ''")
+            .await,
         [""; 0]
     );
 }
@@ -243,10 +245,15 @@ async fn every_rule_is_asked_again(world: World) {
     let id = taken(&app, &text(NOBODY, "two", both)).await;
     let sent = reached(&app, &id, "sent").await;
     let number = NOBODY.trim_start_matches("whatsapp:");
-    assert_eq!(world.stored("SELECT fallback_to FROM sends WHERE fallback <> ''").await, [number]);
+    assert_eq!(
+        world.stored("SELECT fallback_to FROM outbound_messages WHERE fallback <> ''").await,
+        [number]
+    );
     command(&world, &["redact", "--account", ACCOUNT, "--number", number]);
     assert_eq!(
-        world.stored("SELECT id FROM sends WHERE fallback <> '' OR fallback_to <> ''").await,
+        world
+            .stored("SELECT id FROM outbound_messages WHERE fallback <> '' OR fallback_to <> ''")
+            .await,
         [""; 0]
     );
     sidecar.claim(failed("b", &sent, "63024")).await;

@@ -10,7 +10,9 @@ use twilio_edge_domain::{
     idempotency::{Headers, Key, StoredResponse, fingerprint},
 };
 use twilio_edge_platform::{config::Merged, tasks::Supervisor};
-use twilio_edge_store::{Admission, AuditEntry, Done, NewKey, Once, StoreError, Stores};
+use twilio_edge_store::{
+    Admission, AuditEntry, CompletedRequest, IdempotentRequest, NewKey, StoreError, Stores,
+};
 
 use crate::{
     access::api_keys::{Caller, administrator, coded},
@@ -212,25 +214,25 @@ async fn request_that_another_sidecar_took_over_is_rolled_back(world: World) {
         Stores::open(&config, Arc::default(), &Supervisor::new(Arc::default())).await.unwrap();
     let second = std::time::Duration::from_secs(1);
     let requests = stores.idempotency(second, second * 60);
-    let once = Once {
+    let once = IdempotentRequest {
         tenant: Some(ACCOUNT.into()),
         principal: "key 1".into(),
         key: Key::read(b"k1").unwrap(),
         fingerprint: fingerprint("POST", "/v1/keys", b"{}"),
     };
     let ours = |admission| match admission {
-        Admission::Ours(turn) => turn,
+        Admission::Execute(turn) => turn,
         other => panic!("{other:?}"),
     };
-    let slow = ours(requests.take(&once, 1000).await.unwrap());
-    assert!(matches!(requests.take(&once, 1999).await.unwrap(), Admission::Running));
-    let quick = ours(requests.take(&once, 2000).await.unwrap());
+    let slow = ours(requests.claim(&once, 1000).await.unwrap());
+    assert!(matches!(requests.claim(&once, 1999).await.unwrap(), Admission::InProgress));
+    let quick = ours(requests.claim(&once, 2000).await.unwrap());
     assert_eq!((slow.as_of_ms, quick.as_of_ms), (1000, 1000));
 
     let answer =
         |body: &str| StoredResponse { status: 201, headers: Headers::default(), body: body.into() };
-    let register = stores.register();
-    let add = async |id: &str, done: &Done| {
+    let api_keys = stores.api_keys();
+    let add = async |id: &str, done: &CompletedRequest| {
         let key = NewKey {
             id: id.into(),
             name: "till".into(),
@@ -250,20 +252,20 @@ async fn request_that_another_sidecar_took_over_is_rolled_back(world: World) {
             account_sid: None,
             detail: "{}".into(),
         };
-        register.add_key(&key, &entry, Some(done)).await
+        api_keys.add_key(&key, &entry, Some(done)).await
     };
-    add("quick", &Done { turn: quick, answer: answer("quick") }).await.unwrap();
-    let late = add("slow", &Done { turn: slow.clone(), answer: answer("slow") }).await;
+    add("quick", &CompletedRequest { turn: quick, answer: answer("quick") }).await.unwrap();
+    let late = add("slow", &CompletedRequest { turn: slow.clone(), answer: answer("slow") }).await;
     assert!(matches!(late, Err(StoreError::Refused(_))), "{late:?}");
     assert_eq!(world.stored("SELECT id FROM api_keys").await, ["quick"]);
     assert_eq!(world.stored("SELECT subject FROM audit").await, ["quick"]);
 
     // Nor does it take back what is done.
-    requests.give_up(&slow).await.unwrap();
-    requests.let_go(&slow).await.unwrap();
-    let Admission::Answered(told) = requests.take(&once, 5000).await.unwrap() else { panic!() };
+    requests.release(&slow).await.unwrap();
+    requests.abandon(&slow).await.unwrap();
+    let Admission::Replay(told) = requests.claim(&once, 5000).await.unwrap() else { panic!() };
     assert_eq!(told, answer("quick"));
-    let other = Once { fingerprint: fingerprint("POST", "/v1/keys", b"[]"), ..once };
-    assert!(matches!(requests.take(&other, 5000).await.unwrap(), Admission::Other));
+    let other = IdempotentRequest { fingerprint: fingerprint("POST", "/v1/keys", b"[]"), ..once };
+    assert!(matches!(requests.claim(&other, 5000).await.unwrap(), Admission::KeyReused));
     assert!(stores.close(second * 10).await);
 }

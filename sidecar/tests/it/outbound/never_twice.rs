@@ -142,7 +142,7 @@ async fn under_kills(kind: Kind) {
         let _ = tokio::time::timeout(pause, asking).await;
         sidecar.kill();
         let cut = format!(
-            "SELECT id FROM sends WHERE state = 'attempting' AND attempted_at_ms >= {begun_ms}"
+            "SELECT id FROM outbound_messages WHERE state = 'attempting' AND attempted_at_ms >= {begun_ms}"
         );
         let cut = world.stored(&cut).await.len() as u64;
         in_flight += u64::from(cut > 0);
@@ -167,16 +167,22 @@ async fn under_kills(kind: Kind) {
             };
         }
     }
-    let lost = "SELECT id FROM sends WHERE state = 'attempting' OR state = 'unknown'";
+    let lost = "SELECT id FROM outbound_messages WHERE state = 'attempting' OR state = 'unknown'";
     let lost = world.stored(lost).await.len();
     if !at_length {
         // As if the holds of those that died were over; this one's are all over when nothing is queued and its calls have ended.
-        in_the_end("all were tried", &world, "SELECT id FROM sends WHERE state = 'queued'").await;
+        in_the_end(
+            "all were tried",
+            &world,
+            "SELECT id FROM outbound_messages WHERE state = 'queued'",
+        )
+        .await;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let age = "UPDATE sends SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' OR state = 'unknown' RETURNING id";
+        let age = "UPDATE outbound_messages SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' OR state = 'unknown' RETURNING id";
         world.stored(age).await;
     }
-    in_the_end("all are sent", &world, "SELECT id FROM sends WHERE state <> 'sent'").await;
+    in_the_end("all are sent", &world, "SELECT id FROM outbound_messages WHERE state <> 'sent'")
+        .await;
 
     let made = simulator.made().await;
     let texts: BTreeSet<&String> = made.values().collect();
@@ -190,7 +196,7 @@ async fn under_kills(kind: Kind) {
     let sends = usize::try_from(sends).unwrap();
     assert_eq!((made.len(), texts.len()), (sends, sends), "each once");
     let known: BTreeSet<String> =
-        world.stored("SELECT message_sid FROM sends").await.into_iter().collect();
+        world.stored("SELECT message_sid FROM outbound_messages").await.into_iter().collect();
     assert_eq!(known, made.into_keys().collect(), "and each is known by Twilio's name");
     assert_eq!(ids.values().collect::<BTreeSet<_>>().len(), sends);
 }
@@ -252,7 +258,7 @@ async fn status_settles_an_unknown_attempt() {
     assert_eq!((&shown["state"], &shown["message_sid"]), (&json!("sent"), &json!(sid)));
     let heard = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"callback\"}").await;
     assert_eq!(heard, 1.0);
-    assert_eq!(world.stored("SELECT form FROM sends").await, [""]);
+    assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
     assert!(simulator.made().await.is_empty(), "and nothing was made elsewhere");
 }
 
@@ -317,11 +323,12 @@ async fn queued_message_can_be_canceled_and_redacted() {
             (&forgotten["state"], &forgotten["code"]),
             (&json!("refused"), &json!("erased"))
         );
-        let kept =
-            world.stored("SELECT recipient FROM sends WHERE form = '' ORDER BY recipient").await;
+        let kept = world
+            .stored("SELECT recipient FROM outbound_messages WHERE form = '' ORDER BY recipient")
+            .await;
         assert_eq!(kept, ["sms:..01", "sms:..02"]);
         // As if that time had come, for all three.
-        world.stored("UPDATE sends SET due_at_ms = 1 RETURNING id").await;
+        world.stored("UPDATE outbound_messages SET due_at_ms = 1 RETURNING id").await;
         eventually("the third is sent", async || state(2).await["state"] == "sent").await;
         assert_eq!(simulator.made().await.into_values().collect::<Vec<_>>(), ["+14155550003"]);
     }
@@ -341,12 +348,12 @@ async fn message_that_never_arrived_is_sent_again() {
     let place = format!("/v1/messages/{}?account_sid={ACCOUNT}", taken["id"].as_str().unwrap());
     eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
     // Silence does not count while the request may still be on its way.
-    let looks = "SELECT id FROM sends WHERE looks >= 2";
+    let looks = "SELECT id FROM outbound_messages WHERE lookups >= 2";
     eventually("it is looked for", async || world.stored(looks).await.len() == 1).await;
     let shown = app.get(&place).await;
     assert_eq!((&shown["state"], &shown["attempts"]), (&json!("unknown"), &json!(1)));
     // As if its hold were over.
-    world.stored("UPDATE sends SET due_at_ms = attempted_at_ms, look_at_ms = 1 RETURNING id").await;
+    world.stored("UPDATE outbound_messages SET due_at_ms = attempted_at_ms, lookup_due_at_ms = 1 RETURNING id").await;
     eventually("it is sent again", async || app.get(&place).await["attempts"] == 2).await;
     let absent = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"absent\"}").await;
     assert_eq!(absent, 1.0);

@@ -162,8 +162,8 @@ pub(crate) async fn a_message_is_sent_once(world: World) {
         coded(404, "no_such_message")
     );
     // What was asked for is not kept, nor to whom.
-    assert_eq!(world.stored("SELECT form FROM sends").await, [""]);
-    assert_eq!(world.stored("SELECT recipient FROM sends").await, ["sms:..34"]);
+    assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
+    assert_eq!(world.stored("SELECT recipient FROM outbound_messages").await, ["sms:..34"]);
     // Another body with the same key is another message's.
     let other = sidecar.client.post(format!("{}/v1/messages", sidecar.base));
     let other = other.bearer_auth(&root.token).header("idempotency-key", "key-hello");
@@ -331,19 +331,24 @@ async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
     }
     assert_eq!(ids.values().collect::<BTreeSet<_>>().len(), COUNT, "one message for each");
     eventually("nothing is left to be sent", async || {
-        world.stored("SELECT id FROM sends WHERE state = 'queued'").await.is_empty()
+        world.stored("SELECT id FROM outbound_messages WHERE state = 'queued'").await.is_empty()
     })
     .await;
     // What was on its way when a sidecar died is nobody's any more once its hold is over.
     eventually("the others are sent", async || {
-        let sent = world.stored("SELECT id FROM sends WHERE state = 'sent'").await.len();
+        let sent =
+            world.stored("SELECT id FROM outbound_messages WHERE state = 'sent'").await.len();
         sent + 6 * 16 >= COUNT
     })
     .await;
-    world.stored("UPDATE sends SET due_at_ms = 0 WHERE state = 'attempting' RETURNING id").await;
+    world
+        .stored(
+            "UPDATE outbound_messages SET due_at_ms = 0 WHERE state = 'attempting' RETURNING id",
+        )
+        .await;
     eventually("each has an end, or nobody knows", async || {
         world
-            .stored("SELECT id FROM sends WHERE state IN ('queued', 'attempting')")
+            .stored("SELECT id FROM outbound_messages WHERE state IN ('queued', 'attempting')")
             .await
             .is_empty()
     })
@@ -351,8 +356,8 @@ async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
     let bodies = twilio.bodies();
     let once: BTreeSet<&String> = bodies.iter().collect();
     assert_eq!(bodies.len(), once.len(), "none twice");
-    let sent = world.stored("SELECT message_sid FROM sends WHERE state = 'sent'").await;
-    let unknown = world.stored("SELECT id FROM sends WHERE state = 'unknown'").await;
+    let sent = world.stored("SELECT message_sid FROM outbound_messages WHERE state = 'sent'").await;
+    let unknown = world.stored("SELECT id FROM outbound_messages WHERE state = 'unknown'").await;
     assert_eq!(sent.len() + unknown.len(), COUNT);
     assert!(bodies.len() >= sent.len() && bodies.len() <= sent.len() + unknown.len());
     let made: BTreeSet<String> =
@@ -381,5 +386,5 @@ async fn message_that_may_have_been_sent_is_not_sent_again(world: World) {
     assert_eq!((&shown["state"], &shown["message_sid"]), (&json!("sent"), &json!(sid)));
     let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.resolved'").await;
     assert_eq!(audit, [id]);
-    assert_eq!(world.stored("SELECT form FROM sends").await, [""]);
+    assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
 }

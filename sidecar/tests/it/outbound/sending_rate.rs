@@ -68,7 +68,7 @@ async fn as_fast_as_it_may(kind: Kind, sidecars: usize) {
     };
     futures_util::future::join_all((0..CLIENTS).map(|_| client())).await;
     let asked = begun.elapsed();
-    let left = "SELECT id FROM sends WHERE state <> 'sent' LIMIT 1";
+    let left = "SELECT id FROM outbound_messages WHERE state <> 'sent' LIMIT 1";
     let deadline =
         begun + Duration::from_secs(60) + Duration::from_millis(1000 / 80 * count as u64 * 2);
     while !world.stored(left).await.is_empty() {
@@ -145,7 +145,10 @@ async fn loss_of_redis_loses_nothing_and_keeps_the_rate() {
     }
     eventually("all are sent", async || {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        world.stored("SELECT id FROM sends WHERE state <> 'sent' LIMIT 1").await.is_empty()
+        world
+            .stored("SELECT id FROM outbound_messages WHERE state <> 'sent' LIMIT 1")
+            .await
+            .is_empty()
     })
     .await;
     let made = simulator.listed(ACCOUNT).await;

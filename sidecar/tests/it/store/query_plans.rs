@@ -160,8 +160,8 @@ async fn queued_messages_are_found_lane_by_lane() {
     let world = World::new(Kind::Postgres).await;
     world.sidecar().await.stop();
     let rows = format!(
-        "WITH made AS (INSERT INTO sends (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, \
-            due_at_ms, wanted_at_ms, attempt_id, tries, message_sid, code, reason, created_at_ms, created_by, changed_at_ms) \
+        "WITH made AS (INSERT INTO outbound_messages (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, \
+            due_at_ms, first_due_at_ms, attempt_id, attempts, message_sid, code, reason, created_at_ms, created_by, changed_at_ms) \
         SELECT 'ms_' || n, '{ACCOUNT}', 'sms', '+15550000001', CASE WHEN n % 4000 = 0 THEN '+1555' || n ELSE '+15557654321' END, \
             'service', 'session', 1, 'Body=hi', 'queued', n, {now}, '', 0, '', '', '', n, 'test', n \
         FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made",
@@ -178,7 +178,7 @@ async fn queued_messages_are_found_lane_by_lane() {
         ("TWILIO_EDGE_SENDING_BASE_URL", nowhere.as_str()),
     ];
     let sidecar = world.sidecar_with(&settings).await;
-    let tried = "SELECT DISTINCT sender FROM sends WHERE tries > 0";
+    let tried = "SELECT DISTINCT sender FROM outbound_messages WHERE attempts > 0";
     crate::support::servers::eventually("each sender has its turn", async || {
         world.stored(tried).await.len() == 1 + ROWS / 4000
     })
@@ -189,8 +189,11 @@ async fn queued_messages_are_found_lane_by_lane() {
             log.split("duration: ").filter(|plan| plan.contains(statement)).collect();
         assert!(!plans.is_empty(), "no plan of {statement} was told:\n{log}");
         for plan in plans {
-            assert!(plan.contains("using sends_lanes on sends"), "{plan}");
-            assert!(!plan.contains("Seq Scan on sends") && !plan.contains("sends_due"), "{plan}");
+            assert!(plan.contains("using outbound_messages_queued on sends"), "{plan}");
+            assert!(
+                !plan.contains("Seq Scan on sends") && !plan.contains("outbound_messages_due"),
+                "{plan}"
+            );
         }
     }
 }

@@ -69,7 +69,7 @@ impl SendAttempt {
     pub(super) async fn attempt(&self, send: OutboundMessage) -> CallOutcome {
         let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
         let latest_ms = send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + SPARE));
-        if now_ms().saturating_sub(send.wanted_at_ms) > self.give_up_ms {
+        if now_ms().saturating_sub(send.first_due_at_ms) > self.give_up_ms {
             self.end(
                 &send,
                 &recipient,
@@ -138,7 +138,7 @@ impl SendAttempt {
         match meaning {
             SendOutcome::Retry { code, reason, retry_after, .. } => {
                 let pause =
-                    retry_pause(send.tries, retry_after, getrandom::u64().unwrap_or_default());
+                    retry_pause(send.attempts, retry_after, getrandom::u64().unwrap_or_default());
                 let due_at_ms = now_ms().saturating_add(millis(pause));
                 self.again(&send, due_at_ms, (&code, &reason), &request_id).await;
                 told
@@ -172,7 +172,7 @@ impl SendAttempt {
     async fn unfit(&self, send: &OutboundMessage, recipient: &Address, unfit: MediaProblem) {
         let code = code_of_problem(&unfit).as_str();
         if unfit.is_temporary {
-            let pause = retry_pause(send.tries, None, getrandom::u64().unwrap_or_default());
+            let pause = retry_pause(send.attempts, None, getrandom::u64().unwrap_or_default());
             let due_at_ms = now_ms().saturating_add(millis(pause));
             self.again(send, due_at_ms, (code, &unfit.detail), "").await;
             return;

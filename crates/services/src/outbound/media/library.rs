@@ -21,7 +21,7 @@ use twilio_edge_domain::media::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config;
-use twilio_edge_store::{MediaRows, Medium, StoreError};
+use twilio_edge_store::{MediaIndex, Medium, StoreError};
 
 /// Number of expired media per read.
 const STEP: u32 = 100;
@@ -36,7 +36,7 @@ const FETCHES: usize = 256;
 #[derive(Clone)]
 pub struct Library {
     bucket: Bucket,
-    rows: MediaRows,
+    rows: MediaIndex,
     settings: Arc<config::MediaStore>,
     uploads: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
@@ -78,7 +78,10 @@ pub struct Given {
 
 impl Library {
     /// Opens the store; returns `None` if no bucket is configured.
-    pub fn open(settings: &config::MediaStore, rows: MediaRows) -> Result<Option<Library>, String> {
+    pub fn open(
+        settings: &config::MediaStore,
+        rows: MediaIndex,
+    ) -> Result<Option<Library>, String> {
         if settings.url.is_empty() {
             return Ok(None);
         }
@@ -133,7 +136,7 @@ impl Library {
         let path = self.path(&medium);
         let put = self.bucket.objects().put_opts(&path, given.bytes.into(), options).await;
         put.map_err(|error| Failure::Bucket(reason(&error)))?;
-        self.rows.stored(&medium.id).await?;
+        self.rows.mark_stored(&medium.id).await?;
         Ok(medium)
     }
 
@@ -153,7 +156,7 @@ impl Library {
     /// # Errors
     /// Returns an error if the database fails.
     pub async fn drop(&self, id: &str, account_sid: &str) -> Result<bool, StoreError> {
-        self.rows.drop(id, account_sid).await
+        self.rows.expire(id, account_sid).await
     }
 
     /// Returns type and size of a medium, for a message of this account.
@@ -272,13 +275,17 @@ impl Library {
 
     async fn clean(&self) -> Result<(), String> {
         loop {
-            let due = self.rows.due(now_ms(), STEP).await.map_err(|reason| reason.to_string())?;
+            let due = self
+                .rows
+                .due_for_deletion(now_ms(), STEP)
+                .await
+                .map_err(|reason| reason.to_string())?;
             for medium in &due {
                 match self.bucket.objects().delete(&self.path(medium)).await {
                     Ok(()) | Err(Error::NotFound { .. }) => {}
                     Err(error) => return Err(reason(&error)),
                 }
-                self.rows.gone(&medium.id).await.map_err(|reason| reason.to_string())?;
+                self.rows.delete(&medium.id).await.map_err(|reason| reason.to_string())?;
             }
             if due.len() < usize::try_from(STEP).unwrap_or(usize::MAX) {
                 return Ok(());

@@ -76,7 +76,7 @@ impl Syncer {
         let until_ms = at_ms.saturating_add(millis(self.every.max(self.twilio.timeout() * 2)));
         let store = &self.templates.store;
         // The dispatcher logs that the database is unavailable.
-        if !matches!(store.turn(account_sid, at_ms, until_ms).await, Ok(true)) {
+        if !matches!(store.claim_sync(account_sid, at_ms, until_ms).await, Ok(true)) {
             return;
         }
         let due_at_ms = at_ms.saturating_add(millis(self.every));
@@ -95,7 +95,7 @@ impl Syncer {
             }
             Err(Unsynced::Twilio(reason)) => {
                 metrics.templates.synced("failed", &[]);
-                let _ = store.failed(account_sid, &reason, due_at_ms).await;
+                let _ = store.record_sync_failure(account_sid, &reason, due_at_ms).await;
                 if told.insert(account_sid.to_owned()) {
                     tracing::warn!(
                         event = "templates.unsynced",
@@ -133,7 +133,8 @@ impl Syncer {
             });
             with_entry.collect()
         };
-        let changes = self.templates.store.synced(account_sid, changes, at_ms, due_at_ms).await?;
+        let changes =
+            self.templates.store.apply_sync(account_sid, changes, at_ms, due_at_ms).await?;
         self.templates.refresh().await?;
         Ok(changes)
     }

@@ -1,0 +1,408 @@
+-- Schema of the stores. Times are milliseconds since 1970, UTC. Text is compared byte by byte (SQLite's default).
+
+-- Ledger: each webhook once, as received, with its holder or its outcome. One insert is enough when the backend answers soon.
+-- form is empty only if the sidecar received the settlement of the webhook and not its claim.
+CREATE TABLE events (
+    dedupe_key     TEXT NOT NULL PRIMARY KEY,  -- begins with class, account and message: finds the webhooks of a message
+    class          TEXT NOT NULL,
+    account_sid    TEXT NOT NULL,
+    message_sid    TEXT NOT NULL,
+    status         TEXT,
+    error_code     TEXT,
+    route          TEXT,
+    form           TEXT,
+    channel        TEXT,  -- sms, whatsapp, ..
+    theirs         TEXT,  -- number of the contact in E.164 format, or its id on the channel
+    ours           TEXT,  -- our number
+    received_at_ms INTEGER,  -- first arrival; the conversation window starts here
+    attempts       INTEGER NOT NULL,  -- number of grants; of two records of one webhook, the one with more is newer
+    claim_id       TEXT,  -- claim that holds the webhook, or that settled it
+    held_until_ms  INTEGER,  -- set while a claim holds the webhook
+    outcome        TEXT CHECK (outcome IN ('accepted', 'refused')),
+    settled_at_ms  INTEGER,
+    answer         TEXT,  -- of an accepted webhook: response of the backend, as JSON
+    redacted       INTEGER,  -- removed parts, as bits: body 1, media 2, person 4, addresses 8, other 16, answer 32; NULL: none
+    redacted_at_ms INTEGER,
+    envelope       TEXT  -- with an archive: method, public URL and some headers of the request, as JSON
+);
+CREATE INDEX events_received ON events (received_at_ms);
+-- Latest inbound message of a pair of addresses, for the conversation window.
+CREATE INDEX events_pair ON events (theirs, ours, account_sid, channel, received_at_ms)
+    WHERE class = 'inbound' AND theirs IS NOT NULL;
+-- Latest webhooks of an account, of a contact, of one of our numbers.
+CREATE INDEX events_account ON events (account_sid, received_at_ms) WHERE received_at_ms IS NOT NULL;
+CREATE INDEX events_theirs ON events (theirs, received_at_ms) WHERE theirs IS NOT NULL;
+CREATE INDEX events_ours ON events (ours, received_at_ms) WHERE ours IS NOT NULL;
+
+-- Ends of claims that SQL decided, not Redis or memory: released, released before the claim arrived, or superseded.
+CREATE TABLE claim_ends (
+    dedupe_key    TEXT NOT NULL,
+    claim_id      TEXT NOT NULL,
+    ending        TEXT NOT NULL CHECK (ending IN ('freed', 'tombstone', 'superseded')),
+    expires_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (dedupe_key, claim_id)
+) WITHOUT ROWID;
+CREATE INDEX claim_ends_expires ON claim_ends (expires_at_ms);
+
+-- Heartbeats of the sidecars that keep leases in Redis. While one of them cannot reach Redis, SQL decides the claims of all of
+-- them. Times are of the database's clock.
+CREATE TABLE sidecars (
+    id                 TEXT NOT NULL PRIMARY KEY,  -- new at each start
+    alive_until_ms     INTEGER NOT NULL,  -- other sidecars do not wait for it after this time
+    partition_until_ms INTEGER NOT NULL,  -- until then no sidecar grants a claim through Redis alone; 0: it reaches Redis
+    written_ms         INTEGER NOT NULL  -- its claims before this time are in the ledger
+) WITHOUT ROWID;
+-- Every claim checks for a partition. There usually is none, so the check reads no row.
+CREATE INDEX sidecars_partition ON sidecars (partition_until_ms);
+
+-- Reasons why a contact must not be written to, one row for each. A contact is suppressed while one reason is in force. The
+-- number comes before the channel, so that one range finds the reasons of a channel and of all channels ('*').
+CREATE TABLE suppressions (
+    tenant         TEXT NOT NULL,  -- account SID
+    number         TEXT NOT NULL,  -- E.164 format, or the id on the channel
+    channel        TEXT NOT NULL,  -- sms, whatsapp, .. or * for every channel
+    source         TEXT NOT NULL,  -- keyword, opt_out_type, callback, administrator, ..
+    error_code     TEXT NOT NULL DEFAULT '',  -- of a callback
+    suppressed     INTEGER NOT NULL CHECK (suppressed IN (0, 1)),  -- false: no longer in force
+    since_ms       INTEGER NOT NULL,  -- start of the current or last period in force
+    changed_at_ms  INTEGER NOT NULL,
+    message_sid    TEXT,  -- message that caused it
+    route          TEXT,
+    origin_channel TEXT,  -- channel of the opt-out
+    sender         TEXT,  -- our number or sender that received the opt-out
+    service_sid    TEXT,  -- Messaging Service of the callback
+    changed_by     TEXT,  -- API key or user of the command line; NULL if the contact caused the change
+    PRIMARY KEY (tenant, number, channel, error_code, source)
+) WITHOUT ROWID;
+CREATE INDEX suppressions_source ON suppressions (tenant, source, number, channel, error_code);
+
+-- Every STOP and START, once for each message. Never deleted, so that an old one cannot take effect twice.
+CREATE TABLE opt_events (
+    account_sid    TEXT NOT NULL,
+    message_sid    TEXT NOT NULL,
+    channel        TEXT NOT NULL,
+    number         TEXT NOT NULL,
+    opt            TEXT NOT NULL CHECK (opt IN ('stop', 'start')),
+    cause          TEXT NOT NULL,  -- keyword or opt_out_type
+    route          TEXT NOT NULL,
+    recorded_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (account_sid, message_sid)
+) WITHOUT ROWID;
+CREATE INDEX opt_events_number ON opt_events (account_sid, channel, number, recorded_at_ms);
+
+-- Evidence that a contact consented to a category of messages, or withdrew the consent. Rows are only added. The latest row of
+-- a contact, channel and category is in effect; of two rows with the same time, the withdrawal.
+CREATE TABLE consents (
+    id             TEXT NOT NULL PRIMARY KEY,  -- digest of the following columns: the same evidence is stored once
+    tenant         TEXT NOT NULL,
+    number         TEXT NOT NULL,
+    channel        TEXT NOT NULL,
+    category       TEXT NOT NULL,
+    state          TEXT NOT NULL CHECK (state IN ('granted', 'withdrawn')),
+    at_ms          INTEGER NOT NULL,  -- time of the contact's statement
+    source         TEXT NOT NULL,  -- form, call, contract, ..
+    proof          TEXT,  -- text that was shown, and the contact's answer
+    ip             TEXT,
+    user_agent     TEXT,
+    recorded_at_ms INTEGER NOT NULL,
+    recorded_by    TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX consents_contact ON consents (tenant, number, channel, category, at_ms, state, id);
+
+-- Ids of one contact: a number and the user id that a webhook named together, in both directions and in every spelling of the
+-- number. A link is only added: later links of an id are uncertain.
+CREATE TABLE contact_links (
+    tenant       TEXT NOT NULL,  -- account SID
+    number       TEXT NOT NULL,  -- E.164 format, or a user id
+    other        TEXT NOT NULL,  -- user id, or the number
+    is_certain   INTEGER NOT NULL,  -- 1: the webhook had one possible reading, and the id had no other number
+    linked_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (tenant, number, other)
+) WITHOUT ROWID;
+
+-- API keys. The secret of a key is shown once and not stored. A revoked key stays, because the audit log refers to it.
+CREATE TABLE api_keys (
+    id              TEXT NOT NULL PRIMARY KEY,  -- public part of the key
+    name            TEXT NOT NULL,
+    scope           TEXT NOT NULL CHECK (scope IN ('edge', 'app', 'admin')),
+    account_sid     TEXT,  -- only account that the key can access; NULL: all accounts
+    secret_sha256   TEXT NOT NULL,
+    created_at_ms   INTEGER NOT NULL,
+    created_by      TEXT NOT NULL,
+    last_used_at_ms INTEGER,  -- to the minute
+    revoked_at_ms   INTEGER
+) WITHOUT ROWID;
+CREATE INDEX api_keys_created ON api_keys (created_at_ms, id);
+CREATE INDEX api_keys_account ON api_keys (account_sid, created_at_ms, id);
+CREATE INDEX api_keys_scope ON api_keys (scope);
+
+-- Audit log: every administrative change in order, in the transaction of the change.
+CREATE TABLE audit (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms       INTEGER NOT NULL,
+    actor       TEXT NOT NULL,  -- API key, edge token or command line
+    source      TEXT NOT NULL,  -- network address, or user of the command line
+    action      TEXT NOT NULL,  -- key.created, ..
+    subject     TEXT NOT NULL,  -- changed object
+    account_sid TEXT,  -- account of the object
+    detail      TEXT NOT NULL  -- JSON, without secrets
+);
+CREATE INDEX audit_account ON audit (account_sid, id);
+
+-- Tenant profiles: settings of accounts that differ from those for all accounts. Auth tokens are not here; they stay in the
+-- accounts file.
+CREATE TABLE tenants (
+    account_sid   TEXT NOT NULL PRIMARY KEY,
+    parent_sid    TEXT,  -- of a subaccount: its main account
+    friendly_name TEXT NOT NULL,
+    senders       TEXT NOT NULL,  -- JSON list of numbers and senders
+    services      TEXT NOT NULL,  -- JSON list of Messaging Service SIDs
+    policy        TEXT NOT NULL,  -- JSON: differences from [policy]
+    retention     TEXT NOT NULL,  -- JSON: differences from [retention]
+    revision      INTEGER NOT NULL,  -- number of changes
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    closed_at_ms  INTEGER
+) WITHOUT ROWID;
+-- The sum of the revisions counts the changes of all accounts. This index alone answers it.
+CREATE INDEX tenants_revision ON tenants (revision);
+
+-- Requests with an Idempotency-Key and their responses, which copies of a request get again. Each caller has its own keys.
+-- Responses contain no secrets.
+CREATE TABLE idempotency_keys (
+    tenant          TEXT NOT NULL,  -- account that the caller is bound to; '' for a caller of all accounts
+    principal       TEXT NOT NULL,  -- API key, or edge token
+    idempotency_key TEXT NOT NULL,
+    fingerprint     TEXT NOT NULL,  -- digest of the request, because one key belongs to one request
+    owner           TEXT NOT NULL,  -- copy that executes the request; the changes of another copy are rolled back
+    held_until_ms   INTEGER NOT NULL,  -- the execution has certainly ended by then
+    status          INTEGER,  -- HTTP status of the response; NULL during the execution
+    headers         TEXT,  -- JSON
+    body            TEXT,
+    created_at_ms   INTEGER NOT NULL,
+    expires_at_ms   INTEGER NOT NULL,
+    PRIMARY KEY (tenant, principal, idempotency_key)
+) WITHOUT ROWID;
+CREATE INDEX idempotency_keys_expires ON idempotency_keys (expires_at_ms);
+
+-- Progress of redaction, for each part of an account's webhooks: the part is removed from all webhooks up to this position. A
+-- row therefore needs no mark, and no index of unmarked rows. The sidecar that redacts holds a lock on its rows.
+CREATE TABLE retention (
+    account_sid TEXT NOT NULL,
+    part        TEXT NOT NULL,
+    through_ms  INTEGER NOT NULL,
+    through_key TEXT NOT NULL,  -- position among the webhooks of the same millisecond
+    PRIMARY KEY (account_sid, part)
+) WITHOUT ROWID;
+
+-- Outbox: deliveries to sinks. A delivery is written in the transaction of its event, so that neither exists without the other.
+CREATE TABLE deliveries (
+    seq            INTEGER PRIMARY KEY AUTOINCREMENT,  -- order within a lane
+    sink           TEXT NOT NULL,
+    delivery_id    TEXT NOT NULL,  -- identifies the event and its replay
+    dedupe_key     TEXT NOT NULL,  -- event
+    replay_id      TEXT,
+    account_sid    TEXT NOT NULL,
+    lane           TEXT NOT NULL,  -- deliveries of one lane stay in order: account, channel and contact
+    state          TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'dead', 'discarded')),
+    recorded_at_ms INTEGER NOT NULL,
+    tries          INTEGER NOT NULL DEFAULT 0,  -- number of attempts
+    reason         TEXT,  -- reason of the last failure
+    ended_at_ms    INTEGER,
+    UNIQUE (sink, delivery_id)
+);
+CREATE INDEX deliveries_waiting ON deliveries (sink, lane, seq) WHERE state = 'waiting';
+CREATE INDEX deliveries_dead ON deliveries (ended_at_ms, seq) WHERE state = 'dead';
+-- Age of a sink's oldest dead letter, read four times a minute.
+CREATE INDEX deliveries_dead_sink ON deliveries (sink, ended_at_ms) WHERE state = 'dead';
+CREATE INDEX deliveries_done ON deliveries (ended_at_ms) WHERE state IN ('done', 'discarded');
+CREATE INDEX deliveries_event ON deliveries (dedupe_key);
+
+-- One row for each sink and lane with waiting deliveries. A worker that takes a lane sets its due time to the end of the hold,
+-- so that another worker continues after a crash.
+CREATE TABLE lanes (
+    sink      TEXT NOT NULL,
+    lane      TEXT NOT NULL,
+    due_at_ms INTEGER NOT NULL,
+    held_by   TEXT,
+    PRIMARY KEY (sink, lane)
+) WITHOUT ROWID;
+CREATE INDEX lanes_due ON lanes (sink, due_at_ms);
+
+-- Requests to deliver webhooks again, with their progress. The position and the deliveries change in one transaction.
+CREATE TABLE replays (
+    id            TEXT NOT NULL PRIMARY KEY,
+    sink          TEXT NOT NULL,
+    account_sid   TEXT,  -- NULL: all accounts
+    message_sid   TEXT,  -- NULL: all messages
+    class         TEXT,  -- NULL: all classes
+    since_ms      INTEGER NOT NULL,
+    until_ms      INTEGER NOT NULL,  -- exclusive
+    state         TEXT NOT NULL CHECK (state IN ('running', 'done')),
+    through_ms    INTEGER NOT NULL,  -- last examined webhook
+    through_key   TEXT NOT NULL,
+    found         INTEGER NOT NULL,  -- number of matching webhooks
+    queued        INTEGER NOT NULL,  -- number of these that were queued for the sink
+    left_out      INTEGER NOT NULL,  -- number of these that were incomplete
+    created_at_ms INTEGER NOT NULL,
+    created_by    TEXT NOT NULL,
+    ended_at_ms   INTEGER,
+    origin        TEXT NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive'))  -- source of the webhooks
+);
+CREATE INDEX replays_running ON replays (created_at_ms) WHERE state = 'running';
+
+-- One row while an archive is configured: from then on a trigger queues each webhook.
+CREATE TABLE archive_switch (
+    id       INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    since_ms INTEGER NOT NULL
+);
+
+-- Webhooks that are not archived yet. Retention skips them.
+CREATE TABLE archive_queue (
+    dedupe_key     TEXT NOT NULL PRIMARY KEY,
+    account_sid    TEXT NOT NULL,
+    received_at_ms INTEGER NOT NULL,
+    bytes          INTEGER NOT NULL,
+    batch_id       TEXT  -- batch that writes it
+) WITHOUT ROWID;
+CREATE INDEX archive_queue_account ON archive_queue (account_sid, received_at_ms, dedupe_key);
+CREATE INDEX archive_queue_batch ON archive_queue (batch_id) WHERE batch_id IS NOT NULL;
+
+-- Objects that are being written, one for each account. After an expired hold, another sidecar writes the same object again.
+CREATE TABLE archive_batches (
+    account_sid   TEXT NOT NULL PRIMARY KEY,
+    batch_id      TEXT NOT NULL,
+    object        TEXT NOT NULL,  -- name of the object
+    made_at_ms    INTEGER NOT NULL,
+    held_by       TEXT NOT NULL,
+    held_until_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Erasures in archived objects that are not done yet. The row, and with it the contact's number, is deleted when they are done.
+CREATE TABLE archive_erasures (
+    id            TEXT NOT NULL PRIMARY KEY,
+    account_sid   TEXT NOT NULL,
+    message_sid   TEXT,
+    number        TEXT,
+    channel       TEXT,
+    since_ms      INTEGER NOT NULL,
+    until_ms      INTEGER NOT NULL,  -- inclusive
+    made_at_ms    INTEGER NOT NULL,
+    held_by       TEXT NOT NULL DEFAULT '',
+    held_until_ms INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+-- Queues a webhook in the transaction that writes its form, so that no writer of events can forget the archive.
+CREATE TRIGGER events_inserted AFTER INSERT ON events
+    WHEN NEW.form IS NOT NULL AND EXISTS (SELECT 1 FROM archive_switch)
+BEGIN
+    INSERT INTO archive_queue (dedupe_key, account_sid, received_at_ms, bytes)
+    VALUES (NEW.dedupe_key, NEW.account_sid, coalesce(NEW.received_at_ms, 0), length(CAST(NEW.form AS BLOB)))
+    ON CONFLICT (dedupe_key) DO NOTHING;
+END;
+-- The settlement of a webhook may arrive before its form.
+CREATE TRIGGER events_form_added AFTER UPDATE OF form ON events
+    WHEN OLD.form IS NULL AND NEW.form IS NOT NULL AND EXISTS (SELECT 1 FROM archive_switch)
+BEGIN
+    INSERT INTO archive_queue (dedupe_key, account_sid, received_at_ms, bytes)
+    VALUES (NEW.dedupe_key, NEW.account_sid, coalesce(NEW.received_at_ms, 0), length(CAST(NEW.form AS BLOB)))
+    ON CONFLICT (dedupe_key) DO NOTHING;
+END;
+
+-- Templates of an account, from Twilio's Content API and from administrators.
+CREATE TABLE templates (
+    account_sid   TEXT NOT NULL,
+    source        TEXT NOT NULL CHECK (source IN ('twilio', 'administrator')),
+    reference     TEXT NOT NULL,  -- of Twilio: content SID; of an administrator: name/locale
+    content_sid   TEXT NOT NULL,
+    name          TEXT NOT NULL,
+    locale        TEXT NOT NULL,
+    approval      TEXT NOT NULL,
+    reason        TEXT NOT NULL,  -- reason why it is not approved
+    category      TEXT NOT NULL,  -- empty: unknown
+    variables     TEXT NOT NULL,  -- JSON list of names
+    text          TEXT NOT NULL,
+    digest        TEXT NOT NULL,
+    changed_at_ms INTEGER NOT NULL,
+    has_others    INTEGER NOT NULL DEFAULT 0,  -- 1: WhatsApp shows more than the text, which shortens the text
+    PRIMARY KEY (account_sid, source, reference)
+);
+
+-- State of each account's template catalogue, and the time at which a sidecar reads it from Twilio.
+CREATE TABLE template_catalogues (
+    account_sid  TEXT NOT NULL PRIMARY KEY,
+    revision     INTEGER NOT NULL,  -- number of changes
+    due_at_ms    INTEGER NOT NULL,  -- time of the next read; during a read, the end of its hold
+    synced_at_ms INTEGER NOT NULL,  -- time of the last complete read; 0: never
+    problem      TEXT NOT NULL  -- reason of a failed read since then
+);
+
+-- Outbound messages with their progress. An attempt is recorded before Twilio is called, so that a crash leaves a row that shows
+-- it. The text is deleted when the message has ended.
+CREATE TABLE outbound_messages (
+    id               TEXT NOT NULL PRIMARY KEY,  -- ms_..
+    account_sid      TEXT NOT NULL,
+    channel          TEXT NOT NULL,
+    recipient        TEXT NOT NULL,  -- number; masked after the end
+    sender           TEXT NOT NULL,  -- our number, or the Messaging Service
+    category         TEXT NOT NULL,
+    kind             TEXT NOT NULL,
+    priority         INTEGER NOT NULL,  -- a smaller number is sent sooner
+    form             TEXT NOT NULL,  -- form that is posted to Twilio; empty after the end
+    state            TEXT NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled')),
+    due_at_ms        INTEGER NOT NULL,  -- during an attempt: end of its hold
+    first_due_at_ms  INTEGER NOT NULL,
+    attempt_id       TEXT NOT NULL,
+    attempts         INTEGER NOT NULL,
+    message_sid      TEXT NOT NULL,
+    code             TEXT NOT NULL,  -- reason why it was not sent
+    reason           TEXT NOT NULL,
+    created_at_ms    INTEGER NOT NULL,
+    created_by       TEXT NOT NULL,
+    changed_at_ms    INTEGER NOT NULL,
+    attempted_at_ms  INTEGER NOT NULL DEFAULT 0,  -- start of the last attempt
+    lookups          INTEGER NOT NULL DEFAULT 0,  -- number of searches in Twilio's list while the outcome is unknown
+    lookup_due_at_ms INTEGER NOT NULL DEFAULT 0,  -- time of the next search; 0: none
+    request_id       TEXT NOT NULL DEFAULT '',  -- Twilio's id of the last call
+    fallback         TEXT NOT NULL DEFAULT '',  -- message to send instead, until this one has arrived
+    fallback_to      TEXT NOT NULL DEFAULT '',  -- recipient of the fallback, for as long
+    fallback_of      TEXT NOT NULL DEFAULT '',  -- message that this one replaces
+    twilio_status    INTEGER NOT NULL DEFAULT 0  -- HTTP status of Twilio's refusal; 0: none
+);
+CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
+CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
+-- Queued messages by category, account and sender, so that none of them waits behind all messages of another.
+CREATE INDEX outbound_messages_queued ON outbound_messages (priority, account_sid, sender, due_at_ms) WHERE state = 'queued';
+CREATE INDEX outbound_messages_due ON outbound_messages (due_at_ms) WHERE state = 'queued';
+CREATE INDEX outbound_messages_held ON outbound_messages (due_at_ms) WHERE state = 'attempting';
+CREATE INDEX outbound_messages_unknown ON outbound_messages (created_at_ms) WHERE state = 'unknown';
+CREATE INDEX outbound_messages_lookup ON outbound_messages (lookup_due_at_ms) WHERE state = 'unknown' AND lookup_due_at_ms > 0;
+CREATE UNIQUE INDEX outbound_messages_fallback_of ON outbound_messages (fallback_of) WHERE fallback_of <> '';
+CREATE INDEX outbound_messages_with_fallback ON outbound_messages (changed_at_ms) WHERE fallback <> '';
+
+-- Media that callers uploaded for messages. The row is inserted before the object and deleted after it, so that every object in
+-- the bucket has a row.
+CREATE TABLE media (
+    id            TEXT NOT NULL PRIMARY KEY,  -- md_.., the last part of its path in the bucket
+    account_sid   TEXT NOT NULL,
+    content_type  TEXT NOT NULL,
+    bytes         INTEGER NOT NULL,
+    digest        TEXT NOT NULL,  -- SHA-256
+    created_at_ms INTEGER NOT NULL,
+    created_by    TEXT NOT NULL,
+    keep_ms       INTEGER NOT NULL,  -- lifetime after the upload, and after each message that uses it
+    expires_at_ms INTEGER NOT NULL,  -- 0: immediately
+    is_stored     INTEGER NOT NULL  -- 1: the object is complete
+);
+CREATE INDEX media_expiring ON media (expires_at_ms);
+-- Messages that use a medium, with their recipients, by which an erasure finds it.
+CREATE TABLE media_uses (
+    media_id    TEXT NOT NULL,
+    message_id  TEXT NOT NULL,
+    account_sid TEXT NOT NULL,
+    channel     TEXT NOT NULL,
+    recipient   TEXT NOT NULL,
+    at_ms       INTEGER NOT NULL,
+    PRIMARY KEY (media_id, message_id)
+);
+CREATE INDEX media_uses_by_recipient ON media_uses (account_sid, recipient);
