@@ -39,7 +39,7 @@ pub enum Reason {
     InvalidBodyHash,
     /// The account is not configured, or not for this route.
     UnknownAccount,
-    /// The request names no account, and the keys of the route's accounts are too many to try.
+    /// The request names no account, and the route accepts more keys than the filter tries.
     UnnamedAccount,
     /// The request names a SharedKey that is not configured, or an algorithm that is not the key's.
     UnknownKey,
@@ -112,7 +112,7 @@ impl Reason {
         self.row().1
     }
 
-    /// Returns one sentence: what is wrong and who must act.
+    /// Returns the problem and its remedy.
     pub fn advice(self) -> &'static str {
         self.row().2
     }
@@ -122,7 +122,7 @@ impl Reason {
             Reason::MethodNotAllowed => (
                 "method-not-allowed",
                 405,
-                "Twilio calls webhooks with GET or POST; check the caller.",
+                "Twilio calls webhooks with GET or POST: check the caller.",
             ),
             Reason::MethodNotEnabled => (
                 "method-not-enabled",
@@ -137,12 +137,12 @@ impl Reason {
             Reason::UnnamedAccount => (
                 "unnamed-account",
                 403,
-                "The request names no account, and the route accepts more keys than are tried: list the accounts whose webhooks come here in the route's accounts.",
+                "The request names no account, and the route accepts more keys than the filter tries: list the accounts that send webhooks to this URL in the route's accounts.",
             ),
             Reason::ContradictoryFields => (
                 "contradictory-fields",
                 403,
-                "The request is signed, but the field says something else than another field that Twilio sends with it: somebody cut a webhook anew.",
+                "The request is signed, but the field contradicts another field that Twilio sends with it: the sender re-cut a genuine webhook.",
             ),
             Reason::AmbiguousFields => (
                 "ambiguous-fields",
@@ -157,7 +157,7 @@ impl Reason {
             Reason::MalformedName => (
                 "malformed-name",
                 403,
-                "The request is signed, but a name is none that Twilio gives a parameter: letters, digits and underscores. If it is Twilio's, add it to parameters of the filter's configuration.",
+                "The request is signed, but a parameter has a name that Twilio does not use: Twilio uses letters, digits and underscores. If Twilio sends it, add it to parameters of the filter's configuration.",
             ),
             Reason::BodyTooLarge => (
                 "body-too-large",
@@ -167,25 +167,25 @@ impl Reason {
             Reason::NoBody => (
                 "no-body",
                 408,
-                "No part of the body came within 10 s. If this happens to every webhook, allow_on_headers_stop_iteration: true is missing in Envoy's configuration of the filter.",
+                "No part of the body arrived within 10 s. If this happens to every webhook, set allow_on_headers_stop_iteration: true in Envoy's configuration of the filter.",
             ),
             Reason::UnexpectedBody => {
-                ("unexpected-body", 400, "A GET webhook has no body; check the caller.")
+                ("unexpected-body", 400, "A GET webhook has no body: check the caller.")
             }
             Reason::AmbiguousRequest => (
                 "ambiguous-request",
                 400,
-                "A header that must be unique came twice, or the path is no text; check the caller and the proxies before this one.",
+                "A header that must be unique occurs twice, or the path is not UTF-8: check the caller and the proxies before this one.",
             ),
             Reason::UnsupportedEncoding => (
                 "unsupported-encoding",
                 415,
-                "A header says that the body is compressed or not UTF-8, so a backend would read other values than Twilio signed. Twilio sends neither: check the caller and the proxies before this one.",
+                "A header declares a compressed body or a charset other than UTF-8, so a backend would read other values than Twilio signed. Twilio sends no such header: check the caller and the proxies before this one.",
             ),
             Reason::TooManyParameters => (
                 "too-many-parameters",
                 400,
-                "No webhook has that many parameters; check the caller.",
+                "No webhook has more than 1000 parameters: check the caller.",
             ),
             Reason::MissingSignature => (
                 "missing-signature",
@@ -195,52 +195,52 @@ impl Reason {
             Reason::InvalidSignature => (
                 "invalid-signature",
                 403,
-                "No auth token of the account signed this URL with these parameters: check the filter's origins and auth_tokens; `twilio-edge explain` tells which.",
+                "No auth token of the account signed this URL with these parameters: check the filter's origins and auth_tokens; `twilio-edge explain` finds the wrong one.",
             ),
             Reason::MissingBodyHash => (
                 "missing-body-hash",
                 403,
-                "The body is no form and the URL has no bodySHA256, so nothing proves the body; check the content type.",
+                "The body is not a form and the URL has no bodySHA256, so no signature covers the body: check the content type.",
             ),
             Reason::InvalidBodyHash => (
                 "invalid-body-hash",
                 403,
-                "The body is not the one Twilio signed; a proxy changed it.",
+                "The body is not the one that Twilio signed: find the proxy that changed it.",
             ),
             Reason::UnknownAccount => (
                 "unknown-account",
                 403,
-                "The AccountSid is not among the accounts of the filter's configuration, or not among those of the route.",
+                "The AccountSid is not in the accounts of the filter's configuration, or not in those of the route: add the account there.",
             ),
             Reason::UnknownKey => (
                 "unknown-key",
                 403,
-                "X-Twilio-Webhooks-Signature-Settings names a SharedKey that is not in the account's shared_keys, or not its algorithm.",
+                "X-Twilio-Webhooks-Signature-Settings names a SharedKey that is not in the account's shared_keys, or another algorithm: add the key, or correct its algorithm.",
             ),
             Reason::MissingField => (
                 "missing-field",
                 403,
-                "The request is signed but lacks a field every webhook of this class has.",
+                "The request is signed but lacks a field that every webhook of this class has: check the class of the route.",
             ),
             Reason::MalformedField => (
                 "malformed-field",
                 403,
-                "The request is signed but a field is not as Twilio documents it.",
+                "The request is signed but a field does not have the form that Twilio documents: check the class of the route.",
             ),
             Reason::RepeatedField => (
                 "repeated-field",
                 403,
-                "The request is signed but a field that Twilio sends once came twice.",
+                "The request is signed but a field that Twilio sends once occurs twice: the sender re-cut a genuine webhook.",
             ),
             Reason::InvalidUtf8 => (
                 "invalid-utf8",
                 403,
-                "The request is signed but is not UTF-8; Twilio never sends that.",
+                "The request is signed but is not UTF-8, which Twilio never sends: the sender re-cut a genuine webhook.",
             ),
             Reason::WrongClass => (
                 "wrong-class",
                 403,
-                "A status callback came on a route for messages, or the other way round: check the URLs in the Twilio console or the class of the route.",
+                "A status callback arrived on a route for messages, or a message on a route for statuses: check the URLs in the Twilio console or the class of the route.",
             ),
             Reason::SidecarUnavailable => (
                 "sidecar-unavailable",
@@ -255,7 +255,7 @@ impl Reason {
             Reason::NoKeys => (
                 "no-keys",
                 503,
-                "No key of any account is known yet: check that the sidecar answers /edge/v1/config and that its accounts file is there.",
+                "The filter has no keys of any account yet: check that the sidecar answers /edge/v1/config and that its accounts file exists.",
             ),
         }
     }
@@ -278,14 +278,13 @@ impl ShapeError {
     }
 }
 
-/// TwiML that does nothing.
-const NOTHING_TO_SAY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
+/// TwiML without instructions: Twilio sends no reply.
+const EMPTY_TWIML: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response/>";
 
 /// Returns every reason as a table in Markdown.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn reference() -> String {
-    let mut table =
-        String::from("| reason | status | what is wrong, and who must act |\n|---|---|---|\n");
+    let mut table = String::from("| reason | status | problem and remedy |\n|---|---|---|\n");
     for reason in Reason::ALL {
         let (slug, status, advice) = reason.row();
         table.push_str(&format!("| `{slug}` | {status} | {advice} |\n"));
@@ -325,16 +324,16 @@ impl Answer {
     /// Returns the answer to a duplicate: the saved answer of the backend if there is one, else the configured TwiML of the
     /// route, else the shortest valid answer.
     pub fn duplicate(class: Class, saved: Option<&SavedAnswer>, route: Option<&str>) -> Self {
-        let mark = (headers::DEDUPE, "duplicate".to_owned());
+        let dedupe = (headers::DEDUPE, "duplicate".to_owned());
         if let Some(saved) = saved.filter(|saved| (200..300).contains(&saved.status)) {
             return Self {
                 status: saved.status,
-                headers: vec![("content-type", saved.content_type.clone()), mark],
+                headers: vec![("content-type", saved.content_type.clone()), dedupe],
                 body: saved.body.clone(),
             };
         }
         let mut answer = Self::accepted(class, route);
-        answer.headers.push(mark);
+        answer.headers.push(dedupe);
         answer
     }
 
@@ -345,7 +344,7 @@ impl Answer {
             Class::Inbound => Self {
                 status: 200,
                 headers: vec![("content-type", "text/xml".to_owned())],
-                body: route.unwrap_or(NOTHING_TO_SAY).to_owned(),
+                body: route.unwrap_or(EMPTY_TWIML).to_owned(),
             },
             Class::Status | Class::Other => {
                 Self { status: 204, headers: Vec::new(), body: String::new() }
@@ -371,20 +370,20 @@ mod tests {
             assert_eq!(
                 answer.headers.iter().any(|(name, _)| *name == "retry-after"),
                 answer.status == 503,
-                "{reason:?}: a refusal that may be retried says so"
+                "{reason:?}: only a refusal that may be retried has Retry-After"
             );
         }
     }
 
     #[test]
-    fn the_documents_list_every_reason_in_these_words() {
+    fn document_contains_the_printed_table() {
         let document = include_str!("../docs/FAILURE-MODES.md");
-        let told = "docs/FAILURE-MODES.md: put in `twilio-edge reference refusals`";
-        assert!(document.contains(&reference()), "{told}");
+        let hint = "docs/FAILURE-MODES.md: insert the output of `twilio-edge reference refusals`";
+        assert!(document.contains(&reference()), "{hint}");
     }
 
     #[test]
-    fn a_duplicate_is_always_a_success() {
+    fn duplicate_is_always_answered_with_success() {
         let duplicate = |class, saved: Option<SavedAnswer>| {
             Answer::duplicate(class, saved.as_ref(), Some("<Response>hi</Response>"))
         };
@@ -400,6 +399,6 @@ mod tests {
         let first = duplicate(Class::Inbound, Some(saved(201)));
         assert_eq!((first.status, first.body.contains("<Message>hi")), (201, true));
         assert_eq!(duplicate(Class::Inbound, Some(saved(500))).status, 200);
-        assert_eq!(Answer::duplicate(Class::Inbound, None, None).body, NOTHING_TO_SAY);
+        assert_eq!(Answer::duplicate(Class::Inbound, None, None).body, EMPTY_TWIML);
     }
 }

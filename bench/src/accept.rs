@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_goal_is_about_most_about_each_and_about_the_answer() {
+    fn goal_covers_throughput_latency_and_answer() {
         assert!(line("t", &outcome(5, 999, 0)).ends_with("  met"));
         assert!(line("t", &outcome(6, 51, 0)).ends_with("not met"));
         assert!(line("t", &outcome(1, 1000, 0)).ends_with("not met"));

@@ -233,7 +233,7 @@ fn accepted(claim: &Claim) -> Settlement {
         outcome: Outcome::Commit,
         unclaimed: None,
         answer: None,
-        target: claim.target.clone(),
+        url_digest: claim.url_digest.clone(),
         step: None,
     }
 }

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_met_up_to_its_last_hundredth() {
+    fn goal_is_met_up_to_its_last_hundredth() {
         let all = [
             series(Plan::Passthrough, 100.0, 100, 70),
             series(Plan::Filter, 130.0, 130, 100),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn where_redis_is_not_installed_nothing_is_compared_with_it() {
+    fn goals_without_redis_skip_the_comparison() {
         let all = [series(Plan::Passthrough, 100.0, 100, 70), series(Plan::Filter, 120.0, 120, 90)];
         let named: Vec<String> = met(&all, 1).into_iter().map(|(what, _)| what).collect();
         assert_eq!(named, ["(b) CPU x (a)", "(b) Envoy's resident memory", "the wasm file"]);

@@ -279,8 +279,8 @@ impl Place<'_> {
             // A new PostgreSQL takes some time to start.
             ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "30000".to_owned()),
         ];
-        let patience = self.database_timeout_ms.map(|ms| ms.to_string());
-        environment.extend(patience.map(|ms| ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", ms)));
+        let time_limit = self.database_timeout_ms.map(|ms| ms.to_string());
+        environment.extend(time_limit.map(|ms| ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", ms)));
         let sinks = self.sinks.map(|file| file.to_string_lossy().into_owned());
         environment.extend(sinks.map(|file| ("TWILIO_EDGE_SINKS_FILE", file)));
         let command = vec![parts.sidecar.as_os_str(), OsStr::new("serve")];
@@ -350,8 +350,8 @@ fn run(command: &[&OsStr]) -> Result<()> {
     let (program, args) = command.split_first().context("nothing to run")?;
     let output = Command::new(program).args(args).current_dir("/").stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("run {command:?}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", complaint.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", stderr.trim());
     Ok(())
 }
 

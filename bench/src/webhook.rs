@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mix_is_what_the_report_says() {
+    fn mix_of_webhooks_matches_the_report() {
         let all = Sequence::new(1).unwrap().first(10_500).unwrap();
         let (_, later) = all.split_at(500);
         let of = |kind| later.iter().filter(|webhook| webhook.kind == kind).count();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_one_that_was_new() {
+    fn repeated_webhook_was_sent_before() {
         let all = Sequence::new(1).unwrap().first(2_000).unwrap();
         let body = |webhook: &Webhook| {
             let text = String::from_utf8(webhook.request.clone()).unwrap();

@@ -60,13 +60,13 @@ impl Identity {
 impl Identity {
     /// Returns the dedupe key of a later step of the message: Twilio requests another URL, whose digest this is, after a
     /// TwiML `<Redirect>`.
-    pub fn step_key(&self, target: &str) -> String {
-        format!("{}:{target}", self.dedupe_key())
+    pub fn step_key(&self, url_digest: &str) -> String {
+        format!("{}:{url_digest}", self.dedupe_key())
     }
 }
 
-/// Returns whether a text is the digest of a URL, as in [`Claim::target`].
-pub fn is_target(text: &str) -> bool {
+/// Reports whether a text is the digest of a URL, as in [`Claim::url_digest`].
+pub fn is_url_digest(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
@@ -145,10 +145,10 @@ pub struct Claim {
     /// carries the claims of many requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// [`crate::SEND_PARAMETER`] of the signed URL: the id of the sidecar's own message that a status is about.
+    /// [`crate::MESSAGE_PARAMETER`] of the signed URL: the id of the sidecar's own message that a status is about.
     #[cfg_attr(feature = "openapi", schema(pattern = "^ms_[0-9a-f]{32}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub send_id: Option<String>,
+    pub message_id: Option<String>,
     /// Envelope of the signed parameters.
     #[serde(default, skip_serializing_if = "Envelope::is_empty")]
     pub envelope: Envelope,
@@ -156,7 +156,7 @@ pub struct Claim {
     /// message at another URL is a step of it after a TwiML `<Redirect>`.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub url_digest: Option<String>,
 }
 
 /// Envelope of the signed parameters, as far as it may be stored with them. It contains neither the signature nor any other
@@ -196,9 +196,9 @@ impl Claim {
             delivery,
             request_id: None,
             traceparent: None,
-            send_id: None,
+            message_id: None,
             envelope: Envelope::default(),
-            target: None,
+            url_digest: None,
         }
     }
 }
@@ -243,7 +243,7 @@ crate::string_enum! {
         Proceed = "proceed",
         /// The backend already accepted this webhook: answer Twilio with a 2xx, forward nothing.
         Duplicate = "duplicate",
-        /// Another request holds the lease: ask again until it is settled.
+        /// Another request holds the lease: claim again until it is settled.
         InFlight = "in_flight",
         /// A release of this claim id came before the claim: its client has disconnected, and no lease was created.
         Released = "released",
@@ -353,14 +353,14 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// Route and form of a webhook for which no verdict arrived; none when the sidecar has them already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unclaimed: Option<Unclaimed>,
+    pub unclaimed: Option<UnclaimedWebhook>,
     /// Only with `commit`: the backend's answer, if it is small and useful for duplicates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<SavedAnswer>,
-    /// [`Claim::target`] of the settled claim.
+    /// [`Claim::url_digest`] of the settled claim.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub url_digest: Option<String>,
     /// [`Verdict::step`] of its claim.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -398,17 +398,17 @@ macro_rules! read_with_identity {
 read_with_identity!(Claim {
     claim_id: String, route: String, form: String;
     delivery: Delivery, request_id: Option<String>, traceparent: Option<String>,
-    send_id: Option<String>, envelope: Envelope, target: Option<String>
+    message_id: Option<String>, envelope: Envelope, url_digest: Option<String>
 });
 read_with_identity!(Settlement {
     claim_id: String, outcome: Outcome;
-    unclaimed: Option<Unclaimed>, answer: Option<SavedAnswer>, target: Option<String>, step: Option<String>
+    unclaimed: Option<UnclaimedWebhook>, answer: Option<SavedAnswer>, url_digest: Option<String>, step: Option<String>
 });
 
 /// The contents of a [`Claim`] beyond its identity, for a webhook that was forwarded without a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Unclaimed {
+pub struct UnclaimedWebhook {
     /// Path of the route, without query.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"))]
     pub route: String,
@@ -448,10 +448,10 @@ crate::string_enum! {
     }
 }
 
-/// The sidecar's answer to one [`Settlement`].
+/// Acknowledgement of one [`Settlement`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Settled {
+pub struct SettlementAck {
     /// The claim this answers.
     pub claim_id: String,
     /// Result of the settlement.
@@ -467,7 +467,7 @@ pub struct SettlementsReply {
     #[serde(deserialize_with = "whole")]
     pub v: u32,
     /// One per settlement.
-    pub results: Vec<Settled>,
+    pub results: Vec<SettlementAck>,
 }
 
 /// Deserializes a whole number. In JSON, 200.0 is the whole number 200.
@@ -476,7 +476,11 @@ fn whole<'de, T: TryFrom<u64>, D: serde::Deserializer<'de>>(from: D) -> Result<T
     let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
     // Within these bounds each whole number has a distinct float.
     let whole = is_whole.then_some(number as u64).and_then(|whole| T::try_from(whole).ok());
-    whole.ok_or_else(|| serde::de::Error::custom(format_args!("{number} is no number for this")))
+    whole.ok_or_else(|| {
+        serde::de::Error::custom(format_args!(
+            "{number} is not a whole number within the range of this field"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -507,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fallback_url_carries_the_same_inbound_message() {
+    fn fallback_url_carries_the_same_inbound_message() {
         let first = Identity { class: Class::Inbound, status: None, ..status("", None) };
         let fallback = Identity { error_code: Some("11200".into()), ..first.clone() };
         assert_eq!(first.dedupe_key(), "inbound:AC1:SM1");
@@ -518,14 +522,14 @@ mod tests {
     fn later_step_of_a_message_has_a_key_of_its_own() {
         let first = Identity { class: Class::Inbound, status: None, ..status("", None) };
         assert_eq!(first.step_key("00112233aabbccdd"), "inbound:AC1:SM1:00112233aabbccdd");
-        assert!(is_target("00112233aabbccdd"));
+        assert!(is_url_digest("00112233aabbccdd"));
         for other in ["", "0011", "00112233AABBCCDD", "00112233aabbccd:", "00112233aabbccddee"] {
-            assert!(!is_target(other), "{other}");
+            assert!(!is_url_digest(other), "{other}");
         }
     }
 
     #[test]
-    fn the_wire_format_is_flat_and_tolerates_news() {
+    fn wire_format_is_flat_and_ignores_unknown_fields() {
         let claim: Claim = serde_json::from_str(
             r#"{"claim_id":"c1","class":"inbound","account_sid":"AC1","message_sid":"SM1","route":"/in","form":"Body=hi","news":1}"#,
         )

@@ -8,7 +8,7 @@ use twilio_edge_contract::{
     AccountKeys, Class, Delivery, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret,
 };
 
-use super::reading::{Reading, field};
+use super::reader::{Reader, field};
 use super::{Bodies, BodyFormat, Config, Methods, Mode, OnUnavailable, Route, Sidecar, twiml};
 use crate::form::{is_account_sid, is_parameter_name};
 use crate::keys::Account;
@@ -19,7 +19,7 @@ const MAX_ORIGINS: usize = 16;
 const MAX_ROUTES: usize = 256;
 const MAX_PARAMETERS: usize = 64;
 /// Largest `answer` of a route, in bytes: it is in the configuration, and in each answer.
-const MOST_ANSWER_BYTES: usize = 4096;
+const MAX_ANSWER_BYTES: usize = 4096;
 const DEFAULT_TIMEOUT_MS: u64 = 500;
 
 /// Fields of each object. `reference` documents each of them; a test verifies it.
@@ -46,7 +46,7 @@ pub(super) const ON_UNAVAILABLE: &[&str] = &["inbound", "status"];
 pub(super) const SIDECAR: &[&str] =
     &["cluster", "token", "timeout_ms", "in_flight_wait_ms", "accounts_refresh_ms"];
 
-impl Reading<'_> {
+impl Reader<'_> {
     pub(super) fn config(&self, value: &Value) -> Config {
         let root = self.object("", value, ROOT);
         let origins = self
@@ -57,15 +57,15 @@ impl Reading<'_> {
             None | Some(Value::Null) => None,
             Some(value) => Some(self.sidecar(value)),
         };
-        let elsewhere = sidecar.as_ref().is_some_and(|it| it.accounts_refresh_ms.is_some());
+        let has_key_ring = sidecar.as_ref().is_some_and(|it| it.accounts_refresh_ms.is_some());
         let accounts: Vec<_> = self
-            .accounts(field(root, "accounts"), elsewhere)
+            .accounts(field(root, "accounts"), has_key_ring)
             .filter_map(|(path, value)| self.account(&path, value))
             .collect();
         let defaults = RouteDefaults {
             on_unavailable: self.on_unavailable_by_class(field(root, "on_unavailable")),
             timeout_ms: sidecar.as_ref().map_or(DEFAULT_TIMEOUT_MS, |sidecar| sidecar.timeout_ms),
-            accounts: (!elsewhere).then_some(accounts.as_slice()),
+            accounts: (!has_key_ring).then_some(accounts.as_slice()),
             has_sidecar: sidecar.is_some(),
         };
         let routes: Vec<_> = self
@@ -73,9 +73,9 @@ impl Reading<'_> {
             .filter_map(|(path, value)| self.route(&path, value, &defaults))
             .collect();
         self.refuse_repeats("accounts", accounts.iter().map(|account| &account.sid));
-        let shown =
+        let display =
             |route: &Route| format!("{}{}", route.path, if route.is_prefix { "*" } else { "" });
-        self.refuse_repeats("routes", routes.iter().map(shown));
+        self.refuse_repeats("routes", routes.iter().map(display));
         if let Some(sidecar) = &mut sidecar {
             // Routes share callouts, so a callout waits as long as the longest timeout of a route.
             let longest = routes.iter().map(|route| route.timeout_ms).max();
@@ -104,7 +104,7 @@ impl Reading<'_> {
             .inspect(|(name, path)| {
                 if !is_parameter_name(name) {
                     let problem = format!(
-                        "{name:?} is no name of a parameter: letters, digits and underscores"
+                        "{name:?} is not a parameter name: use letters, digits and underscores"
                     );
                     self.problem(path, problem);
                 }
@@ -114,7 +114,7 @@ impl Reading<'_> {
     }
 
     /// Reads a list of words, each at most once; `None` if it is absent or invalid.
-    fn words(&self, path: &str, value: Option<&Value>, known: &[&str]) -> Option<Vec<bool>> {
+    fn word_set(&self, path: &str, value: Option<&Value>, known: &[&str]) -> Option<Vec<bool>> {
         let words = value?;
         let listed: Vec<&str> = self
             .list(path, Some(words), known.len())
@@ -131,19 +131,20 @@ impl Reading<'_> {
     }
 
     fn methods(&self, path: &str, value: Option<&Value>) -> Methods {
-        match self.words(path, value, &["GET", "POST"]).as_deref() {
+        match self.word_set(path, value, &["GET", "POST"]).as_deref() {
             Some([get, post]) => Methods { get: *get, post: *post },
             _ => Methods::default(),
         }
     }
 
     fn bodies(&self, path: &str, value: Option<&Value>, class: Option<Class>) -> Bodies {
-        let bodies = match self.words(path, value, &["form", "hash"]).as_deref() {
+        let bodies = match self.word_set(path, value, &["form", "hash"]).as_deref() {
             Some([form, hash]) => Bodies { form: *form, hash: *hash },
             _ => Bodies::default(),
         };
         if class != Some(Class::Other) && bodies.hash {
-            let problem = "hash is for class other: messages and statuses come as forms";
+            let problem =
+                "hash is only for class other: Twilio sends messages and statuses as forms";
             self.problem(path, problem);
         }
         bodies
@@ -153,21 +154,21 @@ impl Reading<'_> {
     fn origin(&self, path: &str, value: &Value) -> Option<String> {
         let origin = self.text(path, value)?;
         let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        let complaint = match authority {
+        let problem = match authority {
             None => "must start with https:// or http://",
-            Some("") => "names no host",
+            Some("") => "has no host",
             Some(authority) if authority.contains(['/', '?', '#']) => {
-                "is an origin, so no path, query or slash may follow the host: Twilio's path is appended as received"
+                "is an origin: remove the path, query or slash after the host; the filter appends the path of the request"
             }
             Some(authority)
                 if !authority.bytes().all(|byte| byte.is_ascii_graphic())
                     || authority.contains(['"', '<', '>', '\\', '^', '`', '{', '|', '}']) =>
             {
-                "holds a character no host has; write international names in punycode"
+                "contains a character that no host has; write international names in punycode"
             }
             Some(_) => return Some(origin),
         };
-        self.problem(path, format!("{origin:?} {complaint}"));
+        self.problem(path, format!("{origin:?} {problem}"));
         None
     }
 
@@ -175,10 +176,10 @@ impl Reading<'_> {
     fn accounts<'v>(
         &self,
         value: Option<&'v Value>,
-        elsewhere: bool,
+        has_key_ring: bool,
     ) -> impl Iterator<Item = (String, &'v Value)> {
-        if !elsewhere && value.and_then(Value::as_array).is_none_or(Vec::is_empty) {
-            let problem = "is required: a list with at least one entry, unless sidecar.accounts_refresh_ms says to ask the sidecar for them";
+        if !has_key_ring && value.and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            let problem = "is required: a list with at least one entry, unless sidecar.accounts_refresh_ms makes the sidecar provide the accounts";
             self.problem("accounts", problem);
         }
         self.optional_list("accounts", value, MAX_ACCOUNTS)
@@ -202,14 +203,15 @@ impl Reading<'_> {
             .optional_list(&shared_path, field(account, "shared_keys"), MAX_KEYS)
             .filter_map(|(path, value)| self.shared_key(&path, value))
             .collect();
-        let given = AccountKeys { sid: sid?, auth_tokens, shared_keys };
-        match Account::of(&given) {
+        let keys = AccountKeys { sid: sid?, auth_tokens, shared_keys };
+        match Account::new(&keys) {
             Ok(account) => Some(account),
-            Err(complaints) => {
-                // Invalid values were reported where they were read; the remaining complaints concern all keys together.
-                let said = self.problems.borrow().len() > before;
-                for complaint in complaints.iter().filter(|it| it.at != "sid" && !said) {
-                    self.problem(&format!("{path}.{}", complaint.at), complaint.message.as_str());
+            Err(problems) => {
+                // Invalid values were reported where they were read; the remaining problems concern all keys together.
+                let has_invalid_values = self.problems.borrow().len() > before;
+                for problem in problems.iter().filter(|it| it.field != "sid" && !has_invalid_values)
+                {
+                    self.problem(&format!("{path}.{}", problem.field), problem.message.as_str());
                 }
                 None
             }
@@ -264,22 +266,22 @@ impl Reading<'_> {
             }
         };
         if delivery == Delivery::Accept && !defaults.has_sidecar {
-            self.problem(&at("delivery"), "accept needs a sidecar: it delivers what is accepted");
+            self.problem(&at("delivery"), "accept needs a sidecar, which delivers the accepted webhooks: configure sidecar, or use forward");
         }
         if delivery == Delivery::Accept && class == Some(Class::Other) {
-            let problem = "accept is for messages and statuses: what is neither has no identity to accept it by";
+            let problem = "accept is only for classes inbound and status: a webhook of class other has no identity";
             self.problem(&at("delivery"), problem);
         }
         let answer = field(route, "answer").and_then(|value| {
             let at = at("answer");
             let answer = self.text(&at, value)?;
             if delivery != Delivery::Accept || class != Some(Class::Inbound) {
-                let problem = "is for messages that are accepted: any other webhook is answered by the backend, or with nothing";
+                let problem = "is only for class inbound with delivery accept: the backend answers other messages, and a status gets an empty answer";
                 self.problem(&at, problem);
-            } else if answer.len() > MOST_ANSWER_BYTES {
-                self.problem(&at, format!("has more than {MOST_ANSWER_BYTES} bytes"));
-            } else if let Some(complaint) = twiml::complaint(&answer) {
-                self.problem(&at, format!("is no TwiML: it {complaint}"));
+            } else if answer.len() > MAX_ANSWER_BYTES {
+                self.problem(&at, format!("has more than {MAX_ANSWER_BYTES} bytes"));
+            } else if let Some(problem) = twiml::problem(&answer) {
+                self.problem(&at, format!("is not valid TwiML: it {problem}"));
             }
             Some(Arc::from(answer))
         });
@@ -336,15 +338,14 @@ impl Reading<'_> {
             (Some(_), None) => (false, "path"),
             (None, Some(_)) => (true, "prefix"),
             _ => {
-                let problem =
-                    "needs either \"path\", as \"/twilio/inbound\", or \"prefix\", as \"/twilio/\"";
+                let problem = "needs either \"path\", for instance \"/twilio/inbound\", or \"prefix\", for instance \"/twilio/\"";
                 self.problem(path, problem);
                 return None;
             }
         };
         let text = self.text(&at(name), field(route, name)?);
-        if let Some(complaint) = text.as_deref().and_then(|text| path_complaint(text, is_prefix)) {
-            self.problem(&at(name), complaint);
+        if let Some(problem) = text.as_deref().and_then(|text| path_problem(text, is_prefix)) {
+            self.problem(&at(name), problem);
         }
         let path = text?;
         let class = class?;
@@ -396,7 +397,7 @@ impl Reading<'_> {
             None => {
                 self.problem(
                     "sidecar.token",
-                    "is required: the sidecar's TWILIO_EDGE_TOKEN, best as {\"env\": \"TWILIO_EDGE_TOKEN\"}",
+                    "is required: the sidecar's TWILIO_EDGE_TOKEN, preferably as {\"env\": \"TWILIO_EDGE_TOKEN\"}",
                 );
                 None
             }
@@ -428,27 +429,27 @@ impl Reading<'_> {
 }
 
 /// Returns the problem of a path that a proxy could change or that two parsers could read differently.
-fn path_complaint(path: &str, is_prefix: bool) -> Option<String> {
-    let complaint = if !path.starts_with('/') {
+fn path_problem(path: &str, is_prefix: bool) -> Option<String> {
+    let problem = if !path.starts_with('/') {
         "must start with /"
     } else if is_prefix && !path.ends_with('/') {
         "must end with /: a prefix is a folder, not the beginning of a name"
     } else if path.contains(['?', '#']) {
-        "is a path: the query is not part of it"
+        "must have no query and no fragment"
     } else if path.split('/').any(is_dot_segment) {
-        "holds a dot segment, which proxies remove: no signature over it can be reproduced"
+        "contains a dot segment, which proxies remove, so that no signature matches: use the path without it"
     } else if path.contains("//") {
-        "holds an empty segment, which proxies merge: no signature over it can be reproduced"
+        "contains an empty segment, which proxies remove, so that no signature matches: use the path without it"
     } else if path.contains('\\') {
-        "holds a backslash, which proxies take for a slash"
+        "contains a backslash, which proxies replace by a slash: use /"
     } else if has_needless_escape(path) {
-        "escapes a letter, digit or one of -._~, which proxies decode: no signature over it can be reproduced"
+        "escapes a letter, a digit or one of -._~, which proxies decode, so that no signature matches: write it unescaped"
     } else if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "must be written as it is requested: visible ASCII, the rest percent-escaped"
+        "must be visible ASCII: percent-escape other characters, as Twilio requests them"
     } else {
         return None;
     };
-    Some(format!("{path:?} {complaint}"))
+    Some(format!("{path:?} {problem}"))
 }
 
 /// Reports whether a segment is `.` or `..`, escaped or not: proxies that normalize paths decode `%2e` first.

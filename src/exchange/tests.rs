@@ -6,8 +6,8 @@ use twilio_edge_contract::{Decision, Opt, headers};
 
 use super::*;
 use crate::form::Form;
-use crate::handover::header_safe;
 use crate::signature::{self, Algorithm, Key, Payload, sign};
+use crate::upstream_request::header_safe;
 
 const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -73,8 +73,8 @@ impl Case {
 
     fn of(head: Head, body: &str) -> Self {
         let mut case = Self::new(config(|_| {}));
-        case.tell(Event::Head(head));
-        case.tell(Event::Complete { body: body.as_bytes() });
+        case.apply(Event::Head(head));
+        case.apply(Event::Complete { body: body.as_bytes() });
         case
     }
 
@@ -92,26 +92,26 @@ impl Case {
         case
     }
 
-    fn tell(&mut self, event: Event<'_>) {
+    fn apply(&mut self, event: Event<'_>) {
         let effects = self.exchange.step(event);
         self.effects.extend(effects);
     }
 
     /// Lets time pass; a wait begins with the tick that first sees it.
     fn after(&mut self, ms: u64) {
-        self.tell(Event::Tick { now_ms: self.now_ms });
+        self.apply(Event::Tick { now_ms: self.now_ms });
         self.now_ms += ms;
-        self.tell(Event::Tick { now_ms: self.now_ms });
+        self.apply(Event::Tick { now_ms: self.now_ms });
     }
 
     fn decide(&mut self, decision: Decision) {
         let claim_id = self.asked().last().unwrap().claim_id.clone();
-        self.tell(Event::Verdict(verdict(&claim_id, decision)));
+        self.apply(Event::Verdict(verdict(&claim_id, decision)));
     }
 
     fn asked(&self) -> Vec<Rc<Claim>> {
         let claims = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Ask(claim) => Some(Rc::clone(claim)),
+            Effect::Claim(claim) => Some(Rc::clone(claim)),
             _ => None,
         });
         claims.collect()
@@ -133,11 +133,11 @@ impl Case {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        let told = self.effects.iter().find_map(|effect| match effect {
-            Effect::Tell(handover) => Some(handover),
+        let upstream = self.effects.iter().find_map(|effect| match effect {
+            Effect::SetUpstream(upstream_request) => Some(upstream_request),
             _ => None,
         });
-        told?.headers.iter().find(|(set, _)| *set == name).map(|(_, value)| value.as_str())
+        upstream?.headers.iter().find(|(set, _)| *set == name).map(|(_, value)| value.as_str())
     }
 
     fn was_forwarded(&self) -> bool {
@@ -168,13 +168,13 @@ fn verdict(claim_id: &str, decision: Decision) -> Verdict {
 }
 
 #[test]
-fn a_proven_message_is_forwarded_after_the_verdict_with_what_is_known() {
+fn proven_message_is_forwarded_after_the_verdict_with_its_facts() {
     let mut case = Case::asking("/in?tenant=7");
     assert!(!case.was_forwarded(), "not before the verdict");
     let claim = case.asked().remove(0);
     assert_eq!(claim.claim_id, "000000000000000a00000007");
     assert_eq!((claim.route.as_str(), claim.form.as_str()), ("/in", BODY));
-    case.tell(Event::Verdict(Verdict {
+    case.apply(Event::Verdict(Verdict {
         opt: Some(Opt::Stop),
         suppressed: true,
         window_expires: Some("2026-11-24T12:00:00Z".to_owned()),
@@ -202,7 +202,7 @@ fn a_proven_message_is_forwarded_after_the_verdict_with_what_is_known() {
 }
 
 #[test]
-fn a_get_has_its_parameters_in_the_query() {
+fn get_has_its_parameters_in_the_query() {
     let target = format!("/both?{BODY}");
     let head = Head { method: b"GET".to_vec(), content_type: None, ..post(&target, "") };
     let case = Case::of(head.clone(), "");
@@ -212,7 +212,7 @@ fn a_get_has_its_parameters_in_the_query() {
 }
 
 #[test]
-fn another_signed_request_is_proven_and_forwarded_without_a_claim() {
+fn request_of_class_other_is_proven_and_forwarded_without_a_claim() {
     let body = r#"{"event":"x"}"#;
     let target = format!("/other?bodySHA256={}", signature::hash_body(body.as_bytes()));
     let json = |target: &str| Head {
@@ -232,7 +232,7 @@ fn another_signed_request_is_proven_and_forwarded_without_a_claim() {
 
 /// A client that can reach a route decides how many requests it sends, so the cost of one request is bounded.
 #[test]
-fn a_request_that_names_no_account_is_not_tried_on_all_of_very_many() {
+fn request_without_account_is_refused_if_too_many_keys_would_be_tried() {
     let body = "{}";
     let target = format!("/other?bodySHA256={}", signature::hash_body(body.as_bytes()));
     let head = Head {
@@ -249,14 +249,14 @@ fn a_request_that_names_no_account_is_not_tried_on_all_of_very_many() {
             ));
             json["routes"].as_array_mut().unwrap().retain(|route| route["path"] != "/tenant");
         }));
-        case.tell(Event::Head(head.clone()));
-        case.tell(Event::Complete { body: body.as_bytes() });
+        case.apply(Event::Head(head.clone()));
+        case.apply(Event::Complete { body: body.as_bytes() });
         assert_eq!(case.refused_for(), refused);
     }
 }
 
 #[test]
-fn class_other_needs_no_parameter_and_no_forgery_is_called_signed() {
+fn class_other_needs_no_parameter_but_a_signature() {
     for body in ["a=1", "", "interactionAccountSid=AC1&interactionSid=KI1", "AccountSid=mine"] {
         for target in ["/other", "/forms"] {
             let case = Case::of(post(target, body), body);
@@ -274,7 +274,7 @@ fn class_other_needs_no_parameter_and_no_forgery_is_called_signed() {
 }
 
 #[test]
-fn a_route_accepts_the_methods_and_bodies_that_it_lists() {
+fn route_accepts_the_methods_and_bodies_that_it_lists() {
     let get = |target: &str| {
         let target = format!("{target}?{BODY}");
         Head { method: b"GET".to_vec(), content_type: None, ..post(&target, "") }
@@ -302,7 +302,7 @@ fn a_route_accepts_the_methods_and_bodies_that_it_lists() {
 }
 
 #[test]
-fn a_signature_is_kept_from_the_backend_where_the_route_says_so() {
+fn signature_is_removed_if_the_route_disables_forwarding_it() {
     let removed = |case: &Case| {
         ["x-twilio-signature", "x-twilio-webhooks-signature-settings"]
             .iter()
@@ -315,10 +315,10 @@ fn a_signature_is_kept_from_the_backend_where_the_route_says_so() {
 }
 
 #[test]
-fn a_route_that_is_not_ours_passes_without_headers_in_our_name() {
+fn unguarded_route_passes_without_forged_headers() {
     let mut case = Case::new(config(|_| {}));
     let forged = vec!["x-twilio-edge-verified".to_owned(), "x_twilio_edge_key".to_owned()];
-    case.tell(Event::Head(Head { forged: forged.clone(), ..post("/in/", BODY) }));
+    case.apply(Event::Head(Head { forged: forged.clone(), ..post("/in/", BODY) }));
     assert!(case.was_forwarded());
     let removed: Vec<_> = forged.into_iter().map(Effect::Remove).collect();
     assert!(removed.iter().all(|effect| case.effects.contains(effect)));
@@ -361,13 +361,13 @@ fn every_refusal_has_its_reason() {
     }
     let wide = config(|json| json["max_body_bytes"] = 65_536.into());
     let mut case = Case::new(wide);
-    case.tell(Event::Head(post("/in", BODY)));
-    case.tell(Event::Complete { body: flood.as_bytes() });
+    case.apply(Event::Head(post("/in", BODY)));
+    case.apply(Event::Complete { body: flood.as_bytes() });
     assert_eq!(case.refused_for(), Some("too-many-parameters"));
 }
 
 #[test]
-fn a_shared_key_proves_what_names_it_and_nothing_else() {
+fn shared_key_proves_only_requests_that_name_it() {
     let form = Form::parse(BODY.as_bytes()).unwrap();
     let shared = Key::shared("", "shared", Algorithm::HmacSha256).unwrap();
     let signed = sign("https://hooks.example.com/in", Payload::Form(&form), &shared).into_bytes();
@@ -394,7 +394,7 @@ fn a_shared_key_proves_what_names_it_and_nothing_else() {
 }
 
 #[test]
-fn in_shadow_mode_everything_is_decided_and_nothing_blocked() {
+fn shadow_mode_decides_and_forwards_every_request() {
     let case = Case::of(Head { signature: None, ..post("/shadow", BODY) }, BODY);
     assert!(case.was_forwarded() && case.answer().is_none());
     assert_eq!(case.header(headers::VERIFIED), None, "nothing was proven");
@@ -422,13 +422,13 @@ fn in_shadow_mode_everything_is_decided_and_nothing_blocked() {
 fn routes_are_exact_or_folders_and_may_belong_to_some_accounts() {
     assert_eq!(Case::asking("/all/of/these").asked()[0].route, "/all/");
     let mut case = Case::new(config(|_| {}));
-    case.tell(Event::Head(post("/all", BODY)));
+    case.apply(Event::Head(post("/all", BODY)));
     assert!(case.was_forwarded(), "no folder, not guarded");
     assert_eq!(Case::of(post("/tenant", BODY), BODY).refused_for(), Some("unknown-account"));
 }
 
 #[test]
-fn a_route_waits_no_longer_than_it_says() {
+fn route_waits_for_a_verdict_until_its_timeout() {
     let mut case = Case::asking("/all/");
     case.after(99);
     assert!(!case.was_forwarded());
@@ -438,38 +438,38 @@ fn a_route_waits_no_longer_than_it_says() {
 }
 
 #[test]
-fn a_body_over_the_cap_is_refused_before_it_ends() {
+fn body_over_the_cap_is_refused_before_it_ends() {
     let mut case = Case::new(config(|_| {}));
-    case.tell(Event::Head(Head { content_length: None, ..post("/in", BODY) }));
-    case.tell(Event::Body { received: 1024 });
+    case.apply(Event::Head(Head { content_length: None, ..post("/in", BODY) }));
+    case.apply(Event::Body { received: 1024 });
     assert_eq!(case.answer(), None);
-    case.tell(Event::Body { received: 1025 });
+    case.apply(Event::Body { received: 1025 });
     assert_eq!(case.refused_for(), Some("body-too-large"));
 }
 
 #[test]
-fn a_body_that_never_comes_is_not_waited_for_for_ever() {
+fn missing_body_is_refused_after_ten_seconds() {
     let mut case = Case::new(config(|_| {}));
-    case.tell(Event::Head(post("/in", BODY)));
-    case.after(FIRST_PART_MS - 1);
+    case.apply(Event::Head(post("/in", BODY)));
+    case.after(MAX_FIRST_PART_MS - 1);
     assert_eq!(case.answer(), None);
     case.after(1);
     assert_eq!(case.refused_for(), Some("no-body"));
 
     let mut case = Case::new(config(|_| {}));
-    case.tell(Event::Head(post("/in", BODY)));
-    case.tell(Event::Body { received: 1 });
-    case.after(FIRST_PART_MS);
+    case.apply(Event::Head(post("/in", BODY)));
+    case.apply(Event::Body { received: 1 });
+    case.after(MAX_FIRST_PART_MS);
     assert_eq!(case.answer(), None, "a slow upload is Envoy's to bound");
 
     let mut case = Case::new(config(|_| {}));
-    case.tell(Event::Head(post("/shadow", BODY)));
-    case.after(FIRST_PART_MS);
+    case.apply(Event::Head(post("/shadow", BODY)));
+    case.after(MAX_FIRST_PART_MS);
     assert!(case.was_forwarded() && case.effects.contains(&Effect::Forward));
 }
 
 #[test]
-fn no_log_line_holds_what_was_said_or_who_said_it() {
+fn log_line_contains_no_body_and_no_phone_number() {
     let request_id = Some(b"id\r\n-7".to_vec());
     let case = Case::of(Head { request_id, ..post("/in", "Body=other") }, BODY);
     let warning = case.effects.iter().find_map(|effect| match effect {
@@ -485,7 +485,7 @@ fn no_log_line_holds_what_was_said_or_who_said_it() {
 }
 
 #[test]
-fn a_duplicate_is_answered_with_success_and_not_forwarded() {
+fn duplicate_is_answered_with_success_and_not_forwarded() {
     let mut case = Case::asking("/in");
     case.decide(Decision::Duplicate);
     let answer = case.answer().unwrap();
@@ -496,7 +496,7 @@ fn a_duplicate_is_answered_with_success_and_not_forwarded() {
 }
 
 #[test]
-fn a_copy_in_flight_is_asked_about_until_it_is_settled() {
+fn copy_in_flight_is_claimed_again_until_it_is_settled() {
     let mut case = Case::asking("/in");
     case.decide(Decision::InFlight);
     case.after(0);
@@ -515,9 +515,9 @@ fn a_copy_in_flight_is_asked_about_until_it_is_settled() {
 }
 
 #[test]
-fn without_a_verdict_the_policy_decides() {
+fn policy_decides_without_a_verdict() {
     for fail in [
-        |case: &mut Case| case.tell(Event::NoVerdict),
+        |case: &mut Case| case.apply(Event::NoVerdict),
         |case: &mut Case| case.decide(Decision::Unavailable),
         |case: &mut Case| case.decide(Decision::Released),
     ] {
@@ -525,10 +525,10 @@ fn without_a_verdict_the_policy_decides() {
         fail(&mut case);
         assert!(case.was_forwarded());
         assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
-        case.tell(response(200, true));
+        case.apply(response(200, true));
         let (settlement, _) = case.settled()[0];
         assert_eq!(settlement.outcome, Outcome::Commit);
-        assert_eq!(settlement.unclaimed.as_ref().unwrap().form, BODY, "told when it is back");
+        assert_eq!(settlement.unclaimed.as_ref().unwrap().form, BODY, "upstream when it is back");
 
         let mut case = Case::asking("/strict");
         fail(&mut case);
@@ -540,22 +540,22 @@ fn without_a_verdict_the_policy_decides() {
 }
 
 #[test]
-fn without_a_sidecar_webhooks_are_verified_and_forwarded() {
+fn webhooks_are_verified_and_forwarded_without_a_sidecar() {
     let mut case = Case::new(config(|json| json["sidecar"] = serde_json::Value::Null));
-    case.tell(Event::Head(post("/strict", BODY)));
-    case.tell(Event::Complete { body: BODY.as_bytes() });
+    case.apply(Event::Head(post("/strict", BODY)));
+    case.apply(Event::Complete { body: BODY.as_bytes() });
     assert!(case.was_forwarded());
     assert_eq!(case.header(headers::VERIFIED), Some(ACCOUNT));
     assert_eq!(case.header(headers::DEDUPE), Some("unknown"));
-    case.tell(response(500, true));
+    case.apply(response(500, true));
     assert!(!case.exchange.holds_response());
 }
 
 #[test]
-fn only_a_backends_2xx_commits() {
+fn commit_requires_a_2xx_of_the_backend() {
     for status in [200, 204, 299] {
         let mut case = Case::forwarded("/in");
-        case.tell(response(status, true));
+        case.apply(response(status, true));
         let settled = case.settled();
         assert_eq!((settled[0].0.outcome, settled[0].1), (Outcome::Commit, false), "{status}");
         assert!(!case.exchange.holds_response(), "a commit costs no latency");
@@ -564,19 +564,19 @@ fn only_a_backends_2xx_commits() {
     let others = [301, 307, 400, 404, 408, 425, 429, 500, 503, 504];
     for (status, from_backend) in others.map(|s| (s, true)).into_iter().chain([(200, false)]) {
         let mut case = Case::forwarded("/in");
-        case.tell(response(status, from_backend));
+        case.apply(response(status, from_backend));
         let settled = case.settled();
         assert_eq!((settled[0].0.outcome, settled[0].1), (Outcome::Release, true), "{status}");
         assert!(case.exchange.holds_response(), "a retry must not overtake the release");
-        case.tell(Event::Settled);
+        case.apply(Event::Settled);
         assert!(!case.exchange.holds_response() && case.effects.contains(&Effect::Respond));
     }
 }
 
 #[test]
-fn a_release_nobody_acknowledges_holds_the_response_a_quarter_of_a_second() {
+fn unacknowledged_release_delays_the_response_by_250_ms() {
     let mut case = Case::forwarded("/in");
-    case.tell(response(500, true));
+    case.apply(response(500, true));
     case.after(RELEASE_HOLD_MS - 1);
     assert!(case.exchange.holds_response());
     case.after(1);
@@ -584,39 +584,39 @@ fn a_release_nobody_acknowledges_holds_the_response_a_quarter_of_a_second() {
 }
 
 #[test]
-fn a_client_that_vanishes_releases_what_it_held() {
+fn disconnected_client_releases_its_claim() {
     let mut case = Case::asking("/in");
-    case.tell(Event::Gone);
+    case.apply(Event::Ended);
     assert!(case.effects.contains(&Effect::Withdraw));
     assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
     assert!(case.settled()[0].0.unclaimed.is_some());
 
     let mut case = Case::forwarded("/in");
-    case.tell(Event::Gone);
+    case.apply(Event::Ended);
     assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
 
     let mut case = Case::forwarded("/in");
-    case.tell(response(200, true));
-    case.tell(Event::Gone);
+    case.apply(response(200, true));
+    case.apply(Event::Ended);
     assert_eq!(case.settled().len(), 1, "the backend had answered: it stays committed");
 }
 
 #[test]
-fn the_first_answer_is_kept_for_duplicates() {
+fn first_answer_is_saved_for_duplicates() {
     let twiml = b"<Response><Message>hi</Message></Response>";
     let answered = |content_type: &[u8], parts: &[&[u8]]| {
         let mut case = Case::forwarded("/in");
-        case.tell(Event::Response(ResponseHead {
+        case.apply(Event::Response(ResponseHead {
             status: 200,
             from_backend: true,
             content_type: Some(content_type.to_vec()),
-            ends: false,
+            is_last: false,
         }));
         for (index, part) in parts.iter().enumerate() {
-            case.tell(Event::ResponseBody { part, ends: index + 1 == parts.len() });
+            case.apply(Event::ResponseBody { part, is_last: index + 1 == parts.len() });
         }
         assert!(!case.exchange.holds_response());
-        case.tell(Event::Gone);
+        case.apply(Event::Ended);
         let settled = case.settled();
         assert_eq!(settled.len(), 1);
         assert_eq!(settled[0].0.outcome, Outcome::Commit);
@@ -627,7 +627,7 @@ fn the_first_answer_is_kept_for_duplicates() {
     assert_eq!(saved.content_type, "text/xml; charset=utf-8");
     for (content_type, parts) in [
         (&b"application/json"[..], &[&b"{}"[..]][..]),
-        (b"text/xml", &[&[b'x'; MOST_SAVED_BYTES][..], b"x"]),
+        (b"text/xml", &[&[b'x'; MAX_SAVED_BYTES][..], b"x"]),
         (b"text/html", &[b"<!doctype html><html>Hello</html>"]),
         (b"text/html", &[b"<!-- a <Response> --><html/>"]),
         (b"text/html", &[b"<Responses/>"]),
@@ -655,7 +655,7 @@ fn the_first_answer_is_kept_for_duplicates() {
 
     let mut case = Case::asking("/in");
     let claim_id = case.asked()[0].claim_id.clone();
-    case.tell(Event::Verdict(Verdict {
+    case.apply(Event::Verdict(Verdict {
         answer: Some(saved.clone()),
         ..verdict(&claim_id, Decision::Duplicate)
     }));
@@ -666,29 +666,29 @@ fn the_first_answer_is_kept_for_duplicates() {
 fn claim_and_settlement_name_the_url_of_the_step() {
     let mut case = Case::asking("/in?step=2");
     let claim = case.asked().remove(0);
-    let target = claim.target.clone().unwrap();
-    assert_ne!(Some(&target), Case::asking("/in").asked()[0].target.as_ref());
-    case.tell(Event::Verdict(Verdict {
-        step: Some(target.clone()),
+    let digest = claim.url_digest.clone().unwrap();
+    assert_ne!(Some(&digest), Case::asking("/in").asked()[0].url_digest.as_ref());
+    case.apply(Event::Verdict(Verdict {
+        step: Some(digest.clone()),
         ..verdict(&claim.claim_id, Decision::Proceed)
     }));
-    case.tell(response(200, true));
-    case.tell(Event::Gone);
+    case.apply(response(200, true));
+    case.apply(Event::Ended);
     let settled = case.settled();
-    assert_eq!(settled[0].0.step, Some(target.clone()));
-    assert_eq!(settled[0].0.target, Some(target));
+    assert_eq!(settled[0].0.step, Some(digest.clone()));
+    assert_eq!(settled[0].0.url_digest, Some(digest));
 }
 
 #[test]
-fn what_the_proxy_answers_itself_is_not_the_backends_answer() {
+fn answer_of_the_proxy_is_not_the_backends_answer() {
     let mut case = Case::new(config(|_| {}));
-    case.tell(Event::Head(post("/in", BODY)));
-    case.tell(response(408, false));
-    case.tell(Event::Complete { body: BODY.as_bytes() });
+    case.apply(Event::Head(post("/in", BODY)));
+    case.apply(response(408, false));
+    case.apply(Event::Complete { body: BODY.as_bytes() });
     assert!(case.asked().is_empty() && case.answer().is_none() && !case.was_forwarded());
 
     let mut case = Case::asking("/in");
-    case.tell(response(504, false));
+    case.apply(response(504, false));
     case.decide(Decision::Proceed);
     assert!(!case.was_forwarded(), "a late verdict forwards nothing");
     assert_eq!(case.settled()[0].0.outcome, Outcome::Release);
@@ -717,7 +717,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::NoVerdict),
         2 => (prop_oneof![Just(200u16), Just(500), 100u16..600], any::<bool>())
             .prop_map(|(status, backend)| Act::Response(status, backend)),
-        2 => (0usize..5000, any::<bool>()).prop_map(|(bytes, ends)| Act::ResponseBody(bytes, ends)),
+        2 => (0usize..5000, any::<bool>()).prop_map(|(bytes, is_last)| Act::ResponseBody(bytes, is_last)),
         1 => Just(Act::Settled),
         2 => (0u64..6000).prop_map(Act::Tick),
         1 => Just(Act::Gone),
@@ -730,7 +730,7 @@ proptest! {
     /// Properties of every sequence of events: nothing reaches the backend unproven or before a verdict, the client gets at
     /// most one answer of the filter, nothing is resumed twice, and a lease is settled exactly once by the end.
     #[test]
-    fn any_sequence_of_events_keeps_the_laws(acts in proptest::collection::vec(act(), 0..24)) {
+    fn sequence_of_any_events_keeps_the_laws(acts in proptest::collection::vec(act(), 0..24)) {
         let mut case = Case::new(config(|_| {}));
         let (mut proceeded, mut shadowed) = (false, false);
         let (mut unclaimed_forward, mut guarded, mut complete) = (false, false, false);
@@ -739,11 +739,11 @@ proptest! {
             match &act {
                 Act::Head(kind) => {
                     let target = ["/in", "/strict", "/status", "/elsewhere", "/other", "/shadow", "/off"][usize::from(*kind)];
-                    case.tell(Event::Head(post(target, BODY)));
+                    case.apply(Event::Head(post(target, BODY)));
                 }
-                Act::Body(received) => case.tell(Event::Body { received: *received }),
+                Act::Body(received) => case.apply(Event::Body { received: *received }),
                 Act::Complete(whole) => {
-                    case.tell(Event::Complete { body: if *whole { BODY.as_bytes() } else { b"x" } });
+                    case.apply(Event::Complete { body: if *whole { BODY.as_bytes() } else { b"x" } });
                 }
                 Act::Decide(which, ours) => {
                     let decision = [
@@ -751,30 +751,30 @@ proptest! {
                         Decision::Released, Decision::Unavailable, Decision::Accepted,
                     ][usize::from(*which)];
                     let claim_id = if *ours { "000000000000000a00000007" } else { "another" };
-                    case.tell(Event::Verdict(verdict(claim_id, decision)));
+                    case.apply(Event::Verdict(verdict(claim_id, decision)));
                     let is_shadow = case.asked().last().is_some_and(|claim| claim.route == "/shadow");
                     let copy = matches!(decision, Decision::Duplicate | Decision::InFlight);
                     proceeded |= *ours && decision == Decision::Proceed;
                     shadowed |= *ours && copy && is_shadow;
                 }
-                Act::NoVerdict => case.tell(Event::NoVerdict),
+                Act::NoVerdict => case.apply(Event::NoVerdict),
                 Act::Response(status, from_backend) => {
                     let content_type = (status % 2 == 0).then(|| b"text/xml".to_vec());
-                    case.tell(Event::Response(ResponseHead {
+                    case.apply(Event::Response(ResponseHead {
                         status: *status,
                         from_backend: *from_backend,
                         content_type,
-                        ends: status % 3 == 0,
+                        is_last: status % 3 == 0,
                     }));
                 }
-                Act::ResponseBody(bytes, ends) => {
-                    case.tell(Event::ResponseBody { part: &vec![b'x'; *bytes], ends: *ends });
+                Act::ResponseBody(bytes, is_last) => {
+                    case.apply(Event::ResponseBody { part: &vec![b'x'; *bytes], is_last: *is_last });
                 }
-                Act::Settled => case.tell(Event::Settled),
+                Act::Settled => case.apply(Event::Settled),
                 Act::Tick(ms) => {
                     case.after(*ms);
                 }
-                Act::Gone => case.tell(Event::Gone),
+                Act::Gone => case.apply(Event::Ended),
             }
             guarded |= case.effects.contains(&Effect::Count(Counter::Webhook));
             complete |= case.effects.contains(&Effect::Count(Counter::Verified));
@@ -819,8 +819,8 @@ fn possible_opt_out_that_nobody_was_asked_about_is_held_until_it_is_acknowledged
     let stop = BODY.replace("zebra", "STOP");
     let unclaimed = |body: &str| {
         let mut case = Case::of(post("/in", body), body);
-        case.tell(Event::NoVerdict);
-        case.tell(Event::Response(ResponseHead {
+        case.apply(Event::NoVerdict);
+        case.apply(Event::Response(ResponseHead {
             status: 200,
             from_backend: true,
             ..ResponseHead::default()
@@ -832,7 +832,7 @@ fn possible_opt_out_that_nobody_was_asked_about_is_held_until_it_is_acknowledged
     assert!(
         case.effects.iter().any(|effect| matches!(effect, Effect::Settle { urgent: true, .. }))
     );
-    case.tell(Event::Settled);
+    case.apply(Event::Settled);
     assert_eq!(case.effects.last(), Some(&Effect::Respond));
     let mut case = unclaimed(&stop);
     case.after(999);
@@ -844,7 +844,7 @@ fn possible_opt_out_that_nobody_was_asked_about_is_held_until_it_is_acknowledged
     assert!(!unclaimed(&question).exchange.holds_response());
     let mut claimed = Case::of(post("/in", &stop), &stop);
     claimed.decide(Decision::Proceed);
-    claimed.tell(Event::Response(ResponseHead {
+    claimed.apply(Event::Response(ResponseHead {
         status: 200,
         from_backend: true,
         ..ResponseHead::default()
@@ -853,7 +853,7 @@ fn possible_opt_out_that_nobody_was_asked_about_is_held_until_it_is_acknowledged
 }
 
 #[test]
-fn an_address_that_is_no_header_value_is_escaped() {
+fn address_with_characters_outside_of_ascii_is_escaped() {
     assert_eq!(header_safe("+1 415"), "+1 415");
     assert_eq!(header_safe("é\r\n"), "%C3%A9%0D%0A");
     assert_eq!(Class::Other.as_str(), "other");

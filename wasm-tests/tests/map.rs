@@ -1,4 +1,4 @@
-//! The documents name what is there, and the filter keeps its one border: maps that nobody checks go stale in weeks.
+//! Checks of the architecture document: it names existing files, and only the border files of the filter use the host.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ fn rust_files(folder: &str) -> Result<Vec<String>> {
 }
 
 #[test]
-fn the_architecture_names_only_what_is_there() -> Result<()> {
+fn architecture_names_existing_files_only() -> Result<()> {
     let named = named_files(&read("docs/ARCHITECTURE.md")?);
     assert!(named.len() > 10, "the map must name files, it names {named:?}");
     let missing: Vec<_> = named.iter().filter(|path| !repository().join(path).exists()).collect();
@@ -47,7 +47,7 @@ fn the_architecture_names_only_what_is_there() -> Result<()> {
 }
 
 #[test]
-fn each_decision_lives_where_the_architecture_says() -> Result<()> {
+fn decisions_are_in_the_files_that_the_architecture_names() -> Result<()> {
     let document = read("docs/ARCHITECTURE.md")?;
     let mut decisions = 0;
     for row in document.lines().filter(|line| line.starts_with('|')) {
@@ -69,7 +69,7 @@ fn each_decision_lives_where_the_architecture_says() -> Result<()> {
 }
 
 #[test]
-fn the_architecture_names_every_file_of_the_filter() -> Result<()> {
+fn architecture_names_every_file_of_the_filter() -> Result<()> {
     let named = named_files(&read("docs/ARCHITECTURE.md")?);
     let forgotten: Vec<_> = rust_files("src")?
         .into_iter()
@@ -80,7 +80,7 @@ fn the_architecture_names_every_file_of_the_filter() -> Result<()> {
 }
 
 #[test]
-fn only_the_border_of_the_filter_names_the_host() -> Result<()> {
+fn host_calls_are_in_the_border_files_only() -> Result<()> {
     const BORDER: [&str; 4] = ["src/host.rs", "src/filter.rs", "src/root.rs", "src/lib.rs"];
     let (mut named, mut strangers) = (0, Vec::new());
     for path in ["src", "contract/src", "crates", "sidecar/src"]
@@ -105,7 +105,7 @@ fn only_the_border_of_the_filter_names_the_host() -> Result<()> {
 }
 
 #[test]
-fn the_readme_has_the_two_commands() -> Result<()> {
+fn readme_has_the_two_commands() -> Result<()> {
     let readme = read("README.md")?;
     for command in ["make run", "make test"] {
         assert!(readme.contains(command), "README.md does not name `{command}`");
@@ -139,7 +139,7 @@ fn each_failure_is_shown_by_a_test_that_is_there() -> Result<()> {
                 _ => "no such suite",
             };
             let source = read(&format!("{folder}/{}.rs", file.join("/")))?;
-            // Where it is written, and where it is told to run: by its attribute, or in a list.
+            // Definition of the test, and its registration: by an attribute, or in a list.
             let function = format!("async fn {name}(");
             let (before, _) = source.split_once(&function).unwrap_or_default();
             let attribute = before.trim_end().rsplit('\n').next().unwrap_or_default();

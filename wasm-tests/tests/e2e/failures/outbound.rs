@@ -1,42 +1,42 @@
-//! A message that is to be sent while a part is away.
+//! Outbound message during an outage.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use twilio_edge_wasm_tests::client::{Response, send};
-use twilio_edge_wasm_tests::failures::Sending;
+use twilio_edge_wasm_tests::failures::OutboundBehaviour;
 use twilio_edge_wasm_tests::process::until;
 use twilio_edge_wasm_tests::stack::Stack;
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Request};
 
-use super::{Seen, promised};
+use super::{Baseline, require};
 
-/// What applications ask with.
-pub(super) struct Desk<'a> {
+/// Client of the applications' API.
+pub(super) struct ApiClient<'a> {
     stack: &'a Stack,
-    sending: Sending,
+    outbound: OutboundBehaviour,
     token: String,
 }
 
-impl<'a> Desk<'a> {
-    pub(super) async fn open(stack: &'a Stack, sending: Sending) -> Result<Self> {
+impl<'a> ApiClient<'a> {
+    pub(super) async fn open(stack: &'a Stack, outbound: OutboundBehaviour) -> Result<Self> {
         let token = stack.api_key().await?;
-        Ok(Self { stack, sending, token })
+        Ok(Self { stack, outbound, token })
     }
 
     async fn call(&self, method: &str, path: &str, body: String) -> Result<Response> {
         let request = Request::new(method, path, body)
             .header("Authorization", format!("Bearer {}", self.token))
-            .header("Idempotency-Key", "the-only-one");
+            .header("Idempotency-Key", "one-message");
         send(self.stack.sidecar()?.address(), &request).await
     }
 
-    /// Asks for the message.
-    async fn ask(&self) -> Result<Response> {
+    /// Requests the message.
+    async fn request(&self) -> Result<Response> {
         let message = json!({
             "account_sid": ACCOUNT,
             "to": "+14155552671",
             "from": "+15005550006",
-            "body": "It is on its way",
+            "body": "Your order has been shipped",
         });
         self.call("POST", "/v1/messages", message.to_string()).await
     }
@@ -46,46 +46,46 @@ impl<'a> Desk<'a> {
         Ok(self.stack.dependencies().twilio()?.seen(&path).len())
     }
 
-    async fn is_sent(&self, id: &str) -> Result<()> {
+    async fn wait_until_sent(&self, id: &str) -> Result<()> {
         until(&format!("{id} to be sent"), async || {
             let path = format!("/v1/messages/{id}?account_sid={ACCOUNT}");
-            let shown = self.call("GET", &path, String::new()).await?;
-            let shown: Value = serde_json::from_slice(&shown.body).unwrap_or_default();
-            Ok((shown["state"] == "sent").then_some(()))
+            let message = self.call("GET", &path, String::new()).await?;
+            let message: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+            Ok((message["state"] == "sent").then_some(()))
         })
         .await
     }
 
-    /// The message's id, if it was taken on.
-    pub(super) async fn meanwhile(&self) -> Result<Option<String>> {
-        let seen = Seen::before(self.stack, self.sending.seen).await?;
-        let told = self.ask().await;
-        let Some(status) = self.sending.told else {
-            ensure!(told.is_err(), "somebody answered: {told:?}");
+    /// Requests the message during the outage; returns its id if it was accepted.
+    pub(super) async fn check_outage(&self) -> Result<Option<String>> {
+        let baseline = Baseline::read(self.stack, self.outbound.signals).await?;
+        let response = self.request().await;
+        let Some(status) = self.outbound.status else {
+            ensure!(response.is_err(), "the sidecar answered: {response:?}");
             return Ok(None);
         };
-        let told = told?;
-        ensure!(told.status == status, "{} {}", told.status, told.text());
-        ensure!((status == 503) == told.header("retry-after").is_some(), "{:?}", told.head);
-        let shown: Value = serde_json::from_slice(&told.body)?;
-        let id = shown["id"].as_str().map(str::to_owned);
-        ensure!(id.is_some() == (status == 202), "{shown}");
-        if let Some(id) = id.as_deref().filter(|_| self.sending.sent) {
-            self.is_sent(id).await?;
+        let response = response?;
+        ensure!(response.status == status, "{} {}", response.status, response.text());
+        ensure!((status == 503) == response.header("retry-after").is_some(), "{:?}", response.head);
+        let message: Value = serde_json::from_slice(&response.body)?;
+        let id = message["id"].as_str().map(str::to_owned);
+        ensure!(id.is_some() == (status == 202), "{message}");
+        if let Some(id) = id.as_deref().filter(|_| self.outbound.is_sent) {
+            self.wait_until_sent(id).await?;
         }
-        seen.after().await?;
-        ensure!(self.posted()? == usize::from(self.sending.sent), "at Twilio");
+        baseline.check_change().await?;
+        ensure!(self.posted()? == usize::from(self.outbound.is_sent), "at Twilio");
         Ok(id)
     }
 
-    /// However often it was asked for, it is sent once.
-    pub(super) async fn afterwards(&self, id: Option<String>) -> Result<()> {
-        let told = self.ask().await?;
-        ensure!(told.status == 202, "{} {}", told.status, told.text());
-        let shown: Value = serde_json::from_slice(&told.body)?;
-        let asked = shown["id"].as_str().context("no id")?;
-        promised(id.as_deref().is_none_or(|id| id == asked), "another message")?;
-        self.is_sent(asked).await?;
+    /// Repeats the request after the outage; the message is sent once.
+    pub(super) async fn check_recovery(&self, id: Option<String>) -> Result<()> {
+        let response = self.request().await?;
+        ensure!(response.status == 202, "{} {}", response.status, response.text());
+        let message: Value = serde_json::from_slice(&response.body)?;
+        let repeated = message["id"].as_str().context("no id")?;
+        require(id.as_deref().is_none_or(|id| id == repeated), "the id of the first request")?;
+        self.wait_until_sent(repeated).await?;
         ensure!(self.posted()? == 1, "{} times at Twilio", self.posted()?);
         Ok(())
     }
