@@ -9,6 +9,7 @@ mod plugin;
 mod reader;
 #[cfg(not(target_arch = "wasm32"))]
 mod reference;
+mod route;
 mod twiml;
 
 use std::cell::RefCell;

@@ -1,7 +1,7 @@
 //! State machine of one request, from its headers to its settlement: `step(Event) -> Effects`.
 //!
 //! Decides which requests are refused, what the filter claims from the sidecar, which headers and body the backend gets, and
-//! when a response may continue. The state machine is a plain value: it needs_body an event and returns the effects to
+//! when a response may continue. The state machine is a plain value: it receives an event and returns the effects to
 //! carry out, so every path through it can be tested without a proxy.
 //!
 //! ```text
@@ -19,33 +19,26 @@
 
 mod event;
 mod saved_answer;
+mod settlement;
+mod state;
+mod verdict;
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use twilio_edge_contract::{
-    Claim, Class, Decision, Delivery, Outcome, SavedAnswer, Settlement, UnclaimedWebhook, Verdict,
-};
+use twilio_edge_contract::{Claim, Class, Decision, Delivery, Outcome, Verdict};
 
 pub use self::event::{Effect, Event, ResponseHead};
-use self::saved_answer::{MAX_SAVED_BYTES, saved, twiml_type};
-use crate::config::{BodyFormat, Config, Mode, OnUnavailable};
+use self::settlement::{copy_response, handle_response, settle, withdraw};
+use self::state::{OpenClaim, PendingBody, PendingClaim, Phase, State, TimeLimit};
+use self::verdict::{apply_tick, no_verdict, set_upstream};
+use crate::config::{Config, Mode};
 use crate::metrics::Counter;
-use crate::opt_out::may_change_consent;
 use crate::overrides::foreign_encoding;
 use crate::reply::{Answer, Reason};
 pub use crate::upstream_request::UpstreamRequest;
-use crate::upstream_request::dedupe;
 use crate::url_digest;
 pub use crate::verification::Head;
-use crate::verification::{Proof, Refusal, VerifiedRequest, loggable, verify};
-
-/// Longest time in milliseconds that a response waits for its release to be acknowledged. Twilio retries later than that.
-const RELEASE_HOLD_MS: u64 = 250;
-
-/// Longest time in milliseconds that a response waits for the sidecar to acknowledge a possible opt-out whose claim got no
-/// verdict. A restarting sidecar is back within it. Twilio gives up 15 s after its request; the backend may have used 14 s.
-const OPT_OUT_HOLD_MS: u64 = 1_000;
+use crate::verification::{Refusal, VerifiedRequest, loggable, verify};
 
 /// Longest wait for the first part of a body, in milliseconds. Twilio sends it with the headers, and gives up after 15 s.
 const MAX_FIRST_PART_MS: u64 = 10_000;
@@ -64,116 +57,6 @@ pub struct Exchange {
     /// Prefix that is unique among all workers and VMs, and the stream's number within the worker.
     claim_id: (u64, u32),
     state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// No request headers yet. Streams that Envoy itself refuses end here.
-    Idle,
-    /// The route is not guarded: the filter does not touch the request again.
-    Passing,
-    /// The body is on its way; nothing has been forwarded.
-    Receiving(Box<PendingBody>),
-    /// Proven, and paused until there is a verdict.
-    Deciding(Box<PendingClaim>),
-    /// The backend has the request. The open claim must be settled exactly once.
-    Forwarded(Option<Box<OpenClaim>>),
-    /// The backend's 2xx is on its way to the client. The filter copies its body, to answer duplicates with it.
-    Answering(Box<ResponseCopy>),
-    /// The response waits for the settlement to be acknowledged. The counter counts responses that waited too long.
-    Settling(TimeLimit, Counter),
-    /// The client has an answer that is not the backend's; the request is not forwarded.
-    Answered,
-    /// The request is complete; nothing is left to do.
-    Done,
-}
-
-#[derive(Debug)]
-struct PendingBody {
-    head: Head,
-    /// Time limit for the first part of the body; `None` after it has arrived.
-    first_part: Option<TimeLimit>,
-}
-
-#[derive(Debug)]
-struct PendingClaim {
-    claim: Rc<Claim>,
-    proof: Proof,
-    mode: Mode,
-    /// TwiML with which the route answers accepted messages.
-    answer: Option<Arc<str>>,
-    body: BodyFormat,
-    form_is_body: bool,
-    on_unavailable: OnUnavailable,
-    timeout_ms: u64,
-    phase: Phase,
-    /// Time limit for a copy in flight to settle.
-    in_flight_limit: TimeLimit,
-    /// Pause before the next repeated claim, in milliseconds.
-    pause_ms: u64,
-}
-
-/// Event that a claim without a usable verdict waits for.
-#[derive(Debug)]
-enum Phase {
-    /// A verdict, within this time.
-    Verdict(TimeLimit),
-    /// The moment to repeat the claim because a copy is in flight.
-    Pause(TimeLimit),
-}
-
-/// Time limit. It starts with the first tick that sees it, so it lasts up to one tick longer than configured, never less.
-#[derive(Debug)]
-struct TimeLimit {
-    length_ms: u64,
-    until_ms: Option<u64>,
-    is_over: bool,
-}
-
-impl TimeLimit {
-    fn new(length_ms: u64) -> Self {
-        Self { length_ms, until_ms: None, is_over: length_ms == 0 }
-    }
-
-    /// Reports whether the time limit is reached at `now_ms`.
-    fn is_reached(&mut self, now_ms: u64) -> bool {
-        let until_ms = *self.until_ms.get_or_insert(now_ms.saturating_add(self.length_ms));
-        self.is_over |= now_ms >= until_ms;
-        self.is_over
-    }
-}
-
-/// A claim that must be settled, with or without a lease.
-#[derive(Debug)]
-struct OpenClaim {
-    claim: Rc<Claim>,
-    /// No verdict arrived: the settlement must carry the contents of the claim.
-    has_no_verdict: bool,
-    /// [`Verdict::step`] of the claim.
-    step: Option<String>,
-}
-
-impl OpenClaim {
-    /// Reports whether this is a possible opt-out that the sidecar does not know of. Twilio sends it once, so the memory of
-    /// this proxy is its only copy until the settlement is acknowledged.
-    fn may_change_consent(&self) -> bool {
-        self.has_no_verdict && may_change_consent(self.claim.identity.class, &self.claim.form)
-    }
-
-    /// Returns the state in which a response waits until the sidecar has such a webhook; `None` for all other webhooks.
-    fn acknowledgement_wait(&self) -> Option<State> {
-        self.may_change_consent().then(|| {
-            State::Settling(TimeLimit::new(OPT_OUT_HOLD_MS), Counter::OptOutUnacknowledged)
-        })
-    }
-}
-
-#[derive(Debug)]
-struct ResponseCopy {
-    open: OpenClaim,
-    status: u16,
-    content_type: String,
-    body: Vec<u8>,
 }
 
 impl Exchange {
@@ -492,169 +375,6 @@ fn refuse(
     effects.push(Effect::Warn(line));
     effects.push(Effect::Answer(refusal.answer()));
     State::Answered
-}
-
-impl PendingClaim {
-    /// Sets the headers and body for the backend, and forwards the request.
-    fn set_upstream(&self, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
-        let form = Some(self.claim.form.as_str()).filter(|_| self.form_is_body);
-        let upstream = UpstreamRequest::new(&self.proof, verdict, self.body, form);
-        set_upstream(upstream, verdict, effects);
-        effects.push(Effect::Forward);
-    }
-}
-
-fn set_upstream(upstream: UpstreamRequest, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
-    effects.push(Effect::SetUpstream(upstream));
-    effects.push(Effect::AccessLog(dedupe(verdict)));
-}
-
-/// Applies the route's policy, because the sidecar gave no usable verdict.
-fn no_verdict(pending: PendingClaim, effects: &mut Vec<Effect>) -> State {
-    let PendingClaim { claim, proof, mode, .. } = &pending;
-    effects.push(Effect::Count(Counter::NoVerdict));
-    let refusal = Refusal::new(Reason::SidecarUnavailable).with_account(&proof.account_sid);
-    match (pending.on_unavailable, *mode) {
-        (OnUnavailable::Reject, Mode::Enforce | Mode::Off) => {
-            // The claim may have arrived although its verdict did not: the next attempt must not find it in flight. If the claim
-            // did not arrive, a STOP in it must still be recorded: Twilio does not send it again.
-            let open = OpenClaim { claim: Rc::clone(claim), has_no_verdict: true, step: None };
-            let is_urgent = open.may_change_consent();
-            settle(open, Outcome::Release, is_urgent, effects);
-            return refuse(&refusal, *mode, &claim.route, None, effects);
-        }
-        (OnUnavailable::Reject, Mode::Shadow) => {
-            refuse(&refusal, *mode, &claim.route, None, effects);
-        }
-        (OnUnavailable::Forward, _) => {}
-    }
-    pending.set_upstream(None, effects);
-    State::Forwarded(Some(Box::new(OpenClaim {
-        claim: pending.claim,
-        has_no_verdict: true,
-        step: None,
-    })))
-}
-
-/// Applies a tick to a request without a verdict.
-fn apply_tick(mut pending: Box<PendingClaim>, now_ms: u64, effects: &mut Vec<Effect>) -> State {
-    pending.in_flight_limit.is_reached(now_ms);
-    let (Phase::Verdict(limit) | Phase::Pause(limit)) = &mut pending.phase;
-    if !limit.is_reached(now_ms) {
-        return State::Deciding(pending);
-    }
-    match pending.phase {
-        Phase::Verdict(_) => {
-            effects.push(Effect::Withdraw);
-            no_verdict(*pending, effects)
-        }
-        Phase::Pause(_) => {
-            pending.phase = Phase::Verdict(TimeLimit::new(pending.timeout_ms));
-            effects.push(Effect::Claim(Rc::clone(&pending.claim)));
-            State::Deciding(pending)
-        }
-    }
-}
-
-/// Settles the claim of a client that disconnected before the verdict. The claim may be on its way, so the filter sends a
-/// release; a sidecar that sees the release first stores it for the claim. The claim may also never have been sent, so the
-/// release carries its contents: a verified STOP is in effect, delivered or not.
-fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
-    effects.push(Effect::Withdraw);
-    let open = OpenClaim { claim: Rc::clone(claim), has_no_verdict: true, step: None };
-    let is_urgent = open.may_change_consent();
-    settle(open, Outcome::Release, is_urgent, effects);
-}
-
-/// Handles the response headers. Only a backend's 2xx means that the webhook was accepted. After any other response the
-/// next attempt must reach the backend again, also at the fallback URL, which has the same MessageSid: a redirect makes
-/// Twilio request the new URL, a 4xx the fallback, and neither may be treated as a duplicate.
-fn handle_response(
-    open: Option<Box<OpenClaim>>,
-    head: ResponseHead,
-    effects: &mut Vec<Effect>,
-) -> State {
-    let Some(open) = open else { return State::Done };
-    if !head.from_backend || !(200..300).contains(&head.status) {
-        let wait = open.acknowledgement_wait();
-        settle(*open, Outcome::Release, true, effects);
-        return wait.unwrap_or(State::Settling(
-            TimeLimit::new(RELEASE_HOLD_MS),
-            Counter::ReleaseUnacknowledged,
-        ));
-    }
-    match head.content_type.and_then(twiml_type) {
-        // The answer to a possible opt-out is held at its headers and not copied. A part of it that passed could be all of
-        // it, and Twilio would have it before the sidecar has the opt-out. A copy of that webhook gets an empty answer.
-        Some(content_type)
-            if !head.is_last
-                && open.claim.identity.class == Class::Inbound
-                && !open.may_change_consent() =>
-        {
-            let status = head.status;
-            State::Answering(Box::new(ResponseCopy {
-                open: *open,
-                status,
-                content_type,
-                body: vec![],
-            }))
-        }
-        _ => {
-            let wait = open.acknowledgement_wait();
-            settle(*open, Outcome::Commit, wait.is_some(), effects);
-            wait.unwrap_or(State::Done)
-        }
-    }
-}
-
-/// Copies the answer as it passes. An answer that is too large, or that is no text, is not stored: a duplicate then gets an
-/// empty answer.
-fn copy_response(
-    mut copy: Box<ResponseCopy>,
-    part: &[u8],
-    is_last: bool,
-    effects: &mut Vec<Effect>,
-) -> State {
-    copy.body.extend_from_slice(part);
-    let fits = copy.body.len() <= MAX_SAVED_BYTES;
-    if fits && !is_last {
-        return State::Answering(copy);
-    }
-    let ResponseCopy { open, status, content_type, body } = *copy;
-    settle_with(open, Outcome::Commit, false, saved(status, content_type, body), effects);
-    State::Done
-}
-
-fn settle(open: OpenClaim, outcome: Outcome, urgent: bool, effects: &mut Vec<Effect>) {
-    settle_with(open, outcome, urgent, None, effects);
-}
-
-fn settle_with(
-    open: OpenClaim,
-    outcome: Outcome,
-    urgent: bool,
-    answer: Option<SavedAnswer>,
-    effects: &mut Vec<Effect>,
-) {
-    let OpenClaim { claim, has_no_verdict, step } = open;
-    let unclaimed = has_no_verdict.then(|| UnclaimedWebhook {
-        route: claim.route.clone(),
-        form: claim.form.clone(),
-        envelope: claim.envelope.clone(),
-    });
-    effects.push(Effect::Count(Counter::Settled(outcome)));
-    effects.push(Effect::Settle {
-        settlement: Box::new(Settlement {
-            claim_id: claim.claim_id.clone(),
-            identity: claim.identity.clone(),
-            outcome,
-            unclaimed,
-            answer,
-            url_digest: claim.url_digest.clone(),
-            step,
-        }),
-        urgent,
-    });
 }
 
 #[cfg(test)]

@@ -20,17 +20,23 @@
 //! Every request is authorized by `Authorization: Bearer <edge token>`. Every POST is a batch, and idempotent by
 //! (key, claim_id): sending the same batch again changes nothing and gives the same answer.
 
+mod claim;
 pub mod headers;
+mod identity;
 mod keys;
+mod settlement;
 #[doc(hidden)]
 pub mod string_enum;
 mod wire;
 
+pub use claim::{
+    Claim, ClaimsReply, ClaimsRequest, Decision, Delivery, Envelope, Opt, SavedAnswer, Verdict,
+};
+pub use identity::{Class, Identity, is_url_digest};
 pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
-pub use wire::{
-    Claim, ClaimsReply, ClaimsRequest, Class, Decision, Delivery, Envelope, Identity, Opt, Outcome,
-    SavedAnswer, Settlement, SettlementAck, SettlementResult, SettlementsReply, SettlementsRequest,
-    UnclaimedWebhook, Verdict, is_url_digest,
+pub use settlement::{
+    Outcome, Settlement, SettlementAck, SettlementResult, SettlementsReply, SettlementsRequest,
+    UnclaimedWebhook,
 };
 
 /// Version of the wire format; every request and reply carries it as `v`. A reply without it did not come

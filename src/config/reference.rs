@@ -219,7 +219,7 @@ pub fn reference() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plugin;
+    use super::super::{plugin, route};
     use super::*;
     use std::collections::BTreeSet;
 
@@ -229,8 +229,8 @@ mod tests {
             ("", plugin::ROOT),
             ("accounts[].", plugin::ACCOUNT),
             ("accounts[].shared_keys[].", plugin::SHARED_KEY),
-            ("routes[].", plugin::ROUTE),
-            ("on_unavailable.", plugin::ON_UNAVAILABLE),
+            ("routes[].", route::ROUTE),
+            ("on_unavailable.", route::ON_UNAVAILABLE),
             ("sidecar.", plugin::SIDECAR),
         ];
         let read: BTreeSet<String> = read

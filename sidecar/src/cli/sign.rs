@@ -179,7 +179,13 @@ fn sign(kind: Kind) -> Result<ExitCode, String> {
     let target = kind.target()?;
     let mut all = Vec::new();
     for (event, content) in kind.contents(&message)? {
-        all.push(SignedRequest::new(&origin, &target, content, &key, &format!("{message_sid}{event}")));
+        all.push(SignedRequest::new(
+            &origin,
+            &target,
+            content,
+            &key,
+            &format!("{message_sid}{event}"),
+        ));
     }
     let copies = if let Kind::Duplicates { count, .. } = &kind { *count as usize } else { 1 };
     let all: Vec<_> = std::iter::repeat_n(all, copies).flatten().collect();

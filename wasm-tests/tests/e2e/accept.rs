@@ -61,7 +61,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         policy_decides_without_a_verdict,
         who_did_not_ask_is_not_accepted,
     ];
-    let shadow = scenarios![Setting::Newest(SHADOW); shadow_mode_forwards_webhooks_of_accept_routes];
+    let shadow =
+        scenarios![Setting::Newest(SHADOW); shadow_mode_forwards_webhooks_of_accept_routes];
     let alone = scenarios![Setting::Newest(NOBODY_THERE);
         accepted_webhook_is_answered_while_the_application_is_down,
     ];

@@ -36,7 +36,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let alone = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Absent, ..JSON });
         events_without_a_sidecar_contain_the_known_facts,
     ];
-    let shadow = scenarios![Setting::Own(SHADOW); shadow_mode_forwards_only_proven_webhooks_as_events];
+    let shadow =
+        scenarios![Setting::Own(SHADOW); shadow_mode_forwards_only_proven_webhooks_as_events];
     [json.as_slice(), &alone, &shadow].concat()
 }
 

@@ -51,7 +51,11 @@ impl Edge {
 
     /// Sends all requests, one after the other or up to 64 at once, and prints each answer. The error is that of the first
     /// request without an answer.
-    pub(super) fn send_all(&self, all: &[SignedRequest], at_once: bool) -> Result<Vec<Answer>, String> {
+    pub(super) fn send_all(
+        &self,
+        all: &[SignedRequest],
+        at_once: bool,
+    ) -> Result<Vec<Answer>, String> {
         let mut answers = Vec::with_capacity(all.len());
         for some in all.chunks(if at_once { MAX_AT_ONCE } else { 1 }) {
             let some: Vec<_> = thread::scope(|scope| {
