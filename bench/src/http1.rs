@@ -88,8 +88,8 @@ mod tests {
         for size in 1..bytes.len() {
             let mut input = tokio_test_input(bytes, size);
             let mut reader = Reader::new(&mut input);
-            for wanted in [204, 200, 403] {
-                assert_eq!(status(reader.next().await.unwrap().unwrap()).unwrap(), wanted);
+            for expected in [204, 200, 403] {
+                assert_eq!(status(reader.next().await.unwrap().unwrap()).unwrap(), expected);
             }
             assert!(reader.next().await.unwrap().is_none());
         }

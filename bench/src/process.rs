@@ -145,7 +145,7 @@ impl Process {
     /// Returns the CPU used so far and the current memory, including its children.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let table = ProcessTable::read()?;
-        ensure!(table.has(self.pid), "{} ended by itself:\n{}", self.name, self.complaint());
+        ensure!(table.has(self.pid), "{} ended by itself:\n{}", self.name, self.log_tail());
         Ok(table.family(self.pid))
     }
 
@@ -155,14 +155,14 @@ impl Process {
         while !answers(port, path).await.unwrap_or(false) {
             self.usage()?;
             if started.elapsed() > TIME_LIMIT {
-                bail!("{} is not ready after {TIME_LIMIT:?}:\n{}", self.name, self.complaint());
+                bail!("{} is not ready after {TIME_LIMIT:?}:\n{}", self.name, self.log_tail());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
-    fn complaint(&self) -> String {
+    fn log_tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&log);
         let mut last: Vec<&str> = text.lines().rev().take(8).collect();
@@ -290,7 +290,7 @@ pub(crate) struct Awake(#[expect(dead_code, reason = "ends with this")] Process)
 
 impl Awake {
     /// Starts the process; `None` if there is no `chrt` (util-linux) for that priority.
-    pub(crate) fn keep(cores: Cores, logs: &Path) -> Option<Self> {
+    pub(crate) fn start(cores: Cores, logs: &Path) -> Option<Self> {
         let command = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"];
         let program = Program {
             name: "spinner",

@@ -104,7 +104,7 @@ impl Series {
     }
 }
 
-/// One number per round; written as their median and `[least..most]`.
+/// One number per round; written as their median and `[least..max]`.
 pub(crate) struct Spread(Vec<f64>);
 
 impl Spread {
@@ -114,8 +114,8 @@ impl Spread {
 
     pub(crate) fn text(&self, digits: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        format!("{:.digits$} [{least:.digits$}..{most:.digits$}]", self.median())
+        let max = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        format!("{:.digits$} [{least:.digits$}..{max:.digits$}]", self.median())
     }
 }
 

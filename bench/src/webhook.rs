@@ -40,14 +40,14 @@ pub(crate) struct Webhook {
 pub(crate) struct Sequence {
     name: u64,
     key: Key,
-    stranger: Key,
+    wrong_key: Key,
 }
 
 impl Sequence {
     /// Creates the sequence of this name; another name has other messages.
     pub(crate) fn new(name: u64) -> Result<Self> {
         let key = |token| Key::auth_token("bench", token).context("a key of any length will do");
-        Ok(Self { name, key: key(AUTH_TOKEN)?, stranger: key("not-the-token-of-this-account-00")? })
+        Ok(Self { name, key: key(AUTH_TOKEN)?, wrong_key: key("not-the-token-of-this-account-00")? })
     }
 
     /// Returns the first `count` webhooks.
@@ -58,9 +58,9 @@ impl Sequence {
     /// Returns number `n` as the filter claims it, regardless of its signature.
     pub(crate) fn claim(&self, n: u64) -> Result<Claim> {
         let (path, form) = self.content(n);
-        let value = |wanted| {
+        let value = |expected| {
             let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find_map(|(name, value)| (name == wanted).then(|| value.to_owned()))
+            pairs.find_map(|(name, value)| (name == expected).then(|| value.to_owned()))
         };
         let identity = Identity {
             class: if path == INBOUND { Class::Inbound } else { Class::Status },
@@ -81,7 +81,7 @@ impl Sequence {
         };
         let original = if kind == Kind::Repeat { n - REPEAT_DISTANCE + 1 } else { n };
         let (path, body) = self.content(original);
-        let key = if kind == Kind::Forged { &self.stranger } else { &self.key };
+        let key = if kind == Kind::Forged { &self.wrong_key } else { &self.key };
         let form = Form::parse(body.as_bytes()).ok().context("too many parameters")?;
         let signature = sign(&format!("{ORIGIN}{path}"), Payload::Form(&form), key);
         let token = sid("", self.name, n);

@@ -6,10 +6,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Most accounts of a [`KeyRing`]; a sidecar refuses a file with more.
+/// Most accounts of a [`KeyRing`]; a sidecar refuses a file that has more.
 pub const MAX_ACCOUNTS: usize = 1024;
 
-/// Most auth tokens and, apart from them, most SharedKeys of one account.
+/// Most auth tokens of one account, and likewise most SharedKeys.
 pub const MAX_KEYS: usize = 8;
 
 /// Body of the reply to `GET /edge/v1/config`, and to `GET /edge/v1/config?have=GENERATION`.

@@ -1,5 +1,5 @@
-//! Account of the demo: from the environment, or the demo's own. Messages go to the simulator, whatever account is
-//! configured.
+//! Account of the demo: from the environment, or the demo's own. Messages are sent to the simulator with any
+//! configured account.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};

@@ -104,7 +104,7 @@ impl Fault {
 
 /// Renders the table in Markdown.
 pub fn reference() -> String {
-    let mut text = "| `To` ends in | What happens |\n| --- | --- |\n".to_owned();
+    let mut text = "| suffix of `To` | effect |\n| --- | --- |\n".to_owned();
     for (suffix, _, seen) in TABLE {
         let _ = writeln!(text, "| `{suffix}` | {seen} |");
     }

@@ -139,8 +139,8 @@ impl Request {
             content_sid.is_none() && name == "MediaUrl" && !value.is_empty()
         });
         let media: Vec<String> = media.map(|(_, value)| value.clone()).collect();
-        let most = if is_whatsapp(&to) { MAX_MEDIA.1 } else { MAX_MEDIA.0 };
-        if media.len() > most {
+        let max_media = if is_whatsapp(&to) { MAX_MEDIA.1 } else { MAX_MEDIA.0 };
+        if media.len() > max_media {
             return Err(Refusal::bad(21623, "Number of media files exceeds allowed limit"));
         }
         if let Some(url) = media.iter().find(|url| !is_url(url)) {
