@@ -47,7 +47,11 @@ impl Sequence {
     /// Creates the sequence of this name; another name has other messages.
     pub(crate) fn new(name: u64) -> Result<Self> {
         let key = |token| Key::auth_token("bench", token).context("a key of any length will do");
-        Ok(Self { name, key: key(AUTH_TOKEN)?, wrong_key: key("not-the-token-of-this-account-00")? })
+        Ok(Self {
+            name,
+            key: key(AUTH_TOKEN)?,
+            wrong_key: key("not-the-token-of-this-account-00")?,
+        })
     }
 
     /// Returns the first `count` webhooks.
