@@ -10,7 +10,7 @@
 //! - on_log comes before on_done.
 //!
 //! A filter that violates the rules gets the status that Envoy gives, at which the SDK panics. Behaviour that makes Envoy
-//! crash or hang is recorded in [`Proxy::offences`].
+//! crash or hang is recorded in [`Proxy::violations`].
 //!
 //! [`stream`] is one stream, [`proxy`] is the state that host calls act on, [`Host`] determines the order of callbacks, and
 //! [`vm`] is the compiled module. [`Host`] drives any [`Filter`], so the native build can replace the module.

@@ -78,7 +78,7 @@ pub fn tail(log: &Path, lines: usize) -> String {
     last.map(|line| line.chars().take(300).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
-/// Repeats `probe` until it returns a value, for at most [`PATIENCE`].
+/// Repeats `probe` until it returns a value, for at most [`TIME_LIMIT`].
 pub async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     until_within(TIME_LIMIT, what, probe).await
 }
@@ -101,7 +101,7 @@ pub async fn until_within<T>(
     }
 }
 
-/// Runs `work` for at most [`PATIENCE`].
+/// Runs `work` for at most [`TIME_LIMIT`].
 pub async fn bounded<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(TIME_LIMIT, work).await {
         Ok(done) => done.with_context(|| what.to_owned()),
