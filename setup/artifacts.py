@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Packs what a release is made of, byte for byte the same on each machine and at each time.
+"""Packs the files of a release reproducibly: the same bytes on every machine.
 
     artifacts.py tar FILE --folder NAME PATH=AS..    a gzipped tar: names sorted, without an owner, all with one time
     artifacts.py oci FILE --module WASM --version V  an OCI image layout with plugin.wasm in its only layer, as Istio pulls it
@@ -32,7 +32,7 @@ def time():
 
 
 def archive(entries):
-    """A tar of (name, bytes, is it executed), in the order of names."""
+    """Returns a tar of (name, bytes, is executable), sorted by name."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content, executable in sorted(entries):
@@ -53,7 +53,7 @@ def tar(arguments):
         path, _, name = given.partition("=")
         path, name = pathlib.Path(path), pathlib.PurePosixPath(arguments.folder) / (name or path)
         if path.is_dir():
-            # What a link leads to is packed as if it were there: the chart's alerts are those of envoy/.
+            # Links are packed as files: the chart's alerts are those of envoy/.
             for folder, _, files in os.walk(path, followlinks=True):
                 for file in (pathlib.Path(folder) / file for file in files):
                     entries.append((str(name / file.relative_to(path).as_posix()), file))
@@ -102,7 +102,7 @@ def oci(arguments):
 
 
 def sbom(arguments):
-    """What is linked, by cargo's own tree of normal dependencies for that target; licences by its metadata."""
+    """Returns the linked crates of cargo's dependency tree for that target, with the licences of their metadata."""
     cargo = ["setup/cargo.sh", "tree", "--locked", "--package", arguments.package, "--target", arguments.target]
     tree = subprocess.run(
         [*cargo, "--edges", "normal", "--prefix", "depth", "--no-dedupe", "--format", " {p}"],
@@ -133,7 +133,7 @@ def sbom(arguments):
         made = {
             "type": kind, "bom-ref": reference(package), "name": package[0], "version": package[1],
             "purl": reference(package),
-            # Cargo took a slash for OR until it took SPDX's own expressions.
+            # Before cargo accepted SPDX expressions, a slash meant OR.
             "licenses": [{"expression": re.sub(r"\s*/\s*", " OR ", about["license"])}],
         }
         if about.get("repository"):

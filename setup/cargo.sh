@@ -22,20 +22,20 @@ target=(--target wasm32-wasip1 --target-dir "${CARGO_TARGET_DIR:-$root/target}/w
 case $toolchain in
 rustup) exec cargo "$subcommand" "${target[@]}" "$@" ;;
 debian)
-    # Debian has no std for this target, but the sources of one that fits its rustc; building them is what
+    # Debian has no std for this target, but its sources; building them is what
     # RUSTC_BOOTSTRAP allows. Its clippy belongs to its rustc.
     export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
     CARGO_TARGET_WASM32_WASIP1_LINKER=$(choice WASM_LINKER)
     export CARGO_TARGET_WASM32_WASIP1_LINKER
     export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS=-Lnative=/usr/lib/wasm32-wasi
-    # A release's flags (setup/release.sh) count instead of those of a target.
+    # Flags of a release (setup/release.sh) replace those of the target.
     [[ -n ${CARGO_ENCODED_RUSTFLAGS:-} ]] && CARGO_ENCODED_RUSTFLAGS+=$'\x1f-Lnative=/usr/lib/wasm32-wasi'
     cargo=(cargo "$subcommand")
     [[ $subcommand == clippy ]] && cargo=(/usr/bin/cargo-clippy clippy)
     exec "${cargo[@]}" -Zbuild-std=std,panic_abort "${target[@]}" "$@"
     ;;
 *)
-    echo "no wasm toolchain chosen yet: run \`make setup\`" >&2
+    echo "no wasm toolchain is configured: run \`make setup\`" >&2
     exit 1
     ;;
 esac

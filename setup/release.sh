@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds everything a release is made of into dist/, the same bytes whoever does it, where and when (docs/RELEASING.md).
+# Builds all files of a release into dist/. The result is reproducible: the same bytes on every machine (docs/RELEASING.md).
 #
 #   release.sh               everything
-#   release.sh filter        the filter and what is packed with it; `sidecar`, `files`: those alone
-#   release.sh check [PART]  twice, in two folders of different names, and compares
+#   release.sh filter        the filter and its package; likewise `sidecar`, `files`
+#   release.sh check [PART]  builds twice, in two folders with different names, and compares
 #
-# DIST is another folder for it. SOURCE_DATE_EPOCH is the time of everything in it; unless set, that of the last commit.
+# DIST is another output folder. SOURCE_DATE_EPOCH is the time of all files in it; the default is the time of the last commit.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -19,7 +19,7 @@ version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo
 [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || stop "version '$version' of Cargo.toml is not SemVer"
 triple=x86_64-unknown-linux-gnu
 
-# In two folders, from what is committed, and nothing but that.
+# In two folders, from committed files only.
 check() {
     [[ -z $(git status --porcelain) ]] || stop "there are changes that are not committed"
     local work
@@ -38,7 +38,7 @@ check() {
     diff "$work/one/dist/SHA256SUMS" "$work/another/and-deeper/dist/SHA256SUMS" ||
         stop "the two differ"
     cat "$work/one/dist/SHA256SUMS"
-    echo "the same, twice"
+    echo "both builds are identical"
 }
 
 if [[ ${1:-} == check ]]; then
@@ -57,7 +57,7 @@ umask 022
 setup/setup.sh release
 
 [[ $root$HOME != *[[:space:]]* ]] || stop "compilers are given this folder's name, which must have no blanks"
-# Where it was built must not be in what was built: folders of this checkout, of cargo and of build scripts.
+# The result must not contain paths of the build: folders of this checkout, of cargo and of build scripts.
 export CARGO_TARGET_DIR=$root/target/release-build
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$root=/twilio-edge"$'\x1f'"--remap-path-prefix=$cargo_home=/cargo"
@@ -91,7 +91,7 @@ files() {
     if [[ -f deploy/helm/twilio-edge/Chart.yaml ]]; then
         grep -q "^version: \"\?$version\"\?$" deploy/helm/twilio-edge/Chart.yaml ||
             stop "the chart's version is not $version"
-        # As `helm package` names it and what is in it.
+        # Name and content as of `helm package`.
         setup/artifacts.py tar "$dist/twilio-edge-chart-$version.tgz" --folder . deploy/helm/twilio-edge=twilio-edge
     fi
 }

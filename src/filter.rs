@@ -9,10 +9,10 @@ use proxy_wasm::types::Action;
 use twilio_edge_contract::headers;
 
 use crate::exchange::{Effect, Event, Exchange, Head, ResponseHead};
+use crate::header_map::HeaderMap;
 use crate::host;
 use crate::metrics::Counter;
 use crate::overrides::is_override;
-use crate::pairs::HeaderMap;
 use crate::worker::Shared;
 
 /// HTTP context of one request.
@@ -27,8 +27,8 @@ impl Stream {
         Self { id, exchange, shared }
     }
 
-    fn tell(&self, event: Event<'_>) {
-        tell(&self.shared, self.id, &self.exchange, event);
+    fn apply(&self, event: Event<'_>) {
+        apply(&self.shared, self.id, &self.exchange, event);
     }
 
     fn is(&self, question: fn(&Exchange) -> bool) -> bool {
@@ -38,12 +38,12 @@ impl Stream {
     /// Ends the request exactly once. Envoy reports the end in three ways: `end_of_stream` with the headers, `end_of_stream`
     /// with the body, or the trailers callback alone when there are trailers.
     fn complete(&self, has_body: bool) {
-        let body = match has_body && self.is(Exchange::receives) {
+        let body = match has_body && self.is(Exchange::needs_body) {
             // One byte over the cap is enough to know that it is over.
             true => host::request_body(self.shared.max_body_bytes().saturating_add(1)),
             false => Vec::new(),
         };
-        self.tell(Event::Complete { body: &body });
+        self.apply(Event::Complete { body: &body });
     }
 
     fn request_action(&self) -> Action {
@@ -59,7 +59,7 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        self.tell(Event::Head(read_head(HeaderMap::of(&host::request_headers()))));
+        self.apply(Event::Head(read_head(HeaderMap::parse(&host::request_headers()))));
         if end_of_stream {
             self.complete(false);
         }
@@ -68,7 +68,7 @@ impl HttpContext for Stream {
 
     fn on_http_request_body(&mut self, received: usize, end_of_stream: bool) -> Action {
         // While the request is paused `received` counts everything so far, not this chunk.
-        self.tell(Event::Body { received });
+        self.apply(Event::Body { received });
         if end_of_stream {
             self.complete(received > 0);
         }
@@ -77,7 +77,7 @@ impl HttpContext for Stream {
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         // Some servers add trailers to the headers, so the filter's own names must not arrive as trailers either.
-        for (name, _) in HeaderMap::of(&host::request_trailers()) {
+        for (name, _) in HeaderMap::parse(&host::request_trailers()) {
             if headers::is_reserved(name) {
                 self.shared.count(Counter::Forged);
                 host::remove_request_trailer(&String::from_utf8_lossy(name));
@@ -89,8 +89,8 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if self.is(Exchange::awaits_response) {
-            let head = read_response(HeaderMap::of(&host::response_headers()), end_of_stream);
-            self.tell(Event::Response(head));
+            let head = read_response(HeaderMap::parse(&host::response_headers()), end_of_stream);
+            self.apply(Event::Response(head));
         }
         self.response_action()
     }
@@ -98,23 +98,23 @@ impl HttpContext for Stream {
     fn on_http_response_body(&mut self, bytes: usize, end_of_stream: bool) -> Action {
         if self.is(Exchange::copies_response) {
             let part = host::response_body(bytes);
-            self.tell(Event::ResponseBody { part: &part, ends: end_of_stream });
+            self.apply(Event::ResponseBody { part: &part, is_last: end_of_stream });
         }
         self.response_action()
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.tell(Event::ResponseBody { part: b"", ends: true });
+        self.apply(Event::ResponseBody { part: b"", is_last: true });
         self.response_action()
     }
 
     fn on_log(&mut self) {
-        self.tell(Event::Gone);
+        self.apply(Event::Ended);
     }
 }
 
 /// Steps one exchange and carries out its effects. The calls affect the stream the host has in focus, which must be `id`.
-fn tell(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
+fn apply(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
     let effects = step(shared, id, exchange, event);
     carry_out(shared, id, effects);
 }
@@ -132,8 +132,8 @@ pub(crate) fn step(
     let waits = stepping.waits();
     drop(stepping);
     match (waited, waits) {
-        (false, true) => shared.remember(id, exchange),
-        (true, false) => shared.forget(id),
+        (false, true) => shared.add_waiting(id, exchange),
+        (true, false) => shared.remove_waiting(id),
         _ => {}
     }
     effects
@@ -144,21 +144,23 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
     for effect in effects {
         match effect {
             Effect::Remove(name) => host::set_request_header(&name, None),
-            Effect::Tell(handover) => {
-                for (name, value) in &handover.headers {
+            Effect::SetUpstream(upstream_request) => {
+                for (name, value) in &upstream_request.headers {
                     host::set_request_header(name, Some(value));
                 }
-                if let Some(body) = &handover.body {
+                if let Some(body) = &upstream_request.body {
                     host::replace_request_body(body);
                 }
             }
             Effect::Answer(answer) => host::answer(&answer),
             Effect::Forward => host::forward(),
             Effect::Respond => host::respond(),
-            Effect::Ask(claim) => shared.ask(id, &claim),
+            Effect::Claim(claim) => shared.queue_claim(id, &claim),
             Effect::Withdraw => shared.withdraw(id),
-            Effect::Settle { settlement, urgent } => shared.settle(id, &settlement, urgent),
-            Effect::Note(word) => host::note(word),
+            Effect::Settle { settlement, urgent } => {
+                shared.queue_settlement(id, &settlement, urgent)
+            }
+            Effect::AccessLog(word) => host::set_access_log_verdict(word),
             Effect::Count(counter) => shared.count(counter),
             Effect::Warn(line) => shared.log_refusal(&line),
         }
@@ -218,8 +220,8 @@ fn read_head(pairs: HeaderMap<'_>) -> Head {
     head
 }
 
-fn read_response(pairs: HeaderMap<'_>, ends: bool) -> ResponseHead {
-    let mut head = ResponseHead { ends, ..ResponseHead::default() };
+fn read_response(pairs: HeaderMap<'_>, is_last: bool) -> ResponseHead {
+    let mut head = ResponseHead { is_last, ..ResponseHead::default() };
     let (mut content_type, mut encoded) = (None, false);
     for (name, value) in pairs {
         match name {
@@ -234,6 +236,6 @@ fn read_response(pairs: HeaderMap<'_>, ends: bool) -> ResponseHead {
     }
     head.content_type = content_type.filter(|_| !encoded).map(<[u8]>::to_vec);
     // The origin of the response matters only for a success.
-    head.from_backend = (200..300).contains(&head.status) && host::response_is_the_backends();
+    head.from_backend = (200..300).contains(&head.status) && host::is_response_from_backend();
     head
 }

@@ -7,18 +7,18 @@
 //!
 //! Must not know: keys, HTTP, the host.
 
+mod keywords;
 mod recut;
-mod shapes;
+mod value_shapes;
 mod webhook;
-mod words;
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
 
-pub use self::shapes::{is_account_sid, is_parameter_name, split_address};
+pub use self::keywords::is_opt_keyword;
+pub use self::value_shapes::{is_account_sid, is_parameter_name, split_address};
 pub use self::webhook::{ShapeError, SignedParameters, Webhook};
-pub use self::words::is_opt_word;
 
 /// Most parameters of a form. Twilio sends about twenty; its Node SDK stops at 1000 too.
 pub const MAX_PARAMETERS: usize = 1000;

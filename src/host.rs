@@ -14,7 +14,7 @@ use crate::metrics::{Counter, Gauge, Histogram, Tally};
 use crate::reply::Answer;
 
 /// Largest reply of the sidecar that is read.
-const MOST_REPLY_BYTES: usize = 1 << 20;
+const MAX_REPLY_BYTES: usize = 1 << 20;
 
 /// Returns a header map, to be read by [`HeaderMap`]; empty if the host has none.
 ///
@@ -58,9 +58,9 @@ pub(crate) fn remove_request_trailer(name: &str) {
     let _ = hostcalls::set_map_value_bytes(MapType::HttpRequestTrailers, name, None);
 }
 
-/// Returns the buffered part of the request body, at most `most` bytes. Only in body and trailers callbacks.
-pub(crate) fn request_body(most: usize) -> Vec<u8> {
-    match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, most) {
+/// Returns the buffered part of the request body, at most `max_bytes` bytes. Only in body and trailers callbacks.
+pub(crate) fn request_body(max_bytes: usize) -> Vec<u8> {
+    match hostcalls::get_buffer(BufferType::HttpRequestBody, 0, max_bytes) {
         Ok(Some(body)) => body,
         Ok(None) | Err(_) => Vec::new(),
     }
@@ -88,7 +88,7 @@ pub(crate) fn response_body(bytes: usize) -> Vec<u8> {
 
 /// Reports whether the response came from an upstream, and not from Envoy (a timeout, a reset, a redirect or
 /// direct_response route). Only in response callbacks.
-pub(crate) fn response_is_the_backends() -> bool {
+pub(crate) fn is_response_from_backend() -> bool {
     let details = hostcalls::get_property(vec!["response", "code_details"]);
     matches!(details, Ok(Some(details)) if details == b"via_upstream")
 }
@@ -143,7 +143,7 @@ fn call(sidecar: &Sidecar, headers: &[(&str, &str)], body: Option<&[u8]>) -> Opt
 /// Returns the body of a callout's reply if it can be the sidecar's: 200 and JSON. Only in the reply callback.
 pub(crate) fn reply(headers: usize, body_bytes: usize) -> Option<Vec<u8>> {
     // A reset half-way or a reply over Envoy's limit has no headers at all, and asking for one is fatal.
-    if headers == 0 || body_bytes > MOST_REPLY_BYTES {
+    if headers == 0 || body_bytes > MAX_REPLY_BYTES {
         return None;
     }
     let value = |name| hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name);
@@ -184,7 +184,7 @@ pub(crate) fn plugin_configuration() -> Vec<u8> {
 }
 
 /// Sets the verdict for the access log: `%FILTER_STATE(wasm.twilio_edge.verdict:PLAIN)%`.
-pub(crate) fn note(word: &str) {
+pub(crate) fn set_access_log_verdict(word: &str) {
     let _ = hostcalls::set_property(vec!["twilio_edge.verdict"], Some(word.as_bytes()));
 }
 
@@ -207,21 +207,21 @@ pub(crate) fn error(line: &str) {
 ///
 /// Envoy gives the events of a shared queue to the thread that registered it last, so each worker has a queue with a name
 /// of its own. It is the only way from a stream callback into a root callback without waiting for the tick.
-pub(crate) struct Bell(u32);
+pub(crate) struct Wakeup(u32);
 
-impl Bell {
+impl Wakeup {
     /// Registers the queue; `worker` is part of its name.
     pub(crate) fn new(worker: u64) -> Option<Self> {
         hostcalls::register_shared_queue(&format!("twilio-edge.{worker:016x}")).ok().map(Self)
     }
 
     /// Makes Envoy call `on_queue_ready` soon.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn send(&self) {
         let _ = hostcalls::enqueue_shared_queue(self.0, Some(b"."));
     }
 
-    /// Empties the queue, so that it can ring again.
-    pub(crate) fn answer(&self) {
+    /// Empties the queue, so that the next wakeup is delivered.
+    pub(crate) fn clear(&self) {
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(self.0) {}
     }
 }
@@ -229,15 +229,15 @@ impl Bell {
 /// The metrics of this VM.
 pub(crate) struct Metrics {
     counters: Vec<(Counter, u32)>,
-    gauges: Vec<Part>,
+    gauges: Vec<GaugeShare>,
     histograms: Vec<(Histogram, u32)>,
 }
 
-/// The part of a gauge that this worker contributes.
-struct Part {
+/// Share of this worker in a gauge.
+struct GaugeShare {
     gauge: Gauge,
     id: u32,
-    told: i64,
+    reported: i64,
 }
 
 impl Metrics {
@@ -246,7 +246,7 @@ impl Metrics {
         let define = |kind, name: &str| hostcalls::define_metric(kind, name).ok();
         let counter = |it: Counter| Some((it, define(MetricType::Counter, &it.name())?));
         let gauge = |gauge: Gauge| {
-            Some(Part { gauge, id: define(MetricType::Gauge, gauge.name())?, told: 0 })
+            Some(GaugeShare { gauge, id: define(MetricType::Gauge, gauge.name())?, reported: 0 })
         };
         let histogram = |it: Histogram| Some((it, define(MetricType::Histogram, it.name())?));
         Self {
@@ -266,20 +266,20 @@ impl Metrics {
         }
     }
 
-    /// Sets the part of a gauge that this worker contributes; Envoy adds up the workers.
-    pub(crate) fn part(&mut self, gauge: Gauge, value: usize) {
-        let Some(part) = self.gauges.iter_mut().find(|part| part.gauge == gauge) else { return };
+    /// Sets the share of this worker in a gauge; Envoy adds up the workers.
+    pub(crate) fn set_share(&mut self, gauge: Gauge, value: usize) {
+        let Some(share) = self.gauges.iter_mut().find(|share| share.gauge == gauge) else { return };
         let value = i64::try_from(value).unwrap_or(i64::MAX);
-        let change = value.saturating_sub(part.told);
-        if change != 0 && hostcalls::increment_metric(part.id, change).is_ok() {
-            part.told = value;
+        let change = value.saturating_sub(share.reported);
+        if change != 0 && hostcalls::increment_metric(share.id, change).is_ok() {
+            share.reported = value;
         }
     }
 
     /// Sets a gauge whose value is the same for all workers.
     pub(crate) fn set(&self, gauge: Gauge, value: u32) {
-        if let Some(part) = self.gauges.iter().find(|part| part.gauge == gauge) {
-            let _ = hostcalls::record_metric(part.id, u64::from(value));
+        if let Some(share) = self.gauges.iter().find(|share| share.gauge == gauge) {
+            let _ = hostcalls::record_metric(share.id, u64::from(value));
         }
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use twilio_edge_contract::{AccountKeys, MAX_ACCOUNTS, MAX_KEYS};
 
 use crate::form::is_account_sid;
-use crate::signature::{Key, Settings};
+use crate::signature::{Key, SignatureSettings};
 
 /// One Twilio account or subaccount. A subaccount signs with its own token.
 #[derive(Debug, Clone)]
@@ -48,16 +48,16 @@ twilio_edge_contract::string_enum! {
 
 /// Problem of an account: which part is invalid, and why. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Complaint {
+pub struct AccountProblem {
     /// `sid`, `auth_tokens[1]`, `shared_keys[0].id`, ..
-    pub at: String,
+    pub field: String,
     /// Description of the problem.
     pub message: String,
 }
 
-impl fmt::Display for Complaint {
+impl fmt::Display for AccountProblem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.at, self.message)
+        write!(formatter, "{}: {}", self.field, self.message)
     }
 }
 
@@ -67,52 +67,52 @@ impl Account {
     /// # Errors
     ///
     /// Returns every problem of the account.
-    pub fn of(given: &AccountKeys) -> Result<Self, Vec<Complaint>> {
-        let mut complaints = Vec::new();
-        let mut complain = |at: String, message: &str| {
-            complaints.push(Complaint { at, message: message.to_owned() });
+    pub fn new(source: &AccountKeys) -> Result<Self, Vec<AccountProblem>> {
+        let mut problems = Vec::new();
+        let mut add_problem = |field: String, message: &str| {
+            problems.push(AccountProblem { field, message: message.to_owned() });
         };
-        if !is_account_sid(&given.sid) {
-            complain("sid".to_owned(), "is not AC and 32 hexadecimal digits");
+        if !is_account_sid(&source.sid) {
+            add_problem("sid".to_owned(), "is not AC and 32 hexadecimal digits");
         }
         for (list, length) in
-            [("auth_tokens", given.auth_tokens.len()), ("shared_keys", given.shared_keys.len())]
+            [("auth_tokens", source.auth_tokens.len()), ("shared_keys", source.shared_keys.len())]
         {
             if length > MAX_KEYS {
-                complain(list.to_owned(), &format!("has more than {MAX_KEYS} entries"));
+                add_problem(list.to_owned(), &format!("has more than {MAX_KEYS} entries"));
             }
         }
-        let tokens = given.auth_tokens.iter().enumerate();
-        let secrets = given.shared_keys.iter().enumerate();
+        let tokens = source.auth_tokens.iter().enumerate();
+        let secrets = source.shared_keys.iter().enumerate();
         let all = tokens
             .map(|(i, token)| (format!("auth_tokens[{i}]"), token))
             .chain(secrets.map(|(i, key)| (format!("shared_keys[{i}].secret"), &key.secret)));
-        for (at, secret) in all {
+        for (field, secret) in all {
             if secret.is_empty() || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
-                let message =
-                    "is empty, or holds a space, line break or other character no key has";
-                complain(at, message);
+                let message = "is empty, or contains a character that no key has, for instance a space or a line break";
+                add_problem(field, message);
             }
         }
-        for (i, key) in given.shared_keys.iter().enumerate() {
-            if given.shared_keys.iter().take(i).any(|other| other.id == key.id) {
-                complain(format!("shared_keys[{i}].id"), "is there twice");
+        for (i, key) in source.shared_keys.iter().enumerate() {
+            if source.shared_keys.iter().take(i).any(|other| other.id == key.id) {
+                add_problem(format!("shared_keys[{i}].id"), "occurs twice");
             }
         }
-        if given.auth_tokens.is_empty() && given.shared_keys.is_empty() {
-            let message = "hold no token, and there is no shared key: nothing can be proven";
-            complain("auth_tokens".to_owned(), message);
+        if source.auth_tokens.is_empty() && source.shared_keys.is_empty() {
+            let message =
+                "are empty, and there is no shared key: an account needs at least one key";
+            add_problem("auth_tokens".to_owned(), message);
         }
-        if !complaints.is_empty() {
-            return Err(complaints);
+        if !problems.is_empty() {
+            return Err(problems);
         }
-        let keys = given.auth_tokens.iter().enumerate();
+        let keys = source.auth_tokens.iter().enumerate();
         let keys = keys.filter_map(|(n, token)| Key::auth_token(label(n), token)).collect();
-        let shared_keys = given.shared_keys.iter().filter_map(|shared| {
+        let shared_keys = source.shared_keys.iter().filter_map(|shared| {
             let key = Key::shared(shared.id.clone(), &shared.secret, shared.algorithm)?;
             Some(SharedKey { id: shared.id.clone(), key })
         });
-        Ok(Self { sid: given.sid.clone(), keys, shared_keys: shared_keys.collect() })
+        Ok(Self { sid: source.sid.clone(), keys, shared_keys: shared_keys.collect() })
     }
 
     /// Creates every account of a key ring, in its order.
@@ -120,25 +120,26 @@ impl Account {
     /// # Errors
     ///
     /// Returns the first problem of any of them.
-    pub fn all(given: &[AccountKeys]) -> Result<Vec<Self>, Complaint> {
-        let refused = |i: usize, complaint: Complaint| Complaint {
-            at: format!("accounts[{i}].{}", complaint.at),
-            ..complaint
+    pub fn all(source: &[AccountKeys]) -> Result<Vec<Self>, AccountProblem> {
+        let in_ring = |i: usize, problem: AccountProblem| AccountProblem {
+            field: format!("accounts[{i}].{}", problem.field),
+            ..problem
         };
-        if given.is_empty() || given.len() > MAX_ACCOUNTS {
+        if source.is_empty() || source.len() > MAX_ACCOUNTS {
             let message = format!("has no entry, or more than {MAX_ACCOUNTS}");
-            return Err(Complaint { at: "accounts".to_owned(), message });
+            return Err(AccountProblem { field: "accounts".to_owned(), message });
         }
-        let mut accounts: Vec<Self> = Vec::with_capacity(given.len());
-        for (i, keys) in given.iter().enumerate() {
-            let account = Self::of(keys).map_err(|complaints| {
-                let first = complaints.into_iter().next();
-                let unknown = || Complaint { at: String::new(), message: "unusable".to_owned() };
-                refused(i, first.unwrap_or_else(unknown))
+        let mut accounts: Vec<Self> = Vec::with_capacity(source.len());
+        for (i, keys) in source.iter().enumerate() {
+            let account = Self::new(keys).map_err(|problems| {
+                let first = problems.into_iter().next();
+                let unknown =
+                    || AccountProblem { field: String::new(), message: "unusable".to_owned() };
+                in_ring(i, first.unwrap_or_else(unknown))
             })?;
             if accounts.iter().any(|other| other.sid == account.sid) {
-                let message = "is there twice".to_owned();
-                return Err(refused(i, Complaint { at: "sid".to_owned(), message }));
+                let message = "occurs twice".to_owned();
+                return Err(in_ring(i, AccountProblem { field: "sid".to_owned(), message }));
             }
             accounts.push(account);
         }
@@ -146,26 +147,26 @@ impl Account {
     }
 
     /// Returns the keys that may have signed a request with these settings; empty if it names an unknown key.
-    pub(crate) fn keys_for(&self, settings: Settings<'_>) -> &[Key] {
+    pub(crate) fn keys_for(&self, settings: SignatureSettings<'_>) -> &[Key] {
         match settings {
-            Settings::AuthToken => &self.keys,
-            Settings::Shared { id, algorithm } => self
+            SignatureSettings::AuthToken => &self.keys,
+            SignatureSettings::Shared { id, algorithm } => self
                 .shared_keys
                 .iter()
                 .find(|shared| shared.id == id && shared.key.algorithm() == algorithm)
                 .map_or(&[], |shared| std::slice::from_ref(&shared.key)),
-            Settings::Unsupported => &[],
+            SignatureSettings::Unsupported => &[],
         }
     }
 }
 
 /// Returns the slot of the `n`th key of [`Account::keys_for`] these settings.
-pub(crate) fn slot(settings: Settings<'_>, n: usize) -> KeySlot {
+pub(crate) fn slot(settings: SignatureSettings<'_>, n: usize) -> KeySlot {
     match (settings, n) {
-        (Settings::AuthToken, 0) => KeySlot::Current,
-        (Settings::AuthToken, 1) => KeySlot::Next,
-        (Settings::AuthToken, _) => KeySlot::Later,
-        (Settings::Shared { .. } | Settings::Unsupported, _) => KeySlot::Shared,
+        (SignatureSettings::AuthToken, 0) => KeySlot::Current,
+        (SignatureSettings::AuthToken, 1) => KeySlot::Next,
+        (SignatureSettings::AuthToken, _) => KeySlot::Later,
+        (SignatureSettings::Shared { .. } | SignatureSettings::Unsupported, _) => KeySlot::Shared,
     }
 }
 
@@ -185,7 +186,7 @@ mod tests {
 
     const SID: &str = "AC00112233445566778899aabbccddeeff";
 
-    fn given(tokens: &[&str]) -> AccountKeys {
+    fn account_keys(tokens: &[&str]) -> AccountKeys {
         AccountKeys {
             sid: SID.to_owned(),
             auth_tokens: tokens.iter().map(|token| (*token).to_owned()).collect(),
@@ -199,29 +200,30 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_called_by_their_place() {
-        let account = Account::of(&given(&["a", "b", "c"])).unwrap();
+    fn tokens_are_labelled_by_their_position() {
+        let account = Account::new(&account_keys(&["a", "b", "c"])).unwrap();
         let labels: Vec<_> = account.keys.iter().map(Key::label).collect();
         assert_eq!(labels, ["current", "next", "key-3"]);
     }
 
     #[test]
-    fn everything_wrong_with_an_account_is_said_and_no_secret() {
-        let mut bad = given(&["hush hush", ""]);
+    fn account_error_names_every_problem_and_no_secret() {
+        let mut bad = account_keys(&["hush hush", ""]);
         bad.sid = "SK1".to_owned();
         bad.shared_keys = vec![shared("a"), shared("a")];
-        let told: Vec<_> = Account::of(&bad).unwrap_err().iter().map(|c| c.at.clone()).collect();
-        assert_eq!(told, ["sid", "auth_tokens[0]", "auth_tokens[1]", "shared_keys[1].id"]);
-        assert!(!format!("{:?}", Account::of(&bad)).contains("hush"));
-        assert!(Account::of(&given(&[])).is_err());
+        let fields: Vec<_> =
+            Account::new(&bad).unwrap_err().iter().map(|problem| problem.field.clone()).collect();
+        assert_eq!(fields, ["sid", "auth_tokens[0]", "auth_tokens[1]", "shared_keys[1].id"]);
+        assert!(!format!("{:?}", Account::new(&bad)).contains("hush"));
+        assert!(Account::new(&account_keys(&[])).is_err());
     }
 
     #[test]
-    fn a_ring_is_taken_whole_or_not_at_all() {
-        assert_eq!(Account::all(&[given(&["a"])]).unwrap().len(), 1);
-        let twice = Account::all(&[given(&["a"]), given(&["b"])]).unwrap_err();
-        assert_eq!(twice.to_string(), "accounts[1].sid: is there twice");
-        let empty = Account::all(&[given(&["a"]), given(&[])]).unwrap_err();
-        assert!(empty.at.starts_with("accounts[1].auth_tokens"), "{empty}");
+    fn ring_is_read_completely_or_refused() {
+        assert_eq!(Account::all(&[account_keys(&["a"])]).unwrap().len(), 1);
+        let twice = Account::all(&[account_keys(&["a"]), account_keys(&["b"])]).unwrap_err();
+        assert_eq!(twice.to_string(), "accounts[1].sid: occurs twice");
+        let empty = Account::all(&[account_keys(&["a"]), account_keys(&[])]).unwrap_err();
+        assert!(empty.field.starts_with("accounts[1].auth_tokens"), "{empty}");
     }
 }

@@ -6,11 +6,11 @@
 //! 1. [`filter`](self) receives Envoy's callbacks and turns each into an [`exchange::Event`].
 //! 2. [`exchange`] is the state machine of one request. It removes headers in the filter's name, finds the route in the
 //!    [`config`], and waits for the end of the body.
-//! 3. `judgement` decides whether the request is Twilio's: [`form`] parses, [`signature`] verifies with the [`keys`] of the
+//! 3. `verification` decides whether the request is Twilio's: [`form`] parses, [`signature`] verifies with the [`keys`] of the
 //!    account, [`form::Webhook`] checks the shape.
 //! 4. The filter claims a proven webhook. The claim waits in [`callouts`], which the streams of a `worker` share, and `root`
 //!    sends it to the sidecar together with other claims (`twilio_edge_contract` is the wire format).
-//! 5. The exchange receives the verdict. It forwards with the headers and body of `handover`, answers a duplicate, or claims
+//! 5. The exchange receives the verdict. It forwards with the headers and body of `upstream_request`, answers a duplicate, or claims
 //!    again while a copy is in flight. Without a verdict the route's policy decides.
 //! 6. The backend's answer settles the claim: commit on 2xx, release otherwise.
 //! 7. Every refusal has a [`reply::Reason`]; every event that is counted has a [`metrics::Counter`].
@@ -22,18 +22,18 @@ pub mod callouts;
 pub mod config;
 pub mod exchange;
 pub mod form;
-mod handover;
-mod judgement;
+pub mod header_map;
 pub mod keys;
 pub mod log_limit;
 pub mod metrics;
 mod opt_out;
 pub mod overrides;
-pub mod pairs;
 pub mod refresh;
 pub mod reply;
 pub mod signature;
-mod target;
+mod upstream_request;
+mod url_digest;
+mod verification;
 
 #[cfg(target_arch = "wasm32")]
 mod filter;

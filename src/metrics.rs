@@ -19,7 +19,7 @@ pub enum Counter {
     Webhook,
     /// A request that passed on a route the filter does not guard.
     Passed,
-    /// A request from which headers in our name were removed.
+    /// A request from which headers were removed that only the filter may set.
     Forged,
     /// A request on a guarded route from which headers were removed that override the method, the path or the framing.
     Overridden,
@@ -116,9 +116,10 @@ impl Counter {
         match self {
             Counter::Webhook => ("", "requests on guarded routes"),
             Counter::Passed => ("", "requests on routes the filter does not guard"),
-            Counter::Forged => {
-                ("", "requests from which headers or trailers in our name were removed")
-            }
+            Counter::Forged => (
+                "",
+                "requests from which headers or trailers were removed that only the filter may set",
+            ),
             Counter::Overridden => (
                 "",
                 "requests on guarded routes from which headers were removed that override the method, the path or the framing",
@@ -126,53 +127,57 @@ impl Counter {
             Counter::Verified => ("", "requests whose signature and shape were proven"),
             Counter::Matched(_) => (
                 "slot",
-                "which of its account's keys signed a proven request: `next` moves when Twilio starts to sign with the new token, and `current` stops",
+                "slot of the account's key that signed a proven request: `next` increases when Twilio begins to sign with the new token, and `current` stops",
             ),
             Counter::Rejected(_) => ("reason", "refusals (docs/FAILURE-MODES.md)"),
             Counter::Shadowed(_) => {
-                ("reason", "what would have been refusals, on routes in shadow mode")
+                ("reason", "requests on routes in shadow mode that would have been refused")
             }
             Counter::Verdict(_) | Counter::NoVerdict => (
                 "decision",
-                "the sidecar's verdicts; `none`: there was none, and the route's policy decided",
+                "verdicts of the sidecar; `none`: the sidecar gave none, and the route's policy decided",
             ),
-            Counter::Settled(_) => {
-                ("outcome", "how forwarded webhooks ended: taken by the backend, or not")
+            Counter::Settled(_) => (
+                "outcome",
+                "settlements queued for the sidecar: `commit` if the backend accepted the webhook, `release` otherwise",
+            ),
+            Counter::Settlement(_) => {
+                ("result", "results of settlements, as the sidecar reported them")
             }
-            Counter::Settlement(_) => ("result", "what the sidecar said of settlements"),
             Counter::SettlementDropped => (
                 "",
-                "settlements given up, because the sidecar was away for too long: their leases expire",
+                "settlements dropped because the sidecar was unavailable for too long, or because the outbox was full; their leases expire",
             ),
             Counter::ClaimsFailed | Counter::SettlementsFailed => {
-                ("callout", "callouts to the sidecar that failed; settlements are sent again")
+                ("callout", "callouts to the sidecar that failed; the filter retries settlements")
             }
-            Counter::ReleaseUnacknowledged => {
-                ("", "responses delivered after 250 ms without waiting longer for their release")
-            }
+            Counter::ReleaseUnacknowledged => (
+                "",
+                "responses delivered before the sidecar acknowledged their release, because that took more than 250 ms",
+            ),
             Counter::OptOutUnacknowledged => (
                 "",
-                "possible opt-outs that were answered after 1 s although the sidecar had not acknowledged them: only this Envoy's memory has them",
+                "possible opt-outs that were answered after 1 s without an acknowledgement of the sidecar: only the memory of this Envoy contains them",
             ),
-            Counter::Refresh(_) => ("result", "what came of asking the sidecar for keys"),
+            Counter::Refresh(_) => ("result", "results of requests to the sidecar for keys"),
         }
     }
 
     /// Returns the family, and the label's value if the family has more than one member.
-    fn words(self) -> (&'static str, Option<&'static str>) {
+    fn family_and_value(self) -> (&'static str, Option<&'static str>) {
         match self {
             Counter::Webhook => ("webhooks", None),
-            Counter::Passed => ("passed", None),
+            Counter::Passed => ("unguarded", None),
             Counter::Forged => ("forged_headers", None),
             Counter::Overridden => ("override_headers", None),
             Counter::Verified => ("verified", None),
-            Counter::Matched(slot) => ("key", Some(slot.as_str())),
+            Counter::Matched(slot) => ("key_matches", Some(slot.as_str())),
             Counter::Rejected(reason) => ("rejected", Some(reason.slug())),
             Counter::Shadowed(reason) => ("shadowed", Some(reason.slug())),
             Counter::Verdict(decision) => ("verdict", Some(decision.as_str())),
             Counter::NoVerdict => ("verdict", Some("none")),
-            Counter::Settled(outcome) => ("settled", Some(outcome.as_str())),
-            Counter::Settlement(result) => ("settlement", Some(result.as_str())),
+            Counter::Settled(outcome) => ("settlements", Some(outcome.as_str())),
+            Counter::Settlement(result) => ("settlement_results", Some(result.as_str())),
             Counter::SettlementDropped => ("settlements_dropped", None),
             Counter::ClaimsFailed => ("callout_failed", Some("claims")),
             Counter::SettlementsFailed => ("callout_failed", Some("settlements")),
@@ -191,9 +196,9 @@ impl Counter {
 
     /// Returns the name of the counter.
     pub fn name(self) -> String {
-        match self.words() {
+        match self.family_and_value() {
             (family, None) => format!("twilio_edge.{family}"),
-            (family, Some(word)) => format!("twilio_edge.{family}.{word}"),
+            (family, Some(value)) => format!("twilio_edge.{family}.{value}"),
         }
     }
 }
@@ -217,11 +222,11 @@ impl Gauge {
     fn meaning(self) -> &'static str {
         match self {
             Gauge::Waiting => {
-                "requests that wait for a body, a verdict, or their release, of all workers"
+                "requests that wait for a body, a verdict or an acknowledgement, of all workers"
             }
             Gauge::Outbox => "settlements not yet acknowledged by the sidecar, of all workers",
             Gauge::Generation => {
-                "a number that changes when the configuration or the keys in use do; of the worker that said it last"
+                "number that identifies the configuration and keys in use, as the last worker set it"
             }
         }
     }
@@ -234,7 +239,7 @@ impl Histogram {
             Histogram::ClaimMs => {
                 "milliseconds from claim to verdict, of the claim that waited longest in each callout"
             }
-            Histogram::ClaimBatch => "claims that shared a callout",
+            Histogram::ClaimBatch => "claims in one callout",
         }
     }
 }
@@ -257,12 +262,12 @@ impl Histogram {
 pub fn reference() -> String {
     let mut rows: BTreeMap<(&str, &str), (&str, Vec<&str>)> = BTreeMap::new();
     for counter in Counter::all() {
-        let (family, word) = counter.words();
+        let (family, word) = counter.family_and_value();
         let (label, meaning) = counter.meaning();
         let row = rows.entry((family, label)).or_insert((meaning, Vec::new()));
         row.1.extend(word);
     }
-    let mut table = String::from("| metric | kind | counts |\n|---|---|---|\n");
+    let mut table = String::from("| metric | kind | meaning |\n|---|---|---|\n");
     for ((family, label), (meaning, words)) in rows {
         let name = match label {
             "" => format!("`twilio_edge_{family}`"),
@@ -310,7 +315,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn no_two_of_them_share_a_name() {
+    fn metric_names_are_unique() {
         let counters = Counter::all().into_iter().map(Counter::name);
         let gauges = Gauge::ALL.map(|gauge| gauge.name().to_owned());
         let histograms = Histogram::ALL.map(|histogram| histogram.name().to_owned());
@@ -320,17 +325,17 @@ mod tests {
     }
 
     #[test]
-    fn the_document_holds_the_print() {
+    fn document_contains_the_printed_table() {
         let document = include_str!("../docs/METRICS.md");
-        let told = "docs/METRICS.md: put in `twilio-edge reference metrics`";
-        assert!(document.contains(&reference()), "{told}");
+        let hint = "docs/METRICS.md: insert the output of `twilio-edge reference metrics`";
+        assert!(document.contains(&reference()), "{hint}");
     }
 
     #[test]
-    fn the_shipped_envoy_configuration_makes_labels_of_the_last_words() {
+    fn envoy_configuration_extracts_a_label_from_each_family() {
         let config = include_str!("../envoy/envoy.yaml");
         for counter in Counter::all() {
-            let (family, word) = counter.words();
+            let (family, word) = counter.family_and_value();
             let (label, _) = counter.meaning();
             assert_eq!(word.is_some(), !label.is_empty(), "{family}");
             let tag = config.lines().find(|line| {
@@ -341,13 +346,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_is_told_once() {
+    fn counts_are_reported_once() {
         let mut tally = Tally::default();
         tally.count(Counter::Webhook);
         tally.count(Counter::Verified);
         tally.count(Counter::Webhook);
-        let told: Vec<_> = tally.take().collect();
-        assert_eq!(told, [(Counter::Webhook, 2), (Counter::Verified, 1)]);
+        let counts: Vec<_> = tally.take().collect();
+        assert_eq!(counts, [(Counter::Webhook, 2), (Counter::Verified, 1)]);
         assert_eq!(tally.take().count(), 0);
     }
 }

@@ -8,9 +8,9 @@ use twilio_edge_contract::Class;
 use crate::form::Form;
 
 /// Most words of a message that could be an opt-out keyword: `OPT OUT` may be configured.
-const MOST_WORDS: usize = 2;
+const MAX_WORDS: usize = 2;
 /// Longest such message in bytes; keywords of some languages are long.
-const MOST_BYTES: usize = 64;
+const MAX_BYTES: usize = 64;
 
 /// Reports whether the parameters of a proven webhook may change a contact's consent: `OptOutType` is set, the text or the
 /// button has one or two words, or a status has an error code (21610 and 63014 are opt-outs).
@@ -24,7 +24,7 @@ pub(crate) fn may_change_consent(class: Class, parameters: &str) -> bool {
                     .into_iter()
                     .filter_map(text)
                     .any(|text| {
-                        text.len() <= MOST_BYTES && text.split_whitespace().count() <= MOST_WORDS
+                        text.len() <= MAX_BYTES && text.split_whitespace().count() <= MAX_WORDS
                     })
         }
         Class::Status => text("ErrorCode").is_some_and(|code| code != "0"),

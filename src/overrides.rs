@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documents_list_every_removed_header() {
+    fn document_lists_every_removed_header() {
         let document = include_str!("../docs/CONFIG.md");
         assert!(
             document.contains(&reference()),

@@ -19,7 +19,7 @@ const RETRY_MS: u64 = 1_000;
 #[derive(Debug)]
 pub struct KeyRefresh {
     /// The configuration as given, without a ring.
-    given: Rc<Config>,
+    configured: Rc<Config>,
     /// Generation of the ring in use.
     generation: Option<String>,
     period_ms: u64,
@@ -29,12 +29,12 @@ pub struct KeyRefresh {
     /// Callout token of the request in flight.
     token: Option<u32>,
     worker: u64,
-    asked: u64,
+    requests: u64,
 }
 
 /// Result of a request.
 #[derive(Debug)]
-pub enum Answered {
+pub enum RefreshResult {
     /// The sidecar returned other keys, to be used from now on.
     Updated {
         /// The configuration with them.
@@ -48,7 +48,7 @@ pub enum Answered {
     Failed(String),
 }
 
-impl Answered {
+impl RefreshResult {
     /// Returns the counter of the result.
     pub fn outcome(&self) -> Refresh {
         match self {
@@ -61,17 +61,17 @@ impl Answered {
 
 impl KeyRefresh {
     /// Creates the refresh; `None` if the configuration does not enable it. `worker` seeds the jitter.
-    pub fn of(given: &Rc<Config>, worker: u64) -> Option<Self> {
-        let period_ms = given.sidecar.as_ref()?.accounts_refresh_ms?;
+    pub fn new(configured: &Rc<Config>, worker: u64) -> Option<Self> {
+        let period_ms = configured.sidecar.as_ref()?.accounts_refresh_ms?;
         Some(Self {
-            given: Rc::clone(given),
+            configured: Rc::clone(configured),
             generation: None,
             period_ms,
             next_ms: None,
             failures: 0,
             token: None,
             worker,
-            asked: 0,
+            requests: 0,
         })
     }
 
@@ -87,68 +87,71 @@ impl KeyRefresh {
     }
 
     /// Records that the request was sent under `token`.
-    pub fn sent(&mut self, token: u32) {
+    pub fn record_sent(&mut self, token: u32) {
         self.token = Some(token);
     }
 
     /// Reports whether `token` is that of the request in flight.
-    pub fn is_mine(&self, token: u32) -> bool {
+    pub fn is_in_flight(&self, token: u32) -> bool {
         self.token == Some(token)
     }
 
     /// Evaluates the reply; `None` stands for a failed callout.
-    pub fn answered(&mut self, reply: Option<&[u8]>, now_ms: u64) -> Answered {
+    pub fn handle_reply(&mut self, reply: Option<&[u8]>, now_ms: u64) -> RefreshResult {
         self.token = None;
-        let answered = self.read(reply);
-        if let Answered::Updated { generation, .. } = &answered {
+        let result = self.read(reply);
+        if let RefreshResult::Updated { generation, .. } = &result {
             self.generation = Some(generation.clone());
         }
-        let pause_ms = match answered {
-            Answered::Failed(_) => {
+        let pause_ms = match result {
+            RefreshResult::Failed(_) => {
                 let pause_ms = RETRY_MS.saturating_mul(1 << self.failures.min(16));
                 self.failures = self.failures.saturating_add(1);
                 pause_ms.min(self.period_ms)
             }
-            Answered::Updated { .. } | Answered::Unchanged => {
+            RefreshResult::Updated { .. } | RefreshResult::Unchanged => {
                 self.failures = 0;
                 self.period_ms
             }
         };
         self.next_ms = Some(now_ms.saturating_add(self.jittered(pause_ms)));
-        answered
+        result
     }
 
-    fn read(&self, reply: Option<&[u8]>) -> Answered {
+    fn read(&self, reply: Option<&[u8]>) -> RefreshResult {
         let Some(reply) = reply else {
-            return Answered::Failed(
-                "the sidecar did not answer with keys; is it there, and has it an accounts file?"
+            return RefreshResult::Failed(
+                "no usable reply: check that the sidecar is available and that TWILIO_EDGE_ACCOUNTS_FILE is set there"
                     .to_owned(),
             );
         };
         let ring = serde_json::from_slice::<KeyRing>(reply).ok();
         let Some(ring) = ring.filter(|ring| ring.v == PROTOCOL_VERSION) else {
-            return Answered::Failed("the answer is no key ring of this version".to_owned());
+            return RefreshResult::Failed("the reply is not a key ring of this protocol version: use the filter and the sidecar of one release".to_owned());
         };
         let Some(accounts) = ring.accounts else {
             return match self.generation == Some(ring.generation) {
-                true => Answered::Unchanged,
-                false => Answered::Failed("the answer names a ring that was never sent".to_owned()),
+                true => RefreshResult::Unchanged,
+                false => RefreshResult::Failed(
+                    "the reply names a key ring that the sidecar has not sent to this worker"
+                        .to_owned(),
+                ),
             };
         };
         match Account::all(&accounts) {
             Ok(accounts) => {
-                let config = self.given.with_ring(accounts);
-                Answered::Updated { config, generation: ring.generation }
+                let config = self.configured.with_key_ring(accounts);
+                RefreshResult::Updated { config, generation: ring.generation }
             }
-            Err(complaint) => Answered::Failed(complaint.to_string()),
+            Err(problem) => RefreshResult::Failed(problem.to_string()),
         }
     }
 
     /// Varies a pause by a tenth at most. This is no secret, so any hash of distinct input will do.
     fn jittered(&mut self, pause_ms: u64) -> u64 {
-        self.asked = self.asked.wrapping_add(1);
+        self.requests = self.requests.wrapping_add(1);
         let hash =
-            BuildHasherDefault::<DefaultHasher>::default().hash_one((self.worker, self.asked));
+            BuildHasherDefault::<DefaultHasher>::default().hash_one((self.worker, self.requests));
         let tenth = pause_ms / 10;
         pause_ms - tenth + hash % (2 * tenth + 1)
     }
@@ -169,7 +172,7 @@ mod tests {
             "sidecar": {"cluster": "s", "token": "t", "accounts_refresh_ms": 10_000},
         });
         let config = Config::parse(json.to_string().as_bytes(), &|_| None).unwrap();
-        KeyRefresh::of(&Rc::new(config), 7).unwrap()
+        KeyRefresh::new(&Rc::new(config), 7).unwrap()
     }
 
     fn ring(generation: &str, tokens: &str) -> Vec<u8> {
@@ -179,31 +182,31 @@ mod tests {
         .into_bytes()
     }
 
-    fn keys(answered: Answered) -> Vec<(String, usize)> {
-        let Answered::Updated { config, .. } = answered else { return Vec::new() };
+    fn keys(result: RefreshResult) -> Vec<(String, usize)> {
+        let RefreshResult::Updated { config, .. } = result else { return Vec::new() };
         config.accounts.iter().map(|it| (it.sid.clone(), it.keys.len())).collect()
     }
 
     #[test]
-    fn a_rotation_is_taken_over_and_what_is_configured_stays() {
+    fn rotation_replaces_keys_and_leaves_configured_accounts() {
         let mut refresh = refresh();
         assert_eq!(refresh.due(5).as_deref(), Some("/edge/v1/config"));
-        refresh.sent(1);
-        assert_eq!(refresh.due(6), None, "one question at a time");
-        assert!(refresh.is_mine(1) && !refresh.is_mine(2));
-        let first = refresh.answered(Some(&ring("g1", r#"["a"]"#)), 10);
+        refresh.record_sent(1);
+        assert_eq!(refresh.due(6), None, "one request at a time");
+        assert!(refresh.is_in_flight(1) && !refresh.is_in_flight(2));
+        let first = refresh.handle_reply(Some(&ring("g1", r#"["a"]"#)), 10);
         assert_eq!(keys(first), [(SID.to_owned(), 1), (OWN.to_owned(), 1)]);
         assert_eq!(refresh.due(9_009), None);
         assert_eq!(refresh.due(11_011).as_deref(), Some("/edge/v1/config?have=g1"));
-        let rotated = refresh.answered(Some(&ring("g2", r#"["a","b"]"#)), 11_011);
+        let rotated = refresh.handle_reply(Some(&ring("g2", r#"["a","b"]"#)), 11_011);
         assert_eq!(keys(rotated), [(SID.to_owned(), 2), (OWN.to_owned(), 1)]);
-        let same = refresh.answered(Some(br#"{"v":1,"generation":"g2"}"#), 30_000);
+        let same = refresh.handle_reply(Some(br#"{"v":1,"generation":"g2"}"#), 30_000);
         assert_eq!(same.outcome(), Refresh::Unchanged);
     }
 
     /// Workers that start together do not keep sending requests together.
     #[test]
-    fn workers_ask_at_moments_of_their_own() {
+    fn workers_request_keys_at_different_times() {
         let moments: std::collections::BTreeSet<u64> =
             (0..64).map(|worker| KeyRefresh { worker, ..refresh() }.jittered(10_000)).collect();
         assert!(moments.len() > 32, "{moments:?}");
@@ -211,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_changes_nothing_and_is_asked_again_soon() {
+    fn unusable_reply_changes_nothing_and_is_requested_again_soon() {
         let mut refresh = refresh();
-        refresh.answered(Some(&ring("g1", r#"["a"]"#)), 0);
+        refresh.handle_reply(Some(&ring("g1", r#"["a"]"#)), 0);
         for reply in [
             None,
             Some(&b"<html>"[..]),
@@ -222,12 +225,12 @@ mod tests {
             Some(br#"{"v":1,"generation":"g2","accounts":[]}"#),
             Some(br#"{"v":1,"generation":"g2","accounts":[{"sid":"AC1","auth_tokens":["x"]}]}"#),
         ] {
-            let answered = refresh.answered(reply, 20_000);
-            assert_eq!(answered.outcome(), Refresh::Failed, "{answered:?}");
+            let result = refresh.handle_reply(reply, 20_000);
+            assert_eq!(result.outcome(), Refresh::Failed, "{result:?}");
         }
         assert_eq!(refresh.due(31_001).as_deref(), Some("/edge/v1/config?have=g1"));
         let mut refresh = self::refresh();
-        refresh.answered(None, 0);
+        refresh.handle_reply(None, 0);
         assert_eq!(refresh.due(899), None);
         assert!(refresh.due(1_101).is_some(), "after a second, not after a period");
     }

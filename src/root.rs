@@ -3,7 +3,7 @@
 //!
 //! Only the root context sends callouts: the SDK gives a reply to the context that was active when the call was
 //! dispatched, and drops it if that was a stream that has ended. A stream that wants to send something posts an item and
-//! rings the bell.
+//! wakes the root context.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,19 +11,19 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use twilio_edge_contract::{
-    CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, Settled,
+    CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementAck,
     SettlementResult, SettlementsReply, Verdict,
 };
 
-use crate::callouts::{QueuedItem, envelope};
+use crate::callouts::{QueuedItem, batch_body};
 use crate::config::{Config, Sidecar};
 use crate::exchange::{Event, Exchange};
 use crate::filter::{Stream, carry_out, step};
 use crate::host;
 use crate::metrics::{Counter, Gauge, Histogram};
-use crate::refresh::Answered;
+use crate::refresh::RefreshResult;
 use crate::signature::hash_body;
-use crate::worker::{Asking, Settling, Shared};
+use crate::worker::{ClaimOrigin, SettlementOrigin, Shared};
 
 /// Interval in milliseconds at which deadlines are checked, settlements sent and metrics reported.
 const TICK_MS: u64 = 10;
@@ -50,33 +50,34 @@ impl Root {
 
     /// Delivers events to the streams that still wait for them, and restores the focus.
     fn deliver<'e>(&self, shared: &Shared, events: impl IntoIterator<Item = (u32, Event<'e>)>) {
-        let mut away = false;
+        let mut has_moved_focus = false;
         for (stream, event) in events {
             let exchange = shared.with(|worker| worker.streams.get(&stream).cloned()).flatten();
             let Some(exchange) = exchange else { continue };
             let effects = step(shared, stream, &exchange, event);
             if !effects.is_empty() && host::focus(stream) {
-                away = true;
+                has_moved_focus = true;
                 carry_out(shared, stream, effects);
             }
         }
-        if away {
+        if has_moved_focus {
             host::focus(self.id);
         }
     }
 
     fn send_claims(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64) {
-        let unasked = shared.with(|worker| std::mem::take(&mut worker.unasked)).unwrap_or_default();
-        if !unasked.is_empty() {
-            self.claims_failed(shared, unasked);
+        let rejected =
+            shared.with(|worker| std::mem::take(&mut worker.rejected_claims)).unwrap_or_default();
+        if !rejected.is_empty() {
+            self.fail_claims(shared, rejected);
         }
         while let Some(batch) = shared.with(|worker| worker.claims.next_batch(now_ms)).flatten() {
-            let body = envelope("claims", &batch);
+            let body = batch_body("claims", &batch);
             match host::post(sidecar, CLAIMS_PATH, &body) {
                 Some(token) => {
-                    shared.with(|worker| worker.claims.sent(token, batch, now_ms));
+                    shared.with(|worker| worker.claims.record_sent(token, batch, now_ms));
                 }
-                None => self.claims_failed(shared, batch),
+                None => self.fail_claims(shared, batch),
             }
         }
     }
@@ -85,9 +86,9 @@ impl Root {
         while let Some(batch) =
             shared.with(|worker| worker.settlements.next_batch(now_ms)).flatten()
         {
-            let body = envelope("settlements", &batch);
+            let body = batch_body("settlements", &batch);
             shared.with(|worker| match host::post(sidecar, SETTLEMENTS_PATH, &body) {
-                Some(token) => worker.settlements.sent(token, batch, now_ms),
+                Some(token) => worker.settlements.record_sent(token, batch, now_ms),
                 None => {
                     worker.count(Counter::SettlementsFailed);
                     worker.settlements.retry(batch, now_ms);
@@ -96,54 +97,51 @@ impl Root {
         }
     }
 
-    fn claims_failed(&self, shared: &Shared, letters: Vec<QueuedItem<Asking>>) {
+    fn fail_claims(&self, shared: &Shared, items: Vec<QueuedItem<ClaimOrigin>>) {
         shared.count(Counter::ClaimsFailed);
-        self.deliver(
-            shared,
-            letters.into_iter().map(|letter| (letter.sender.stream, Event::NoVerdict)),
-        );
+        self.deliver(shared, items.into_iter().map(|item| (item.origin.stream, Event::NoVerdict)));
     }
 
-    fn claims_answered(
+    fn handle_claims_reply(
         &self,
         shared: &Shared,
-        letters: Vec<QueuedItem<Asking>>,
+        items: Vec<QueuedItem<ClaimOrigin>>,
         reply: Option<&[u8]>,
         now_ms: u64,
     ) {
         let reply = reply
             .and_then(|json| serde_json::from_slice::<ClaimsReply>(json).ok())
             .filter(|reply| reply.v == PROTOCOL_VERSION);
-        let Some(reply) = reply else { return self.claims_failed(shared, letters) };
-        let longest_ms = letters.iter().map(|letter| letter.age_ms(now_ms)).max();
+        let Some(reply) = reply else { return self.fail_claims(shared, items) };
+        let longest_ms = items.iter().map(|item| item.age_ms(now_ms)).max();
         shared.with(|worker| {
             worker.metrics.record(Histogram::ClaimMs, longest_ms.unwrap_or_default());
-            let claims = u64::try_from(letters.len()).unwrap_or(u64::MAX);
+            let claims = u64::try_from(items.len()).unwrap_or(u64::MAX);
             worker.metrics.record(Histogram::ClaimBatch, claims);
         });
         // The sidecar is available again: opt-outs for which it gave no verdict are pending.
         if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
-            && shared.with(|worker| worker.settlements.hurry()) == Some(true)
+            && shared.with(|worker| worker.settlements.shorten_pause()) == Some(true)
             && let Some(config) = shared.with(|worker| Rc::clone(&worker.config))
             && let Some(sidecar) = &config.sidecar
         {
             self.send_settlements(shared, sidecar, now_ms);
         }
         let mut verdicts: Vec<Option<Verdict>> = reply.verdicts.into_iter().map(Some).collect();
-        let events = letters.into_iter().enumerate().map(|(place, QueuedItem { sender, .. })| {
-            let is_its = |it: &Option<Verdict>| {
-                it.as_ref().is_some_and(|verdict| verdict.claim_id == sender.claim_id)
+        let events = items.into_iter().enumerate().map(|(index, QueuedItem { origin, .. })| {
+            let matches = |it: &Option<Verdict>| {
+                it.as_ref().is_some_and(|verdict| verdict.claim_id == origin.claim_id)
             };
-            let verdict = answer_to(place, &mut verdicts, is_its).and_then(Option::take);
-            (sender.stream, verdict.map_or(Event::NoVerdict, Event::Verdict))
+            let verdict = find_reply(index, &mut verdicts, matches).and_then(Option::take);
+            (origin.stream, verdict.map_or(Event::NoVerdict, Event::Verdict))
         });
         self.deliver(shared, events);
     }
 
-    fn settlements_answered(
+    fn handle_settlements_reply(
         &self,
         shared: &Shared,
-        letters: Vec<QueuedItem<Settling>>,
+        items: Vec<QueuedItem<SettlementOrigin>>,
         reply: Option<&[u8]>,
         now_ms: u64,
     ) {
@@ -152,36 +150,35 @@ impl Root {
             .filter(|reply| reply.v == PROTOCOL_VERSION)
             .map(|reply| reply.results)
             .unwrap_or_default();
-        let (mut done, mut again) = (Vec::new(), Vec::new());
-        for (place, letter) in letters.into_iter().enumerate() {
-            let is_its = |it: &Settled| it.claim_id == letter.sender.claim_id;
-            let result = answer_to(place, &mut results, is_its).map(|settled| settled.result);
+        let (mut done, mut retried) = (Vec::new(), Vec::new());
+        for (index, item) in items.into_iter().enumerate() {
+            let matches = |it: &SettlementAck| it.claim_id == item.origin.claim_id;
+            let result = find_reply(index, &mut results, matches).map(|ack| ack.result);
             if let Some(result) = result {
                 shared.count(Counter::Settlement(result));
             }
             match result {
-                None | Some(SettlementResult::Unavailable) => again.push(letter),
-                Some(_) => done.push(letter),
+                None | Some(SettlementResult::Unavailable) => retried.push(item),
+                Some(_) => done.push(item),
             }
         }
         shared.with(|worker| {
-            if again.is_empty() {
-                worker.settlements.succeeded();
+            if retried.is_empty() {
+                worker.settlements.end_pauses();
             } else {
                 worker.count(Counter::SettlementsFailed);
-                worker.settlements.retry(again, now_ms);
+                worker.settlements.retry(retried, now_ms);
             }
         });
-        let held = done.into_iter().filter_map(|letter| letter.sender.stream);
+        let held = done.into_iter().filter_map(|item| item.origin.stream);
         self.deliver(shared, held.map(|stream| (stream, Event::Settled)));
     }
 
-    fn meet_deadlines(&self, shared: &Shared, now_ms: u64) {
+    fn deliver_ticks(&self, shared: &Shared, now_ms: u64) {
         let streams = shared.with(|worker| {
-            worker.claims.see(now_ms);
-            worker.settlements.see(now_ms);
-            let expired =
-                worker.settlements.take(|letter| letter.age_ms(now_ms) >= SETTLEMENT_LIFE_MS);
+            worker.claims.record_time(now_ms);
+            worker.settlements.record_time(now_ms);
+            let expired = worker.settlements.take(|item| item.age_ms(now_ms) >= SETTLEMENT_LIFE_MS);
             for _ in expired {
                 worker.count(Counter::SettlementDropped);
             }
@@ -191,39 +188,39 @@ impl Root {
         self.deliver(shared, ticks);
     }
 
-    fn ask_for_keys(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64) {
+    fn request_keys(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64) {
         let path = shared.with(|worker| worker.refresh.as_mut()?.due(now_ms)).flatten();
         let Some(path) = path else { return };
         let token = host::get(sidecar, &path);
         if let Some(token) = token {
-            shared.with(|worker| worker.refresh.as_mut().map(|refresh| refresh.sent(token)));
+            shared.with(|worker| worker.refresh.as_mut().map(|refresh| refresh.record_sent(token)));
         } else {
-            self.keys_answered(shared, None, now_ms);
+            self.handle_keys_reply(shared, None, now_ms);
         }
     }
 
-    fn keys_answered(&self, shared: &Shared, reply: Option<&[u8]>, now_ms: u64) {
-        let answered = shared.with(|worker| {
-            let answered = worker.refresh.as_mut()?.answered(reply, now_ms);
-            worker.count(Counter::Refresh(answered.outcome()));
-            Some(answered)
+    fn handle_keys_reply(&self, shared: &Shared, reply: Option<&[u8]>, now_ms: u64) {
+        let result = shared.with(|worker| {
+            let result = worker.refresh.as_mut()?.handle_reply(reply, now_ms);
+            worker.count(Counter::Refresh(result.outcome()));
+            Some(result)
         });
-        match answered.flatten() {
-            Some(Answered::Updated { config, generation }) => {
-                host::info(&format!("twilio-edge keys {generation}: {}", census(&config)));
+        match result.flatten() {
+            Some(RefreshResult::Updated { config, generation }) => {
+                host::info(&format!("twilio-edge keys {generation}: {}", account_summary(&config)));
                 shared.with(|worker| worker.config = Rc::new(config));
-                self.tell_generation(shared, &generation);
+                self.set_generation(shared, &generation);
             }
-            Some(Answered::Failed(why)) => {
+            Some(RefreshResult::Failed(reason)) => {
                 let line =
-                    format!("the keys could not be refreshed, the last good ones stay: {why}");
+                    format!("the key refresh failed, the last valid keys stay in use: {reason}");
                 host::warn(&line);
             }
-            Some(Answered::Unchanged) | None => {}
+            Some(RefreshResult::Unchanged) | None => {}
         }
     }
 
-    fn tell_generation(&self, shared: &Shared, ring: &str) {
+    fn set_generation(&self, shared: &Shared, ring: &str) {
         let digest = hash_body(format!("{}{ring}", self.digest).as_bytes());
         let number = digest.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
         shared.with(|worker| {
@@ -239,23 +236,24 @@ impl Context for Root {
         let now_ms = host::now_ms();
         let Some(config) = shared.with(|worker| Rc::clone(&worker.config)) else { return };
         let Some(sidecar) = &config.sidecar else { return };
-        if let Some(letters) = shared.with(|worker| worker.claims.landed(token)).flatten() {
+        if let Some(items) = shared.with(|worker| worker.claims.complete(token)).flatten() {
             // Items that waited for this answer are sent first; the answer can be read while they are on their way.
             self.send_claims(shared, sidecar, now_ms);
-            self.claims_answered(shared, letters, reply.as_deref(), now_ms);
-        } else if let Some(letters) =
-            shared.with(|worker| worker.settlements.landed(token)).flatten()
+            self.handle_claims_reply(shared, items, reply.as_deref(), now_ms);
+        } else if let Some(items) =
+            shared.with(|worker| worker.settlements.complete(token)).flatten()
         {
-            self.settlements_answered(shared, letters, reply.as_deref(), now_ms);
-        } else if shared.with(|worker| worker.refresh.as_ref().is_some_and(|it| it.is_mine(token)))
+            self.handle_settlements_reply(shared, items, reply.as_deref(), now_ms);
+        } else if shared
+            .with(|worker| worker.refresh.as_ref().is_some_and(|it| it.is_in_flight(token)))
             == Some(true)
         {
-            self.keys_answered(shared, reply.as_deref(), now_ms);
+            self.handle_keys_reply(shared, reply.as_deref(), now_ms);
         }
     }
 
     /// Called when all streams have ended. If Envoy shuts down, unsent settlements end with their leases. If Envoy only
-    /// received another configuration, callouts would end with this context, so it asks to stay until they are answered.
+    /// received another configuration, callouts would end with this context, so it asks Envoy to stay until they are answered.
     fn on_done(&mut self) -> bool {
         if let Some(shared) = &self.shared {
             let now_ms = host::now_ms();
@@ -266,7 +264,7 @@ impl Context for Root {
             }
             shared.with(|worker| worker.report(now_ms));
             shared.report_suppressed();
-            self.is_leaving = shared.owes_settlements();
+            self.is_leaving = shared.has_open_settlements();
         }
         !self.is_leaving
     }
@@ -282,7 +280,7 @@ impl RootContext for Root {
                 host::info(&start_line(&config, digest));
                 host::tick_every(if config.sidecar.is_some() { TICK_MS } else { IDLE_TICK_MS });
                 let shared = Shared::new(config);
-                self.tell_generation(&shared, "");
+                self.set_generation(&shared, "");
                 self.shared = Some(shared);
                 true
             }
@@ -299,9 +297,9 @@ impl RootContext for Root {
         let Some(shared) = &self.shared else { return };
         let now_ms = host::now_ms();
         let config = shared.with(|worker| {
-            worker.answer_bell();
-            worker.claims.see(now_ms);
-            worker.settlements.see(now_ms);
+            worker.clear_wakeup();
+            worker.claims.record_time(now_ms);
+            worker.settlements.record_time(now_ms);
             Rc::clone(&worker.config)
         });
         let Some(sidecar) = config.as_ref().and_then(|config| config.sidecar.as_ref()) else {
@@ -314,15 +312,15 @@ impl RootContext for Root {
     fn on_tick(&mut self) {
         let Some(shared) = &self.shared else { return };
         let now_ms = host::now_ms();
-        self.meet_deadlines(shared, now_ms);
+        self.deliver_ticks(shared, now_ms);
         let Some(config) = shared.with(|worker| Rc::clone(&worker.config)) else { return };
         if let Some(sidecar) = &config.sidecar {
             self.send_claims(shared, sidecar, now_ms);
             self.send_settlements(shared, sidecar, now_ms);
-            self.ask_for_keys(shared, sidecar, now_ms);
+            self.request_keys(shared, sidecar, now_ms);
         }
         shared.with(|worker| worker.report(now_ms));
-        if self.is_leaving && !shared.owes_settlements() {
+        if self.is_leaving && !shared.has_open_settlements() {
             // Only once: the SDK panics at a second call.
             self.is_leaving = false;
             host::leave();
@@ -341,13 +339,13 @@ impl RootContext for Root {
     }
 }
 
-/// Returns the answer to the item at `place`. Answers come in the order of the items, and each names its item.
-fn answer_to<A>(place: usize, answers: &mut [A], is_its: impl Fn(&A) -> bool) -> Option<&mut A> {
-    let place = match answers.get(place).is_some_and(&is_its) {
-        true => Some(place),
-        false => answers.iter().position(is_its),
+/// Returns the answer to the item at `index`. Answers come in the order of the items, and each names its item.
+fn find_reply<A>(index: usize, answers: &mut [A], matches: impl Fn(&A) -> bool) -> Option<&mut A> {
+    let index = match answers.get(index).is_some_and(&matches) {
+        true => Some(index),
+        false => answers.iter().position(matches),
     };
-    answers.get_mut(place?)
+    answers.get_mut(index?)
 }
 
 /// Returns the log line that identifies the build and the configuration.
@@ -356,7 +354,7 @@ fn start_line(config: &Config, digest: &str) -> String {
         "twilio-edge {} ready: configuration {digest}, {} origins, {}, {} routes, {}",
         env!("CARGO_PKG_VERSION"),
         config.origins.len(),
-        census(config),
+        account_summary(config),
         config.routes.len(),
         match &config.sidecar {
             Some(sidecar) => format!("sidecar in cluster {}", sidecar.cluster),
@@ -365,7 +363,7 @@ fn start_line(config: &Config, digest: &str) -> String {
     )
 }
 
-fn census(config: &Config) -> String {
+fn account_summary(config: &Config) -> String {
     let accounts = &config.accounts;
     let keys: usize = accounts.iter().map(|it| it.keys.len() + it.shared_keys.len()).sum();
     format!("{} accounts with {keys} keys", accounts.len())

@@ -96,7 +96,7 @@ impl std::fmt::Debug for Key {
 /// `key=webhooks_sharedkey_..,algorithm=HMAC_SHA256`. The header is not signed itself, so it may select a key by name and
 /// nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settings<'a> {
+pub enum SignatureSettings<'a> {
     /// The account's auth token: no header, or one that names no algorithm.
     AuthToken,
     /// A SharedKey.
@@ -110,17 +110,17 @@ pub enum Settings<'a> {
     Unsupported,
 }
 
-impl<'a> Settings<'a> {
+impl<'a> SignatureSettings<'a> {
     /// Parses the header's value.
-    pub fn of(header: Option<&'a [u8]>) -> Self {
+    pub fn parse(header: Option<&'a [u8]>) -> Self {
         let Ok(header) = std::str::from_utf8(header.unwrap_or_default()) else {
             return Self::Unsupported;
         };
-        let value = |wanted: &str| {
+        let value = |expected: &str| {
             header
                 .split(',')
                 .filter_map(|part| part.split_once('='))
-                .find(|(name, value)| name.trim() == wanted && !value.trim().is_empty())
+                .find(|(name, value)| name.trim() == expected && !value.trim().is_empty())
                 .map(|(_, value)| value.trim())
         };
         let Some(algorithm) = value("algorithm") else { return Self::AuthToken };
@@ -168,7 +168,7 @@ impl BodyRule {
     /// Returns the rule for a request. Methods are case-sensitive, media types are not. Parameters of the media type
     /// (`charset`) have no effect, and a missing content type is not a form. A GET or HEAD with a body needs the hash too:
     /// otherwise a backend would receive bytes that have no signature.
-    pub fn of(method: &[u8], content_type: Option<&[u8]>, body: &[u8]) -> Self {
+    pub fn for_request(method: &[u8], content_type: Option<&[u8]>, body: &[u8]) -> Self {
         if matches!(method, b"GET" | b"HEAD") {
             return if body.is_empty() { Self::None } else { Self::Hash };
         }
@@ -211,7 +211,7 @@ pub enum Candidate {
 
 /// Proof that a key signed the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
+pub struct KeyMatch {
     /// Index into the keys given.
     pub key: usize,
     /// The form of the URL.
@@ -240,10 +240,10 @@ pub fn verify(
     payload: Payload<'_>,
     signature: Option<&[u8]>,
     keys: &[Key],
-) -> Result<Match, Mismatch> {
+) -> Result<KeyMatch, Mismatch> {
     let signature = signature.filter(|text| !text.is_empty()).ok_or(Mismatch::NoSignature)?;
     check_body_hash(url, payload)?;
-    let candidates = Candidates::of(url);
+    let candidates = Candidates::new(url);
     let parameters = payload.canonical();
     for (index, key) in keys.iter().enumerate() {
         if signature.len() != key.signature_characters() {
@@ -252,7 +252,7 @@ pub fn verify(
         for candidate in [Candidate::WithoutPort, Candidate::WithPort] {
             let parts = candidates.parts(candidate).into_iter().chain(texts(&parameters));
             if same(key.sign(parts).as_bytes(), signature) {
-                return Ok(Match { key: index, candidate });
+                return Ok(KeyMatch { key: index, candidate });
             }
         }
     }
@@ -271,7 +271,7 @@ fn texts<'p>(parameters: &'p [&Parameter<'_>]) -> impl Iterator<Item = &'p str> 
 
 /// Returns the URLs that Twilio may have signed when it requested `url`: without port, and with it.
 pub fn candidate_urls(url: &str) -> [String; 2] {
-    let candidates = Candidates::of(url);
+    let candidates = Candidates::new(url);
     [Candidate::WithoutPort, Candidate::WithPort]
         .map(|candidate| candidates.parts(candidate).concat())
 }
@@ -292,7 +292,7 @@ struct Candidates<'u> {
 }
 
 impl<'u> Candidates<'u> {
-    fn of(url: &'u str) -> Self {
+    fn new(url: &'u str) -> Self {
         let (scheme, rest) = match url.split_once("://") {
             Some((scheme, rest)) => (scheme, rest),
             None => ("", url),

@@ -1,5 +1,5 @@
 //! State that the streams of one worker share: the configuration in use, the items for the sidecar, the waiting streams,
-//! and the counts. Streams post here; the root context, woken by the bell or the tick, sends.
+//! and the counts. Streams post here; the root context, woken by a wakeup or a tick, sends.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,24 +11,24 @@ use twilio_edge_contract::{Claim, Settlement};
 use crate::callouts::{Callouts, QueuedItem};
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::host::{self, Bell, Metrics};
+use crate::host::{self, Metrics, Wakeup};
 use crate::log_limit::{LogLimit, suppressed_refusals};
 use crate::metrics::{Counter, Gauge, Tally};
 use crate::refresh::KeyRefresh;
 
 /// Most bytes of each kind that may wait, per worker.
-const MOST_CLAIM_BYTES: usize = 8 << 20;
-const MOST_SETTLEMENT_BYTES: usize = 16 << 20;
+const MAX_CLAIM_BYTES: usize = 8 << 20;
+const MAX_SETTLEMENT_BYTES: usize = 16 << 20;
 
-/// A settlement whose acknowledgement is pending.
-pub(crate) struct Settling {
+/// Origin of a settlement that the sidecar has not acknowledged.
+pub(crate) struct SettlementOrigin {
     pub(crate) claim_id: String,
     /// The stream that holds its response for it.
     pub(crate) stream: Option<u32>,
 }
 
-/// A stream that waits for a verdict.
-pub(crate) struct Asking {
+/// Origin of a claim: the stream that waits for its verdict.
+pub(crate) struct ClaimOrigin {
     pub(crate) stream: u32,
     pub(crate) claim_id: String,
 }
@@ -44,15 +44,15 @@ pub(crate) struct Worker {
     pub(crate) refresh: Option<KeyRefresh>,
     pub(crate) metrics: Metrics,
     tally: Tally,
-    bell: Option<Bell>,
-    /// The bell has rung, and the root context has not answered it yet.
-    rung: bool,
+    wakeup: Option<Wakeup>,
+    /// True until the root context has handled the wakeup.
+    is_wakeup_sent: bool,
     /// Streams that wait for a verdict, an acknowledgement or a deadline.
     pub(crate) streams: BTreeMap<u32, Rc<RefCell<Exchange>>>,
-    pub(crate) claims: Callouts<Asking>,
+    pub(crate) claims: Callouts<ClaimOrigin>,
     /// Claims for which there was no room. The root callback reports them to their streams, like other failures.
-    pub(crate) unasked: Vec<QueuedItem<Asking>>,
-    pub(crate) settlements: Callouts<Settling>,
+    pub(crate) rejected_claims: Vec<QueuedItem<ClaimOrigin>>,
+    pub(crate) settlements: Callouts<SettlementOrigin>,
     refusals: LogLimit,
 }
 
@@ -63,16 +63,16 @@ impl Shared {
         let config = Rc::new(config);
         Self(Rc::new(RefCell::new(Worker {
             id,
-            bell: config.sidecar.is_some().then(|| Bell::new(id)).flatten(),
-            refresh: KeyRefresh::of(&config, id),
+            wakeup: config.sidecar.is_some().then(|| Wakeup::new(id)).flatten(),
+            refresh: KeyRefresh::new(&config, id),
             config,
             metrics: Metrics::define(),
             tally: Tally::default(),
-            rung: false,
+            is_wakeup_sent: false,
             streams: BTreeMap::new(),
-            claims: Callouts::new(MOST_CLAIM_BYTES),
-            unasked: Vec::new(),
-            settlements: Callouts::new(MOST_SETTLEMENT_BYTES),
+            claims: Callouts::new(MAX_CLAIM_BYTES),
+            rejected_claims: Vec::new(),
+            settlements: Callouts::new(MAX_SETTLEMENT_BYTES),
             refusals: LogLimit::default(),
         })))
     }
@@ -93,56 +93,58 @@ impl Shared {
     }
 
     /// Stores a stream that waits, so that replies and ticks find it.
-    pub(crate) fn remember(&self, stream: u32, exchange: &Rc<RefCell<Exchange>>) {
+    pub(crate) fn add_waiting(&self, stream: u32, exchange: &Rc<RefCell<Exchange>>) {
         self.with(|worker| worker.streams.insert(stream, Rc::clone(exchange)));
     }
 
-    pub(crate) fn forget(&self, stream: u32) {
+    pub(crate) fn remove_waiting(&self, stream: u32) {
         self.with(|worker| worker.streams.remove(&stream));
     }
 
-    pub(crate) fn ask(&self, stream: u32, claim: &Claim) {
+    pub(crate) fn queue_claim(&self, stream: u32, claim: &Claim) {
         // Serialization of strings cannot fail; if it did, the request would time out.
         let json = serde_json::to_string(claim).unwrap_or_default();
-        let sender = Asking { stream, claim_id: claim.claim_id.clone() };
+        let origin = ClaimOrigin { stream, claim_id: claim.claim_id.clone() };
         self.with(|worker| {
-            let alone = !worker.claims.is_flying();
-            if let Err(refused) = worker.claims.post(QueuedItem::new(sender, json)) {
-                worker.unasked.push(refused);
-                worker.ring();
-            } else if alone {
-                worker.ring();
+            let is_first = !worker.claims.is_in_flight();
+            if let Err(item) = worker.claims.post(QueuedItem::new(origin, json)) {
+                worker.rejected_claims.push(item);
+                worker.wake_root();
+            } else if is_first {
+                worker.wake_root();
             }
             // Otherwise it is sent when the callout in flight has ended, or after a short wait.
         });
     }
 
     pub(crate) fn withdraw(&self, stream: u32) {
-        self.with(|worker| worker.claims.take(|letter| letter.sender.stream == stream));
+        self.with(|worker| worker.claims.take(|item| item.origin.stream == stream));
     }
 
-    pub(crate) fn settle(&self, stream: u32, settlement: &Settlement, urgent: bool) {
+    pub(crate) fn queue_settlement(&self, stream: u32, settlement: &Settlement, urgent: bool) {
         let json = serde_json::to_string(settlement).unwrap_or_default();
-        let sender =
-            Settling { claim_id: settlement.claim_id.clone(), stream: urgent.then_some(stream) };
+        let origin = SettlementOrigin {
+            claim_id: settlement.claim_id.clone(),
+            stream: urgent.then_some(stream),
+        };
         self.with(|worker| {
-            let letter = QueuedItem::new(sender, json);
+            let item = QueuedItem::new(origin, json);
             // A possible opt-out that the sidecar does not know precedes settlements that it can do without.
-            let posted = match urgent && settlement.unclaimed.is_some() {
-                true => worker.settlements.post_first(letter),
-                false => worker.settlements.post(letter),
+            let result = match urgent && settlement.unclaimed.is_some() {
+                true => worker.settlements.post_first(item),
+                false => worker.settlements.post(item),
             };
-            if posted.is_err() {
+            if result.is_err() {
                 worker.count(Counter::SettlementDropped);
             }
             if urgent {
-                worker.ring();
+                worker.wake_root();
             }
         });
     }
 
     /// Reports whether settlements are left that the sidecar has not acknowledged.
-    pub(crate) fn owes_settlements(&self) -> bool {
+    pub(crate) fn has_open_settlements(&self) -> bool {
         self.with(|worker| !worker.settlements.is_empty()).unwrap_or_default()
     }
 
@@ -173,25 +175,25 @@ impl Worker {
     /// Reports the counts to the host, and logs the number of refusals that were suppressed within the last second.
     pub(crate) fn report(&mut self, now_ms: u64) {
         self.metrics.add(&mut self.tally);
-        self.metrics.part(Gauge::Waiting, self.streams.len());
-        self.metrics.part(Gauge::Outbox, self.settlements.len());
+        self.metrics.set_share(Gauge::Waiting, self.streams.len());
+        self.metrics.set_share(Gauge::Outbox, self.settlements.len());
         if let Some(suppressed) = self.refusals.refill(now_ms) {
             host::warn(&suppressed_refusals(suppressed));
         }
     }
 
     /// Records that the root context has been woken.
-    pub(crate) fn answer_bell(&mut self) {
-        self.rung = false;
-        if let Some(bell) = &self.bell {
-            bell.answer();
+    pub(crate) fn clear_wakeup(&mut self) {
+        self.is_wakeup_sent = false;
+        if let Some(wakeup) = &self.wakeup {
+            wakeup.clear();
         }
     }
 
-    fn ring(&mut self) {
-        if let Some(bell) = self.bell.as_ref().filter(|_| !self.rung) {
-            bell.ring();
-            self.rung = true;
+    fn wake_root(&mut self) {
+        if let Some(wakeup) = self.wakeup.as_ref().filter(|_| !self.is_wakeup_sent) {
+            wakeup.send();
+            self.is_wakeup_sent = true;
         }
     }
 }

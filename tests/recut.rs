@@ -20,7 +20,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_cut_of_a_forged_text_is_believed(bytes in proptest::collection::vec(any::<u8>(), 3000)) {
+    fn forged_text_is_refused_in_every_cut(bytes in proptest::collection::vec(any::<u8>(), 3000)) {
         let mut choices = Choices(&bytes);
         let genuine = Genuine::choose(&mut choices, forged_text);
         for _ in 0..CUTS {
@@ -30,7 +30,7 @@ proptest! {
     }
 
     #[test]
-    fn a_genuine_webhook_passes_whatever_it_is_about(
+    fn genuine_webhook_passes_with_any_content(
         bytes in proptest::collection::vec(any::<u8>(), 64),
         texts in proptest::collection::vec(prose(), 8),
         extra in proptest::collection::vec(("[A-Z][a-z]{3,9}[A-Z][a-z]{3,9}[0-9]?", prose()), 0..3),

@@ -149,7 +149,7 @@ impl Subject {
         })
     }
 
-    /// Claims and settles so many webhooks, first one after the other, then others at once.
+    /// Claims and settles webhooks, first one after the other, then simultaneously.
     pub(crate) async fn round(&self, options: &Options, sequence: u64) -> Result<Costs> {
         Ok(Costs {
             claim: self.cost(options, sequence, Work::Claim).await?,
@@ -158,7 +158,7 @@ impl Subject {
         })
     }
 
-    /// Claims and settles so many webhooks at once.
+    /// Claims and settles webhooks simultaneously.
     pub(crate) async fn fill(&self, options: &Options, sequence: u64) -> Result<()> {
         self.cost(options, sequence, Work::Both).await.map(drop)
     }
@@ -233,7 +233,7 @@ fn accepted(claim: &Claim) -> Settlement {
         outcome: Outcome::Commit,
         unclaimed: None,
         answer: None,
-        target: claim.target.clone(),
+        url_digest: claim.url_digest.clone(),
         step: None,
     }
 }

@@ -25,7 +25,7 @@ struct Goal {
 
 /// Returns the table of goals.
 pub(crate) fn table(all: &[Series], wasm_bytes: u64) -> String {
-    let mut text = format!("{:<44} {:<22} {:<12}\n", "Goal", "measured [min..max]", "at most");
+    let mut text = format!("{:<44} {:<22} {:<12}\n", "Goal", "measured [min..max]", "at max");
     for goal in goals(all, wasm_bytes) {
         let verdict = if goal.met { "met" } else { "not met" };
         let Goal { what, measured, at_most, .. } = goal;
@@ -41,8 +41,8 @@ fn goals(all: &[Series], wasm_bytes: u64) -> Vec<Goal> {
     let mut goals = Vec::new();
     if let Some(base) = of(Plan::Passthrough) {
         goals.extend(ours().map(|series| {
-            let most = if series.plan.has_sidecar() { ALL_TO_ENVOY } else { FILTER_TO_ENVOY };
-            cpu(series, base, most)
+            let max = if series.plan.has_sidecar() { ALL_TO_ENVOY } else { FILTER_TO_ENVOY };
+            cpu(series, base, max)
         }));
     }
     if let Some(service) = of(Plan::ExtAuthz) {
@@ -68,13 +68,13 @@ fn goals(all: &[Series], wasm_bytes: u64) -> Vec<Goal> {
 }
 
 /// Returns the goal for the CPU when saturated.
-fn cpu(series: &Series, base: &Series, most: f64) -> Goal {
+fn cpu(series: &Series, base: &Series, max: f64) -> Goal {
     let ratios = series.ratios(base, Measurement::cpu_us);
     Goal {
         what: format!("{} CPU x {}", series.plan.letter(), base.plan.letter()),
         measured: ratios.text(2),
-        at_most: format!("{most:.2}"),
-        met: ratios.median() <= most,
+        at_most: format!("{max:.2}"),
+        met: ratios.median() <= max,
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_met_up_to_its_last_hundredth() {
+    fn goal_is_met_up_to_its_last_hundredth() {
         let all = [
             series(Plan::Passthrough, 100.0, 100, 70),
             series(Plan::Filter, 130.0, 130, 100),
@@ -125,7 +125,7 @@ mod tests {
             series(Plan::Stores, 180.0, 250, 99),
             series(Plan::ExtAuthz, 300.0, 250, 200),
         ];
-        let wanted = [
+        let expected = [
             ("(b) CPU x (a)", true),
             ("(c) CPU x (a)", false),
             ("(d) CPU x (a)", true),
@@ -139,13 +139,13 @@ mod tests {
             ("the wasm file", true),
         ]
         .map(|(what, met)| (what.to_owned(), met));
-        assert_eq!(met(&all, 300_000), wanted);
+        assert_eq!(met(&all, 300_000), expected);
         let text = table(&all, 300_001);
         assert!(text.ends_with("300001 bytes           300000 bytes not met\n"), "{text}");
     }
 
     #[test]
-    fn where_redis_is_not_installed_nothing_is_compared_with_it() {
+    fn goals_without_redis_skip_the_comparison() {
         let all = [series(Plan::Passthrough, 100.0, 100, 70), series(Plan::Filter, 120.0, 120, 90)];
         let named: Vec<String> = met(&all, 1).into_iter().map(|(what, _)| what).collect();
         assert_eq!(named, ["(b) CPU x (a)", "(b) Envoy's resident memory", "the wasm file"]);

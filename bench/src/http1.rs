@@ -83,13 +83,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn messages_are_told_apart_however_they_arrive() {
+    async fn messages_are_distinguished_in_any_order_of_arrival() {
         let bytes = b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyesHTTP/1.1 403 F\r\ncontent-length:0\r\n\r\n";
         for size in 1..bytes.len() {
             let mut input = tokio_test_input(bytes, size);
             let mut reader = Reader::new(&mut input);
-            for wanted in [204, 200, 403] {
-                assert_eq!(status(reader.next().await.unwrap().unwrap()).unwrap(), wanted);
+            for expected in [204, 200, 403] {
+                assert_eq!(status(reader.next().await.unwrap().unwrap()).unwrap(), expected);
             }
             assert!(reader.next().await.unwrap().is_none());
         }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_frame_is_an_error() {
+    fn response_without_framing_is_an_error() {
         assert!(message_bytes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
         assert!(message_bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n").is_err());
         assert!(message_bytes(b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n").is_err());

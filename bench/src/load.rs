@@ -18,7 +18,7 @@ use crate::webhook::{Kind, Webhook};
 /// Number of connections, and so of requests in flight.
 const CONNECTIONS: usize = 64;
 /// Longest time of an answer; Envoy itself gives up after 14 s.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// Schedule of the requests.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +122,7 @@ async fn work(
         let next = schedule.lock().await.next(pace, started).await;
         let Some((webhook, due)) = next else { return Ok(outcome) };
         to.write_all(&webhook.request).await?;
-        let answer = tokio::time::timeout(PATIENCE, reader.next()).await;
+        let answer = tokio::time::timeout(TIME_LIMIT, reader.next()).await;
         let Some(response) = answer.context("no answer in time")?? else {
             bail!("Envoy closed a connection in use");
         };

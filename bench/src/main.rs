@@ -180,7 +180,7 @@ impl Turns<'_> {
         let period = Duration::from_secs(self.options.seconds.into());
         let saturated = self.saturate(target, period).await?;
         let scheduled = {
-            let _awake = Awake::keep(self.cores, self.logs);
+            let _awake = Awake::start(self.cores, self.logs);
             let count = u64::from(self.options.rate) * u64::from(self.options.seconds);
             let interval = Duration::from_secs(1) / self.options.rate;
             self.run(target, count, Pace::Every(interval)).await?

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::http1::{Reader, status};
 
 /// Time limit for a start.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts "$@", prints its process id, waits for the end of its own input, then ends it with $GUARD_SIGNAL. The input ends
 /// with the process that holds the other end, even if that is killed.
@@ -145,7 +145,7 @@ impl Process {
     /// Returns the CPU used so far and the current memory, including its children.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let table = ProcessTable::read()?;
-        ensure!(table.has(self.pid), "{} ended by itself:\n{}", self.name, self.complaint());
+        ensure!(table.has(self.pid), "{} ended by itself:\n{}", self.name, self.log_tail());
         Ok(table.family(self.pid))
     }
 
@@ -154,15 +154,15 @@ impl Process {
         let started = Instant::now();
         while !answers(port, path).await.unwrap_or(false) {
             self.usage()?;
-            if started.elapsed() > PATIENCE {
-                bail!("{} is not ready after {PATIENCE:?}:\n{}", self.name, self.complaint());
+            if started.elapsed() > TIME_LIMIT {
+                bail!("{} is not ready after {TIME_LIMIT:?}:\n{}", self.name, self.log_tail());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
-    fn complaint(&self) -> String {
+    fn log_tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&log);
         let mut last: Vec<&str> = text.lines().rev().take(8).collect();
@@ -185,7 +185,7 @@ async fn answers(port: u16, path: &str) -> Result<bool> {
     to.write_all(request.as_bytes()).await?;
     // Envoy's admin answers in chunks, which are irrelevant here: the first bytes contain the status.
     let mut reader = Reader::new(from);
-    let first = tokio::time::timeout(PATIENCE, reader.first_bytes()).await??;
+    let first = tokio::time::timeout(TIME_LIMIT, reader.first_bytes()).await??;
     Ok(status(first)? == 200)
 }
 
@@ -290,7 +290,7 @@ pub(crate) struct Awake(#[expect(dead_code, reason = "ends with this")] Process)
 
 impl Awake {
     /// Starts the process; `None` if there is no `chrt` (util-linux) for that priority.
-    pub(crate) fn keep(cores: Cores, logs: &Path) -> Option<Self> {
+    pub(crate) fn start(cores: Cores, logs: &Path) -> Option<Self> {
         let command = ["chrt", "--idle", "0", "sh", "-c", "while :; do :; done"];
         let program = Program {
             name: "spinner",
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usage_includes_children_and_those_that_are_gone() {
+    fn usage_includes_running_and_ended_children() {
         let line = |pid, parent, ticks| {
             format!(
                 "{pid} (a) b) (c) S {parent} 1 1 0 -1 0 0 0 0 0 {ticks} 1 20 300 20 0 1 0 9 9 7 0"
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_in_the_table() {
+    fn process_table_contains_this_process() {
         assert!(ProcessTable::read().unwrap().has(std::process::id()));
     }
 }

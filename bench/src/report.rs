@@ -104,7 +104,7 @@ impl Series {
     }
 }
 
-/// One number per round; written as their median and `[least..most]`.
+/// One number per round; written as their median and `[least..max]`.
 pub(crate) struct Spread(Vec<f64>);
 
 impl Spread {
@@ -114,8 +114,8 @@ impl Spread {
 
     pub(crate) fn text(&self, digits: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        format!("{:.digits$} [{least:.digits$}..{most:.digits$}]", self.median())
+        let max = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        format!("{:.digits$} [{least:.digits$}..{max:.digits$}]", self.median())
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_and_the_tail() {
+    fn summary_has_median_and_tail() {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
         assert_eq!(median([].into_iter()), 0.0);
@@ -267,7 +267,7 @@ mod tests {
 
     /// A machine that is twice as slow in one round changes times, not ratios.
     #[test]
-    fn a_slow_round_does_not_change_a_ratio() {
+    fn slow_round_does_not_change_a_ratio() {
         let series = |plan, costs: [f64; 3]| Series {
             plan,
             rounds: costs

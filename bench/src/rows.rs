@@ -82,8 +82,8 @@ async fn wal_bytes(database: &str) -> Result<i64> {
         return Ok(0);
     }
     let mut connection = PgConnection::connect(database).await?;
-    let said = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
-    let (bytes,): (i64,) = sqlx::query_as(said).fetch_one(&mut connection).await?;
+    let query = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint";
+    let (bytes,): (i64,) = sqlx::query_as(query).fetch_one(&mut connection).await?;
     Ok(bytes)
 }
 
@@ -96,7 +96,7 @@ fn key_bytes(url: &str) -> Result<f64> {
     for key in &keys {
         let bytes: Option<i64> =
             redis::cmd("MEMORY").arg("USAGE").arg(key).query(&mut connection)?;
-        total += bytes.context("a key went away")?;
+        total += bytes.context("a key was removed")?;
     }
     Ok(total as f64 / keys.len() as f64)
 }

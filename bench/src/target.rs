@@ -142,16 +142,16 @@ impl Target {
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("twilio-edge-bench-")?;
         let sinks = matches!(plan, Plan::Accepting(_)).then(|| folder.path().join("sinks.toml"));
-        let nobody = local(free_port()?);
+        let closed_port = local(free_port()?);
         if let Some(file) = &sinks {
             let sink = "[[sink]]\nname = \"app\"\ntype = \"http\"";
-            write_private(file, &format!("{sink}\nurl = \"http://{nobody}/\"\n"))?;
+            write_private(file, &format!("{sink}\nurl = \"http://{closed_port}/\"\n"))?;
         }
         let sinks = sinks.as_deref();
         let place = Place { cores, folder: folder.path(), database_timeout_ms: None, sinks };
-        let asked = free_port()?;
+        let sidecar_port = free_port()?;
         let with_sidecar = async |stores| {
-            let started = place.start_stores(stores, parts, asked).await?;
+            let started = place.start_stores(stores, parts, sidecar_port).await?;
             let sidecar = std::iter::once(started.sidecar);
             Ok::<_, anyhow::Error>(sidecar.chain(started.helpers).collect())
         };
@@ -162,7 +162,7 @@ impl Target {
             Plan::Accepting(stores) => with_sidecar(stores).await?,
             Plan::ExtAuthz => {
                 let (redis, redis_url) = place.start_redis()?;
-                vec![place.start_ext_authz(parts, asked, redis_url).await?, redis]
+                vec![place.start_ext_authz(parts, sidecar_port, redis_url).await?, redis]
             }
         };
         let (edge, admin) = (free_port()?, free_port()?);
@@ -171,13 +171,13 @@ impl Target {
         config.set_admin(local(admin))?;
         config.set_module(&parts.wasm)?;
         config.set_cluster(BACKEND_CLUSTER, backend.address())?;
-        config.set_cluster(SIDECAR_CLUSTER, local(asked))?;
+        config.set_cluster(SIDECAR_CLUSTER, local(sidecar_port))?;
         let bootstrap = match plan {
             Plan::Passthrough => chain::without_filter(&config)?,
             Plan::Filter => chain::without_sidecar(config)?,
             Plan::Embedded | Plan::Stores => config.to_json()?,
             Plan::Accepting(_) => {
-                config.set_cluster(BACKEND_CLUSTER, nobody)?;
+                config.set_cluster(BACKEND_CLUSTER, closed_port)?;
                 chain::accepting(config)?
             }
             Plan::ExtAuthz => chain::with_ext_authz(&config)?,
@@ -279,8 +279,8 @@ impl Place<'_> {
             // A new PostgreSQL takes some time to start.
             ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "30000".to_owned()),
         ];
-        let patience = self.database_timeout_ms.map(|ms| ms.to_string());
-        environment.extend(patience.map(|ms| ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", ms)));
+        let time_limit = self.database_timeout_ms.map(|ms| ms.to_string());
+        environment.extend(time_limit.map(|ms| ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", ms)));
         let sinks = self.sinks.map(|file| file.to_string_lossy().into_owned());
         environment.extend(sinks.map(|file| ("TWILIO_EDGE_SINKS_FILE", file)));
         let command = vec![parts.sidecar.as_os_str(), OsStr::new("serve")];
@@ -347,11 +347,11 @@ impl Place<'_> {
 }
 
 fn run(command: &[&OsStr]) -> Result<()> {
-    let (program, args) = command.split_first().context("nothing to run")?;
+    let (program, args) = command.split_first().context("the command is empty")?;
     let output = Command::new(program).args(args).current_dir("/").stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("run {command:?}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", complaint.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", stderr.trim());
     Ok(())
 }
 

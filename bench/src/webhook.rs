@@ -40,14 +40,18 @@ pub(crate) struct Webhook {
 pub(crate) struct Sequence {
     name: u64,
     key: Key,
-    stranger: Key,
+    wrong_key: Key,
 }
 
 impl Sequence {
     /// Creates the sequence of this name; another name has other messages.
     pub(crate) fn new(name: u64) -> Result<Self> {
         let key = |token| Key::auth_token("bench", token).context("a key of any length will do");
-        Ok(Self { name, key: key(AUTH_TOKEN)?, stranger: key("not-the-token-of-this-account-00")? })
+        Ok(Self {
+            name,
+            key: key(AUTH_TOKEN)?,
+            wrong_key: key("not-the-token-of-this-account-00")?,
+        })
     }
 
     /// Returns the first `count` webhooks.
@@ -58,9 +62,9 @@ impl Sequence {
     /// Returns number `n` as the filter claims it, regardless of its signature.
     pub(crate) fn claim(&self, n: u64) -> Result<Claim> {
         let (path, form) = self.content(n);
-        let value = |wanted| {
+        let value = |expected| {
             let mut pairs = form.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find_map(|(name, value)| (name == wanted).then(|| value.to_owned()))
+            pairs.find_map(|(name, value)| (name == expected).then(|| value.to_owned()))
         };
         let identity = Identity {
             class: if path == INBOUND { Class::Inbound } else { Class::Status },
@@ -81,7 +85,7 @@ impl Sequence {
         };
         let original = if kind == Kind::Repeat { n - REPEAT_DISTANCE + 1 } else { n };
         let (path, body) = self.content(original);
-        let key = if kind == Kind::Forged { &self.stranger } else { &self.key };
+        let key = if kind == Kind::Forged { &self.wrong_key } else { &self.key };
         let form = Form::parse(body.as_bytes()).ok().context("too many parameters")?;
         let signature = sign(&format!("{ORIGIN}{path}"), Payload::Form(&form), key);
         let token = sid("", self.name, n);
@@ -166,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mix_is_what_the_report_says() {
+    fn mix_of_webhooks_matches_the_report() {
         let all = Sequence::new(1).unwrap().first(10_500).unwrap();
         let (_, later) = all.split_at(500);
         let of = |kind| later.iter().filter(|webhook| webhook.kind == kind).count();
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_one_that_was_new() {
+    fn repeated_webhook_was_sent_before() {
         let all = Sequence::new(1).unwrap().first(2_000).unwrap();
         let body = |webhook: &Webhook| {
             let text = String::from_utf8(webhook.request.clone()).unwrap();

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn every_header_of_the_filter_is_reserved_however_it_is_separated() {
+    fn every_header_of_the_filter_is_reserved_with_any_separators() {
         for known in ALL {
             for separator in ["", "-", "_", ".", "--", "'"] {
                 let name = known.replace('-', separator);

@@ -6,10 +6,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Most accounts of a [`KeyRing`]; a sidecar refuses a file with more.
+/// Most accounts of a [`KeyRing`]; a sidecar refuses a file that has more.
 pub const MAX_ACCOUNTS: usize = 1024;
 
-/// Most auth tokens and, apart from them, most SharedKeys of one account.
+/// Most auth tokens of one account, and likewise most SharedKeys.
 pub const MAX_KEYS: usize = 8;
 
 /// Body of the reply to `GET /edge/v1/config`, and to `GET /edge/v1/config?have=GENERATION`.
@@ -101,7 +101,7 @@ mod tests {
     const WIRE: &str = r#"{"v":1,"generation":"00112233aabbccdd","accounts":[{"sid":"AC1","auth_tokens":["hush-1","hush-2"],"shared_keys":[{"id":"webhooks_sharedkey_a","secret":"hush-3","algorithm":"HMAC_SHA256"}]}]}"#;
 
     #[test]
-    fn the_wire_format_is_what_it_was() {
+    fn wire_format_of_keys_is_unchanged() {
         let ring: KeyRing = serde_json::from_str(WIRE).unwrap();
         assert_eq!(serde_json::to_string(&ring).unwrap(), WIRE);
         let unchanged = KeyRing { accounts: None, ..ring };
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_ever_shown() {
+    fn debug_output_contains_no_secret() {
         let ring: KeyRing = serde_json::from_str(WIRE).unwrap();
         for shown in [format!("{ring:?}"), format!("{ring:#?}")] {
             assert!(!shown.contains("hush"), "{shown}");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_algorithm_nobody_knows_is_an_error() {
+    fn unknown_algorithm_is_an_error() {
         assert!(serde_json::from_str::<KeyRing>(&WIRE.replace("HMAC_SHA256", "NONE")).is_err());
     }
 }

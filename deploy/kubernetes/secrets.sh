@@ -3,7 +3,7 @@
 #
 #   sh deploy/kubernetes/secrets.sh | kubectl create -f -
 #
-# `create` refuses a Secret that is there already, so the passwords of stores with data stay. The account is the simulator's.
+# `create` refuses an existing Secret, so the passwords of stores with data stay unchanged. The account is the simulator's.
 set -eu
 random() {
     od -An -N32 -tx1 /dev/urandom | tr -d ' \n'

@@ -1,4 +1,4 @@
-//! Any bytes are a configuration that keeps its promises, or a list of problems.
+//! Configurations of any bytes. Each is parsed into a valid configuration or into a list of problems.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,8 +20,8 @@ fuzz_target!(|json: &[u8]| {
         }
         Err(problems) => {
             assert!(!problems.is_empty());
-            let told: String = problems.iter().map(ToString::to_string).collect();
-            assert!(!told.contains("secret-of-the-environment"));
+            let text: String = problems.iter().map(ToString::to_string).collect();
+            assert!(!text.contains("secret-of-the-environment"));
         }
     }
 });

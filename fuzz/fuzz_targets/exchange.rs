@@ -1,21 +1,21 @@
-//! Any events in any order: nothing reaches the backend unproven or before a verdict, at most one answer, at most one
-//! resume, a lease is settled exactly once, and a body that replaces another has its length.
+//! Any events in any order. Checks that nothing is forwarded unproven or before a verdict, that there is at most one answer
+//! and one resume, that a lease is settled exactly once, and that a replaced body has its length in the headers.
 //!
-//! An input is a script, one event a line: a letter, and what it needs, apart by tabs. Other lines are skipped.
+//! An input is a script with one event per line: a letter, and its arguments, separated by tabs. Other lines are skipped.
 //!
 //! ```text
 //! s 2                                              headers of a signed POST to the path of that number
-//! h METHOD TARGET TYPE LENGTH SIGNATURE SETTINGS   any headers; what is missing or empty was not sent
-//! b 100                                            part of the body: so many bytes by now
+//! h METHOD TARGET TYPE LENGTH SIGNATURE SETTINGS   any headers; missing or empty ones are not sent
+//! b 100                                            part of the body: bytes received so far
 //! w                                                the end: the signed body
 //! c BODY                                           the end: another body
 //! v p | d | i | r | u | a  STATUS TYPE BODY        proceed, duplicate (with the answer), in flight, released, unavailable, accepted
-//! V ..                                             the same, for somebody else's claim
+//! V ..                                             the same, for another claim
 //! n                                                no verdict will come
-//! r STATUS FLAGS TYPE                              response headers; flags: b the backend's, e no body
+//! r STATUS FLAGS TYPE                              response headers; flags: b from the backend, e no body
 //! p PART / q PART                                  part of the response's body / the last one
-//! k                                                the release was taken
-//! t 25                                             so many milliseconds have passed
+//! k                                                the settlement is acknowledged
+//! t 25                                             milliseconds that have passed
 //! g                                                the stream is over
 //! ```
 #![no_main]
@@ -47,9 +47,9 @@ const TARGETS: [&str; 8] =
 thread_local! {
     static PARSED: Rc<Config> = Rc::new(Config::parse(CONFIG.as_bytes(), &|_| None).unwrap());
 }
-const SOMEBODY_ELSE: &str = "000000000000000100000003";
+const OTHER_CLAIM: &str = "000000000000000100000003";
 
-/// A line of the script, and what comes of it.
+/// Line of the script.
 struct Line<'a> {
     letter: u8,
     fields: Vec<&'a [u8]>,
@@ -66,7 +66,7 @@ impl<'a> Line<'a> {
         self.fields.get(field).copied().unwrap_or_default()
     }
 
-    fn sent(&self, field: usize) -> Option<Vec<u8>> {
+    fn optional(&self, field: usize) -> Option<Vec<u8>> {
         Some(self.bytes(field).to_vec()).filter(|value| !value.is_empty())
     }
 
@@ -78,37 +78,39 @@ impl<'a> Line<'a> {
         self.text(field).trim().parse().ok()
     }
 
-    fn event(&'a self, now_ms: &mut u64, ours: Option<String>) -> Option<Event<'a>> {
+    fn event(&'a self, now_ms: &mut u64, claim_id: Option<String>) -> Option<Event<'a>> {
         Some(match self.letter {
             b's' => Event::Head(signed(self.number(0)?)),
             b'h' => Event::Head(Head {
                 method: self.bytes(0).to_vec(),
                 target: self.bytes(1).to_vec(),
-                content_type: self.sent(2),
+                content_type: self.optional(2),
                 content_length: self.number(3),
-                signature: self.sent(4),
-                signature_settings: self.sent(5),
+                signature: self.optional(4),
+                signature_settings: self.optional(5),
                 ..Head::default()
             }),
             b'b' => Event::Body { received: usize::try_from(self.number(0)?).ok()? },
             b'w' => Event::Complete { body: FORM },
             b'c' => Event::Complete { body: self.bytes(0) },
-            b'v' => Event::Verdict(self.verdict(ours?)?),
-            b'V' => Event::Verdict(self.verdict(SOMEBODY_ELSE.to_owned())?),
+            b'v' => Event::Verdict(self.verdict(claim_id?)?),
+            b'V' => Event::Verdict(self.verdict(OTHER_CLAIM.to_owned())?),
             b'n' => Event::NoVerdict,
             b'r' => Event::Response(ResponseHead {
                 status: u16::try_from(self.number(0)?).ok()?,
                 from_backend: self.bytes(1).contains(&b'b'),
-                content_type: self.sent(2),
-                ends: self.bytes(1).contains(&b'e'),
+                content_type: self.optional(2),
+                is_last: self.bytes(1).contains(&b'e'),
             }),
-            b'p' | b'q' => Event::ResponseBody { part: self.bytes(0), ends: self.letter == b'q' },
+            b'p' | b'q' => {
+                Event::ResponseBody { part: self.bytes(0), is_last: self.letter == b'q' }
+            }
             b'k' => Event::Settled,
             b't' => {
                 *now_ms += self.number(0)?.min(60_000);
                 Event::Tick { now_ms: *now_ms }
             }
-            b'g' => Event::Gone,
+            b'g' => Event::Ended,
             _ => return None,
         })
     }
@@ -135,7 +137,7 @@ impl<'a> Line<'a> {
             suppressed: true,
             window_expires: None,
             answer,
-        step: None,
+            step: None,
         })
     }
 }
@@ -160,11 +162,11 @@ fuzz_target!(|script: &[u8]| {
     let mut now_ms = 1_000_000;
     let mut shadowed = false;
     for line in script.split(|byte| *byte == b'\n').chain([&b"g"[..]]).map(Line::read) {
-        let ours = all.iter().find_map(|effect| match effect {
-            Effect::Ask(claim) => Some(claim.claim_id.clone()),
+        let claim_id = all.iter().find_map(|effect| match effect {
+            Effect::Claim(claim) => Some(claim.claim_id.clone()),
             _ => None,
         });
-        let Some(event) = line.event(&mut now_ms, ours) else { continue };
+        let Some(event) = line.event(&mut now_ms, claim_id) else { continue };
         let copy = [Decision::Duplicate, Decision::InFlight];
         let copy = matches!(&event, Event::Verdict(verdict) if copy.contains(&verdict.decision));
         let effects = exchange.step(event);
@@ -172,13 +174,14 @@ fuzz_target!(|script: &[u8]| {
         shadowed |= copy && effects.contains(&Effect::Forward);
         let verified = |effects: &[Effect]| effects.contains(&Effect::Count(Counter::Verified));
         for effect in &effects {
-            let Effect::Tell(handover) = effect else { continue };
-            assert!(verified(&all) || verified(&effects), "told of what was not proven");
-            let told = |wanted| handover.headers.iter().filter(move |(name, _)| *name == wanted);
-            assert_eq!(told(headers::VERIFIED).count(), 1);
-            let lengths: Vec<_> = told("content-length").map(|(_, value)| value.clone()).collect();
-            let body = handover.body.iter().map(|body| body.len().to_string());
-            assert_eq!(lengths, body.collect::<Vec<_>>(), "a body and its length");
+            let Effect::SetUpstream(upstream) = effect else { continue };
+            assert!(verified(&all) || verified(&effects), "facts of an unproven request");
+            let values = |header| upstream.headers.iter().filter(move |(name, _)| *name == header);
+            assert_eq!(values(headers::VERIFIED).count(), 1);
+            let lengths: Vec<_> =
+                values("content-length").map(|(_, value)| value.clone()).collect();
+            let body = upstream.body.iter().map(|body| body.len().to_string());
+            assert_eq!(lengths, body.collect::<Vec<_>>(), "content-length of the body");
         }
         if effects.contains(&Effect::Forward) {
             let gave_up = effects.contains(&Effect::Count(Counter::Shadowed(Reason::NoBody)));
@@ -187,7 +190,7 @@ fuzz_target!(|script: &[u8]| {
         }
         all.extend(effects);
     }
-    let count = |wanted: fn(&Effect) -> bool| all.iter().filter(|effect| wanted(effect)).count();
+    let count = |matches: fn(&Effect) -> bool| all.iter().filter(|effect| matches(effect)).count();
     let answers = count(|effect| matches!(effect, Effect::Answer(_)));
     let forwards = count(|effect| matches!(effect, Effect::Forward));
     let settlements = count(|effect| matches!(effect, Effect::Settle { .. }));

@@ -1,4 +1,4 @@
-//! Any bytes are a form or too many parameters; what is believed of them is consistent with what was parsed.
+//! Forms of any bytes. Each is parsed or has too many parameters, and an accepted webhook agrees with the parsed form.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,11 +13,11 @@ fuzz_target!(|raw: &[u8]| {
     for class in [Class::Inbound, Class::Status, Class::Other] {
         let signed = SignedParameters::posted(&form, raw, "/in");
         let Ok(webhook) = Webhook::read(class, &signed) else { continue };
-        assert!(std::str::from_utf8(raw).is_ok(), "what is believed is text");
+        assert!(std::str::from_utf8(raw).is_ok(), "an accepted form is UTF-8");
         let Some(identity) = webhook.identity else { continue };
         assert_eq!(form.get("MessageSid"), Some(identity.message_sid.as_str()));
         assert_eq!(form.iter().filter(|(name, _)| *name == "MessageSid").count(), 1);
         let parts = if class == Class::Status { 4 } else { 2 };
-        assert_eq!(identity.dedupe_key().matches(':').count(), parts, "no part holds a colon");
+        assert_eq!(identity.dedupe_key().matches(':').count(), parts, "no part contains a colon");
     }
 });

@@ -1,9 +1,9 @@
-//! Whoever chose the texts of a genuine webhook and sees its signature cannot have the filter believe another cut.
+//! Attacks by the author of the texts of a genuine webhook, who knows its signature. The filter must accept no other cut.
 //!
-//! An input is choices, one a byte: `tests/recut/model.rs` makes of them a webhook and cuts of its signed text.
+//! Each byte of an input is a choice. `tests/recut/model.rs` turns them into a webhook and cuts of its signed text.
 #![no_main]
 
-#[allow(dead_code, reason = "the property test needs the rest")]
+#[expect(dead_code, reason = "only the property test uses the rest")]
 #[path = "../../tests/recut/model.rs"]
 mod model;
 

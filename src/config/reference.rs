@@ -31,117 +31,117 @@ pub const FIELDS: &[Field] = &[
         "origins",
         "list of 1 to 16 texts, `https://host[:port]`",
         "required",
-        "What Twilio calls, never what the request says. Each is tried with and without port",
+        "Public origins of the URLs that Twilio calls. The filter does not read them from the request. It tries each with and without port",
     ),
     field(
         "accounts",
         "list of at most 1024 objects",
         "required, unless `sidecar.accounts_refresh_ms` is set",
-        "Whose webhooks are accepted. Beside the sidecar's key ring: keys to begin with; of an account in both, the ring's count",
+        "Accounts whose webhooks are accepted. With `sidecar.accounts_refresh_ms` these keys are used until the sidecar's key ring arrives; the ring replaces the keys of an account that is in both",
     ),
     field("accounts[].sid", "text, `AC` and 32 hexadecimal digits", "required", "The account"),
     field(
         "accounts[].auth_tokens",
         "list of at most 8 texts",
         "none",
-        "The current token first; two while one is being rotated. A subaccount signs with its own",
+        "Auth tokens, the current one first; two during a rotation. A subaccount signs with its own token",
     ),
     field(
         "accounts[].shared_keys",
         "list of at most 8 objects",
         "none",
-        "Keys of webhooks whose rule signs with a SharedKey. Used for requests that name them, and for no other. An account has a token or a shared key",
+        "SharedKeys of Webhook Rules. Each is used only for requests that name it. An account needs an auth token or a shared key",
     ),
     field(
         "accounts[].shared_keys[].id",
         "text, `webhooks_sharedkey_..`",
         "required",
-        "What requests call it",
+        "Id of the key, as requests name it",
     ),
-    field("accounts[].shared_keys[].secret", "text", "required", "What it signs with"),
+    field("accounts[].shared_keys[].secret", "text", "required", "Secret of the key"),
     field(
         "accounts[].shared_keys[].algorithm",
         "`HMAC_SHA256` or `HMAC_SHA1`",
         "`HMAC_SHA256`",
-        "Pinned to the key: a request that names another is refused",
+        "Algorithm of the key; a request that names another algorithm is refused",
     ),
     field(
         "routes",
         "list of 1 to 256 objects",
         "required",
-        "What is guarded; everything else passes, stripped of headers in our name",
+        "Guarded paths. Other requests pass without a check; only headers `x-twilio-edge-..` are removed from them",
     ),
     field(
         "routes[].path",
         "text, a path without query",
         "this or `prefix`",
-        "Exactly this path. Wins over every prefix",
+        "Exact path. It takes precedence over every prefix",
     ),
     field(
         "routes[].prefix",
         "text, a path that ends with `/`",
         "this or `path`",
-        "Everything below this folder. The longest wins",
+        "All paths below this folder. The longest prefix takes precedence",
     ),
     field(
         "routes[].class",
         "`inbound`, `status` or `other`",
         "required",
-        "Messages, status callbacks, or any signed request: the last is proven and forwarded, not deduplicated",
+        "Kind of the webhooks: messages, status callbacks, or other signed requests. The filter verifies and forwards requests of class `other`, but does not deduplicate them",
     ),
     field(
         "routes[].mode",
         "`enforce`, `shadow` or `off`",
         "`enforce`",
-        "`shadow` decides, counts (`twilio_edge_shadowed`) and logs everything and forwards everything, with trusted headers only where something was proven; `off` only removes headers in our name",
+        "`enforce` refuses requests. `shadow` decides, counts (`twilio_edge_shadowed`) and logs, but forwards every request, with trusted headers only on proven ones. `off` only removes headers `x-twilio-edge-..`",
     ),
     field(
         "routes[].delivery",
         "`forward` or `accept`",
         "`forward`",
-        "`accept`: the sidecar records the webhook durably and delivers it, and Twilio is answered at once. A sidecar that has no sink for the route (docs/DELIVERY.md) lets it be forwarded, as does shadow mode",
+        "`forward`: Envoy forwards the webhook to the backend. `accept`: the sidecar stores the webhook durably and delivers it, and the filter answers Twilio at once. A webhook is forwarded all the same if the sidecar has no sink for the route (docs/DELIVERY.md), and in shadow mode",
     ),
     field(
         "routes[].answer",
         "text, TwiML of at most 4096 bytes",
         "`<Response/>`",
-        "What Twilio is answered to a message that is accepted, and to its copies: `<Response><Message>We have it.</Message></Response>`. With `accept` and class `inbound` only",
+        "Answer to an accepted message and to its copies, for instance `<Response><Message>We have it.</Message></Response>`. Only with `accept` and class `inbound`",
     ),
     field(
         "routes[].methods",
         "list of `GET` and `POST`",
         "`[\"POST\"]`",
-        "Methods that Twilio uses for this URL. Any other is answered with 405. Add `GET` only where the Twilio console says so: the signed text of the one can imitate the other (docs/SIGNATURES.md)",
+        "Methods that Twilio uses for this URL. Another method is answered with 405. Add `GET` only where the Twilio console specifies it: the signed text of a GET can imitate a POST (docs/SIGNATURES.md)",
     ),
     field(
         "routes[].bodies",
         "list of `form` and `hash`",
         "`[\"form\"]`",
-        "Bodies that Twilio sends to this URL: `form`, or `hash` for any other body, proven by `bodySHA256` in the URL. `hash` is for class `other`. With both, a URL with a hash may have no other query",
+        "Bodies that Twilio sends to this URL: `form`, or `hash` for any other body, proven by `bodySHA256` in the URL. `hash` is only for class `other`. With both, a URL with a hash may have no other query",
     ),
     field(
         "routes[].forward_signature",
         "`true` or `false`",
         "`true`",
-        "Whether the backend gets `X-Twilio-Signature` and `X-Twilio-Webhooks-Signature-Settings`. With `false` no log behind the filter can hold a signature, and an application cannot verify it again. Holds in every mode",
+        "`true` forwards `X-Twilio-Signature` and `X-Twilio-Webhooks-Signature-Settings` to the backend. With `false` no log behind the filter can contain a signature, and an application cannot verify it again. Applies in every mode",
     ),
     field(
         "routes[].body",
         "`form` or `json`",
         "`form`",
-        "What the backend gets of a form: the bytes Twilio sent, or the JSON event below. Bodies that are no form are never touched",
+        "Body that the backend gets instead of a form: the bytes that Twilio sent, or the JSON event below. Other bodies are never changed",
     ),
     field(
         "routes[].accounts",
         "list of account SIDs",
         "all",
-        "Whose webhooks are accepted here. For a request without AccountSid the keys of all of these are tried, up to 256 signatures (keys times origins times two)",
+        "Accounts whose webhooks are accepted on this route. For a request without AccountSid the filter tries the keys of all of them, up to 256 signatures (keys times origins times two)",
     ),
     field(
         "routes[].on_unavailable",
         "`forward` or `reject`",
         "that of the class",
-        "When the sidecar gives no verdict: forward with `x-twilio-edge-dedupe: unknown`, or 503 with Retry-After",
+        "Policy if the sidecar gives no verdict: forward with `x-twilio-edge-dedupe: unknown`, or answer 503 with Retry-After",
     ),
     field(
         "routes[].timeout_ms",
@@ -153,23 +153,33 @@ pub const FIELDS: &[Field] = &[
         "on_unavailable.inbound",
         "`forward` or `reject`",
         "`forward`",
-        "For routes of this class that do not say",
+        "Policy of routes of this class that specify none",
     ),
     field(
         "on_unavailable.status",
         "`forward` or `reject`",
         "`forward`",
-        "For routes of this class that do not say",
+        "Policy of routes of this class that specify none",
     ),
-    field("on_unavailable", "object", "see there", "The policy for a missing verdict, by class"),
+    field("on_unavailable", "object", "see its fields", "Policies for a missing verdict, by class"),
     field(
         "sidecar",
         "object",
         "none",
-        "Where verdicts come from. Leave it out to verify and forward only",
+        "Sidecar that gives the verdicts. Without it the filter only verifies and forwards",
     ),
-    field("sidecar.cluster", "text, name of the Envoy cluster", "required", "Where the sidecar is"),
-    field("sidecar.token", "text, the sidecar's `TWILIO_EDGE_TOKEN`", "required", "Who may ask it"),
+    field(
+        "sidecar.cluster",
+        "text, name of the Envoy cluster",
+        "required",
+        "Cluster of the sidecar",
+    ),
+    field(
+        "sidecar.token",
+        "text, the sidecar's `TWILIO_EDGE_TOKEN`",
+        "required",
+        "Token that authorizes the filter's requests",
+    ),
     field("sidecar.timeout_ms", "1 to 10000", "500", "Longest wait for one reply"),
     field(
         "sidecar.in_flight_wait_ms",
@@ -181,7 +191,7 @@ pub const FIELDS: &[Field] = &[
         "sidecar.accounts_refresh_ms",
         "1000 to 3600000",
         "never",
-        "How often to ask the sidecar for the accounts' keys (`TWILIO_EDGE_ACCOUNTS_FILE` there), give or take a tenth. A rotation is live within that and a second; the last good keys stay while it does not answer, and until the first answer webhooks are told 503 with Retry-After",
+        "Interval at which the filter requests the accounts' keys from the sidecar (`TWILIO_EDGE_ACCOUNTS_FILE` there), varied by a tenth. A rotation takes effect within this interval and a second. While the sidecar does not answer, the last valid keys stay in use; until its first answer the filter answers webhooks with 503 and Retry-After",
     ),
     field(
         "max_body_bytes",
@@ -193,13 +203,13 @@ pub const FIELDS: &[Field] = &[
         "parameters",
         "list of at most 64 names",
         "none",
-        "Names of parameters that Twilio sends and this version does not know. An unknown parameter passes wherever it cannot be the end of another one's value; where it can, it is refused with `unknown-parameter` until it is named here",
+        "Names of parameters that Twilio sends and this version does not know. A webhook with an unknown parameter is accepted where the parameter cannot be the end of another one's value. Elsewhere it is refused with `unknown-parameter` until the name is listed here",
     ),
 ];
 
 /// Returns the reference as a table in Markdown.
 pub fn reference() -> String {
-    let mut table = String::from("| field | value | default | what it does |\n|---|---|---|---|\n");
+    let mut table = String::from("| field | value | default | meaning |\n|---|---|---|---|\n");
     for Field { path, value, default, meaning } in FIELDS {
         // Writing to a String cannot fail.
         let _ = writeln!(table, "| `{path}` | {value} | {default} | {meaning} |");
@@ -209,18 +219,18 @@ pub fn reference() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plugin;
+    use super::super::{plugin, route};
     use super::*;
     use std::collections::BTreeSet;
 
     #[test]
-    fn it_describes_what_is_read_and_nothing_else() {
+    fn reference_describes_exactly_the_fields_that_are_read() {
         let read = [
             ("", plugin::ROOT),
             ("accounts[].", plugin::ACCOUNT),
             ("accounts[].shared_keys[].", plugin::SHARED_KEY),
-            ("routes[].", plugin::ROUTE),
-            ("on_unavailable.", plugin::ON_UNAVAILABLE),
+            ("routes[].", route::ROUTE),
+            ("on_unavailable.", route::ON_UNAVAILABLE),
             ("sidecar.", plugin::SIDECAR),
         ];
         let read: BTreeSet<String> = read
@@ -230,15 +240,15 @@ mod tests {
         let described: BTreeSet<String> =
             FIELDS.iter().map(|field| field.path.to_owned()).collect();
         assert_eq!(read, described);
-        assert_eq!(described.len(), FIELDS.len(), "each once");
+        assert_eq!(described.len(), FIELDS.len(), "each field occurs once");
     }
 
     #[test]
-    fn the_document_holds_the_print() {
+    fn document_contains_the_printed_table() {
         let document = include_str!("../../docs/CONFIG.md");
         assert!(
             document.contains(&reference()),
-            "docs/CONFIG.md: put in `twilio-edge reference filter`"
+            "docs/CONFIG.md: insert the output of `twilio-edge reference filter`"
         );
     }
 }

@@ -31,7 +31,7 @@ fn complete() -> String {
 }
 
 #[test]
-fn a_complete_configuration_is_read() {
+fn complete_configuration_is_read() {
     let config = parse(&complete()).unwrap();
     assert_eq!(config.origins, ["https://hooks.example.com", "http://127.0.0.1:8080"]);
     let labels: Vec<_> = config.account(SID).unwrap().keys.iter().map(Key::label).collect();
@@ -46,7 +46,7 @@ fn a_complete_configuration_is_read() {
 }
 
 #[test]
-fn the_smallest_configuration_has_no_sidecar() {
+fn smallest_configuration_has_no_sidecar() {
     let json = format!(
         r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
             "routes": [{{"path": "/in", "class": "inbound"}}]}}"#
@@ -78,7 +78,7 @@ fn routes_keys_and_modes_are_read() {
 }
 
 #[test]
-fn what_a_route_cannot_mean_is_refused() {
+fn invalid_route_is_refused() {
     let with = |route: &str| {
         let json = format!(
             r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
@@ -95,9 +95,9 @@ fn what_a_route_cannot_mean_is_refused() {
         ),
         (
             r#"{"class": "other", "path": "/a/%2E%2e/b"}"#,
-            "routes[0].path: \"/a/%2E%2e/b\" holds a dot",
+            "routes[0].path: \"/a/%2E%2e/b\" contains a dot",
         ),
-        (r#"{"class": "other", "path": "/a?b"}"#, "the query is not part of it"),
+        (r#"{"class": "other", "path": "/a?b"}"#, "must have no query"),
         (r#"{"class": "other", "path": "/", "mode": "on"}"#, "routes[0].mode: must be"),
         (r#"{"class": "other", "path": "/", "accounts": ["AC1"]}"#, "is not among the accounts"),
         (r#"{"class": "other", "path": "/", "accounts": []}"#, "routes[0].accounts: is required"),
@@ -108,7 +108,7 @@ fn what_a_route_cannot_mean_is_refused() {
 }
 
 #[test]
-fn every_problem_is_told_at_once_with_its_path() {
+fn every_problem_is_reported_at_once_with_its_path() {
     let problems = parse(
         r#"{"origins": ["hooks.example.com", "https://h/"], "accounts": [{"sid": "AC1", "auth_tokens": [{"env": "GONE"}, "a b"]}],
             "routes": [{"path": "x", "class": "voice"}, {"path": "/a/../b", "class": "other", "retries": 3}],
@@ -141,17 +141,17 @@ fn every_problem_is_told_at_once_with_its_path() {
 }
 
 #[test]
-fn what_would_be_ambiguous_is_refused() {
+fn ambiguous_configuration_is_refused() {
     let twice = complete().replace("/twilio/status", "/twilio/inbound");
-    assert_eq!(parse(&twice).unwrap_err(), ["routes: \"/twilio/inbound\" is there twice"]);
-    for nothing in ["", "null", "[]", "{", "\"x\"", "{}"] {
-        assert!(parse(nothing).is_err(), "{nothing}");
+    assert_eq!(parse(&twice).unwrap_err(), ["routes: \"/twilio/inbound\" occurs twice"]);
+    for json in ["", "null", "[]", "{", "\"x\"", "{}"] {
+        assert!(parse(json).is_err(), "{json}");
     }
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_configuration_or_have_a_problem(json in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn configuration_of_any_bytes_is_parsed_or_refused(json in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Err(problems) = Config::parse(&json, &environment) {
             prop_assert!(!problems.is_empty());
         }
@@ -159,7 +159,7 @@ proptest! {
 }
 
 #[test]
-fn a_route_that_accepts_messages_may_answer_them() {
+fn route_that_accepts_messages_may_answer_them() {
     let config = |class: &str, delivery: &str, answer: &str| {
         format!(
             r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
@@ -171,9 +171,9 @@ fn a_route_that_accepts_messages_may_answer_them() {
     let read = parse(&config("inbound", "accept", answer)).unwrap();
     assert_eq!(read.routes[0].answer.as_deref(), Some(answer));
     for (class, delivery, answer, what) in [
-        ("inbound", "forward", answer, "is for messages that are accepted"),
-        ("status", "accept", answer, "is for messages that are accepted"),
-        ("inbound", "accept", "We have it.", "is no TwiML: it is not one <Response>"),
+        ("inbound", "forward", answer, "is only for class inbound with delivery accept"),
+        ("status", "accept", answer, "is only for class inbound with delivery accept"),
+        ("inbound", "accept", "We have it.", "is not valid TwiML: it is not one <Response>"),
         (
             "inbound",
             "accept",

@@ -3,7 +3,7 @@
 //! Twilio decides which verbs are valid.
 
 /// Returns the problem of a text, or `None` if it is valid.
-pub(super) fn complaint(text: &str) -> Option<&'static str> {
+pub(super) fn problem(text: &str) -> Option<&'static str> {
     let mut rest = text.trim();
     if let Some(prolog) = rest.strip_prefix("<?xml") {
         let Some((_, after)) = prolog.split_once("?>") else {
@@ -27,11 +27,11 @@ pub(super) fn complaint(text: &str) -> Option<&'static str> {
         let (tag, after) = tag.split_at(end);
         rest = after.get(1..).unwrap_or_default();
         if !is_escaped(before) || !is_escaped(tag) {
-            return Some("has a & that is no escape: write &amp;");
+            return Some("has a & that begins no escape: write &amp;");
         }
         if let Some(name) = tag.strip_prefix('/') {
             if open.pop() != Some(name.trim_end()) {
-                return Some("closes a tag that is not the one open");
+                return Some("closes a tag that is not open");
             }
             continue;
         }
@@ -66,7 +66,7 @@ fn end_of(tag: &str) -> Option<usize> {
         match (quote, byte) {
             (None, b'>') => return Some(at),
             (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(begun), _) if begun == byte => quote = None,
+            (Some(opening), _) if opening == byte => quote = None,
             _ => {}
         }
     }
@@ -89,20 +89,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twiml_is_taken() {
+    fn valid_twiml_is_accepted() {
         for twiml in [
             "<Response/>",
             " <Response></Response>\n",
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Message>We have it.</Message></Response>",
             "<Response><!-- a & b --><Message to='+15551230001' note=\"a > b\"><Body>1 &lt; 2 &amp; &#233;&#xe9;</Body><Media>https://x/y</Media></Message ></Response>",
         ] {
-            assert_eq!(complaint(twiml), None, "{twiml}");
+            assert_eq!(problem(twiml), None, "{twiml}");
         }
     }
 
     #[test]
-    fn what_twilio_could_not_read_is_not() {
-        for (text, what) in [
+    fn invalid_twiml_is_refused_with_its_problem() {
+        for (text, expected) in [
             ("", "not one <Response>"),
             ("We have it.", "not one <Response>"),
             ("<Message>hi</Message>", "not one <Response>"),
@@ -122,8 +122,8 @@ mod tests {
             ("<Response><!-- </Response>", "does not end"),
             ("<!DOCTYPE x><Response/>", "&lt;"),
         ] {
-            let said = complaint(text).unwrap_or("nothing");
-            assert!(said.contains(what), "{text}: {said}");
+            let found = problem(text).unwrap_or_default();
+            assert!(found.contains(expected), "{text}: {found}");
         }
     }
 }

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use twilio_edge_contract::{Claim, Settlement, Verdict};
 
-use crate::handover::UpstreamRequest;
-use crate::judgement::Head;
 use crate::metrics::Counter;
 use crate::reply::Answer;
+use crate::upstream_request::UpstreamRequest;
+use crate::verification::Head;
 
 /// Response headers, as far as the filter uses them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct ResponseHead {
     /// `content-type`, if the body is plain text without content-encoding.
     pub content_type: Option<Vec<u8>>,
     /// The response has no body.
-    pub ends: bool,
+    pub is_last: bool,
 }
 
 /// Event of one request.
@@ -48,7 +48,7 @@ pub enum Event<'a> {
         /// The bytes of this part alone.
         part: &'a [u8],
         /// This is the last part.
-        ends: bool,
+        is_last: bool,
     },
     /// The sidecar has acknowledged the settlement.
     Settled,
@@ -59,7 +59,7 @@ pub enum Event<'a> {
         now_ms: u64,
     },
     /// The stream is over.
-    Gone,
+    Ended,
 }
 
 /// Effect to carry out; effects are carried out in the order of their list.
@@ -68,7 +68,7 @@ pub enum Effect {
     /// Remove a request header, all of its values.
     Remove(String),
     /// Set the headers and body for the backend; comes right before the request is forwarded.
-    Tell(UpstreamRequest),
+    SetUpstream(UpstreamRequest),
     /// Answer the client; nothing is forwarded.
     Answer(Answer),
     /// Let the paused request go to the backend.
@@ -76,7 +76,7 @@ pub enum Effect {
     /// Let the paused response go to the client.
     Respond,
     /// Ask the sidecar for a verdict.
-    Ask(Rc<Claim>),
+    Claim(Rc<Claim>),
     /// The request no longer waits for the verdict.
     Withdraw,
     /// Send the outcome to the sidecar; `urgent` if a response waits for it, or if it contains a possible opt-out.
@@ -87,7 +87,7 @@ pub enum Effect {
         urgent: bool,
     },
     /// Write this word to the access log.
-    Note(&'static str),
+    AccessLog(&'static str),
     /// Increment the counter.
     Count(Counter),
     /// Log a warning; it never contains a secret, a body or a phone number.

@@ -3,11 +3,11 @@
 use twilio_edge_contract::SavedAnswer;
 
 /// Largest answer that is saved for duplicates, in bytes.
-pub(super) const MOST_SAVED_BYTES: usize = 4096;
+pub(super) const MAX_SAVED_BYTES: usize = 4096;
 
-/// Returns the answer if it is one to save. `body` is the whole answer, or more than [`MOST_SAVED_BYTES`] bytes of it.
+/// Returns the answer if it is one to save. `body` is the whole answer, or more than [`MAX_SAVED_BYTES`] bytes of it.
 pub(super) fn saved(status: u16, content_type: String, body: Vec<u8>) -> Option<SavedAnswer> {
-    let fits = body.len() <= MOST_SAVED_BYTES;
+    let fits = body.len() <= MAX_SAVED_BYTES;
     let body = String::from_utf8(body).ok().filter(|_| fits)?;
     let is_page = is_media_type(&content_type, HTML) && !is_twiml(&body);
     (!is_page).then_some(SavedAnswer { status, content_type, body })

@@ -20,7 +20,7 @@ use self::scan::{
     shape_bytes,
 };
 use super::Parameter;
-use super::shapes::{self, is_parameter_name};
+use super::value_shapes::{self, is_parameter_name};
 use super::webhook::{ShapeError, SignedParameters};
 
 /// Number of places beside the fields' own at which the search ends: no message has that many by accident.
@@ -72,7 +72,7 @@ pub(super) fn check(
         return Err(ShapeError::MalformedName);
     }
     let parameters = signed.form.canonical();
-    let cut = Cut::of(class, signed, &parameters);
+    let cut = Cut::new(class, signed, &parameters);
     let found = cut.search()?;
     cut.check_places(&found, from)?;
     cut.check_get(&found, signed.accepts_get)?;
@@ -132,7 +132,7 @@ struct Found {
 }
 
 impl<'a> Cut<'a> {
-    fn of(
+    fn new(
         class: Class,
         signed: &'a SignedParameters<'a>,
         parameters: &'a [&'a Parameter<'a>],
@@ -224,7 +224,7 @@ impl<'a> Cut<'a> {
             return true;
         }
         let whole = match index {
-            FROM | TO => shapes::address(value).is_some(),
+            FROM | TO => value_shapes::address(value).is_some(),
             _ => shape_bytes(index, value) == Some(value.len()),
         };
         whole

@@ -1,7 +1,7 @@
 //! Tests of the decoding of bytes, and of the cuts of a signed request that must be refused.
 
 use super::*;
-use crate::form::shapes::address;
+use crate::form::value_shapes::address;
 use proptest::prelude::*;
 use twilio_edge_contract::Class;
 
@@ -41,7 +41,7 @@ fn raw_bytes_are_decoded_before_escapes() {
 }
 
 #[test]
-fn a_flood_of_parameters_is_refused() {
+fn too_many_parameters_are_refused() {
     assert!(Form::parse("a&".repeat(MAX_PARAMETERS - 1).as_bytes()).is_ok());
     assert_eq!(Form::parse("a&".repeat(MAX_PARAMETERS).as_bytes()), Err(TooManyParameters));
 }
@@ -65,7 +65,7 @@ fn read(class: Class, body: &str) -> Result<Webhook, ShapeError> {
 }
 
 #[test]
-fn an_inbound_message_is_known_by_account_and_message() {
+fn inbound_message_is_identified_by_account_and_message() {
     let webhook =
         read(Class::Inbound, &inbound("&Body=hi&ErrorCode=11200&ErrorUrl=https://example.com/in"))
             .unwrap();
@@ -76,7 +76,7 @@ fn an_inbound_message_is_known_by_account_and_message() {
 }
 
 #[test]
-fn a_status_is_known_by_its_status_and_error_too() {
+fn status_is_identified_by_its_status_and_error_too() {
     let webhook =
         read(Class::Status, &inbound("&MessageStatus=undelivered&ErrorCode=30003")).unwrap();
     assert_eq!(
@@ -86,7 +86,7 @@ fn a_status_is_known_by_its_status_and_error_too() {
 }
 
 #[test]
-fn a_recut_request_is_not_believed() {
+fn recut_request_is_refused() {
     let cases = [
         (Class::Inbound, inbound("&From=%2B1"), ShapeError::Repeated("From")),
         (Class::Inbound, inbound("&Body=a&Body=b"), ShapeError::Repeated("Body")),
@@ -178,13 +178,13 @@ fn addresses_are_as_narrow_as_twilio_documents_them() {
 }
 
 #[test]
-fn a_replacement_character_somebody_typed_is_text() {
+fn replacement_character_in_a_message_is_text() {
     assert!(read(Class::Inbound, &inbound("&Body=%EF%BF%BD")).is_ok());
 }
 
 proptest! {
     #[test]
-    fn any_bytes_parse_and_read_without_panicking(raw in proptest::collection::vec(any::<u8>(), 0..2048)) {
+    fn form_of_any_bytes_is_read_without_panic(raw in proptest::collection::vec(any::<u8>(), 0..2048)) {
         if let Ok(form) = Form::parse(&raw) {
             prop_assert!(form.canonical().len() <= form.len());
             for class in [Class::Inbound, Class::Status, Class::Other] {
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn what_an_encoder_writes_is_what_we_read(want in proptest::collection::vec((".{0,20}", ".{0,40}"), 0..20)) {
+    fn form_of_an_encoder_is_read_back(want in proptest::collection::vec((".{0,20}", ".{0,40}"), 0..20)) {
         let body = serde_urlencoded::to_string(&want).unwrap();
         prop_assert_eq!(pairs(&body), want);
     }
@@ -203,7 +203,7 @@ proptest! {
 proptest! {
     /// A borrowed value equals the decoded value.
     #[test]
-    fn a_form_is_decoded_pair_by_pair_as_if_it_were_decoded_whole(
+    fn form_decoded_by_pairs_equals_form_decoded_whole(
         body in "([a-z%+=&0-9A-F]|%[0-9A-F]{2}|é|&)*",
     ) {
         let whole: Vec<(String, String)> = serde_urlencoded::from_str(&body).unwrap();

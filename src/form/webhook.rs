@@ -4,7 +4,7 @@
 
 use twilio_edge_contract::{Class, Identity};
 
-use super::shapes::{
+use super::value_shapes::{
     self, Address, is_account_sid, is_api_version, is_digits, is_error_code, is_message_sid,
     is_service_sid, is_status, is_word, split_address,
 };
@@ -136,7 +136,7 @@ impl Webhook {
         let account_sid = required(form, "AccountSid", is_account_sid)?;
         let message_sid = required(form, "MessageSid", is_message_sid)?;
         let from = sender(class, form)?;
-        let to = required(form, "To", |text| shapes::address(text).is_some())?;
+        let to = required(form, "To", |text| value_shapes::address(text).is_some())?;
         // Only a status callback has MessageStatus. An inbound message may carry an ErrorCode:
         // that is how Twilio calls the fallback URL.
         let status = match (class, form.get("MessageStatus")) {
@@ -172,7 +172,7 @@ impl Webhook {
 
 /// Returns the sender. A Messaging Service chooses it late, so a status callback may have none, or an empty one.
 fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, ShapeError> {
-    let is_address = |text: &str| shapes::address(text).is_some();
+    let is_address = |text: &str| value_shapes::address(text).is_some();
     match class {
         Class::Status => optional(form, "From", is_address),
         Class::Inbound | Class::Other => required(form, "From", is_address).map(Some),
@@ -195,7 +195,7 @@ fn check_shapes(form: &Form<'_>) -> Result<(), ShapeError> {
     optional(form, "FrequentlyForwarded", flag)?;
     optional(form, "ExternalUserId", |text| {
         text.contains(':')
-            && matches!(shapes::address(text), Some(Address::Handle | Address::Number))
+            && matches!(value_shapes::address(text), Some(Address::Handle | Address::Number))
     })?;
     optional(form, "OptOutType", |text| matches!(text, "STOP" | "START" | "HELP"))?;
     Ok(())
@@ -215,13 +215,13 @@ fn check_agreement(
     from: Option<&str>,
     to: &str,
 ) -> Result<(), ShapeError> {
-    let said = |name: &str| form.get(name).filter(|value| !value.is_empty());
+    let filled = |name: &str| form.get(name).filter(|value| !value.is_empty());
     for name in ["SmsSid", "SmsMessageSid"] {
-        if said(name).is_some_and(|sid| sid != message_sid) {
+        if filled(name).is_some_and(|sid| sid != message_sid) {
             return Err(ShapeError::Contradictory(name));
         }
     }
-    if status.is_some() && said("SmsStatus").is_some_and(|other| Some(other) != status) {
+    if status.is_some() && filled("SmsStatus").is_some_and(|other| Some(other) != status) {
         return Err(ShapeError::Contradictory("SmsStatus"));
     }
     if class != Class::Inbound {
@@ -232,7 +232,7 @@ fn check_agreement(
     if channel != split_address(to).0 {
         return Err(ShapeError::Contradictory("From"));
     }
-    if let Some(wa_id) = said("WaId") {
+    if let Some(wa_id) = filled("WaId") {
         let agrees = match address.strip_prefix('+') {
             Some(digits) => tail(digits) == tail(wa_id) || digits == wa_id,
             None => address == wa_id,
@@ -241,14 +241,14 @@ fn check_agreement(
             return Err(ShapeError::Contradictory("WaId"));
         }
     }
-    if let Some(id) = said("ExternalUserId") {
+    if let Some(id) = filled("ExternalUserId") {
         // A contact without a phone number has one id, in both fields.
-        let agrees = shapes::address(from) != Some(Address::Handle) || id == from;
+        let agrees = value_shapes::address(from) != Some(Address::Handle) || id == from;
         if split_address(id).0 != channel || !agrees {
             return Err(ShapeError::Contradictory("ExternalUserId"));
         }
     }
-    let is_button = said("ButtonPayload").or_else(|| said("ButtonText")).is_some();
+    let is_button = filled("ButtonPayload").or_else(|| filled("ButtonText")).is_some();
     if is_button && channel == "sms" {
         return Err(ShapeError::Contradictory("ButtonPayload"));
     }

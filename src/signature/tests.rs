@@ -14,7 +14,7 @@ fn key(token: &str) -> Key {
     Key::auth_token("test", token).unwrap()
 }
 
-fn check(url: &str, body: &[u8], signature: &str, token: &str) -> Result<Match, Mismatch> {
+fn check(url: &str, body: &[u8], signature: &str, token: &str) -> Result<KeyMatch, Mismatch> {
     let form = Form::parse(body).unwrap();
     verify(url, Payload::Form(&form), Some(signature.as_bytes()), &[key(token)])
 }
@@ -23,7 +23,7 @@ fn check(url: &str, body: &[u8], signature: &str, token: &str) -> Result<Match, 
 fn twilios_published_form_vector_verifies() {
     assert_eq!(
         check(URL, FORM, SIGNATURE, TOKEN),
-        Ok(Match { key: 0, candidate: Candidate::WithoutPort })
+        Ok(KeyMatch { key: 0, candidate: Candidate::WithoutPort })
     );
 }
 
@@ -62,13 +62,13 @@ fn method_and_content_type_choose_the_rule() {
     ];
     for (method, content_type, body, want) in cases {
         let content_type = content_type.map(str::as_bytes);
-        let got = BodyRule::of(method.as_bytes(), content_type, body.as_bytes());
+        let got = BodyRule::for_request(method.as_bytes(), content_type, body.as_bytes());
         assert_eq!(got, want, "{method} {content_type:?} {body}");
     }
 }
 
 #[test]
-fn a_get_has_its_parameters_in_the_query() {
+fn get_has_its_parameters_in_the_query() {
     let url = "https://h/p?a=1&b#c?d";
     assert_eq!(BodyRule::None.parameters(url, b""), b"a=1&b");
     assert_eq!(BodyRule::None.parameters("https://h/p", b""), b"");
@@ -77,7 +77,7 @@ fn a_get_has_its_parameters_in_the_query() {
 }
 
 #[test]
-fn a_body_can_neither_be_cut_off_nor_slipped_in() {
+fn body_cannot_be_removed_or_added() {
     let empty = Form::parse(b"").unwrap();
     let payloads = [Payload::Opaque(b""), Payload::Form(&empty), Payload::Empty];
     let verdict = |url: &str, payload| {
@@ -97,7 +97,7 @@ fn a_body_can_neither_be_cut_off_nor_slipped_in() {
 }
 
 #[test]
-fn both_forms_of_the_port_are_tried_and_nothing_else() {
+fn url_is_tried_with_and_without_port() {
     let cases = [
         ("https://h/p", ["https://h/p", "https://h:443/p"]),
         ("http://h/p?q", ["http://h/p?q", "http://h:80/p?q"]),
@@ -118,16 +118,16 @@ fn both_forms_of_the_port_are_tried_and_nothing_else() {
 }
 
 #[test]
-fn the_key_that_signed_is_named() {
+fn key_that_signed_is_named() {
     let form = Form::parse(FORM).unwrap();
     let keys = [key("other"), key(TOKEN)];
     let found = verify(URL, Payload::Form(&form), Some(SIGNATURE.as_bytes()), &keys);
-    assert_eq!(found, Ok(Match { key: 1, candidate: Candidate::WithoutPort }));
+    assert_eq!(found, Ok(KeyMatch { key: 1, candidate: Candidate::WithoutPort }));
     assert!(!format!("{keys:?}").contains(TOKEN), "a key must not print its token");
 }
 
 #[test]
-fn only_the_exact_text_of_the_signature_will_do() {
+fn signature_is_compared_as_exact_text() {
     let form = Form::parse(FORM).unwrap();
     let wrong: [&[u8]; 8] = [
         b"RSOYDt4T1cUTdK1PDd93/VVr8B9=",
@@ -156,49 +156,49 @@ fn only_the_exact_text_of_the_signature_will_do() {
 }
 
 #[test]
-fn a_form_body_never_falls_back_to_the_url_alone() {
+fn form_body_is_never_verified_by_the_url_alone() {
     let url_only = sign(URL, Payload::Empty, &key(TOKEN));
     assert_eq!(check(URL, FORM, &url_only, TOKEN), Err(Mismatch::WrongSignature));
     assert!(check(URL, b"", &url_only, TOKEN).is_ok());
 }
 
 #[test]
-fn a_shared_key_signs_with_its_own_algorithm() {
+fn shared_key_signs_with_its_own_algorithm() {
     let form = Form::parse(FORM).unwrap();
     let keys = [key("secret"), Key::shared("shared", "secret", Algorithm::HmacSha256).unwrap()];
     // Computed with PyPI twilio 9.13.0: compute_signature(url, params, "HMAC_SHA256").
     let signature = "URweRwxe8s99gM7bKJ2P7Q0dplvm0Oi0SIeBzkJ7akI=";
     assert_eq!(sign(URL, Payload::Form(&form), &keys[1]), signature);
     let found = verify(URL, Payload::Form(&form), Some(signature.as_bytes()), &keys);
-    assert_eq!(found, Ok(Match { key: 1, candidate: Candidate::WithoutPort }));
+    assert_eq!(found, Ok(KeyMatch { key: 1, candidate: Candidate::WithoutPort }));
     let sha1 = sign(URL, Payload::Form(&form), &keys[0]);
     let only_shared = &keys[1..];
     assert!(verify(URL, Payload::Form(&form), Some(sha1.as_bytes()), only_shared).is_err());
 }
 
 #[test]
-fn the_settings_header_names_a_key_and_no_more() {
-    let shared = |algorithm| Settings::Shared { id: "webhooks_sharedkey_1", algorithm };
+fn settings_header_only_selects_a_key() {
+    let shared = |algorithm| SignatureSettings::Shared { id: "webhooks_sharedkey_1", algorithm };
     for (header, want) in [
-        ("", Settings::AuthToken),
-        ("key=webhooks_sharedkey_1", Settings::AuthToken),
-        ("algorithm=", Settings::AuthToken),
-        ("algorithm=HMAC_SHA1", Settings::AuthToken),
-        ("algorithm=HMAC_SHA256", Settings::Unsupported),
-        ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA512", Settings::Unsupported),
+        ("", SignatureSettings::AuthToken),
+        ("key=webhooks_sharedkey_1", SignatureSettings::AuthToken),
+        ("algorithm=", SignatureSettings::AuthToken),
+        ("algorithm=HMAC_SHA1", SignatureSettings::AuthToken),
+        ("algorithm=HMAC_SHA256", SignatureSettings::Unsupported),
+        ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA512", SignatureSettings::Unsupported),
         ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", shared(Algorithm::HmacSha256)),
         (" algorithm = hmac_sha256 , key = webhooks_sharedkey_1 ", shared(Algorithm::HmacSha256)),
         ("algorithm=HMAC_SHA1,key=webhooks_sharedkey_1", shared(Algorithm::HmacSha1)),
     ] {
-        assert_eq!(Settings::of(Some(header.as_bytes())), want, "{header}");
+        assert_eq!(SignatureSettings::parse(Some(header.as_bytes())), want, "{header}");
     }
-    assert_eq!(Settings::of(None), Settings::AuthToken);
-    assert_eq!(Settings::of(Some(b"key=\xff")), Settings::Unsupported);
+    assert_eq!(SignatureSettings::parse(None), SignatureSettings::AuthToken);
+    assert_eq!(SignatureSettings::parse(Some(b"key=\xff")), SignatureSettings::Unsupported);
 }
 
 proptest! {
     #[test]
-    fn what_we_sign_verifies_and_a_changed_byte_does_not(
+    fn signed_request_verifies_and_a_changed_byte_does_not(
         path in "(/[ -~&&[^#]]{0,20}){1,3}",
         parameters in proptest::collection::vec((".{0,12}", ".{0,30}"), 1..12),
         token in "[0-9a-f]{32}",
@@ -211,7 +211,7 @@ proptest! {
         prop_assert!(check(&url, body.as_bytes(), &signature, &token).is_ok());
         let with_port = sign(&candidate_urls(&url)[1], Payload::Form(&form), &key(&token));
         let found = check(&url, body.as_bytes(), &with_port, &token);
-        prop_assert_eq!(found, Ok(Match { key: 0, candidate: Candidate::WithPort }));
+        prop_assert_eq!(found, Ok(KeyMatch { key: 0, candidate: Candidate::WithPort }));
 
         let mut tampered = signature.into_bytes();
         let at = flip.index(tampered.len() - 1);
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn any_url_has_candidates(url in ".{0,80}") {
+    fn url_of_any_text_has_candidates(url in ".{0,80}") {
         let [without, with] = candidate_urls(&url);
         prop_assert!(with.len() > without.len());
     }

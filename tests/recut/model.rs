@@ -8,7 +8,7 @@ use std::rc::Rc;
 use twilio_edge_contract::{Claim, Class};
 use twilio_edge_filter::config::Config;
 use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head};
-use twilio_edge_filter::form::{Form, is_opt_word};
+use twilio_edge_filter::form::{Form, is_opt_keyword};
 use twilio_edge_filter::signature::{BodyRule, Key, hash_body, sign};
 
 const CONFIG: &str = r#"{"origins": ["https://h"], "max_body_bytes": 65536,
@@ -195,8 +195,11 @@ impl Genuine {
         };
         let method = if get { "GET" } else { "POST" };
         let content_type = (!get).then_some("application/x-www-form-urlencoded");
-        let rule =
-            BodyRule::of(method.as_bytes(), content_type.map(str::as_bytes), body.as_bytes());
+        let rule = BodyRule::for_request(
+            method.as_bytes(),
+            content_type.map(str::as_bytes),
+            body.as_bytes(),
+        );
         let form = Form::parse(rule.parameters(&target, body.as_bytes())).unwrap();
         let key = Key::auth_token("", "token").unwrap();
         let url = format!("https://h{target}");
@@ -396,7 +399,7 @@ pub(crate) fn attack(genuine: &Genuine, choices: &mut Choices<'_>) -> Option<Str
     // The writer of an SMS can make it look like one that came to a fallback URL: documented, and only ever theirs.
     let fallback = !said("ErrorUrl").is_empty() && genuine.get("ErrorUrl").is_empty();
     let opt =
-        |body: &str, kind: &str| (is_opt_word(body).then(|| body.to_owned()), kind.to_owned());
+        |body: &str, kind: &str| (is_opt_keyword(body).then(|| body.to_owned()), kind.to_owned());
     let opt_differs = !fallback
         && opt(said("Body"), said("OptOutType"))
             != opt(genuine.get("Body"), genuine.get("OptOutType"));
@@ -573,8 +576,8 @@ fn submit(request: &Request) -> Result<Option<Rc<Claim>>, String> {
     effects.extend(exchange.step(Event::Complete { body: &request.body }));
     for effect in effects {
         match effect {
-            Effect::Ask(claim) => return Ok(Some(claim)),
-            Effect::Tell(_) => return Ok(None),
+            Effect::Claim(claim) => return Ok(Some(claim)),
+            Effect::SetUpstream(_) => return Ok(None),
             Effect::Answer(answer) => return Err(answer.body),
             _ => {}
         }

@@ -11,7 +11,7 @@ import helm_python as helm
 import kubernetes_validate
 import yaml
 
-# What is not Kubernetes' own is judged by check.mjs.
+# check.mjs checks resources that are not Kubernetes' own.
 OTHERS = ("monitoring.coreos.com/",)
 
 
@@ -23,7 +23,7 @@ def invalid(files, versions):
             for version in versions:
                 try:
                     kubernetes_validate.validate(resource, version, strict=True)
-                except Exception as error:  # whatever it has against it
+                except Exception as error:  # any error of Helm
                     name = f"{resource['kind']} {resource['metadata']['name']}"
                     yield f"{name}, Kubernetes {version}: {error}"
 

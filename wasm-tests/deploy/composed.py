@@ -26,14 +26,14 @@ import dockerfile
 REPOSITORY, FOLDER = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 COMPOSE, HERE, COMMANDS = map(json.loads, sys.argv[3:6])
 STAGES = dockerfile.stages((REPOSITORY / "deploy/docker/Dockerfile").read_text())
-PATIENCE = 120
+TIME_LIMIT = 120
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
-# A busy machine is no outage.
-PATIENT = {"TWILIO_EDGE_DATABASE_TIMEOUT_MS": "4000", "TWILIO_EDGE_REDIS_TIMEOUT_MS": "4000"}
+# Longer time limits, so that a busy machine causes no outage.
+LONG_TIME_LIMITS = {"TWILIO_EDGE_DATABASE_TIMEOUT_MS": "4000", "TWILIO_EDGE_REDIS_TIMEOUT_MS": "4000"}
 
-# What gcr.io/distroless/cc-debian12 has for a program to be linked with.
+# Shared libraries of gcr.io/distroless/cc-debian12.
 DISTROLESS = {"ld-linux-x86-64.so.2", "libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1"}
 
 
@@ -42,7 +42,7 @@ def mount(*words):
 
 
 def until(what, probe):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIME_LIMIT
     while (seen := probe()) is not True:
         if time.monotonic() > deadline:
             sys.exit(f"{what}: {seen}")
@@ -50,20 +50,20 @@ def until(what, probe):
 
 
 class Service:
-    """One service: what Compose says of it, and what its image adds."""
+    """One service: its configuration in Compose, and the defaults of its image."""
 
-    def __init__(self, name, said):
-        image = STAGES[said["build"]["target"]] if said.get("build") else dockerfile.Stage("", "")
-        self.name, self.said, self.image = name, said, image
+    def __init__(self, name, config):
+        image = STAGES[config["build"]["target"]] if config.get("build") else dockerfile.Stage("", "")
+        self.name, self.config, self.image = name, config, image
         self.root = FOLDER / "roots" / name
-        self.uid, self.gid = map(int, (said.get("user") or image.last("USER")).split(":"))
+        self.uid, self.gid = map(int, (config.get("user") or image.last("USER")).split(":"))
         self.environment = {"PATH": f"/usr/local/bin:/usr/bin:/bin:{HERE['postgres']}"}
-        self.environment |= image.environment() | (said.get("environment") or {}) | PATIENT
-        entry = said.get("entrypoint") or image.last("ENTRYPOINT") or []
-        # What `config` prints may be read by Compose again, so it doubles each dollar.
-        command = [word.replace("$$", "$") for word in said.get("command") or []]
+        self.environment |= image.environment() | (config.get("environment") or {}) | LONG_TIME_LIMITS
+        entry = config.get("entrypoint") or image.last("ENTRYPOINT") or []
+        # `config` doubles each dollar, so that Compose can read its output again.
+        command = [word.replace("$$", "$") for word in config.get("command") or []]
         self.command = [*entry, *(command or image.last("CMD") or [])]
-        check = (said.get("healthcheck") or {}).get("test") or ["CMD", *(image.healthcheck() or [])]
+        check = (config.get("healthcheck") or {}).get("test") or ["CMD", *(image.healthcheck() or [])]
         self.check = ["sh", "-c", check[1]] if check[0] == "CMD-SHELL" else check[1:]
         self.process = None
 
@@ -71,7 +71,7 @@ class Service:
         return self.root / str(place).lstrip("/")
 
     def bind(self, source, place, options="ro"):
-        """A file or folder of this machine, at a place in the service's root."""
+        """Mounts a file or folder of this machine in the service's root."""
         target = self.inside(place)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.mkdir(exist_ok=True) if pathlib.Path(source).is_dir() else target.touch()
@@ -83,7 +83,7 @@ class Service:
         mount("-t", "tmpfs", "-o", options or "rw", "tmpfs", self.inside(place))
 
     def furnish(self):
-        """Its root: the base image from this machine, what the image copies, volumes and secrets."""
+        """Creates its root: the base image from this machine, the files that the image copies, volumes and secrets."""
         self.root.mkdir(parents=True)
         self.tmpfs("/", "mode=0755")
         if "distroless" in self.image.base:
@@ -110,17 +110,17 @@ class Service:
                 self.inside(target).mkdir(parents=True)
             else:
                 self.bind(HERE[origin] if origin else REPOSITORY / sources[0], target)
-        for volume in self.said.get("volumes") or []:
-            kept = FOLDER / "volumes" / volume["source"]
-            kept.mkdir(parents=True, exist_ok=True)
-            os.chown(kept, self.uid, self.gid)
-            self.bind(kept, volume["target"], "rw")
-        for line in self.said.get("tmpfs") or []:
+        for volume in self.config.get("volumes") or []:
+            volume_folder = FOLDER / "volumes" / volume["source"]
+            volume_folder.mkdir(parents=True, exist_ok=True)
+            os.chown(volume_folder, self.uid, self.gid)
+            self.bind(volume_folder, volume["target"], "rw")
+        for line in self.config.get("tmpfs") or []:
             place, _, options = line.partition(":")
             self.tmpfs(place, options)
-        for secret in self.said.get("secrets") or []:
+        for secret in self.config.get("secrets") or []:
             self.bind(COMPOSE["secrets"][secret["source"]]["file"], f"/run/secrets/{secret['source']}")
-        if self.said.get("read_only"):
+        if self.config.get("read_only"):
             mount("-o", "remount,ro", self.root)
 
     def start(self, words, **outputs):
@@ -138,15 +138,15 @@ class Service:
         return subprocess.Popen(words, env=self.environment, stdin=subprocess.DEVNULL, preexec_fn=become, **outputs)
 
     def run(self, words):
-        """The exit code of `words`, and what they said."""
+        """Returns the exit code of `words`, and their output."""
         process = self.start(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        said, _ = process.communicate(timeout=PATIENCE)
-        return process.returncode, said
+        output, _ = process.communicate(timeout=TIME_LIMIT)
+        return process.returncode, output
 
     def done(self, words):
-        code, said = self.run(words)
+        code, output = self.run(words)
         if code != 0:
-            sys.exit(f"{words}: {said}")
+            sys.exit(f"{words}: {output}")
 
     def up(self):
         self.command = self.command or self.prepared()
@@ -156,8 +156,8 @@ class Service:
             self.done(["createdb", "--username", self.environment["POSTGRES_USER"], self.environment["POSTGRES_DB"]])
 
     def prepared(self):
-        """What the entrypoint of PostgreSQL's image does with these variables; it is not ours to run."""
-        data = self.said["volumes"][0]["target"]
+        """Does the work of the entrypoint of PostgreSQL's image, which cannot run here."""
+        data = self.config["volumes"][0]["target"]
         self.inside("tmp/password").write_text(self.environment["POSTGRES_PASSWORD"])
         self.inside("tmp/password").chmod(0o644)
         owner = ["--username", self.environment["POSTGRES_USER"], "--pwfile", "/tmp/password"]
@@ -170,17 +170,17 @@ class Service:
 
     def healthy(self):
         if self.process.poll() is not None:
-            # As its restart policy has it; for how long is for who waits.
-            assert self.said["restart"] == "unless-stopped", self.said
+            # As its restart policy; the caller limits the time.
+            assert self.config["restart"] == "unless-stopped", self.config
             self.begin()
             return f"ended: {self.log()}"
-        code, said = self.run(self.check)
-        return code == 0 or f"{said}\n{self.log()}"
+        code, output = self.run(self.check)
+        return code == 0 or f"{output}\n{self.log()}"
 
     def down(self):
-        """SIGTERM, and as long as Compose waits before it kills."""
+        """Sends SIGTERM, and SIGKILL after the grace period of Compose."""
         self.process.send_signal(signal.SIGTERM)
-        patience = int(self.said.get("stop_grace_period", "10s").removesuffix("s"))
+        patience = int(self.config.get("stop_grace_period", "10s").removesuffix("s"))
         code = self.process.wait(patience)
         return code in (0, -signal.SIGTERM) or sys.exit(f"{self.name} ended with {code}: {self.log()}")
 
@@ -188,7 +188,7 @@ class Service:
         return (FOLDER / f"{self.name}.log").read_text()[-3000:]
 
     def enter(self):
-        """A script that does what `docker compose exec` does."""
+        """Writes a script that replaces `docker compose exec`."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         words = ["env", "-i", *variables, "/usr/sbin/chroot", f"--userspec={self.uid}:{self.gid}", str(self.root)]
         script = FOLDER / "bin" / self.name
@@ -197,12 +197,12 @@ class Service:
 
 
 def in_order(services):
-    """Each after those it depends on."""
+    """Returns the services, each after those it depends on."""
     done = []
 
     def visit(name):
         if name not in done:
-            for other in services[name].said.get("depends_on") or {}:
+            for other in services[name].config.get("depends_on") or {}:
                 visit(other)
             done.append(name)
 
@@ -212,7 +212,7 @@ def in_order(services):
 
 
 def main():
-    # Every service has its name, and all of them the one loopback device: their ports differ.
+    # All services share one loopback device, so their ports differ; each has its name.
     with socket.socket() as any_socket:
         IFF_UP, SIOCSIFFLAGS = 1, 0x8914
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
@@ -224,19 +224,19 @@ def main():
     os.environ["PATH"] = f"{FOLDER}/bin:{os.environ['PATH']}"
     os.chdir(FOLDER)
 
-    services = in_order({name: Service(name, said) for name, said in COMPOSE["services"].items()})
+    services = in_order({name: Service(name, config) for name, config in COMPOSE["services"].items()})
     for service in services:
         service.furnish()
         service.enter()
         service.up()
     for command, shown in COMMANDS:
         def shows():
-            ran = subprocess.run(["sh", "-euc", command], capture_output=True, text=True, timeout=PATIENCE)
-            said = ran.stdout + ran.stderr
-            missing = [word for word in shown if word not in said]
-            return (ran.returncode == 0 and not missing) or f"{missing} not in {said}\n" + "\n".join(s.log() for s in services)
+            ran = subprocess.run(["sh", "-euc", command], capture_output=True, text=True, timeout=TIME_LIMIT)
+            output = ran.stdout + ran.stderr
+            missing = [word for word in shown if word not in output]
+            return (ran.returncode == 0 and not missing) or f"{missing} not in {output}\n" + "\n".join(s.log() for s in services)
 
-        # Who looks has to wait until it has happened; who acts does so once, but for what is to be refused.
+        # Reading commands are repeated until they show the result; other commands run once.
         if " story " in command or '"code":"suppressed"' in shown:
             until(command, shows)
         elif (seen := shows()) is not True:

@@ -17,14 +17,14 @@ class Stage:
     instructions: list[tuple[str, str]] = field(default_factory=list)
 
     def last(self, name):
-        """The argument of the last such instruction, JSON read as a list; None without one."""
+        """Returns the argument of the last such instruction, a list if it is JSON; None without one."""
         found = [argument for instruction, argument in self.instructions if instruction == name]
         if not found:
             return None
         return json.loads(found[-1]) if found[-1].startswith("[") else found[-1]
 
     def copies(self):
-        """(stage it is from or None, sources, target, owner or None) of each COPY."""
+        """Returns (source stage or None, sources, target, owner or None) of each COPY."""
         for instruction, argument in self.instructions:
             if instruction == "COPY":
                 words = shlex.split(argument)
@@ -42,7 +42,7 @@ class Stage:
 
 
 def stages(text):
-    """Stages by name, in their order."""
+    """Returns the stages by name, in their order."""
     found = {}
     stage = None
     for line in re.sub(r"\\\n\s*", " ", re.sub(r"(?m)^#.*\n", "", text)).splitlines():

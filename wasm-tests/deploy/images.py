@@ -21,7 +21,7 @@ NAMED = sys.argv[3:] if DRY else sys.argv[2:]
 
 
 def ignored(patterns, path):
-    """As Docker has it: the last pattern that matches a path, or a folder above it, decides."""
+    """Applies Docker's rule: the last pattern that matches a path, or a folder above it, decides."""
     parents = [str(path)] + [str(parent) for parent in path.parents][:-1]
     verdict = False
     for pattern in patterns:
@@ -33,7 +33,7 @@ def ignored(patterns, path):
 
 
 def context(folder):
-    """What the engine would be sent."""
+    """Returns the build context of the engine."""
     archive = subprocess.Popen(["git", "-C", REPOSITORY, "archive", "HEAD"], stdout=subprocess.PIPE)
     subprocess.run(["tar", "-x", "-C", folder], stdin=archive.stdout, check=True)
     if archive.wait() != 0:
@@ -81,7 +81,7 @@ def main():
         for stage in NAMED or compiling:
             (folder / stage).mkdir()
             build(stages, stages[stage], folder / stage, sources)
-            # What later stages take from it is there.
+            # The files that later stages copy exist.
             for image in [] if DRY else stages.values():
                 for origin, paths, target, _ in image.copies():
                     if origin != stage:

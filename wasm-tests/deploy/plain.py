@@ -1,5 +1,6 @@
-"""Writes the plain manifests, for who has no Helm: what the chart renders for the values beside each of them, and the
-namespace. argv: the repository, and the folder to write to."""
+"""Writes the plain manifests, which need no Helm: the chart rendered for the values beside each of them, and the namespace.
+
+argv: the repository, and the output folder."""
 
 import pathlib
 import sys
@@ -9,7 +10,7 @@ import yaml
 
 REPOSITORY, TARGET = map(pathlib.Path, sys.argv[1:3])
 
-# What others refer to comes first.
+# Resources that others refer to come first.
 ORDER = ("config", "stores", "migrations", "deployment", "service", "availability", "network", "monitoring", "demo")
 
 NAMESPACE = """\
@@ -18,7 +19,7 @@ kind: Namespace
 metadata:
   name: twilio-edge
   labels:
-    # Every pod here keeps to it.
+    # Every pod of the chart complies with it.
     pod-security.kubernetes.io/enforce: restricted
 """
 
@@ -31,7 +32,7 @@ def plain(values):
         sys.exit(f"no place for {left_out}")
     documents = [NAMESPACE] + [one for name in ORDER for one in rendered[name].split("\n---\n")]
     documents = ["\n".join(line.rstrip() for line in one.strip().splitlines()) for one in documents]
-    head = f"# Made by `make manifests` from deploy/helm/twilio-edge and {values.name}; a test says that it is still so.\n"
+    head = f"# Rendered by `make manifests` from deploy/helm/twilio-edge and {values.name}; a test compares them.\n"
     return head + "\n---\n".join(one for one in documents if yaml.safe_load(one)) + "\n"
 
 

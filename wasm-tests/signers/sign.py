@@ -11,7 +11,7 @@ from twilio.request_validator import RequestValidator
 
 
 class Form(dict):
-    """What the SDK expects of a web framework's form: every value of a name."""
+    """Form of a web framework as the SDK expects it: every value of a name."""
 
     def getall(self, name):
         return self[name]

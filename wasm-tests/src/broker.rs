@@ -65,8 +65,8 @@ impl Broker {
         let output =
             bounded("read the topics", async { Ok(python.kill_on_drop(true).output().await?) })
                 .await?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "reading the topics: {complaint}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "reading the topics: {stderr}");
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 

@@ -130,13 +130,13 @@ impl Envoy {
         let mut command = isolated(self.make.version.binary());
         command.args(["--mode", "validate", "--log-level", "warning", "-c"]).arg(path);
         command.envs(self.environment.iter().cloned()).current_dir(repository());
-        let said = command.kill_on_drop(true).output().await?;
+        let output = command.kill_on_drop(true).output().await?;
         ensure!(
-            said.status.success(),
+            output.status.success(),
             "{}: {}{}",
             path.display(),
-            String::from_utf8_lossy(&said.stdout),
-            String::from_utf8_lossy(&said.stderr)
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
         );
         Ok(())
     }
@@ -174,20 +174,20 @@ impl Envoy {
             let count = |name| stats.get(&format!("listener_manager.lds.update_{name}")).copied();
             anyhow::Ok((count("success").unwrap_or(0), count("rejected").unwrap_or(0)))
         };
-        let (taken, rejected) = counts().await?;
-        write(&self.make, &changed, &self.folder, taken + rejected + 1)?;
-        let is_taken = until("Envoy to take or reject a listener", async || {
+        let (accepted, rejected) = counts().await?;
+        write(&self.make, &changed, &self.folder, accepted + rejected + 1)?;
+        let is_accepted = until("Envoy to accept or reject a listener", async || {
             Ok(match counts().await? {
-                (now, _) if now > taken => Some(true),
+                (now, _) if now > accepted => Some(true),
                 (_, now) if now > rejected => Some(false),
                 _ => None,
             })
         })
         .await?;
-        if is_taken {
+        if is_accepted {
             *config = Some(changed);
         }
-        Ok(is_taken)
+        Ok(is_accepted)
     }
 
     /// Returns the counters and gauges whose names match the regular expression `filter`.
@@ -233,7 +233,7 @@ impl Envoy {
             connection.response().await?;
             let now = self.accepted().await?;
             let grown = now.iter().find(|(name, count)| before.get(*name) != Some(count));
-            let worker = grown.context("nobody accepted a connection")?.0.clone();
+            let worker = grown.context("no worker accepted a connection")?.0.clone();
             workers.insert(worker, connection);
             before = now;
             Ok((workers.len() == before.len()).then_some(()))

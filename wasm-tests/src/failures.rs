@@ -2,156 +2,45 @@
 //! a sentence, which the document contains, and a meaning, which a scenario asserts on the real parts
 //! (`tests/e2e/failures.rs`). So document and test cannot differ. This module has the types, [`table`] the cells.
 
+mod kind;
 pub mod table;
 
 use std::fmt::Write as _;
 
 use twilio_edge_contract::Delivery;
 
+use self::kind::delivery_word;
+pub use self::kind::{Class, Kind, Policy};
 use crate::dependencies::Sink;
 use crate::stack::SidecarPlan;
-use crate::webhook::Form;
-
-/// Kind of a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// A message that is not an opt-out.
-    Message,
-    /// A message that says STOP. It is in effect regardless of its delivery.
-    Stop,
-    /// A status callback.
-    Status,
-    /// Signed, but neither a message nor a status.
-    Other,
-}
-
-/// Policy of the route for a missing verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// `on_unavailable: forward`.
-    Forward,
-    /// `on_unavailable: reject`.
-    Reject,
-}
-
-/// One kind of webhook on a route of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// Its class.
-    pub class: Class,
-    /// The component that delivers it.
-    pub delivery: Delivery,
-    /// Policy of the route for a missing verdict.
-    pub policy: Policy,
-}
-
-impl Kind {
-    /// Returns every kind. Webhooks of class other are never claimed, so they have neither `accept` nor a policy.
-    pub fn all() -> Vec<Kind> {
-        let mut all = Vec::new();
-        for class in [Class::Message, Class::Stop, Class::Status] {
-            for delivery in [Delivery::Forward, Delivery::Accept] {
-                for policy in [Policy::Forward, Policy::Reject] {
-                    all.push(Kind { class, delivery, policy });
-                }
-            }
-        }
-        let (delivery, policy) = (Delivery::Forward, Policy::Forward);
-        all.push(Kind { class: Class::Other, delivery, policy });
-        all
-    }
-
-    /// Returns the name of the class in the filter's configuration.
-    pub fn class(self) -> &'static str {
-        match self.class {
-            Class::Message | Class::Stop => "inbound",
-            Class::Status => "status",
-            Class::Other => "other",
-        }
-    }
-
-    /// Returns the path of its route.
-    pub fn path(self) -> String {
-        let delivery = if self.delivery == Delivery::Accept { "accept" } else { "forward" };
-        let policy = if self.policy == Policy::Reject { "reject" } else { "forward" };
-        format!("/app/{}/{delivery}/{policy}", self.class())
-    }
-
-    /// Returns a webhook of this kind.
-    pub fn form(self) -> Form {
-        let form = match self.class {
-            Class::Message => Form::inbound("hello"),
-            Class::Stop => Form::inbound("STOP"),
-            Class::Status => Form::status("delivered"),
-            Class::Other => Form::other(),
-        };
-        form.to(&self.path())
-    }
-
-    /// Returns the name of its test.
-    pub fn name(self) -> String {
-        let class = self.class.word();
-        match self.class {
-            Class::Other => class.to_owned(),
-            _ => format!("{class}, {}, {}", delivery_word(self.delivery), self.policy.word()),
-        }
-    }
-}
-
-impl Class {
-    fn word(self) -> &'static str {
-        match self {
-            Class::Message => "message",
-            Class::Stop => "STOP",
-            Class::Status => "status",
-            Class::Other => "other",
-        }
-    }
-}
-
-impl Policy {
-    fn word(self) -> &'static str {
-        match self {
-            Policy::Forward => "`forward`",
-            Policy::Reject => "`reject`",
-        }
-    }
-}
-
-fn delivery_word(delivery: Delivery) -> &'static str {
-    match delivery {
-        Delivery::Forward => "forward",
-        Delivery::Accept => "accept",
-    }
-}
 
 /// Answer that Twilio receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum TwilioAnswer {
     /// The answer of the application.
-    Answer,
+    Application,
     /// An immediate answer without content.
-    Thanks,
+    Accepted,
     /// A refusal, because there is no verdict.
     Refusal,
     /// An error, because the application is unavailable.
-    NobodyThere,
+    EnvoyError,
 }
 
-impl Told {
+impl TwilioAnswer {
     fn sentence(self) -> &'static str {
         match self {
-            Told::Answer => "the application's answer",
-            Told::Thanks => "at once 200 and an empty `<Response/>`, to a status 204",
-            Told::Refusal => "503 `sidecar-unavailable`, Retry-After",
-            Told::NobodyThere => "Envoy's 503",
+            TwilioAnswer::Application => "the application's answer",
+            TwilioAnswer::Accepted => "200 with an empty `<Response/>` at once, 204 for a status",
+            TwilioAnswer::Refusal => "503 `sidecar-unavailable` with Retry-After",
+            TwilioAnswer::EnvoyError => "503 of Envoy",
         }
     }
 }
 
 /// Result at the application during the outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gets {
+pub enum BackendReceipt {
     /// The webhook, marked as new.
     First,
     /// The webhook, marked as unknown.
@@ -162,52 +51,54 @@ pub enum Gets {
     Nothing,
 }
 
-impl Gets {
+impl BackendReceipt {
     fn sentence(self) -> &'static str {
         match self {
-            Gets::First => "the webhook, `dedupe: first`",
-            Gets::Unknown => "the webhook, `dedupe: unknown`",
-            Gets::Event => "the event, from the sidecar",
-            Gets::Nothing => "nothing",
+            BackendReceipt::First => "the webhook, `dedupe: first`",
+            BackendReceipt::Unknown => "the webhook, `dedupe: unknown`",
+            BackendReceipt::Event => "the event, from the sidecar",
+            BackendReceipt::Nothing => "nothing",
         }
     }
 }
 
 /// Place where the webhook is stored during the outage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum Storage {
     /// In the ledger, as accepted by the application.
-    Taken,
+    Accepted,
     /// In the ledger, as refused by it.
     Refused,
     /// In the ledger, with a pending delivery to this sink; every other sink has it.
-    Owed(Sink),
+    PendingDelivery(Sink),
     /// In the ledger, and every sink has it.
     Delivered,
     /// In the ledger, as accepted by the application, and queued for the archive.
-    TakenUnarchived,
+    AcceptedUnarchived,
     /// In the ledger, every sink has it, and queued for the archive.
     DeliveredUnarchived,
     /// In the filter's memory: its outcome and its form.
-    Outcome,
+    FilterMemory,
     /// In the sidecar's spool, until the database accepts it.
-    Spooled,
+    Spool,
     /// Nowhere: it is proven and forwarded, and never stored.
     Nowhere,
 }
 
-impl Kept {
+impl Storage {
     fn sentence(self) -> String {
         match self {
-            Kept::Taken => "in the ledger: taken".to_owned(),
-            Kept::Refused => "in the ledger: refused".to_owned(),
-            Kept::Owed(sink) => format!("in the ledger: owed to {}", sink_word(sink)),
-            Kept::Delivered => "in the ledger: delivered".to_owned(),
-            Kept::TakenUnarchived => "in the ledger: taken, owed to the archive".to_owned(),
-            Kept::DeliveredUnarchived => "in the ledger: delivered, owed to the archive".to_owned(),
-            Kept::Outcome => "by the filter: its form and its end".to_owned(),
-            Kept::Spooled => "in the sidecar's spool".to_owned(),
-            Kept::Nowhere => "nothing".to_owned(),
+            Storage::Accepted => "in the ledger: accepted".to_owned(),
+            Storage::Refused => "in the ledger: refused".to_owned(),
+            Storage::PendingDelivery(sink) => {
+                format!("in the ledger: delivery to {} pending", sink_word(sink))
+            }
+            Storage::Delivered => "in the ledger: delivered".to_owned(),
+            Storage::AcceptedUnarchived => "in the ledger: accepted, not archived".to_owned(),
+            Storage::DeliveredUnarchived => "in the ledger: delivered, not archived".to_owned(),
+            Storage::FilterMemory => "in the filter's memory: form and outcome".to_owned(),
+            Storage::Spool => "in the sidecar's spool".to_owned(),
+            Storage::Nowhere => "not stored".to_owned(),
         }
     }
 }
@@ -222,37 +113,37 @@ fn sink_word(sink: Sink) -> &'static str {
 
 /// Result when the part is available again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heals {
+pub enum Recovery {
     /// Nothing changes: a copy is a duplicate.
-    Known,
-    /// The application had it, and the ledger learns so: a copy is a duplicate.
-    Taken,
-    /// The ledger learns that it was not accepted: a copy is delivered by the component that delivers.
-    Again,
-    /// The recipients of pending deliveries receive it, once; a copy is a duplicate.
-    Delivered,
+    Unchanged,
+    /// The ledger stores that the application accepted it: a copy is a duplicate.
+    CommitStored,
+    /// The ledger stores that it was not accepted: a copy is delivered by the component that delivers.
+    CopyDelivered,
+    /// The pending deliveries are completed, once; a copy is a duplicate.
+    DeliveryCompleted,
     /// It is archived; a copy is a duplicate.
     Archived,
     /// A copy reaches the application like any other.
-    Forwarded,
+    CopyForwarded,
 }
 
-impl Heals {
+impl Recovery {
     fn sentence(self) -> &'static str {
         match self {
-            Heals::Known => "nothing to heal: a copy is a duplicate",
-            Heals::Taken => "the ledger is told, a copy is a duplicate",
-            Heals::Again => "the ledger is told, a copy is delivered",
-            Heals::Delivered => "it is delivered, once; a copy is a duplicate",
-            Heals::Archived => "it is archived; a copy is a duplicate",
-            Heals::Forwarded => "a copy is forwarded too",
+            Recovery::Unchanged => "nothing changes; a copy is a duplicate",
+            Recovery::CommitStored => "the ledger stores the commit; a copy is a duplicate",
+            Recovery::CopyDelivered => "the ledger stores the release; a copy is delivered",
+            Recovery::DeliveryCompleted => "the sidecar delivers it, once; a copy is a duplicate",
+            Recovery::Archived => "the sidecar archives it; a copy is a duplicate",
+            Recovery::CopyForwarded => "a copy is forwarded too",
         }
     }
 }
 
 /// Process that exports a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Teller {
+pub enum Exporter {
     /// Envoy, with the filter in it.
     Envoy,
     /// The sidecar.
@@ -263,16 +154,16 @@ pub enum Teller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal {
     /// The process that exports it.
-    pub teller: Teller,
+    pub exporter: Exporter,
     /// Its name and labels, as Prometheus has them.
     pub series: &'static str,
     /// Its expected behaviour.
-    pub does: Does,
+    pub change: Change,
 }
 
 /// Expected behaviour of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Does {
+pub enum Change {
     /// It is a counter, and this webhook increments it.
     Rises,
     /// It is above 0 while the part is unavailable.
@@ -284,36 +175,36 @@ pub enum Does {
 impl Signal {
     /// Creates a counter of Envoy.
     pub const fn envoy(series: &'static str) -> Self {
-        Self { teller: Teller::Envoy, series, does: Does::Rises }
+        Self { exporter: Exporter::Envoy, series, change: Change::Rises }
     }
 
     /// Creates a counter of the sidecar.
     pub const fn sidecar(series: &'static str) -> Self {
-        Self { teller: Teller::Sidecar, series, does: Does::Rises }
+        Self { exporter: Exporter::Sidecar, series, change: Change::Rises }
     }
 
     /// Creates a gauge of the sidecar that is 1.
     pub const fn state(series: &'static str) -> Self {
-        Self { teller: Teller::Sidecar, series, does: Does::IsOne }
+        Self { exporter: Exporter::Sidecar, series, change: Change::IsOne }
     }
 
     /// Creates a gauge of the sidecar that is not 0.
     pub const fn amount(series: &'static str) -> Self {
-        Self { teller: Teller::Sidecar, series, does: Does::Positive }
+        Self { exporter: Exporter::Sidecar, series, change: Change::Positive }
     }
 
     fn sentence(self) -> String {
-        let Self { teller, series, does } = self;
-        let teller = match teller {
-            Teller::Envoy => "Envoy",
-            Teller::Sidecar => "sidecar",
+        let Self { exporter, series, change } = self;
+        let exporter = match exporter {
+            Exporter::Envoy => "Envoy",
+            Exporter::Sidecar => "sidecar",
         };
-        let does = match does {
-            Does::Rises => "rises",
-            Does::Positive => "> 0",
-            Does::IsOne => "is 1",
+        let change = match change {
+            Change::Rises => "rises",
+            Change::Positive => "> 0",
+            Change::IsOne => "is 1",
         };
-        format!("{teller}: `{series}` {does}")
+        format!("{exporter}: `{series}` {change}")
     }
 }
 
@@ -327,15 +218,15 @@ pub struct Row {
     /// Policies of their routes for a missing verdict.
     pub policies: &'static [Policy],
     /// Answer that Twilio receives.
-    pub told: Told,
+    pub answer: TwilioAnswer,
     /// Result at the application.
-    pub gets: Gets,
+    pub receipt: BackendReceipt,
     /// Place where the webhook is stored.
-    pub kept: Kept,
+    pub storage: Storage,
     /// Metrics that show it.
-    pub seen: &'static [Signal],
+    pub signals: &'static [Signal],
     /// Result when the part is available again.
-    pub heals: Heals,
+    pub recovery: Recovery,
 }
 
 impl Row {
@@ -355,45 +246,51 @@ impl Row {
             [Class::Other] => ("forward", "-"),
             _ => (delivery_word(self.delivery), policy),
         };
-        let seen: Vec<_> = self.seen.iter().map(|signal| signal.sentence()).collect();
+        let signals: Vec<_> = self.signals.iter().map(|signal| signal.sentence()).collect();
         format!(
             "| {} | {delivery} | {policy} | {} | {} | {} | {} | {} |\n",
             classes.join(", "),
-            self.told.sentence(),
-            self.gets.sentence(),
-            self.kept.sentence(),
-            seen.join("; "),
-            self.heals.sentence(),
+            self.answer.sentence(),
+            self.receipt.sentence(),
+            self.storage.sentence(),
+            signals.join("; "),
+            self.recovery.sentence(),
         )
     }
 }
 
 /// Behaviour for an outbound message (`POST /v1/messages`).
 #[derive(Debug, Clone, Copy)]
-pub struct Sending {
+pub struct OutboundBehaviour {
     /// Status that the caller receives; none if there is no answer.
-    pub told: Option<u16>,
+    pub status: Option<u16>,
     /// True if Twilio receives the message during the outage.
-    pub sent: bool,
+    pub is_sent: bool,
     /// Metrics that show it.
-    pub seen: &'static [Signal],
+    pub signals: &'static [Signal],
 }
 
-impl Sending {
+impl OutboundBehaviour {
     fn sentence(&self, title: &str) -> String {
-        let told = match self.told {
+        let answer = match self.status {
             Some(202) => "202".to_owned(),
-            Some(status) => format!("{status}, Retry-After"),
-            None => "no connection".to_owned(),
+            Some(status) => format!("{status} with Retry-After"),
+            None => "connection refused".to_owned(),
         };
-        let (twilio, kept, heals) = match (self.told, self.sent) {
-            (Some(202), true) => ("gets it", "how it ended", "nothing to heal"),
-            (Some(202), false) => ("nothing", "the message, `queued`", "it is sent, once"),
-            _ => ("nothing", "nothing", "ask again, with the same Idempotency-Key"),
+        let (twilio, stored, recovery) = match (self.status, self.is_sent) {
+            (Some(202), true) => ("the message", "the message, `sent`", "nothing changes"),
+            (Some(202), false) => {
+                ("nothing", "the message, `queued`", "the sidecar sends it, once")
+            }
+            _ => (
+                "nothing",
+                "nothing",
+                "the caller repeats the request, with the same Idempotency-Key",
+            ),
         };
-        let seen: Vec<_> = self.seen.iter().map(|signal| signal.sentence()).collect();
-        let seen = seen.join("; ");
-        format!("| {title} | {told} | {twilio} | {kept} | {seen} | {heals} |\n")
+        let signals: Vec<_> = self.signals.iter().map(|signal| signal.sentence()).collect();
+        let signals = signals.join("; ");
+        format!("| {title} | {answer} | {twilio} | {stored} | {signals} | {recovery} |\n")
     }
 }
 
@@ -401,7 +298,7 @@ impl Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// Every part is available.
-    Nothing,
+    None,
     /// The backend, which is a sink as well.
     Application,
     /// The sidecar.
@@ -424,7 +321,7 @@ impl Part {
     /// Returns the display name.
     pub fn name(self) -> &'static str {
         match self {
-            Part::Nothing => "nothing",
+            Part::None => "no part",
             Part::Application => "the application",
             Part::Sidecar => "the sidecar",
             Part::Redis => "Redis",
@@ -432,7 +329,7 @@ impl Part {
             Part::Sqlite => "SQLite's lock",
             Part::Kafka => "Kafka",
             Part::ObjectStore => "the object store",
-            Part::Twilio => "Twilio's REST",
+            Part::Twilio => "Twilio's REST API",
         }
     }
 }
@@ -453,7 +350,7 @@ pub struct Outage {
     /// Rows of the table; every kind of webhook is in exactly one.
     pub rows: &'static [Row],
     /// Behaviour for outbound messages.
-    pub sending: Sending,
+    pub outbound: OutboundBehaviour,
 }
 
 impl Outage {
@@ -468,15 +365,15 @@ pub fn reference() -> String {
     let mut text = String::new();
     for Outage { title, note, rows, .. } in table::OUTAGES {
         let _ = writeln!(text, "### {title}\n\n{note}\n");
-        text.push_str("| webhook | delivery | `on_unavailable` | Twilio is told | the application gets | kept | who sees it | when it is back |\n");
+        text.push_str("| webhook | delivery | `on_unavailable` | answer to Twilio | the application receives | stored | metrics that show it | after the outage |\n");
         text.push_str("|---|---|---|---|---|---|---|---|\n");
         rows.iter().for_each(|row| text.push_str(&row.sentence()));
         text.push('\n');
     }
-    text.push_str("### Messages that are to be sent, meanwhile\n\n");
-    text.push_str("| what is away | who asks is told | Twilio | kept | who sees it | when it is back |\n|---|---|---|---|---|---|\n");
+    text.push_str("### Outbound messages during an outage\n\n");
+    text.push_str("| unavailable part | answer to the caller | Twilio receives | stored | metrics that show it | after the outage |\n|---|---|---|---|---|---|\n");
     for outage in table::OUTAGES {
-        text.push_str(&outage.sending.sentence(outage.part.name()));
+        text.push_str(&outage.outbound.sentence(outage.part.name()));
     }
     text
 }
@@ -497,13 +394,13 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_these_tables() {
+    fn document_contains_these_tables() {
         let path = repository().join("docs/FAILURE-MODES.md");
         let document = std::fs::read_to_string(path).unwrap();
         let printed = reference();
         assert!(
             document.contains(&printed),
-            "docs/FAILURE-MODES.md: put in between its headings:\n\n{printed}"
+            "docs/FAILURE-MODES.md: insert these tables:\n\n{printed}"
         );
     }
 }

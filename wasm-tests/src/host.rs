@@ -10,7 +10,7 @@
 //! - on_log comes before on_done.
 //!
 //! A filter that violates the rules gets the status that Envoy gives, at which the SDK panics. Behaviour that makes Envoy
-//! crash or hang is recorded in [`Proxy::offences`].
+//! crash or hang is recorded in [`Proxy::violations`].
 //!
 //! [`stream`] is one stream, [`proxy`] is the state that host calls act on, [`Host`] determines the order of callbacks, and
 //! [`vm`] is the compiled module. [`Host`] drives any [`Filter`], so the native build can replace the module.
@@ -25,7 +25,7 @@ mod wasi;
 
 pub use self::filter::{Action, Callback, Cost, Filter};
 pub use self::proxy::{Answer, BufferKind, Callout, Cluster, MapKind, Pairs, Proxy, Reply, Status};
-pub use self::stream::{Passed, Stream};
+pub use self::stream::{HttpMessage, Stream};
 pub use self::vm::Compiled;
 
 use anyhow::{Context, Result, ensure};
@@ -69,12 +69,12 @@ impl<F: Filter> Host<F> {
             ensure!(self.call(Callback::VmStart { root })? != 0, "the VM did not start");
         }
         let bytes = json.len();
-        let taken = self.call(Callback::Configure { root, bytes })? != 0;
+        let accepted = self.call(Callback::Configure { root, bytes })? != 0;
         self.proxy().configured();
-        if taken {
+        if accepted {
             self.roots.push(root);
         }
-        Ok(taken)
+        Ok(accepted)
     }
 
     /// Drains the oldest configuration, whose streams have ended. Its root is removed, with the callouts it owns:
@@ -110,7 +110,7 @@ impl<F: Filter> Host<F> {
 
     /// Starts a request. Returns the stream's number.
     pub fn request(&mut self, headers: Pairs, ends: bool) -> Result<u32> {
-        let root = *self.roots.last().context("no configuration was taken")?;
+        let root = *self.roots.last().context("no configuration was accepted")?;
         let stream = self.proxy().add_stream(root);
         self.call(Callback::Create { context: stream, root })?;
         let count = headers.len();
@@ -141,7 +141,7 @@ impl<F: Filter> Host<F> {
 
     /// Starts a request that the connection manager refuses as malformed: the filter only sees it when it is logged.
     pub fn broken_request(&mut self) -> Result<u32> {
-        let root = *self.roots.last().context("no configuration was taken")?;
+        let root = *self.roots.last().context("no configuration was accepted")?;
         let stream = self.proxy().add_stream(root);
         self.call(Callback::Create { context: stream, root })?;
         self.finish(stream)?;
@@ -267,7 +267,7 @@ impl<F: Filter> Host<F> {
 
     fn pass_request(&mut self, stream: u32, callback: Callback) -> Result<()> {
         let action = action(self.call_only(callback)?);
-        // A stream that is answered is not decoded further, whatever the filter returns.
+        // A stream that is answered is not decoded further, with any return value of the filter.
         if !self.proxy().is_answering(stream) {
             self.let_go(stream, action, |it| &mut it.request);
         }

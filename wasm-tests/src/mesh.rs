@@ -53,10 +53,10 @@ pub fn judged(resources: &[Value]) -> Result<String> {
         .take()
         .context("its input")?
         .write_all(serde_json::to_string(resources)?.as_bytes())?;
-    let said = node.wait_with_output()?;
-    let text = [said.stdout, said.stderr].concat();
+    let output = node.wait_with_output()?;
+    let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
-    ensure!(said.status.success() == text.is_empty(), "{}: {text}", said.status);
+    ensure!(output.status.success() == text.is_empty(), "{}: {text}", output.status);
     Ok(text)
 }
 

@@ -71,12 +71,12 @@ impl ObjectStore {
         let mut python = isolated(installed("python")?);
         python.arg(repository().join("sidecar/tests/it/operations/archives/reader.py"));
         python.args([action, "s3", &format!("http://{}", self.line.far()), BUCKET]);
-        let output = bounded("ask the object store", async {
+        let output = bounded("read the object store", async {
             Ok(python.kill_on_drop(true).output().await?)
         })
         .await?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "asking the object store: {complaint}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the request to the object store failed: {stderr}");
         Ok(String::from_utf8(output.stdout)?)
     }
 }

@@ -62,7 +62,7 @@ impl Postgres {
         }
         process.kill().await?;
         // While one of the processes runs, its shared memory exists, and no other server starts on the same data.
-        until("PostgreSQL's processes to be gone", async || {
+        until("PostgreSQL's processes to end", async || {
             let there = |pid: &Pid| {
                 Path::new(&format!("/proc/{}/fd", pid.as_raw_nonzero()))
                     .read_dir()
@@ -143,7 +143,7 @@ fn find(name: &str) -> Result<PathBuf> {
 
 async fn run(command: &mut Command) -> Result<()> {
     let output = command.kill_on_drop(true).output().await?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}", complaint.trim());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}", stderr.trim());
     Ok(())
 }

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 /// Time limit for any operation of a scenario. It is far above the needs of a busy two-core machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// One child process. Killed when dropped.
 pub struct Process {
@@ -78,14 +78,14 @@ pub fn tail(log: &Path, lines: usize) -> String {
     last.map(|line| line.chars().take(300).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
-/// Repeats `probe` until it returns a value, for at most [`PATIENCE`].
+/// Repeats `probe` until it returns a value, for at most [`TIME_LIMIT`].
 pub async fn until<T>(what: &str, probe: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
-    until_within(PATIENCE, what, probe).await
+    until_within(TIME_LIMIT, what, probe).await
 }
 
 /// Repeats `probe` until it returns a value, for at most `patience`.
 pub async fn until_within<T>(
-    patience: Duration,
+    time_limit: Duration,
     what: &str,
     mut probe: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
@@ -94,18 +94,18 @@ pub async fn until_within<T>(
         if let Some(value) = probe().await? {
             return Ok(value);
         }
-        if started.elapsed() > patience {
-            bail!("waited {patience:?} in vain for: {what}");
+        if started.elapsed() > time_limit {
+            bail!("waited {time_limit:?} in vain for: {what}");
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Runs `work` for at most [`PATIENCE`].
+/// Runs `work` for at most [`TIME_LIMIT`].
 pub async fn bounded<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(PATIENCE, work).await {
+    match tokio::time::timeout(TIME_LIMIT, work).await {
         Ok(done) => done.with_context(|| what.to_owned()),
-        Err(_) => bail!("took longer than {PATIENCE:?}: {what}"),
+        Err(_) => bail!("took longer than {TIME_LIMIT:?}: {what}"),
     }
 }
 

@@ -166,7 +166,7 @@ impl Recorder {
     /// Stops listening, and breaks all connections.
     pub async fn leave(&self) -> Result<()> {
         lock(&self.accepting).abort();
-        until("nobody to listen", async || {
+        until("the listener to close", async || {
             Ok(TcpStream::connect(self.address).await.is_err().then_some(()))
         })
         .await

@@ -97,9 +97,9 @@ impl Redis {
 }
 
 fn launch(port: u16, folder: &Path, memory: Memory) -> Result<Process> {
-    let kept = if memory == Memory::Everything { "yes" } else { "no" };
+    let append_only = if memory == Memory::Everything { "yes" } else { "no" };
     let mut command = isolated("redis-server");
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", kept]);
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", append_only]);
     command.args(["--appendfsync", "no", "--port", &port.to_string(), "--dir"]).arg(folder);
     Process::start("redis", command, folder).context("redis-server: run `make setup-test`")
 }

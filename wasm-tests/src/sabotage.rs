@@ -32,7 +32,7 @@ pub fn copy_trapping(from: &Path, into: &Path, export: &str) -> Result<()> {
 
 /// Returns the range of the body of an exported function, including its locals and its last `end`.
 fn body_of(module: &[u8], export: &str) -> Result<Range<usize>> {
-    let (mut imported, mut wanted, mut bodies) = (0, None, Vec::new());
+    let (mut imported, mut exported, mut bodies) = (0, None, Vec::new());
     for payload in Parser::new(0).parse_all(module) {
         match payload? {
             Payload::ImportSection(imports) => {
@@ -44,7 +44,7 @@ fn body_of(module: &[u8], export: &str) -> Result<Range<usize>> {
                 for found in exports {
                     let found = found?;
                     if found.kind == ExternalKind::Func && found.name == export {
-                        wanted = Some(usize::try_from(found.index)?);
+                        exported = Some(usize::try_from(found.index)?);
                     }
                 }
             }
@@ -52,7 +52,7 @@ fn body_of(module: &[u8], export: &str) -> Result<Range<usize>> {
             _ => {}
         }
     }
-    let wanted = wanted.with_context(|| format!("the module exports no {export}"))?;
-    let index = wanted.checked_sub(imported).context("it is imported, not defined")?;
+    let exported = exported.with_context(|| format!("the module exports no {export}"))?;
+    let index = exported.checked_sub(imported).context("it is imported, not defined")?;
     bodies.into_iter().nth(index).context("it has no body")
 }

@@ -86,7 +86,7 @@ impl Signers {
             Sdk::Node => &self.node,
         };
         let mut signer = signer.lock().await;
-        bounded("ask an SDK for a signature", signer.ask(&question)).await
+        bounded("sign with an SDK", signer.ask(&question)).await
     }
 }
 

@@ -53,7 +53,7 @@ pub async fn send(
         .with_protocol_versions(&[version])?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    bounded("ask over TLS", async {
+    bounded("send a request over TLS", async {
         let stream = TcpStream::connect(address).await?;
         let connector = TlsConnector::from(Arc::new(config));
         let mut stream = connector.connect(ServerName::try_from(HOST)?, stream).await?;

@@ -1,8 +1,8 @@
-//! What we ship to be run with: each file is taken by the tool it is for, and what docker-compose.yml describes is run.
+//! Files for deployment: the tool of each file accepts it, and the services of docker-compose.yml run.
 
 #![expect(
     clippy::indexing_slicing,
-    reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
+    reason = "a test that reads beyond the end has failed, and may report it by a panic"
 )]
 
 mod deploy {
@@ -24,12 +24,12 @@ fn tool(folder: &str, program: &str) -> Result<PathBuf> {
     Ok(found)
 }
 
-/// What a command says on its standard output, if it is content.
+/// Returns the standard output of a command that succeeds.
 fn said(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8(output.stdout)?;
-    ensure!(output.status.success(), "{command:?}: {}\n{text}{complaint}", output.status);
+    ensure!(output.status.success(), "{command:?}: {}\n{text}{stderr}", output.status);
     Ok(text)
 }
 

@@ -351,7 +351,7 @@ fn files_of_a_crate_import_each_other_in_small_circles_only() -> Result<()> {
 }
 
 #[test]
-fn a_circle_is_found() -> Result<()> {
+fn import_circle_is_found() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
     write("lib.rs", "mod a;\nmod b;\nmod c;\n")?;

@@ -1,10 +1,10 @@
-//! What we ship for Envoy, Istio and Envoy Gateway, without running it: each resource is one that its project publishes, the
-//! variants of the Envoy configuration differ from it in what they are for, and names that must be the same in several
-//! files are.
+//! Files for Envoy, Istio and Envoy Gateway, without running them. Each resource has the schema of its project, the
+//! variants of the Envoy configuration differ from it only in their purpose, and names that several files share
+//! are equal.
 
 #![expect(
     clippy::indexing_slicing,
-    reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
+    reason = "a test that reads beyond the end has failed, and may report it by a panic"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,7 @@ fn each_resource_is_what_its_project_publishes() -> Result<()> {
 }
 
 #[test]
-fn what_no_project_publishes_is_found() -> Result<()> {
+fn unpublished_resource_is_found() -> Result<()> {
     let resource = |kind: &str, version: &str, spec: Value| json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "x" }, "spec": spec });
     let wrong = [
         resource("PeerAuthentication", "security.istio.io/v1", json!({ "mtlss": {} })),
@@ -74,7 +74,7 @@ fn differences(a: &Value, b: &Value, place: &str, found: &mut BTreeSet<String>) 
 }
 
 #[test]
-fn a_variant_is_the_shipped_configuration_and_one_thing_more() -> Result<()> {
+fn variant_differs_from_the_shipped_configuration_in_one_part() -> Result<()> {
     const MANAGER: &str =
         "listeners/edge/filter_chains/0/filters/envoy.filters.network.http_connection_manager";
     const SIDECAR: &str =
@@ -162,7 +162,7 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
 /// A webhook's path that is routed but not proven would reach the application as anybody's; a variable that nobody sets is a
 /// filter that does not start.
 #[test]
-fn the_files_of_a_mesh_agree() -> Result<()> {
+fn files_of_a_mesh_agree() -> Result<()> {
     let istio = resources("envoy/istio")?;
     let service = the(&istio, "VirtualService")?;
     let routed = service["spec"]["http"].as_array().into_iter().flatten();
@@ -172,7 +172,7 @@ fn the_files_of_a_mesh_agree() -> Result<()> {
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     meets_the_laws(&istio, &routed, container)?;
 
-    // Whom the sidecar and the application trust is who the gateway is, and the gateway is who has the filter.
+    // The sidecar and the application trust the identity of the gateway, and the filter runs in that gateway.
     let pod = &deployment["spec"]["template"];
     let identity = format!(
         "cluster.local/ns/{}/sa/{}",
@@ -255,7 +255,7 @@ fn meets_the_laws(resources: &[Value], routed: &BTreeSet<String>, container: &Va
 
 /// The document's commands make a canary: the same but for its names, its track and how many there are.
 #[test]
-fn a_canary_is_the_stable_gateway_on_another_track() -> Result<()> {
+fn canary_gateway_differs_in_its_track_only() -> Result<()> {
     let document = std::fs::read_to_string(repository().join("docs/INSTALL-ISTIO.md"))?;
     let (_, rest) = document.split_once("2. **Canary.**").context("no canary")?;
     let (_, rest) = rest.split_once("```sh\n").context("no commands")?;

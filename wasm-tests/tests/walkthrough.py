@@ -25,7 +25,7 @@ if IS_NEW:
 os.chdir(FOLDER)
 log = open("demo.log", "w+")
 
-PR_SET_PDEATHSIG = 1  # it ends with us, however we end
+PR_SET_PDEATHSIG = 1  # it ends when this process ends
 libc = ctypes.CDLL(None)
 demo = subprocess.Popen(
     ["target/debug/twilio-edge", "demo"], stdout=log, stderr=log,
@@ -54,11 +54,11 @@ until("the demo starts", lambda: "It takes webhooks of" in text())
 for command, shown in COMMANDS:
     def shows():
         ran = subprocess.run(["sh", "-euc", command], capture_output=True, text=True, timeout=PATIENCE)
-        said = ran.stdout + ran.stderr
-        missing = [word for word in shown if word not in said]
-        return (ran.returncode == 0 and not missing) or f"{missing} not in {said}"
+        output = ran.stdout + ran.stderr
+        missing = [word for word in shown if word not in output]
+        return (ran.returncode == 0 and not missing) or f"{missing} not in {output}"
 
-    # Who looks has to wait until it has happened; who acts does so once.
+    # Reading commands are repeated until they show the result; other commands run once.
     if "story" in command:
         until(command, shows)
     else:

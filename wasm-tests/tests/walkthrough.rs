@@ -1,4 +1,4 @@
-//! README.md's walk-through, done: the five commands, as they stand there, show what it says of them.
+//! Walk-through of README.md: its five commands give the described results.
 
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use twilio_edge_wasm_tests::process::isolated;
 use twilio_edge_wasm_tests::repository;
 use twilio_edge_wasm_tests::sidecar::binary;
 
-/// What somebody sees who types each of them.
+/// Expected output of each command.
 const SHOWN: [&[&str]; 5] = [
     &["\"delivered\":true"],
     &["\"state\":\"queued\"", "\"id\":\"ms_"],
@@ -17,11 +17,11 @@ const SHOWN: [&[&str]; 5] = [
     &["\"code\":\"suppressed\""],
 ];
 
-/// A network that nobody else is in.
+/// A separate network namespace.
 const OF_ITS_OWN: [&str; 3] = ["--map-root-user", "--net", "--"];
 
-/// However slow the machine is.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Time limit, also for a slow machine.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// The commands of the block that the walk-through is.
 fn commands() -> Result<Vec<String>> {
@@ -34,7 +34,7 @@ fn commands() -> Result<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_newcomer_sends_sees_it_read_and_is_refused_after_a_stop() -> Result<()> {
+async fn newcomer_sends_a_message_and_is_refused_after_a_stop() -> Result<()> {
     let commands = commands()?;
     ensure!(commands.len() == SHOWN.len(), "{commands:?}");
     let folder = tempfile::tempdir()?;
@@ -47,7 +47,7 @@ async fn a_newcomer_sends_sees_it_read_and_is_refused_after_a_stop() -> Result<(
     let told: Vec<_> = commands.iter().zip(SHOWN).collect();
     let script = repository().join("wasm-tests/tests/walkthrough.py");
     let python = repository().join(".venv/bin/python");
-    // Where no network can be had, the ports have to be free here.
+    // Without a network namespace, the ports must be free on this machine.
     let probe = isolated("unshare").args(OF_ITS_OWN).arg("true").output().await;
     let is_new = probe.is_ok_and(|probe| probe.status.success());
     let mut walk = isolated(if is_new { "unshare".as_ref() } else { python.as_os_str() });
@@ -56,7 +56,7 @@ async fn a_newcomer_sends_sees_it_read_and_is_refused_after_a_stop() -> Result<(
     }
     walk.arg(script).arg(folder.path()).arg(serde_json::to_string(&told)?);
     walk.arg(if is_new { "new" } else { "here" });
-    let walking = tokio::time::timeout(PATIENCE, walk.kill_on_drop(true).output());
+    let walking = tokio::time::timeout(TIME_LIMIT, walk.kill_on_drop(true).output());
     let walked = walking.await?.context("python of `make setup-test`")?;
     let said = String::from_utf8_lossy(&walked.stderr);
     ensure!(walked.status.success(), "{said}");

@@ -40,8 +40,11 @@ impl Gate {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         let (_, class) = ROUTES.iter().find(|(route, _)| *route == path)?;
         let value = |name| head.get(name).map(header::HeaderValue::as_bytes);
-        let rule =
-            BodyRule::of(method.as_str().as_bytes(), value(header::CONTENT_TYPE.as_str()), body);
+        let rule = BodyRule::for_request(
+            method.as_str().as_bytes(),
+            value(header::CONTENT_TYPE.as_str()),
+            body,
+        );
         let raw = rule.parameters(target, body);
         let form = Form::parse(raw).ok()?;
         if form.get("AccountSid") != Some(&self.account_sid) {
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_signed_for_a_known_route_is_proven() {
+    fn gate_proves_only_signed_requests_on_known_routes() {
         let webhook = proven("/twilio/inbound", "hush", BODY).unwrap();
         assert_eq!(webhook.from.as_deref(), Some("+14155550123"));
         assert!(proven("/twilio/inbound?a=b", "hush", BODY).is_some());

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, header, redirect};
 use serde::Deserialize;
-use twilio_edge_contract::SEND_PARAMETER;
+use twilio_edge_contract::MESSAGE_PARAMETER;
 
 pub use self::accounts::problems;
 use self::accounts::{Account, read};
@@ -288,13 +288,13 @@ fn callback_url(url: &str, id: &str) -> String {
         Some((url, fragment)) => (url, format!("#{fragment}")),
         None => (url, String::new()),
     };
-    let own = format!("{SEND_PARAMETER}={id}");
+    let own = format!("{MESSAGE_PARAMETER}={id}");
     let Some((base, query)) = url.split_once('?').filter(|(_, query)| !query.is_empty()) else {
         return format!("{}?{own}{fragment}", url.trim_end_matches('?'));
     };
     let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
     let mut pairs: Vec<&str> = query.split('&').collect();
-    let is_after = |pair: &&str| name(pair).as_str() > SEND_PARAMETER;
+    let is_after = |pair: &&str| name(pair).as_str() > MESSAGE_PARAMETER;
     let place = pairs.iter().position(is_after).unwrap_or(pairs.len());
     pairs.insert(place, &own);
     format!("{base}?{}{fragment}", pairs.join("&"))
@@ -347,16 +347,16 @@ mod tests {
     fn our_id_is_in_what_twilio_calls_and_signs() {
         let id = "ms_0";
         for (url, expected) in [
-            ("https://a.example/s", "https://a.example/s?twilio_edge_send=ms_0"),
-            ("https://a.example/s?b=c", "https://a.example/s?b=c&twilio_edge_send=ms_0"),
-            ("https://a.example/s#rc=3", "https://a.example/s?twilio_edge_send=ms_0#rc=3"),
-            ("https://a.example/s?", "https://a.example/s?twilio_edge_send=ms_0"),
+            ("https://a.example/s", "https://a.example/s?twilio_edge_message=ms_0"),
+            ("https://a.example/s?b=c", "https://a.example/s?b=c&twilio_edge_message=ms_0"),
+            ("https://a.example/s#rc=3", "https://a.example/s?twilio_edge_message=ms_0#rc=3"),
+            ("https://a.example/s?", "https://a.example/s?twilio_edge_message=ms_0"),
             (
                 "https://a.example/s?app=7&zone=eu#rc=3",
-                "https://a.example/s?app=7&twilio_edge_send=ms_0&zone=eu#rc=3",
+                "https://a.example/s?app=7&twilio_edge_message=ms_0&zone=eu#rc=3",
             ),
-            ("https://a.example/s?zone=eu", "https://a.example/s?twilio_edge_send=ms_0&zone=eu"),
-            ("https://a.example/s?u", "https://a.example/s?twilio_edge_send=ms_0&u"),
+            ("https://a.example/s?zone=eu", "https://a.example/s?twilio_edge_message=ms_0&zone=eu"),
+            ("https://a.example/s?u", "https://a.example/s?twilio_edge_message=ms_0&u"),
         ] {
             assert_eq!(callback_url(url, id), expected);
         }
@@ -365,10 +365,10 @@ mod tests {
     #[test]
     fn who_asks_may_say_where_statuses_are_told() {
         let own = "To=a&StatusCallback=https%3A%2F%2Fown.example%2Fs&Body=%26";
-        let told = "StatusCallback=https%3A%2F%2Fown.example%2Fs%3Ftwilio_edge_send%3Dms_0";
+        let told = "StatusCallback=https%3A%2F%2Fown.example%2Fs%3Ftwilio_edge_message%3Dms_0";
         assert_eq!(called_back(own, "https://usual", "ms_0"), format!("To=a&Body=%26&{told}"));
         assert_eq!(called_back("To=a", "", "ms_0"), "To=a");
-        let usual = "To=a&StatusCallback=https%3A%2F%2Fusual%3Ftwilio_edge_send%3Dms_0";
+        let usual = "To=a&StatusCallback=https%3A%2F%2Fusual%3Ftwilio_edge_message%3Dms_0";
         assert_eq!(called_back("To=a", "https://usual", "ms_0"), usual);
     }
 }

@@ -1,5 +1,5 @@
-//! Account of the demo: from the environment, or the demo's own. Messages go to the simulator, whatever account is
-//! configured.
+//! Account of the demo: from the environment, or the demo's own. Messages are sent to the simulator with any
+//! configured account.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -26,7 +26,7 @@ impl Account {
     ///
     /// # Errors
     /// The problem in words.
-    pub fn of(variable: impl Fn(&str) -> Option<String>, edge_port: u16) -> Result<Self, String> {
+    pub fn new(variable: impl Fn(&str) -> Option<String>, edge_port: u16) -> Result<Self, String> {
         let given = |name| variable(name).filter(|value| !value.is_empty());
         let (sid, auth_token) = match (given("TWILIO_ACCOUNT_SID"), given("TWILIO_AUTH_TOKEN")) {
             (Some(sid), Some(auth_token)) => (sid, auth_token),
@@ -78,10 +78,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_an_account_is_none() {
+    fn incomplete_account_is_refused() {
         let of = |set: &[(&str, &str)]| {
             let find = |name: &str| set.iter().find(|(have, _)| *have == name);
-            Account::of(|name| find(name).map(|(_, value)| (*value).to_owned()), 8080)
+            Account::new(|name| find(name).map(|(_, value)| (*value).to_owned()), 8080)
         };
         assert_eq!(of(&[]).unwrap().sid, ACCOUNT_SID);
         assert_eq!(of(&[]).unwrap().origin, "http://127.0.0.1:8080");
@@ -91,11 +91,11 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_reads_what_sends() {
+    fn sending_file_is_readable_by_its_owner_only() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Account::of(|_| None, 1).unwrap().write_sending(folder.path()).unwrap();
+        let path = Account::new(|_| None, 1).unwrap().write_sending(folder.path()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let said: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
-        assert_eq!(said["account"][0]["auth_token"].as_str(), Some(AUTH_TOKEN));
+        let file: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+        assert_eq!(file["account"][0]["auth_token"].as_str(), Some(AUTH_TOKEN));
     }
 }

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_answers_as_an_application_should() {
+    async fn backend_answers_as_an_application_should() {
         let url = started().await;
         let proven = (headers::VERIFIED, "AC1");
         assert_eq!(send(&url, &[]).await.0, 403);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_cannot_write_to_the_terminal() {
+    fn message_cannot_write_to_the_terminal() {
         let request = Request::post("/twilio/inbound").header(headers::VERIFIED, "AC1");
         let (head, ()) = request.body(()).unwrap().into_parts();
         let block = shown(&head, b"Body=%1B%5B2J%0A-%3E+204", StatusCode::OK);

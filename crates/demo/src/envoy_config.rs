@@ -45,7 +45,7 @@ impl fmt::Display for EnvoyConfigError {
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Syntax(error) => write!(f, "envoy configuration: {error}"),
             Self::Moved(place) => {
-                write!(f, "envoy configuration: nothing at {place}, where the shipped file has it")
+                write!(f, "the Envoy configuration has no {place}, unlike the shipped file")
             }
         }
     }
@@ -182,9 +182,9 @@ mod tests {
         ([127, 0, 0, 1], port).into()
     }
 
-    /// Every change is found at the place where Envoy reads it, and nothing else has changed.
+    /// Every change is at the position where Envoy reads it, and no other value has changed.
     #[test]
-    fn the_shipped_file_can_be_moved_elsewhere() {
+    fn shipped_file_can_be_moved_elsewhere() {
         let mut config = shipped();
         config.set_listener(address(1)).unwrap();
         config.set_admin(address(2)).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_laws_are_in_the_shipped_file() {
+    fn shipped_file_meets_the_requirements() {
         let mut config = shipped();
         let plugin = config.plugin_entry().unwrap().clone();
         assert_eq!(plugin["allow_on_headers_stop_iteration"], true);
@@ -221,7 +221,7 @@ mod tests {
     /// The two tables of paths must not diverge: a webhook path that Envoy routes and the filter does not know would reach
     /// the backend unverified.
     #[test]
-    fn the_filter_knows_every_path_that_leads_to_the_backend() {
+    fn every_path_to_the_backend_is_guarded() {
         let mut config = shipped();
         let routed: Vec<Value> = config
             .routes()
@@ -240,10 +240,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn missing_entry_is_named() {
         let mut config = shipped();
-        let error = config.set_cluster("nobody", address(1)).unwrap_err();
-        assert!(error.to_string().contains("cluster nobody"), "{error}");
+        let error = config.set_cluster("unknown", address(1)).unwrap_err();
+        assert!(error.to_string().contains("cluster unknown"), "{error}");
         let error = EnvoyConfig::parse("admin: {}").unwrap_err();
         assert!(error.to_string().contains("/static_resources/listeners/0"), "{error}");
         assert!(EnvoyConfig::parse("a: [").is_err());

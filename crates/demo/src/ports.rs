@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 
-/// Address on which a process of the demo will listen.
+/// Port of a process of the demo.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct PortUse {
     /// Name of the process.
     pub part: &'static str,
     /// Address.
@@ -17,40 +17,42 @@ pub struct Place {
 }
 
 /// Returns one line for each address in use: the process that uses it, and what to do.
-pub fn taken(places: &[Place]) -> Vec<String> {
+pub fn occupied_ports(uses: &[PortUse]) -> Vec<String> {
     let mut ours: HashMap<SocketAddr, (&str, TcpListener)> = HashMap::new();
     let mut problems = Vec::new();
-    for Place { part, address, variable } in places {
-        let holder = match ours.get(address) {
+    for PortUse { part, address, variable } in uses {
+        let owner = match ours.get(address) {
             Some((other, _)) => format!("the {other} of this demo"),
             None => match TcpListener::bind(address) {
                 Ok(listener) => {
                     ours.insert(*address, (part, listener));
                     continue;
                 }
-                Err(error) => holder(*address)
-                    .map_or_else(|| format!("somebody else ({error})"), |name| format!("`{name}`")),
+                Err(error) => owner(*address).map_or_else(
+                    || format!("another process ({error})"),
+                    |name| format!("`{name}`"),
+                ),
             },
         };
         problems.push(format!(
-            "{address}, for the {part}, is taken by {holder}: stop that, or choose another port with {variable}=.."
+            "{address}, for the {part}, is in use by {owner}: stop it, or choose another port with {variable}=.."
         ));
     }
     problems
 }
 
 /// Returns the process that listens on `address` according to Linux; `None` if it is unknown.
-fn holder(address: SocketAddr) -> Option<String> {
+fn owner(address: SocketAddr) -> Option<String> {
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     let socket = format!("socket:[{}]", listening_inode(&table, address.port())?);
     let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
     let entries = fs::read_dir("/proc").ok()?.flatten();
     for process in entries.filter(|entry| entry.file_name().to_str().is_some_and(is_pid)) {
         let Ok(open_files) = fs::read_dir(process.path().join("fd")) else { continue };
-        let has_it = open_files
+        let has_socket = open_files
             .flatten()
             .any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*socket));
-        if has_it {
+        if has_socket {
             let name = fs::read_to_string(process.path().join("comm")).ok()?;
             return Some(format!(
                 "{} (pid {})",
@@ -78,14 +80,14 @@ fn listening_inode(table: &str, port: u16) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn place(part: &'static str, address: SocketAddr) -> Place {
-        Place { part, address, variable: "SOME_PORT" }
+    fn port_use(part: &'static str, address: SocketAddr) -> PortUse {
+        PortUse { part, address, variable: "SOME_PORT" }
     }
 
     #[test]
-    fn a_taken_port_names_its_holder_and_the_way_out() {
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        let problems = taken(&[place("edge", held.local_addr().unwrap())]);
+    fn occupied_port_is_reported_with_its_owner_and_a_remedy() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let problems = occupied_ports(&[port_use("edge", listener.local_addr().unwrap())]);
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
         assert!(problem.contains("SOME_PORT"), "{problem}");
         #[cfg(target_os = "linux")]
@@ -93,15 +95,15 @@ mod tests {
     }
 
     #[test]
-    fn two_parts_on_one_port_are_found_and_free_ones_are_fine() {
+    fn port_conflict_is_found() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(taken(&[place("edge", free)]), Vec::<String>::new());
-        let problems = taken(&[place("edge", free), place("backend", free)]);
+        assert_eq!(occupied_ports(&[port_use("edge", free)]), Vec::<String>::new());
+        let problems = occupied_ports(&[port_use("edge", free), port_use("backend", free)]);
         assert!(problems.concat().contains("the edge of this demo"), "{problems:?}");
     }
 
     #[test]
-    fn only_listening_sockets_hold_a_port() {
+    fn port_is_occupied_by_listening_sockets_only() {
         let table = "\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F90 0100007F:A0B2 01 00000000:00000000 00:00000000 00000000     0        0 11 1

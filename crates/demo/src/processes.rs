@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Process that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ProcessExit {
     /// Name, as given to [`Processes::start`].
     pub name: &'static str,
     /// Exit status; an error if it could not be determined.
@@ -33,7 +33,7 @@ pub struct Ended {
 /// Running processes.
 #[derive(Debug)]
 pub struct Processes {
-    tasks: JoinSet<Ended>,
+    tasks: JoinSet<ProcessExit>,
     stop: watch::Sender<bool>,
     print_line: fn(&str),
 }
@@ -45,7 +45,7 @@ impl Processes {
     }
 
     /// Starts `command`. Call it on the program's main thread: the system ends the process when the thread that started it
-    /// is gone.
+    /// ends.
     ///
     /// # Errors
     /// The process could not be started.
@@ -67,10 +67,10 @@ impl Processes {
         }
         let mut stop = self.stop.subscribe();
         self.tasks.spawn(async move {
-            let asked = async { stop.wait_for(|stop| *stop).await.is_ok() };
+            let stop_requested = async { stop.wait_for(|stop| *stop).await.is_ok() };
             let ended = tokio::select! {
                 status = child.wait() => Some(status),
-                _ = asked => None,
+                _ = stop_requested => None,
             };
             let status = match ended {
                 Some(status) => status,
@@ -78,13 +78,13 @@ impl Processes {
             };
             // Reads the remaining output, unless a child of the process still has it open.
             let _ = timeout(GRACE, output.join_all()).await;
-            Ended { name, status }
+            ProcessExit { name, status }
         });
         Ok(())
     }
 
     /// Returns the first process that ends by itself; never returns while all of them run.
-    pub async fn first_to_end(&mut self) -> Ended {
+    pub async fn first_to_end(&mut self) -> ProcessExit {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(ended)) => return ended,
@@ -148,9 +148,9 @@ async fn print_lines(name: &str, output: impl AsyncRead + Unpin, print_line: fn(
     }
 }
 
-/// Waits until `GET path` at `address` is answered with 200, at most for `patience`. Returns false otherwise.
-pub async fn ready(address: SocketAddr, path: &str, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+/// Waits until `GET path` at `address` is answered with 200, at most for `time_limit`. Returns false otherwise.
+pub async fn wait_until_ready(address: SocketAddr, path: &str, time_limit: Duration) -> bool {
+    let deadline = Instant::now() + time_limit;
     while Instant::now() < deadline {
         if timeout(Duration::from_secs(1), answers_ok(address, path)).await.is_ok_and(|ok| ok) {
             return true;
@@ -161,7 +161,7 @@ pub async fn ready(address: SocketAddr, path: &str, patience: Duration) -> bool 
 }
 
 async fn answers_ok(address: SocketAddr, path: &str) -> bool {
-    let ask = async {
+    let request = async {
         let mut stream = TcpStream::connect(address).await?;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -170,7 +170,7 @@ async fn answers_ok(address: SocketAddr, path: &str) -> bool {
         stream.read_exact(&mut status_line).await?;
         io::Result::Ok(&status_line == b"HTTP/1.1 200")
     };
-    ask.await.unwrap_or(false)
+    request.await.unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_one_is_told_with_its_name_and_status() {
+    async fn end_of_a_process_is_reported_with_name_and_status() {
         let mut processes = Processes::new(|_| ());
         processes.start("patient", shell("sleep 60")).unwrap();
         processes.start("hasty", shell("exit 3")).unwrap();
@@ -192,11 +192,11 @@ mod tests {
         assert_eq!((ended.name, ended.status.unwrap().code()), ("hasty", Some(3)));
         let before = Instant::now();
         processes.stop().await;
-        assert!(before.elapsed() < GRACE, "sleep ends when asked to");
+        assert!(before.elapsed() < GRACE, "sleep ends on SIGTERM");
     }
 
     #[tokio::test]
-    async fn what_does_not_end_when_asked_is_killed() {
+    async fn process_that_ignores_sigterm_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let pid_file = folder.path().join("pid");
         let mut processes = Processes::new(|_| ());
@@ -217,8 +217,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_not_ready() {
+    async fn closed_port_is_not_ready() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert!(!ready(free, "/readyz", PAUSE * 3).await);
+        assert!(!wait_until_ready(free, "/readyz", PAUSE * 3).await);
     }
 }

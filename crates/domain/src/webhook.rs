@@ -7,7 +7,7 @@ mod validation;
 use std::borrow::Cow;
 
 use twilio_edge_contract::{
-    Claim, Class, Delivery, Identity, Opt, Settlement, is_send_id, is_target,
+    Claim, Class, Delivery, Identity, Opt, Settlement, is_message_id, is_url_digest,
 };
 
 use crate::{
@@ -52,9 +52,9 @@ pub struct Webhook {
     /// True if the sidecar delivers it instead of the filter, if a sink is configured.
     pub is_ours: bool,
     /// Id of our own message that a status is about, as the signed URL has it.
-    pub send_id: Option<String>,
-    /// Digest of the signed URL, as in [`Claim::target`].
-    pub target: Option<String>,
+    pub message_id: Option<String>,
+    /// Digest of the signed URL, as in [`Claim::url_digest`].
+    pub url_digest: Option<String>,
     /// The same digest where it makes this webhook a later step of its message, with a key of its own.
     pub step: Option<String>,
     /// Trace ids that find its request in other systems.
@@ -92,16 +92,16 @@ impl Webhook {
         check_route(&claim.route)?;
         let trace = Trace::of(&claim);
         let envelope = Envelope::of(&claim.envelope, &trace).text();
-        let Claim { claim_id, identity, route, form, delivery, send_id, target, .. } = claim;
-        let target = target.filter(|target| is_target(target));
+        let Claim { claim_id, identity, route, form, delivery, message_id, url_digest, .. } = claim;
+        let url_digest = url_digest.filter(|digest| is_url_digest(digest));
         let is_status = identity.class == Class::Status && is_message_sid(&identity.message_sid);
-        let send_id = send_id.filter(|id| is_status && is_send_id(id));
+        let message_id = message_id.filter(|id| is_status && is_message_id(id));
         let is_ours = delivery == Delivery::Accept;
         Ok(Webhook {
             trace,
             is_ours,
-            send_id,
-            target,
+            message_id,
+            url_digest,
             envelope,
             ..Webhook::read(claim_id, identity, route, form, lexicon)
         })
@@ -165,7 +165,7 @@ impl Webhook {
         let code = self.identity.error_code.as_deref().filter(|_| !has_effect);
         self.outbound.is_some()
             && !self.is_about_inbound
-            && self.send_id.is_none()
+            && self.message_id.is_none()
             && message::may_be_of_inbound(word, code)
     }
 
@@ -230,8 +230,8 @@ impl Webhook {
             suppresses,
             withdraws_marketing,
             is_ours,
-            send_id: None,
-            target: None,
+            message_id: None,
+            url_digest: None,
             step: None,
             envelope: None,
             trace,

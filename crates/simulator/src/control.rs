@@ -50,24 +50,24 @@ struct Inbound {
 }
 
 async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    let given: Inbound = match serde_json::from_slice(&body) {
-        Ok(given) => given,
+    let inbound: Inbound = match serde_json::from_slice(&body) {
+        Ok(inbound) => inbound,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the body: {error}")),
     };
-    let account = match &given.account {
+    let account = match &inbound.account {
         Some(sid) => shared.account(sid),
         None => shared.settings.accounts.first(),
     };
     let Some(account) = account else {
         return problem(StatusCode::BAD_REQUEST, "account: not one of the simulator's".to_owned());
     };
-    let mistake = if !is_person(&given.from) || !is_address(&given.to) {
+    let mistake = if !is_person(&inbound.from) || !is_address(&inbound.to) {
         Some("from and to: E.164, like +14155550123 or whatsapp:+14155550123")
-    } else if is_whatsapp(&given.from) != is_whatsapp(&given.to) {
+    } else if is_whatsapp(&inbound.from) != is_whatsapp(&inbound.to) {
         Some("from and to: both with whatsapp: before them, or none")
-    } else if given.body.chars().count() > 1600 {
+    } else if inbound.body.chars().count() > 1600 {
         Some("body: at most 1600 characters")
-    } else if given.media.len() > 10 || !given.media.iter().all(|url| is_url(url)) {
+    } else if inbound.media.len() > 10 || !inbound.media.iter().all(|url| is_url(url)) {
         Some("media: at most 10 URLs of http or https")
     } else {
         None
@@ -80,13 +80,13 @@ async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     };
     let now = now_ms();
     let message = Message {
-        sid: fresh_sid(if given.media.is_empty() { "SM" } else { "MM" }),
+        sid: fresh_sid(if inbound.media.is_empty() { "SM" } else { "MM" }),
         account: account.sid.clone(),
         service: None,
-        from: Some(given.from),
-        to: given.to,
-        body: given.body,
-        media: given.media,
+        from: Some(inbound.from),
+        to: inbound.to,
+        body: inbound.body,
+        media: inbound.media,
         direction: "inbound",
         status: "received",
         error: None,
@@ -95,10 +95,10 @@ async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         updated_ms: now,
         sent_ms: Some(now),
     };
-    if let Err(full) = shared.ledger().hear(message.clone()) {
+    if let Err(full) = shared.ledger().record_inbound(message.clone()) {
         return problem(StatusCode::INSUFFICIENT_STORAGE, full.to_owned());
     }
-    let told = webhook::Message {
+    let parameters = webhook::Message {
         account_sid: &message.account,
         message_sid: &message.sid,
         channel: delivery::channel(&message.to),
@@ -106,12 +106,12 @@ async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         to: Some(&message.to),
     };
     let mut parameters =
-        told.inbound(&message.body, u32::try_from(message.media.len()).unwrap_or(0));
+        parameters.inbound(&message.body, u32::try_from(message.media.len()).unwrap_or(0));
     for (index, url) in message.media.iter().enumerate() {
         set(&mut parameters, &format!("MediaUrl{index}"), url);
     }
     let settings = &shared.settings;
-    let outcomes = super::post::tell(
+    let outcomes = super::post::send(
         &shared.client,
         &settings.inbound_url,
         settings.inbound_fallback_url.as_deref(),
@@ -131,28 +131,29 @@ async fn messages(State(shared): State<Arc<Shared>>) -> Json {
     Json(json!({ "messages": shown }))
 }
 
-/// Replaces WhatsApp and Twilio's console: adds a content as it is given, or removes the one with the SID.
+/// Replaces WhatsApp and Twilio's console: adds the given content, or removes the one with the SID.
 async fn contents(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Given {
+    enum CatalogueChange {
         Set(Content),
         Removed { removed: String },
     }
-    let given: Given = match serde_json::from_slice(&body) {
-        Ok(given) => given,
+    let change: CatalogueChange = match serde_json::from_slice(&body) {
+        Ok(change) => change,
         Err(_) => {
-            let told = "a content as --catalogue has it, or {\"removed\": \"HX..\"}";
-            return problem(StatusCode::BAD_REQUEST, told.to_owned());
+            let expected =
+                "body: must be a content in the format of --catalogue, or {\"removed\": \"HX..\"}";
+            return problem(StatusCode::BAD_REQUEST, expected.to_owned());
         }
     };
     let mut catalogue = shared.catalogue();
-    let sid = match &given {
-        Given::Set(content) => content.sid.clone(),
-        Given::Removed { removed } => removed.clone(),
+    let sid = match &change {
+        CatalogueChange::Set(content) => content.sid.clone(),
+        CatalogueChange::Removed { removed } => removed.clone(),
     };
     catalogue.retain(|content| content.sid != sid);
-    if let Given::Set(content) = given {
+    if let CatalogueChange::Set(content) = change {
         if catalogue.len() >= MOST_CONTENTS {
             return problem(StatusCode::INSUFFICIENT_STORAGE, "there are too many".to_owned());
         }

@@ -20,19 +20,19 @@ const MAX_AT_ONCE: usize = 256;
 
 /// Runs until the task is cancelled.
 pub(super) async fn run(shared: &Arc<Shared>) {
-    let mut telling = JoinSet::new();
+    let mut callbacks = JoinSet::new();
     // Messages whose callbacks are sent in reverse, held until their last status.
     let mut held: HashMap<String, Vec<Message>> = HashMap::new();
     loop {
-        while telling.try_join_next().is_some() {}
+        while callbacks.try_join_next().is_some() {}
         let advanced = shared.ledger().advance(now_ms());
         match advanced {
             Some(Some(message)) if message.status_callback.is_some() => {
                 for message in due(message, &mut held, shared.settings.capacity) {
-                    if telling.len() >= MAX_AT_ONCE {
-                        telling.join_next().await;
+                    if callbacks.len() >= MAX_AT_ONCE {
+                        callbacks.join_next().await;
                     }
-                    telling.spawn(tell(Arc::clone(shared), message));
+                    callbacks.spawn(send_callback(Arc::clone(shared), message));
                 }
             }
             Some(_) => {}
@@ -49,10 +49,10 @@ pub(super) async fn run(shared: &Arc<Shared>) {
 }
 
 /// Returns the messages to report after the new status of `message`.
-fn due(message: Message, held: &mut HashMap<String, Vec<Message>>, most: usize) -> Vec<Message> {
+fn due(message: Message, held: &mut HashMap<String, Vec<Message>>, max: usize) -> Vec<Message> {
     match Fault::of(&message.to) {
         Some(Fault::Duplicates) => vec![message.clone(), message],
-        Some(Fault::Disorder) if held.len() < most => {
+        Some(Fault::Disorder) if held.len() < max => {
             let last = if is_whatsapp(&message.to) { "read" } else { "delivered" };
             let (sid, is_last) = (message.sid.clone(), message.status == last);
             held.entry(sid.clone()).or_default().push(message);
@@ -65,7 +65,7 @@ fn due(message: Message, held: &mut HashMap<String, Vec<Message>>, most: usize) 
     }
 }
 
-async fn tell(shared: Arc<Shared>, message: Message) {
+async fn send_callback(shared: Arc<Shared>, message: Message) {
     let (Some(url), Some(account)) = (&message.status_callback, shared.account(&message.account))
     else {
         return;
@@ -73,7 +73,7 @@ async fn tell(shared: Arc<Shared>, message: Message) {
     let Some(key) = Key::auth_token("the account's", &account.auth_token) else { return };
     let event = format!("{}{}", message.sid, message.status);
     let outcomes =
-        post::tell(&shared.client, url, None, status_parameters(&message), &key, &event).await;
+        post::send(&shared.client, url, None, status_parameters(&message), &key, &event).await;
     for outcome in outcomes {
         shared.count(
             "callback",
@@ -83,7 +83,7 @@ async fn tell(shared: Arc<Shared>, message: Message) {
 }
 
 fn status_parameters(message: &Message) -> Parameters {
-    let told = webhook::Message {
+    let parameters = webhook::Message {
         account_sid: &message.account,
         message_sid: &message.sid,
         channel: channel(&message.to),
@@ -94,7 +94,7 @@ fn status_parameters(message: &Message) -> Parameters {
         .unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let code = message.error.map(|code| code.to_string());
     let mut parameters =
-        told.status(message.status, code.as_deref(), &now.strftime("%y%m%d%H%M").to_string());
+        parameters.status(message.status, code.as_deref(), &now.strftime("%y%m%d%H%M").to_string());
     if let Some(service) = &message.service {
         webhook::set(&mut parameters, "MessagingServiceSid", service);
     }
@@ -130,31 +130,39 @@ mod tests {
     }
 
     /// Returns the statuses that are reported for a message that reaches `statuses` in turn.
-    fn told(to: &str, statuses: &[&'static str], most: usize) -> Vec<&'static str> {
+    fn delivered(to: &str, statuses: &[&'static str], max: usize) -> Vec<&'static str> {
         let mut held = HashMap::new();
-        let told = statuses.iter().flat_map(|status| due(at(to, status), &mut held, most));
-        let told = told.map(|message| message.status).collect();
-        assert!(held.len() <= most);
-        told
+        let messages = statuses.iter().flat_map(|status| due(at(to, status), &mut held, max));
+        let delivered = messages.map(|message| message.status).collect();
+        assert!(held.len() <= max);
+        delivered
     }
 
     #[test]
-    fn a_number_asks_for_duplicates_and_for_disorder() {
+    fn number_suffix_selects_duplicates_and_disorder() {
         let sms = ["sent", "delivered"];
-        assert_eq!(told("+14155550123", &sms, 9), ["sent", "delivered"]);
-        assert_eq!(told("+14155559020", &sms, 9), ["sent", "sent", "delivered", "delivered"]);
-        assert_eq!(told("+14155559021", &sms, 9), ["delivered", "sent"]);
+        assert_eq!(delivered("+14155550123", &sms, 9), ["sent", "delivered"]);
+        assert_eq!(delivered("+14155559020", &sms, 9), ["sent", "sent", "delivered", "delivered"]);
+        assert_eq!(delivered("+14155559021", &sms, 9), ["delivered", "sent"]);
         let whatsapp = ["sent", "delivered", "read"];
-        assert_eq!(told("whatsapp:+14155559021", &whatsapp, 9), ["read", "delivered", "sent"]);
-        assert_eq!(told("+14155559021", &sms, 0), ["sent", "delivered"], "no room to hold any");
-        assert_eq!(told("+14155559021", &["sent"], 9), [""; 0], "held for what comes last");
+        assert_eq!(delivered("whatsapp:+14155559021", &whatsapp, 9), ["read", "delivered", "sent"]);
+        assert_eq!(
+            delivered("+14155559021", &sms, 0),
+            ["sent", "delivered"],
+            "no callback can be held back"
+        );
+        assert_eq!(
+            delivered("+14155559021", &["sent"], 9),
+            [""; 0],
+            "held back until the last status"
+        );
     }
 
     #[test]
-    fn a_status_has_what_twilio_tells_of_it() {
-        let told = status_parameters(&at("+14155550123", "undelivered"));
+    fn status_has_the_parameters_of_twilio() {
+        let parameters = status_parameters(&at("+14155550123", "undelivered"));
         let get = |name: &str| {
-            told.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+            parameters.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
         };
         for (name, value) in [
             ("MessageStatus", "undelivered"),
@@ -164,7 +172,7 @@ mod tests {
             ("To", "+14155550123"),
             ("From", "+14155238886"),
         ] {
-            assert_eq!(get(name), Some(value), "{name}: {told:?}");
+            assert_eq!(get(name), Some(value), "{name}: {parameters:?}");
         }
         let fine = status_parameters(&at("whatsapp:+14155550123", "read"));
         assert!(!fine.iter().any(|(name, _)| name == "ErrorCode"));

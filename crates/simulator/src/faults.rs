@@ -104,7 +104,7 @@ impl Fault {
 
 /// Renders the table in Markdown.
 pub fn reference() -> String {
-    let mut text = "| `To` ends in | What happens |\n| --- | --- |\n".to_owned();
+    let mut text = "| suffix of `To` | effect |\n| --- | --- |\n".to_owned();
     for (suffix, _, seen) in TABLE {
         let _ = writeln!(text, "| `{suffix}` | {seen} |");
     }
@@ -116,14 +116,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_has_every_fault() {
+    fn document_lists_every_fault() {
         let guide = include_str!("../../../docs/SIMULATOR.md");
-        let told = "docs/SIMULATOR.md is not what `twilio-edge reference simulator` prints";
-        assert!(guide.contains(&reference()), "{told}:\n{}", reference());
+        let hint = "docs/SIMULATOR.md: insert the output of `twilio-edge reference simulator`";
+        assert!(guide.contains(&reference()), "{hint}:\n{}", reference());
     }
 
     #[test]
-    fn a_suffix_counts_on_every_channel_and_others_do_not() {
+    fn suffix_applies_on_every_channel() {
         assert_eq!(Fault::of("whatsapp:+14155559001"), Some(Fault::TooMany));
         assert_eq!(Fault::of("+14155559013"), Some(Fault::Undelivered(30005)));
         assert_eq!(Fault::of("+14155550123"), None);

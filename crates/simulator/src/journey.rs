@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn only_whatsapp_is_read_and_only_services_tell_of_the_queue() {
+    fn read_status_is_whatsapp_only_and_queued_status_is_service_only() {
         assert_eq!(statuses(true, false, None), ["sent", "delivered", "read"]);
         assert_eq!(statuses(false, true, None), ["queued", "sent", "delivered"]);
     }
 
     #[test]
-    fn what_fails_goes_no_further() {
+    fn failed_message_has_no_later_status() {
         assert_eq!(statuses(true, false, Some(Fault::Failed(63016))), ["failed"]);
         assert_eq!(
             statuses(false, false, Some(Fault::Undelivered(30003))),

@@ -110,10 +110,9 @@ impl Ledger {
             fault = fault.filter(|fault| !fault.is_about_windows() || content.is_free_text());
         }
         if needs_window && fault.is_none() {
-            let open = self
-                .windows
-                .get(&pair)
-                .is_some_and(|heard| now_ms.saturating_sub(*heard) < WINDOW_MS / self.speed);
+            let open = self.windows.get(&pair).is_some_and(|received_ms| {
+                now_ms.saturating_sub(*received_ms) < WINDOW_MS / self.speed
+            });
             if !open {
                 fault = Some(Fault::Failed(63016));
             }
@@ -192,12 +191,12 @@ impl Ledger {
     }
 
     /// Records a message of a contact; STOP and START take effect at once. Returns an error if the capacity is exhausted.
-    pub(super) fn hear(&mut self, message: Message) -> Result<(), &'static str> {
+    pub(super) fn record_inbound(&mut self, message: Message) -> Result<(), &'static str> {
         let pair = (message.to.clone(), message.from.clone().unwrap_or_default());
         let now_ms = message.created_ms;
         if self.windows.len() >= self.capacity && !self.windows.contains_key(&pair) {
             let window_ms = WINDOW_MS / self.speed;
-            self.windows.retain(|_, heard| now_ms.saturating_sub(*heard) < window_ms);
+            self.windows.retain(|_, received_ms| now_ms.saturating_sub(*received_ms) < window_ms);
             if self.windows.len() >= self.capacity {
                 return Err("more people have written than --capacity allows to remember");
             }
@@ -284,7 +283,7 @@ mod tests {
         }
     }
 
-    fn said(body: &str, channel: &str, at_ms: i64) -> Message {
+    fn inbound_message(body: &str, channel: &str, at_ms: i64) -> Message {
         Message {
             sid: format!("SM{at_ms:032x}"),
             account: "AC1".to_owned(),
@@ -323,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_sends_so_many_in_a_second_and_the_others_wait() {
+    fn sender_is_limited_per_second_and_other_messages_wait() {
         let mut ledger = Ledger::new(&settings());
         for at_ms in 1..=3 {
             assert_eq!(accept(&mut ledger, request(THEIRS), at_ms).unwrap().status, "queued");
@@ -339,23 +338,23 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_counts_for_its_pair_until_a_start() {
+    fn stop_applies_to_its_pair_until_a_start() {
         let mut ledger = Ledger::new(&settings());
-        ledger.hear(said(" stop ", "", 1)).unwrap();
+        ledger.record_inbound(inbound_message(" stop ", "", 1)).unwrap();
         assert_eq!(accept(&mut ledger, request(THEIRS), 2), Err(21610));
         let other = Request { from: Some("+14155238887".to_owned()), ..request(THEIRS) };
-        assert!(accept(&mut ledger, other, 3).is_ok(), "to that sender it was not said");
-        ledger.hear(said("Start", "", 4)).unwrap();
+        assert!(accept(&mut ledger, other, 3).is_ok(), "the STOP was sent to another sender");
+        ledger.record_inbound(inbound_message("Start", "", 4)).unwrap();
         assert!(accept(&mut ledger, request(THEIRS), 5).is_ok());
     }
 
     #[test]
-    fn a_window_is_open_for_a_day_and_templates_need_none() {
+    fn window_is_open_for_a_day_and_templates_need_none() {
         let whatsapp = format!("whatsapp:{THEIRS}");
         let mut ledger = Ledger::new(&settings());
         accept(&mut ledger, request(&whatsapp), 0).unwrap();
         assert_eq!(story(&mut ledger), [(100, "failed", Some(63016))]);
-        ledger.hear(said("hello", "whatsapp:", 1000)).unwrap();
+        ledger.record_inbound(inbound_message("hello", "whatsapp:", 1000)).unwrap();
         for (at_ms, last) in [(1000 + WINDOW_MS - 1, "read"), (1000 + WINDOW_MS, "failed")] {
             accept(&mut ledger, request(&whatsapp), at_ms).unwrap();
             assert_eq!(story(&mut ledger).last().unwrap().1, last, "{at_ms}");
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_faster_at_a_higher_speed() {
+    fn simulator_is_faster_at_a_higher_speed() {
         let mut ledger = Ledger::new(&Settings { speed: 10, ..settings() });
         let later = Request {
             service: Some(format!("MG{}", "0".repeat(32))),
@@ -391,14 +390,14 @@ mod tests {
         let expected =
             [(360_010, "queued", None), (360_020, "sent", None), (360_030, "delivered", None)];
         assert_eq!(steps, expected);
-        ledger.hear(said("hello", "whatsapp:", 0)).unwrap();
+        ledger.record_inbound(inbound_message("hello", "whatsapp:", 0)).unwrap();
         let whatsapp = format!("whatsapp:{THEIRS}");
         accept(&mut ledger, request(&whatsapp), WINDOW_MS / 10).unwrap();
         assert_eq!(story(&mut ledger).last().unwrap().1, "failed", "a day is over in 2.4 hours");
     }
 
     #[test]
-    fn what_is_canceled_or_forgotten_goes_no_further() {
+    fn canceled_message_has_no_later_status() {
         let mut ledger = Ledger::new(&settings());
         let made = accept(&mut ledger, request(THEIRS), 1).unwrap();
         ledger.messages.get(&made.sid).unwrap().status = "canceled";
@@ -415,18 +414,24 @@ mod tests {
     }
 
     #[test]
-    fn no_more_people_are_remembered_than_it_may() {
+    fn number_of_remembered_contacts_is_bounded() {
         let mut ledger = Ledger::new(&settings());
         let from = |n: i64, body: &str, at_ms: i64| Message {
             from: Some(format!("+1415555{n:04}")),
-            ..said(body, "", at_ms)
+            ..inbound_message(body, "", at_ms)
         };
         for n in 0..4 {
-            ledger.hear(from(n, "STOP", 0)).unwrap();
+            ledger.record_inbound(from(n, "STOP", 0)).unwrap();
         }
-        assert!(ledger.hear(from(4, "hello", 1)).is_err());
-        assert!(ledger.hear(from(3, "hello", 1)).is_ok(), "who is known is heard");
-        assert!(ledger.hear(from(5, "hello", WINDOW_MS + 1)).is_ok(), "their windows are over");
-        assert!(ledger.hear(from(6, "STOP", WINDOW_MS + 2)).is_err(), "opt-outs stay");
+        assert!(ledger.record_inbound(from(4, "hello", 1)).is_err());
+        assert!(
+            ledger.record_inbound(from(3, "hello", 1)).is_ok(),
+            "messages of a known contact are recorded"
+        );
+        assert!(
+            ledger.record_inbound(from(5, "hello", WINDOW_MS + 1)).is_ok(),
+            "their windows are over"
+        );
+        assert!(ledger.record_inbound(from(6, "STOP", WINDOW_MS + 2)).is_err(), "opt-outs stay");
     }
 }

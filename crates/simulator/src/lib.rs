@@ -51,7 +51,7 @@ use twilio_edge_platform::{
 /// Time limit for running answers after the stop signal.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Serves `listener` until `stop`, and advances the messages meanwhile.
+/// Serves `listener` until `stop`, and advances the messages.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
@@ -72,14 +72,14 @@ pub async fn serve(
     });
     let router = rest::router().merge(control::router()).with_state(Arc::clone(&shared));
     let stopping = Arc::new(Notify::new());
-    let asked = Arc::clone(&stopping);
+    let notify = Arc::clone(&stopping);
     let admission = Admission::new(Limits::local(), Metrics::default().listeners.listener("main"));
-    let stopped = async move { asked.notified().await };
+    let stopped = async move { notify.notified().await };
     let served = listener::server::serve(line::Lines(listener), router, admission, stopped);
     let ending = async {
         stop.await;
         stopping.notify_one();
-        // A request whose answer is withheld on purpose would wait for ever.
+        // A request whose answer the simulator withholds would never end.
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {

@@ -3,7 +3,7 @@
 use form_urlencoded::Serializer;
 use serde_json::{Value, json};
 
-use super::messages::Wanted;
+use super::messages::MessageFilter;
 use super::refusal::Refusal;
 
 /// Default and highest page size.
@@ -13,11 +13,11 @@ const DAY_MS: i64 = 86_400_000;
 /// Query of a list of messages.
 #[derive(Debug)]
 pub(super) struct Listing {
-    pub(super) wanted: Wanted,
+    pub(super) filter: MessageFilter,
     pub(super) size: usize,
     pub(super) number: usize,
     /// Query parameters that the next page repeats.
-    kept: String,
+    repeated: String,
 }
 
 impl Listing {
@@ -26,38 +26,43 @@ impl Listing {
     /// # Errors
     /// The first invalid parameter.
     pub(super) fn read(query: &str) -> Result<Self, Refusal> {
-        let (mut wanted, mut size, mut number) = (Wanted::default(), PAGE.0, 0_usize);
-        let mut kept = Serializer::new(String::new());
+        let (mut filter, mut size, mut number) = (MessageFilter::default(), PAGE.0, 0_usize);
+        let mut repeated = Serializer::new(String::new());
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "To" => wanted.to = Some(value.to_string()),
-                "From" => wanted.from = Some(value.to_string()),
+                "To" => filter.to = Some(value.to_string()),
+                "From" => filter.from = Some(value.to_string()),
                 "DateSent" => {
                     // SDKs send a day as its first instant.
                     let start = day(&value)?.0.div_euclid(DAY_MS).saturating_mul(DAY_MS);
-                    wanted.sent_ms = (Some(start), Some(start.saturating_add(DAY_MS)));
+                    filter.sent_ms = (Some(start), Some(start.saturating_add(DAY_MS)));
                 }
                 // Twilio puts the comparison into the parameter's name.
-                "DateSent>" => wanted.sent_ms.0 = Some(day(&value)?.0),
-                "DateSent<" => wanted.sent_ms.1 = Some(day(&value)?.1),
+                "DateSent>" => filter.sent_ms.0 = Some(day(&value)?.0),
+                "DateSent<" => filter.sent_ms.1 = Some(day(&value)?.1),
                 "PageSize" => size = value.parse().unwrap_or(PAGE.0).clamp(1, PAGE.1),
                 "Page" => number = value.parse().unwrap_or(0),
                 "PageToken" => {}
-                _ => return Err(Refusal::bad(20001, format!("{name} is no parameter of a list"))),
+                _ => {
+                    return Err(Refusal::bad(
+                        20001,
+                        format!("{name} is not a parameter of a list"),
+                    ));
+                }
             }
             if !matches!(&*name, "Page" | "PageSize" | "PageToken") {
-                kept.append_pair(&name, &value);
+                repeated.append_pair(&name, &value);
             }
         }
-        Ok(Self { wanted, size, number, kept: kept.finish() })
+        Ok(Self { filter, size, number, repeated: repeated.finish() })
     }
 
     /// Returns the page. `found` starts at its first item and has one more item than the page if more follow.
     pub(super) fn page(&self, account: &str, mut found: Vec<Value>) -> Value {
         let has_more = found.len() > self.size;
         found.truncate(self.size);
-        let and = if self.kept.is_empty() { "" } else { "&" };
-        let uri = format!("/2010-04-01/Accounts/{account}/Messages.json?{}{and}", self.kept);
+        let and = if self.repeated.is_empty() { "" } else { "&" };
+        let uri = format!("/2010-04-01/Accounts/{account}/Messages.json?{}{and}", self.repeated);
         page(&uri, "messages", found, self.number, self.size, has_more)
     }
 }
@@ -101,8 +106,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_day_is_asked_for_in_every_way_of_the_sdks() {
-        let sent = |query: &str| Listing::read(query).map(|listing| listing.wanted.sent_ms);
+    fn day_is_asked_for_in_every_way_of_the_sdks() {
+        let sent = |query: &str| Listing::read(query).map(|listing| listing.filter.sent_ms);
         let day = (Some(DAY_MS), Some(2 * DAY_MS));
         for query in ["DateSent=1970-01-02", "DateSent=1970-01-02T00%3A00%3A00Z"] {
             assert_eq!(sent(query), Ok(day), "{query}");
@@ -113,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_leads_to_those_beside_it() {
+    fn page_links_to_its_neighbours() {
         let listing = Listing::read("To=%2B1&PageSize=2&Page=1").unwrap();
         let page = listing.page("AC1", vec![json!(1), json!(2), json!(3)]);
         assert_eq!(

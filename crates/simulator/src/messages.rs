@@ -29,14 +29,14 @@ pub(super) struct Message {
 
 /// Filter of a list.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Wanted {
+pub(super) struct MessageFilter {
     pub(super) to: Option<String>,
     pub(super) from: Option<String>,
     /// Start (inclusive) and end (exclusive) of the time of sending.
     pub(super) sent_ms: (Option<i64>, Option<i64>),
 }
 
-impl Wanted {
+impl MessageFilter {
     fn has(&self, message: &Message) -> bool {
         let sent = message.sent_ms.unwrap_or(message.created_ms);
         self.to.as_ref().is_none_or(|to| *to == message.to)
@@ -46,23 +46,23 @@ impl Wanted {
     }
 }
 
-/// Newest messages; if there are more than `most`, the oldest is dropped.
+/// Newest messages; if there are more than `max`, the oldest is dropped.
 #[derive(Debug)]
 pub(super) struct Messages {
     newest_last: VecDeque<Message>,
     /// Number of each SID; the first message of `newest_last` has the number `first`.
     numbers: HashMap<String, usize>,
     first: usize,
-    most: usize,
+    max: usize,
 }
 
 impl Messages {
-    pub(super) fn new(most: usize) -> Self {
-        Self { newest_last: VecDeque::new(), numbers: HashMap::new(), first: 0, most: most.max(1) }
+    pub(super) fn new(max: usize) -> Self {
+        Self { newest_last: VecDeque::new(), numbers: HashMap::new(), first: 0, max: max.max(1) }
     }
 
     pub(super) fn add(&mut self, message: Message) {
-        while self.newest_last.len() >= self.most {
+        while self.newest_last.len() >= self.max {
             if let Some(oldest) = self.newest_last.pop_front() {
                 self.numbers.remove(&oldest.sid);
             }
@@ -89,10 +89,10 @@ impl Messages {
     pub(super) fn list<'a>(
         &'a self,
         account: &'a str,
-        wanted: &'a Wanted,
+        filter: &'a MessageFilter,
     ) -> impl Iterator<Item = &'a Message> {
         let newest_first = self.newest_last.iter().rev();
-        newest_first.filter(move |message| message.account == account && wanted.has(message))
+        newest_first.filter(move |message| message.account == account && filter.has(message))
     }
 
     /// Returns the messages of all accounts, the newest first.
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_is_forgotten_and_the_others_are_found() {
+    fn oldest_message_is_dropped_and_others_are_found() {
         let mut messages = Messages::new(3);
         (0..5).for_each(|number| messages.add(message(number)));
         assert!(messages.get(&message(1).sid).is_none());
@@ -218,12 +218,12 @@ mod tests {
             assert_eq!(messages.get(&message(number).sid).unwrap().sid, message(number).sid);
         }
         assert!(messages.remove(&message(3).sid) && !messages.remove(&message(3).sid));
-        let wanted = Wanted::default();
-        let left: Vec<_> = messages.list("AC1", &wanted).map(|found| found.created_ms).collect();
+        let filter = MessageFilter::default();
+        let left: Vec<_> = messages.list("AC1", &filter).map(|found| found.created_ms).collect();
         assert_eq!(left, [4, 2]);
-        let wanted = Wanted { sent_ms: (Some(3), None), ..Wanted::default() };
-        assert_eq!(messages.list("AC1", &wanted).count(), 1);
-        assert_eq!(messages.list("AC2", &wanted).count(), 0);
+        let filter = MessageFilter { sent_ms: (Some(3), None), ..MessageFilter::default() };
+        assert_eq!(messages.list("AC1", &filter).count(), 1);
+        assert_eq!(messages.list("AC2", &filter).count(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use reqwest::{Client, Url, redirect};
 use serde::Serialize;
 use twilio_edge_filter::signature::Key;
 
-use super::webhook::{Content, Parameters, Signed};
+use super::webhook::{Content, Parameters, SignedRequest};
 
 /// Overrides of a fragment, or Twilio's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +37,9 @@ impl Overrides {
     pub(super) fn read(fragment: &str) -> Self {
         let mut read = Self::default();
         for (name, value) in form_urlencoded::parse(fragment.as_bytes()) {
-            let ms = |most: u64| {
+            let ms = |max: u64| {
                 let ms: Option<u64> = value.parse().ok();
-                ms.filter(|ms| (100..=most).contains(ms)).map(Duration::from_millis)
+                ms.filter(|ms| (100..=max).contains(ms)).map(Duration::from_millis)
             };
             match &*name {
                 "ct" => read.connect = ms(10_000).unwrap_or(read.connect),
@@ -92,7 +92,7 @@ impl Outcome {
 pub(super) type Outcomes = Vec<Outcome>;
 
 /// Calls `url` with an event and, if that fails and there is one, the fallback URL.
-pub(super) async fn tell(
+pub(super) async fn send(
     client: &Client,
     url: &str,
     fallback: Option<&str>,
@@ -122,7 +122,7 @@ async fn call(
     let (bare, fragment) = url.split_once('#').unwrap_or((url, ""));
     let overrides = Overrides::read(fragment);
     let (origin, target) = split(bare);
-    let signed = Signed::new(origin, target, Content::Post(parameters), key, event);
+    let signed = SignedRequest::new(origin, target, Content::Post(parameters), key, event);
     let own = (overrides.connect != Overrides::default().connect)
         .then(|| self::client(overrides.connect));
     let client = match &own {
@@ -146,7 +146,7 @@ async fn call(
     outcomes
 }
 
-async fn attempt(client: &Client, url: &str, signed: &Signed, read: Duration) -> Outcome {
+async fn attempt(client: &Client, url: &str, signed: &SignedRequest, read: Duration) -> Outcome {
     let Ok(url) = Url::parse(url) else { return Outcome::NoConnection };
     let mut request = client.post(url).timeout(read).body(signed.body.clone());
     for (name, value) in &signed.headers {
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_failures_to_connect_are_retried_unless_the_url_says_otherwise() {
+    fn connection_failures_alone_are_retried_by_default() {
         let usual = Overrides::read("");
         assert!(usual.retries_after(&Outcome::NoConnection));
         assert!(

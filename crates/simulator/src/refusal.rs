@@ -32,9 +32,9 @@ impl Refusal {
 
     /// Returns the refusal for a message that is unfinished.
     pub(super) fn incomplete() -> Self {
-        let told =
+        let detail =
             "Cannot delete or redact this message because its delivery has not been completed";
-        Self::new(409, 20009, told)
+        Self::new(409, 20009, detail)
     }
 
     pub(super) fn too_many() -> Self {

@@ -78,8 +78,8 @@ impl Request {
         let to =
             get("To").ok_or_else(|| Refusal::bad(21604, "A 'To' phone number is required."))?;
         if !is_person(&to) {
-            let told = format!("Invalid 'To' Phone Number: {to}");
-            return Err(Refusal::bad(21211, told));
+            let detail = format!("Invalid 'To' Phone Number: {to}");
+            return Err(Refusal::bad(21211, detail));
         }
         let (from, service) = (get("From"), get("MessagingServiceSid"));
         if service.as_ref().is_some_and(|service| !is_sid(service, "MG")) {
@@ -95,16 +95,16 @@ impl Request {
                 Ok(Sender::Service(sid)) => (None, Some(sid)),
                 Ok(Sender::From(address)) if address.number == from => (Some(from), service),
                 _ => {
-                    let told = format!(
+                    let detail = format!(
                         "The 'From' number {from} is not a valid phone number, shortcode, or alphanumeric sender ID."
                     );
-                    return Err(Refusal::bad(21212, told));
+                    return Err(Refusal::bad(21212, detail));
                 }
             },
         };
         if from.as_ref().is_some_and(|from| is_whatsapp(from) != is_whatsapp(&to)) {
-            let told = "Invalid From and To pair. From and To should be of the same channel";
-            return Err(Refusal::bad(21910, told));
+            let detail = "Invalid From and To pair. From and To should be of the same channel";
+            return Err(Refusal::bad(21910, detail));
         }
         if from.as_ref() == Some(&to) {
             return Err(Refusal::bad(21266, "'To' and 'From' number cannot be the same"));
@@ -116,8 +116,8 @@ impl Request {
                 return Err(Refusal::bad(21655, "The ContentSid is Invalid"));
             }
         } else if variables.is_some() {
-            let told = "A ContentSid must be specified if ContentVariables are provided";
-            return Err(Refusal::bad(21654, told));
+            let detail = "A ContentSid must be specified if ContentVariables are provided";
+            return Err(Refusal::bad(21654, detail));
         }
         let variables = variables.map(|json| content_variables::read(&json)).transpose();
         let variables = variables
@@ -139,8 +139,8 @@ impl Request {
             content_sid.is_none() && name == "MediaUrl" && !value.is_empty()
         });
         let media: Vec<String> = media.map(|(_, value)| value.clone()).collect();
-        let most = if is_whatsapp(&to) { MAX_MEDIA.1 } else { MAX_MEDIA.0 };
-        if media.len() > most {
+        let max_media = if is_whatsapp(&to) { MAX_MEDIA.1 } else { MAX_MEDIA.0 };
+        if media.len() > max_media {
             return Err(Refusal::bad(21623, "Number of media files exceeds allowed limit"));
         }
         if let Some(url) = media.iter().find(|url| !is_url(url)) {
@@ -189,8 +189,8 @@ fn schedule(
         (Some(kind), Some(send_at)) => (kind, send_at),
     };
     if kind != "fixed" {
-        let told = "The ScheduleType value provided is not supported for this channel";
-        return Err(Refusal::bad(35126, told));
+        let detail = "The ScheduleType value provided is not supported for this channel";
+        return Err(Refusal::bad(35126, detail));
     }
     if !has_service {
         return Err(Refusal::bad(35118, "MessagingServiceSid is required to schedule a message"));
@@ -319,8 +319,8 @@ mod tests {
         for (at, ms) in [("1970-01-01T00:05:00Z", 300_000), ("1970-02-05T00:00:00Z", 3_024_000_000)]
         {
             let schedule = [("MessagingServiceSid", service.as_str()), ("ScheduleType", "fixed")];
-            let taken = read(&[&schedule[..], &[("SendAt", at)]].concat());
-            assert_eq!(taken.unwrap().send_at_ms, Some(ms), "the ends are within");
+            let request = read(&[&schedule[..], &[("SendAt", at)]].concat());
+            assert_eq!(request.unwrap().send_at_ms, Some(ms), "the ends are within");
         }
     }
 
@@ -330,22 +330,23 @@ mod tests {
             assert_eq!(read(&[("From", from)]).unwrap().from.as_deref(), Some(from));
         }
         let service = format!("MG{}", "0".repeat(32));
-        let asked = read(&[("From", &service)]).unwrap();
-        assert_eq!((asked.from, asked.service), (None, Some(service)));
+        let request = read(&[("From", &service)]).unwrap();
+        assert_eq!((request.from, request.service), (None, Some(service)));
     }
 
     #[test]
     fn template_supersedes_text_and_media() {
         let content = format!("HX{}", "0".repeat(32));
         let media = ("MediaUrl", "https://example.com/a.png");
-        let asked = read(&[("ContentSid", &content), ("ContentVariables", "{\"1\":19.90}"), media]);
-        let asked = asked.unwrap();
-        assert_eq!((asked.body, asked.media.len()), (None, 0));
-        assert_eq!(asked.variables["1"], "19.90");
+        let request =
+            read(&[("ContentSid", &content), ("ContentVariables", "{\"1\":19.90}"), media]);
+        let request = request.unwrap();
+        assert_eq!((request.body, request.media.len()), (None, 0));
+        assert_eq!(request.variables["1"], "19.90");
     }
 
     #[test]
-    fn whatsapp_takes_one_medium() {
+    fn whatsapp_accepts_one_medium() {
         let media = ("MediaUrl", "https://example.com/a.png");
         let whatsapp =
             [("To", "whatsapp:+14155550123"), ("From", "whatsapp:+14155238886"), media, media];
@@ -355,7 +356,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(pairs in prop::collection::vec((prop::sample::select(KNOWN.to_vec()), any::<String>()), 0..8)) {
+        fn request_of_any_bytes_is_read_without_panic(pairs in prop::collection::vec((prop::sample::select(KNOWN.to_vec()), any::<String>()), 0..8)) {
             let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             let _ = Request::read(&pairs, 0);
         }

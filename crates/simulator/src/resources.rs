@@ -32,11 +32,11 @@ pub(super) async fn media_fetch(
     headers: HeaderMap,
 ) -> Response {
     let answer = with_message(&shared, &headers, &account, &sid, |message| {
-        let wanted = media.trim_end_matches(".json");
+        let media_sid = media.trim_end_matches(".json");
         let left = message.media.iter().filter(|url| !url.is_empty());
         let all = message.media_json().into_iter().zip(left);
         let found =
-            all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == wanted));
+            all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == media_sid));
         let (shown, url) = found.ok_or_else(|| Refusal::not_found(&media))?;
         // Without .json Twilio redirects to the URL of the medium.
         Ok(if media.ends_with(".json") {

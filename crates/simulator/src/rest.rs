@@ -84,7 +84,10 @@ async fn accept(
     match fault {
         Some(Fault::TooMany) => return Err(Refusal::too_many()),
         Some(Fault::Refused(code)) => {
-            return Err(Refusal::bad(code, "The recipient's number asks for this error"));
+            return Err(Refusal::bad(
+                code,
+                "The simulator returns this error for the suffix of the recipient's number",
+            ));
         }
         Some(Fault::NotFound) => {
             let path = format!("/2010-04-01/Accounts/{}/Messages.json", account.sid);
@@ -194,7 +197,7 @@ fn listed(shared: &Shared, account: &str, query: &str, headers: &HeaderMap) -> A
     let ledger = shared.ledger();
     let found = ledger
         .messages
-        .list(&account.sid, &listing.wanted)
+        .list(&account.sid, &listing.filter)
         .skip(listing.number.saturating_mul(listing.size))
         .take(listing.size.saturating_add(1))
         .map(Message::to_json)
@@ -209,17 +212,17 @@ async fn content_list(State(shared): App, uri: Uri, headers: HeaderMap) -> Respo
         let (size, number) = contents_page(uri.query().unwrap_or_default())?;
         let catalogue = shared.catalogue();
         let start = number.saturating_mul(size);
-        let shown = catalogue.iter().skip(start).take(size).map(|content| match with_approvals {
+        let items = catalogue.iter().skip(start).take(size).map(|content| match with_approvals {
             true => content.with_approval(&account.sid, &date, &origin),
             false => content.to_json(&account.sid, &date, &origin),
         });
-        let shown: Vec<Value> = shown.collect();
+        let items: Vec<Value> = items.collect();
         let at = |number: usize| {
             format!("{origin}{}?PageSize={size}&Page={number}&PageToken=PT{number}", uri.path())
         };
         let has_more = start.saturating_add(size) < catalogue.len();
         Ok(Json(json!({
-            "contents": shown,
+            "contents": items,
             "meta": {
                 "page": number, "page_size": size, "key": "contents",
                 "first_page_url": at(0), "url": at(number),

@@ -210,9 +210,9 @@ pub enum Content {
     Json(String),
 }
 
-/// Signed request, independent of its receiver.
+/// SignedRequest request, independent of its receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
+pub struct SignedRequest {
     /// HTTP method.
     pub method: &'static str,
     /// Path and query, exactly as signed.
@@ -223,7 +223,7 @@ pub struct Signed {
     pub body: String,
 }
 
-impl Signed {
+impl SignedRequest {
     /// Signs `content` for `origin` and `target` (path and query). `event` names the event: every attempt to report it
     /// carries the same idempotency token, as Twilio's attempts do.
     pub fn new(origin: &str, target: &str, content: Content, key: &Key, event: &str) -> Self {
@@ -295,13 +295,13 @@ mod tests {
     }
 
     /// Returns the filter's result for a request.
-    fn judge(signed: &Signed, class: Class) -> Webhook {
+    fn judge(signed: &SignedRequest, class: Class) -> Webhook {
         let key = Key::auth_token("test", "secret").unwrap();
         let header = |name: &str| {
             signed.headers.iter().find(|(have, _)| *have == name).map(|(_, value)| value.as_bytes())
         };
         let body = signed.body.as_bytes();
-        let rule = BodyRule::of(signed.method.as_bytes(), header("Content-Type"), body);
+        let rule = BodyRule::for_request(signed.method.as_bytes(), header("Content-Type"), body);
         let url = format!("{ORIGIN}{}", signed.target);
         let form = Form::parse(rule.parameters(&url, body)).unwrap();
         verify(&url, rule.payload(&form, body), header(SIGNATURE_HEADER), &[key]).unwrap();
@@ -312,8 +312,8 @@ mod tests {
         Webhook::read(class, &parameters).unwrap()
     }
 
-    fn sign(content: Content) -> Signed {
-        Signed::new(
+    fn sign(content: Content) -> SignedRequest {
+        SignedRequest::new(
             ORIGIN,
             "/hook?a=b%20c",
             content,
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sid_is_one_message() {
+    fn sid_identifies_one_message() {
         let message = message(Channel::Whatsapp);
         let attempt = || sign(Content::Post(message.inbound("hi", 2)));
         assert_eq!(attempt(), attempt());

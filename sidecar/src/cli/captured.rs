@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use twilio_edge_filter::form::{Form, MAX_PARAMETERS};
 use twilio_edge_filter::reply::Reason;
-use twilio_edge_filter::signature::{BodyRule, Key, Match, Mismatch, Settings, verify};
+use twilio_edge_filter::signature::{BodyRule, Key, KeyMatch, Mismatch, SignatureSettings, verify};
 
 /// Header with the signature; names are compared without regard to case.
 pub(super) const SIGNATURE_HEADER: &str = "X-Twilio-Signature";
@@ -96,33 +96,35 @@ impl Captured {
     /// Returns `secret` as the key that this request names: an auth token, unless it names a SharedKey.
     pub(super) fn key(&self, label: &str, secret: &str) -> Option<Key> {
         match self.settings() {
-            Settings::Shared { algorithm, .. } => Key::shared(label, secret, algorithm),
-            Settings::AuthToken | Settings::Unsupported => Key::auth_token(label, secret),
+            SignatureSettings::Shared { algorithm, .. } => Key::shared(label, secret, algorithm),
+            SignatureSettings::AuthToken | SignatureSettings::Unsupported => {
+                Key::auth_token(label, secret)
+            }
         }
     }
 
     /// Returns whether the request names a SharedKey as its signer.
     pub(super) fn names_shared_key(&self) -> bool {
-        matches!(self.settings(), Settings::Shared { .. })
+        matches!(self.settings(), SignatureSettings::Shared { .. })
     }
 
-    fn settings(&self) -> Settings<'_> {
-        Settings::of(self.header(SETTINGS_HEADER).map(str::as_bytes))
+    fn settings(&self) -> SignatureSettings<'_> {
+        SignatureSettings::parse(self.header(SETTINGS_HEADER).map(str::as_bytes))
     }
 
     /// Returns how the body takes part in the signature.
     pub(super) fn body_rule(&self) -> BodyRule {
         let content_type = self.header("Content-Type").map(str::as_bytes);
-        BodyRule::of(self.method.as_bytes(), content_type, &self.body)
+        BodyRule::for_request(self.method.as_bytes(), content_type, &self.body)
     }
 
     /// Returns the filter's verdict on the signature.
-    pub(super) fn judge(&self, keys: &[Key]) -> Result<Match, Rejection> {
+    pub(super) fn judge(&self, keys: &[Key]) -> Result<KeyMatch, Rejection> {
         let rule = self.body_rule();
         let form = Form::parse(rule.parameters(&self.url, &self.body))
             .map_err(|_| Rejection::TooManyParameters)?;
         let signature = self.header(SIGNATURE_HEADER).map(str::as_bytes);
-        if self.settings() == Settings::Unsupported {
+        if self.settings() == SignatureSettings::Unsupported {
             return Err(Rejection::UnsupportedSettings);
         }
         verify(&self.url, rule.payload(&form, &self.body), signature, keys)

@@ -13,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use twilio_edge_demo::account::Account;
 use twilio_edge_demo::key;
-use twilio_edge_demo::ports::{self, Place};
-use twilio_edge_demo::processes::{Processes, ready};
+use twilio_edge_demo::ports::{self, PortUse};
+use twilio_edge_demo::processes::{Processes, wait_until_ready};
 use twilio_edge_demo::{
     self as demo, BACKEND_CLUSTER, EnvoyConfig, EnvoyConfigError, SIDECAR_CLUSTER,
 };
@@ -89,8 +89,8 @@ impl Demo {
                 problems.push(format!("there is no {}: {remedy}", file.display()));
             }
         }
-        problems.extend(ports::taken(&args.places()));
-        let account = Account::of(|name| env::var(name).ok(), args.edge_port)
+        problems.extend(ports::occupied_ports(&args.port_uses()));
+        let account = Account::new(|name| env::var(name).ok(), args.edge_port)
             .map_err(|problem| problems.push(problem))
             .ok();
         let envoy_config = fs::create_dir_all(&args.data)
@@ -179,7 +179,7 @@ impl Demo {
             ("simulator", self.args.simulator(), "/simulator/healthz"),
             ("envoy", self.args.admin(), "/ready"),
         ] {
-            if !ready(address, path, PATIENCE).await {
+            if !wait_until_ready(address, path, PATIENCE).await {
                 return format!(
                     "the {part} is not ready after {PATIENCE:?} (http://{address}{path})"
                 );
@@ -199,7 +199,7 @@ impl Demo {
         create.args(["keys", "create", "--json", "--scope", "app", "--name", "make run"]);
         create.args(["--account", &self.account.sid]);
         file_access::repair(&self.args.key());
-        key::keep(&self.args.key(), self.args.sidecar(), create).await
+        key::ensure_key(&self.args.key(), self.args.sidecar(), create).await
     }
 
     /// Returns a command of this program that uses the demo's database.
@@ -294,13 +294,13 @@ impl Args {
         self.data.join("demo.key")
     }
 
-    fn places(&self) -> [Place; 5] {
+    fn port_uses(&self) -> [PortUse; 5] {
         [
-            Place { part: "edge", address: self.edge(), variable: "EDGE_PORT" },
-            Place { part: "sidecar", address: self.sidecar(), variable: "SIDECAR_PORT" },
-            Place { part: "backend", address: self.backend(), variable: "BACKEND_PORT" },
-            Place { part: "simulator", address: self.simulator(), variable: "SIMULATOR_PORT" },
-            Place { part: "Envoy admin", address: self.admin(), variable: "ADMIN_PORT" },
+            PortUse { part: "edge", address: self.edge(), variable: "EDGE_PORT" },
+            PortUse { part: "sidecar", address: self.sidecar(), variable: "SIDECAR_PORT" },
+            PortUse { part: "backend", address: self.backend(), variable: "BACKEND_PORT" },
+            PortUse { part: "simulator", address: self.simulator(), variable: "SIMULATOR_PORT" },
+            PortUse { part: "Envoy admin", address: self.admin(), variable: "ADMIN_PORT" },
         ]
     }
 
@@ -345,7 +345,7 @@ mod tests {
 
     fn demo(arguments: &[&str]) -> Demo {
         let args = Program::parse_from([&["demo"], arguments].concat()).args;
-        let account = Account::of(|_| None, args.edge_port).unwrap();
+        let account = Account::new(|_| None, args.edge_port).unwrap();
         Demo { args, account, envoy_config: PathBuf::new() }
     }
 
@@ -377,9 +377,9 @@ mod tests {
     #[test]
     fn the_readme_shows_the_banner_as_it_is() {
         let banner = demo(&[]).banner();
-        let places: Vec<_> = banner.lines().filter(|line| line.contains("  http://")).collect();
-        assert_eq!(places.len(), 5, "{banner}");
-        for line in places {
+        let port_uses: Vec<_> = banner.lines().filter(|line| line.contains("  http://")).collect();
+        assert_eq!(port_uses.len(), 5, "{banner}");
+        for line in port_uses {
             assert!(README.lines().any(|shown| shown == line), "README.md lacks: {line}");
         }
     }

@@ -15,7 +15,7 @@ use twilio_edge_filter::signature::Key;
 use self::send::Edge;
 use super::credentials::{self, variable};
 use twilio_edge_demo as demo;
-use twilio_edge_simulator::webhook::{self, Channel, Content, Message, Parameters, Signed};
+use twilio_edge_simulator::webhook::{self, Channel, Content, Message, Parameters, SignedRequest};
 
 /// Largest number of webhooks per call.
 const MAX_COUNT: u32 = 1000;
@@ -179,7 +179,13 @@ fn sign(kind: Kind) -> Result<ExitCode, String> {
     let target = kind.target()?;
     let mut all = Vec::new();
     for (event, content) in kind.contents(&message)? {
-        all.push(Signed::new(&origin, &target, content, &key, &format!("{message_sid}{event}")));
+        all.push(SignedRequest::new(
+            &origin,
+            &target,
+            content,
+            &key,
+            &format!("{message_sid}{event}"),
+        ));
     }
     let copies = if let Kind::Duplicates { count, .. } = &kind { *count as usize } else { 1 };
     let all: Vec<_> = std::iter::repeat_n(all, copies).flatten().collect();

@@ -137,7 +137,7 @@ fn each_series_of_filter_and_sidecar_is_in_a_dashboard() {
     // Known from elsewhere: how much was held back or lost of the log and of traces, and where the retention job is.
     const ELSEWHERE: [&str; 12] = [
         "twilio_edge_generation",
-        "twilio_edge_settlement",
+        "twilio_edge_settlement_results",
         "twilio_edge_settlements_total",
         "twilio_edge_batch_size",
         "twilio_edge_spool_replayed_total",

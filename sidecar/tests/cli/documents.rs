@@ -436,7 +436,7 @@ fn metrics_exist() {
         "twilio_edge_sidecar",
         "twilio_edge_filter",
         "twilio_edge_",
-        "twilio_edge_send",
+        "twilio_edge_message",
     ];
     none_is_wrong(|document| {
         let named = names(&document.text, "twilio_edge", |_| false).into_iter();

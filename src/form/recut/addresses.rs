@@ -2,7 +2,7 @@
 //! by the name of a parameter that is known to follow.
 
 use super::Cut;
-use crate::form::shapes::{self, Address, MAX_SENDER_CHARACTERS};
+use crate::form::value_shapes::{self, Address, MAX_SENDER_CHARACTERS};
 use crate::form::webhook::ShapeError;
 use twilio_edge_contract::Class;
 
@@ -41,7 +41,7 @@ impl Cut<'_> {
             && let Some((start, _)) = self.entry("From")
         {
             self.check_end(start, from, "From", &AFTER_SENDER)?;
-            if self.class == Class::Inbound && shapes::split_address(from).0 == "sms" {
+            if self.class == Class::Inbound && value_shapes::split_address(from).0 == "sms" {
                 self.check_sms_sender(start, from)?;
             }
         }
@@ -60,7 +60,7 @@ impl Cut<'_> {
         field: &'static str,
         followers: &[&str],
     ) -> Result<(), ShapeError> {
-        if shapes::address(address) == Some(Address::Number) {
+        if value_shapes::address(address) == Some(Address::Number) {
             return Ok(());
         }
         let followers = || followers.iter().chain(&AFTER_SMS_SENDER);
@@ -79,7 +79,7 @@ impl Cut<'_> {
     /// Checks a text sender, whose place cannot be found by its shape. Only the body of an SMS is chosen by its author, and
     /// it comes before the sender, so a captured sender would be between this one and `MessageSid`.
     fn check_sms_sender(&self, start: usize, from: &str) -> Result<(), ShapeError> {
-        let text_sender = shapes::address(from) == Some(Address::Text);
+        let text_sender = value_shapes::address(from) == Some(Address::Text);
         let mut places = 0;
         for (at, name, value) in self.entries().filter(|(at, ..)| *at > start) {
             if name == "MessageSid" {

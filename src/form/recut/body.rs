@@ -2,9 +2,9 @@
 //! its body, the type of its opt-out, and the payload of its button.
 
 use super::Cut;
-use crate::form::shapes::{self, sid_bytes};
+use crate::form::keywords::is_opt_keyword;
+use crate::form::value_shapes::{self, sid_bytes};
 use crate::form::webhook::ShapeError;
-use crate::form::words::is_opt_word;
 
 /// Names that Twilio puts between `Body` and `From`, with the beginning of their values.
 const AFTER_BODY: [(&str, &str); 10] = [
@@ -61,26 +61,31 @@ impl Cut<'_> {
             return Err(ShapeError::Ambiguous("Body"));
         }
         let Some(next) = self.next_name(body_start) else { return Ok(()) };
-        if next == "From" || self.signed.knows(next) || !is_opt_word(body) {
+        if next == "From" || self.signed.knows(next) || !is_opt_keyword(body) {
             return Ok(());
         }
-        self.check_after_opt_word(body, next, before_sender)
+        self.check_after_opt_keyword(body, next, before_sender)
     }
 
     /// Refuses an opt-out that may be the beginning of a longer text. It must be followed by the sender, or by a parameter
     /// whose value has a shape of its own and whose channel fits.
-    fn check_after_opt_word(&self, body: &str, next: &str, region: &str) -> Result<(), ShapeError> {
+    fn check_after_opt_keyword(
+        &self,
+        body: &str,
+        next: &str,
+        region: &str,
+    ) -> Result<(), ShapeError> {
         let Some((name, _)) = AFTER_BODY.iter().find(|(name, _)| *name == next) else {
             return Err(ShapeError::Unknown("Body"));
         };
         let value = self.entry(name).map(|(_, value)| value).unwrap_or_default();
         let from = self.entry("From").map(|(_, from)| from).unwrap_or_default();
-        let (channel, _) = shapes::split_address(from);
+        let (channel, _) = value_shapes::split_address(from);
         let fits = match *name {
             "ErrorCode" => self.is_fallback(),
             "ExternalUserId" | "Forwarded" | "FrequentlyForwarded" => channel == "whatsapp",
             "ChannelMetadata" => channel != "sms" && value.starts_with('{') && value.ends_with('}'),
-            "ChannelPrefix" => channel != "sms" && shapes::is_word(value),
+            "ChannelPrefix" => channel != "sms" && value_shapes::is_word(value),
             "ChannelInstallSid" => channel != "sms" && sid_bytes(value, "XE") == Some(value.len()),
             "ButtonPayload" | "ButtonText" => {
                 let text = self.entry("ButtonText").map(|(_, text)| text.trim());
@@ -176,7 +181,7 @@ fn swallows(body: &str) -> bool {
                 let first = value.bytes().next();
                 let fits = begins.is_empty()
                     || first.is_some_and(|byte| begins.as_bytes().contains(&byte));
-                fits && !word.ends_with(char::is_whitespace) && is_opt_word(word)
+                fits && !word.ends_with(char::is_whitespace) && is_opt_keyword(word)
             })
         })
     })

@@ -2,7 +2,7 @@
 //! something that can be the next name.
 
 use super::addresses::{may_follow_recipient, may_follow_sender};
-use crate::form::shapes::{is_channel, sid_bytes, starts_with_api_version};
+use crate::form::value_shapes::{is_channel, sid_bytes, starts_with_api_version};
 
 /// Fields of identity or effect, in signed order.
 pub(super) const FIELDS: [&str; 13] = [

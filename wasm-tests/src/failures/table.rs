@@ -3,7 +3,10 @@
 use twilio_edge_contract::Delivery::{Accept, Forward};
 
 use super::Class::{Message, Other, Status, Stop};
-use super::{Class, Gets, Heals, Kept, Outage, Part, Policy, Row, Sending, Signal, Told};
+use super::{
+    BackendReceipt, Class, Outage, OutboundBehaviour, Part, Policy, Recovery, Row, Signal, Storage,
+    TwilioAnswer,
+};
 use crate::dependencies::Sink;
 use crate::stack::SidecarPlan;
 
@@ -17,11 +20,11 @@ const FORWARDED: Row = Row {
     classes: CLAIMED,
     delivery: Forward,
     policies: EITHER,
-    told: Told::Answer,
-    gets: Gets::First,
-    kept: Kept::Taken,
-    seen: &[Signal::envoy("twilio_edge_verdict{decision=\"proceed\"}")],
-    heals: Heals::Known,
+    answer: TwilioAnswer::Application,
+    receipt: BackendReceipt::First,
+    storage: Storage::Accepted,
+    signals: &[Signal::envoy("twilio_edge_verdict{decision=\"proceed\"}")],
+    recovery: Recovery::Unchanged,
 };
 
 /// Behaviour without an outage, accept delivery.
@@ -29,11 +32,11 @@ const ACCEPTED: Row = Row {
     classes: CLAIMED,
     delivery: Accept,
     policies: EITHER,
-    told: Told::Thanks,
-    gets: Gets::Event,
-    kept: Kept::Delivered,
-    seen: &[Signal::envoy("twilio_edge_verdict{decision=\"accepted\"}")],
-    heals: Heals::Known,
+    answer: TwilioAnswer::Accepted,
+    receipt: BackendReceipt::Event,
+    storage: Storage::Delivered,
+    signals: &[Signal::envoy("twilio_edge_verdict{decision=\"accepted\"}")],
+    recovery: Recovery::Unchanged,
 };
 
 /// Webhooks that are never claimed, so only the application affects them.
@@ -41,11 +44,11 @@ const OTHERS: Row = Row {
     classes: &[Other],
     delivery: Forward,
     policies: FORWARDING,
-    told: Told::Answer,
-    gets: Gets::Unknown,
-    kept: Kept::Nowhere,
-    seen: &[Signal::envoy("twilio_edge_verified")],
-    heals: Heals::Forwarded,
+    answer: TwilioAnswer::Application,
+    receipt: BackendReceipt::Unknown,
+    storage: Storage::Nowhere,
+    signals: &[Signal::envoy("twilio_edge_verified")],
+    recovery: Recovery::CopyForwarded,
 };
 
 const NO_VERDICT: &[Signal] = &[Signal::envoy("twilio_edge_verdict{decision=\"none\"}")];
@@ -62,86 +65,88 @@ const UNARCHIVED: &[Signal] = &[
 /// No verdict, and the policy of the route is forward.
 const UNDECIDED_FORWARDED: Row = Row {
     policies: FORWARDING,
-    gets: Gets::Unknown,
-    kept: Kept::Outcome,
-    seen: NO_VERDICT,
-    heals: Heals::Taken,
+    receipt: BackendReceipt::Unknown,
+    storage: Storage::FilterMemory,
+    signals: NO_VERDICT,
+    recovery: Recovery::CommitStored,
     ..FORWARDED
 };
 
 /// No verdict, and the policy of the route is reject.
 const UNDECIDED_REJECTED: Row = Row {
     policies: REJECTING,
-    told: Told::Refusal,
-    gets: Gets::Nothing,
-    heals: Heals::Again,
+    answer: TwilioAnswer::Refusal,
+    receipt: BackendReceipt::Nothing,
+    recovery: Recovery::CopyDelivered,
     ..UNDECIDED_FORWARDED
 };
 
 /// The sidecar answers that it cannot accept the webhook, and the policy of the route is forward.
 const UNACCEPTED_FORWARDED: Row =
-    Row { delivery: Accept, seen: UNAVAILABLE, ..UNDECIDED_FORWARDED };
+    Row { delivery: Accept, signals: UNAVAILABLE, ..UNDECIDED_FORWARDED };
 
 /// The sidecar answers that it cannot accept the webhook, and the policy of the route is reject.
-const UNACCEPTED_REJECTED: Row = Row { delivery: Accept, seen: UNAVAILABLE, ..UNDECIDED_REJECTED };
+const UNACCEPTED_REJECTED: Row =
+    Row { delivery: Accept, signals: UNAVAILABLE, ..UNDECIDED_REJECTED };
 
-const SENT: Sending = Sending {
-    told: Some(202),
-    sent: true,
-    seen: &[Signal::sidecar("twilio_edge_sends_total{outcome=\"sent\"}")],
+const SENT_MESSAGE: OutboundBehaviour = OutboundBehaviour {
+    status: Some(202),
+    is_sent: true,
+    signals: &[Signal::sidecar("twilio_edge_sends_total{outcome=\"sent\"}")],
 };
 
 /// The message cannot be accepted.
-const UNTAKEN: Sending = Sending { told: Some(503), sent: false, seen: &[] };
+const REFUSED_MESSAGE: OutboundBehaviour =
+    OutboundBehaviour { status: Some(503), is_sent: false, signals: &[] };
 
 /// Every part that can be unavailable; the first entry is the behaviour without an outage.
 pub const OUTAGES: &[Outage] = &[
     Outage {
-        part: Part::Nothing,
-        title: "Nothing is away",
-        note: "What the tables below are compared with.",
+        part: Part::None,
+        title: "All parts are available",
+        note: "The following tables show the differences from this one.",
         stores: &[SidecarPlan::Sqlite],
         sinks: &[Sink::App],
         rows: &[FORWARDED, ACCEPTED, OTHERS],
-        sending: SENT,
+        outbound: SENT_MESSAGE,
     },
     Outage {
         part: Part::Application,
-        title: "The application is away",
-        note: "It is behind Envoy, and a sink as well. Nobody listens: a connection is refused.",
+        title: "The application is unavailable",
+        note: "The application is the backend of Envoy and a sink of the sidecar. Its port is closed, so connections are refused.",
         stores: &[SidecarPlan::Sqlite],
         sinks: &[Sink::App],
         rows: &[
             Row {
-                told: Told::NobodyThere,
-                gets: Gets::Nothing,
-                kept: Kept::Refused,
-                seen: &[Signal::envoy("twilio_edge_settled{outcome=\"release\"}")],
-                heals: Heals::Again,
+                answer: TwilioAnswer::EnvoyError,
+                receipt: BackendReceipt::Nothing,
+                storage: Storage::Refused,
+                signals: &[Signal::envoy("twilio_edge_settlements{outcome=\"release\"}")],
+                recovery: Recovery::CopyDelivered,
                 ..FORWARDED
             },
             Row {
-                gets: Gets::Nothing,
-                kept: Kept::Owed(Sink::App),
-                seen: &[Signal::state("twilio_edge_sink_unavailable{sink=\"app\"}")],
-                heals: Heals::Delivered,
+                receipt: BackendReceipt::Nothing,
+                storage: Storage::PendingDelivery(Sink::App),
+                signals: &[Signal::state("twilio_edge_sink_unavailable{sink=\"app\"}")],
+                recovery: Recovery::DeliveryCompleted,
                 ..ACCEPTED
             },
             Row {
-                told: Told::NobodyThere,
-                gets: Gets::Nothing,
-                seen: &[Signal::envoy(
+                answer: TwilioAnswer::EnvoyError,
+                receipt: BackendReceipt::Nothing,
+                signals: &[Signal::envoy(
                     "envoy_cluster_upstream_cx_connect_fail{envoy_cluster_name=\"backend\"}",
                 )],
                 ..OTHERS
             },
         ],
-        sending: SENT,
+        outbound: SENT_MESSAGE,
     },
     Outage {
         part: Part::Sidecar,
-        title: "The sidecar is away",
-        note: "It was killed: connections are refused. One that hangs or talks nonsense is away as well, after `timeout_ms`.",
+        title: "The sidecar is unavailable",
+        note: "The sidecar was killed, so connections are refused. A sidecar that does not answer within `timeout_ms`, or answers something else, has the same effect.",
         stores: &[SidecarPlan::Sqlite],
         sinks: &[Sink::App],
         rows: &[
@@ -151,127 +156,127 @@ pub const OUTAGES: &[Outage] = &[
             Row { delivery: Accept, ..UNDECIDED_REJECTED },
             OTHERS,
         ],
-        sending: Sending { told: None, ..UNTAKEN },
+        outbound: OutboundBehaviour { status: None, ..REFUSED_MESSAGE },
     },
     Outage {
         part: Part::Redis,
-        title: "Redis is away",
-        note: "Claims are decided in SQL. It is a sink here as well, so that what is accepted waits for it.",
+        title: "Redis is unavailable",
+        note: "The sidecar decides claims in SQL. In this test Redis is a sink too, so deliveries of accepted webhooks wait for it.",
         stores: &[SidecarPlan::Redis, SidecarPlan::RedisPostgres],
         sinks: &[Sink::App, Sink::Live],
         rows: &[
             Row {
-                seen: &[
+                signals: &[
                     Signal::sidecar("twilio_edge_store_fallthroughs_total{store=\"redis\"}"),
                     Signal::state("twilio_edge_redis_state{state=\"away\"}"),
                 ],
                 ..FORWARDED
             },
             Row {
-                kept: Kept::Owed(Sink::Live),
-                seen: &[
+                storage: Storage::PendingDelivery(Sink::Live),
+                signals: &[
                     Signal::sidecar("twilio_edge_store_fallthroughs_total{store=\"redis\"}"),
                     Signal::state("twilio_edge_sink_unavailable{sink=\"live\"}"),
                 ],
-                heals: Heals::Delivered,
+                recovery: Recovery::DeliveryCompleted,
                 ..ACCEPTED
             },
             OTHERS,
         ],
-        sending: SENT,
+        outbound: SENT_MESSAGE,
     },
     Outage {
         part: Part::Postgres,
-        title: "PostgreSQL is away",
-        note: "With Redis or without: nothing is decided that could not be written down.",
+        title: "PostgreSQL is unavailable",
+        note: "With and without Redis, the sidecar decides no claim that it cannot store.",
         stores: &[SidecarPlan::Postgres, SidecarPlan::RedisPostgres],
         sinks: &[Sink::App],
         rows: &[
-            Row { seen: UNAVAILABLE, ..UNDECIDED_FORWARDED },
-            Row { seen: UNAVAILABLE, ..UNDECIDED_REJECTED },
+            Row { signals: UNAVAILABLE, ..UNDECIDED_FORWARDED },
+            Row { signals: UNAVAILABLE, ..UNDECIDED_REJECTED },
             UNACCEPTED_FORWARDED,
             UNACCEPTED_REJECTED,
             OTHERS,
         ],
-        sending: UNTAKEN,
+        outbound: REFUSED_MESSAGE,
     },
     Outage {
         part: Part::Sqlite,
         title: "SQLite cannot be written",
-        note: "It is a file and cannot go away; another program holds its lock, or its disk is full. What has to be durable before its answer waits; the rest is in the spool.",
+        note: "Another program holds the lock of the file, or its disk is full. Webhooks that must be durable before they are answered get no verdict; the spool stores the others.",
         stores: &[SidecarPlan::Sqlite],
         sinks: &[Sink::App],
         rows: &[
             Row {
                 classes: &[Message, Status],
-                kept: Kept::Spooled,
-                seen: &[Signal::amount("twilio_edge_event_queue_age_seconds")],
-                heals: Heals::Taken,
+                storage: Storage::Spool,
+                signals: &[Signal::amount("twilio_edge_event_queue_age_seconds")],
+                recovery: Recovery::CommitStored,
                 ..FORWARDED
             },
-            Row { classes: &[Stop], seen: UNAVAILABLE, ..UNDECIDED_FORWARDED },
-            Row { classes: &[Stop], seen: UNAVAILABLE, ..UNDECIDED_REJECTED },
+            Row { classes: &[Stop], signals: UNAVAILABLE, ..UNDECIDED_FORWARDED },
+            Row { classes: &[Stop], signals: UNAVAILABLE, ..UNDECIDED_REJECTED },
             UNACCEPTED_FORWARDED,
             UNACCEPTED_REJECTED,
             OTHERS,
         ],
-        sending: UNTAKEN,
+        outbound: REFUSED_MESSAGE,
     },
     Outage {
         part: Part::Kafka,
-        title: "Kafka is away",
-        note: "It is one sink of two. One that is away keeps no other waiting.",
+        title: "Kafka is unavailable",
+        note: "Kafka is one of two sinks. An unavailable sink does not delay the other one.",
         stores: &[SidecarPlan::Sqlite],
         sinks: &[Sink::App, Sink::Bus],
         rows: &[
             FORWARDED,
             Row {
-                kept: Kept::Owed(Sink::Bus),
-                seen: &[Signal::state("twilio_edge_sink_unavailable{sink=\"bus\"}")],
-                heals: Heals::Delivered,
+                storage: Storage::PendingDelivery(Sink::Bus),
+                signals: &[Signal::state("twilio_edge_sink_unavailable{sink=\"bus\"}")],
+                recovery: Recovery::DeliveryCompleted,
                 ..ACCEPTED
             },
             OTHERS,
         ],
-        sending: SENT,
+        outbound: SENT_MESSAGE,
     },
     Outage {
         part: Part::ObjectStore,
-        title: "The object store is away",
-        note: "The archive's. What is owed to the archive stays in the ledger, whatever retention says.",
+        title: "The object store is unavailable",
+        note: "It is the store of the archive. Webhooks that are not archived stay in the ledger, even if retention would remove them.",
         stores: &[SidecarPlan::Sqlite],
         sinks: &[Sink::App],
         rows: &[
             Row {
-                kept: Kept::TakenUnarchived,
-                seen: UNARCHIVED,
-                heals: Heals::Archived,
+                storage: Storage::AcceptedUnarchived,
+                signals: UNARCHIVED,
+                recovery: Recovery::Archived,
                 ..FORWARDED
             },
             Row {
-                kept: Kept::DeliveredUnarchived,
-                seen: UNARCHIVED,
-                heals: Heals::Archived,
+                storage: Storage::DeliveredUnarchived,
+                signals: UNARCHIVED,
+                recovery: Recovery::Archived,
                 ..ACCEPTED
             },
             OTHERS,
         ],
-        sending: SENT,
+        outbound: SENT_MESSAGE,
     },
     Outage {
         part: Part::Twilio,
-        title: "Twilio's REST is away",
-        note: "No webhook needs it: whoever hears Twilio asks nothing of it.",
+        title: "Twilio's REST API is unavailable",
+        note: "Webhooks do not need it: neither the filter nor the sidecar calls Twilio because of a webhook.",
         stores: &[SidecarPlan::Sqlite],
         sinks: &[Sink::App],
         rows: &[FORWARDED, ACCEPTED, OTHERS],
-        sending: Sending {
-            sent: false,
-            seen: &[
+        outbound: OutboundBehaviour {
+            is_sent: false,
+            signals: &[
                 Signal::sidecar("twilio_edge_sends_total{outcome=\"retried\"}"),
                 Signal::amount("twilio_edge_send_queue_age_seconds"),
             ],
-            ..SENT
+            ..SENT_MESSAGE
         },
     },
 ];

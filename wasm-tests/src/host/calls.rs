@@ -153,10 +153,11 @@ fn link_streams(linker: &mut Linker<Proxy>) -> Result<()> {
     linker.func_wrap(
         "env",
         "proxy_get_buffer_bytes",
-        |caller: Caller<'_, Proxy>, buffer, start: u32, most: u32, pointer, size| {
+        |caller: Caller<'_, Proxy>, buffer, start: u32, max_bytes: u32, pointer, size| {
             let mut guest = Guest::new(caller);
-            let (start, most) = (start as usize, most as usize);
-            let bytes = buffer_kind(buffer).and_then(|it| guest.proxy().buffer(it, start, most));
+            let (start, max_bytes) = (start as usize, max_bytes as usize);
+            let bytes =
+                buffer_kind(buffer).and_then(|it| guest.proxy().buffer(it, start, max_bytes));
             code(guest.give_answer(bytes, pointer, size))
         },
     )?;

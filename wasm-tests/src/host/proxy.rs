@@ -165,7 +165,7 @@ pub struct Proxy {
     done: Vec<u32>,
     metrics: Vec<Metric>,
     log: Vec<(u32, String)>,
-    offences: Vec<String>,
+    violations: Vec<String>,
     host_calls: u64,
 }
 
@@ -222,8 +222,8 @@ impl Proxy {
     }
 
     /// Returns the actions that would have made Envoy crash, hang or answer wrongly, although no call failed.
-    pub fn offences(&self) -> &[String] {
-        &self.offences
+    pub fn violations(&self) -> &[String] {
+        &self.violations
     }
 
     /// Returns the clock, in milliseconds since the start.
@@ -263,7 +263,7 @@ impl Proxy {
 
     pub(super) fn offend(&mut self, what: &str) {
         let stream = self.effective;
-        self.offences.push(format!("stream {stream} at {} ms: {what}", self.clock_ms));
+        self.violations.push(format!("stream {stream} at {} ms: {what}", self.clock_ms));
     }
 
     pub(super) fn add_root(&mut self, configuration: &[u8]) -> u32 {

@@ -16,7 +16,7 @@ pub struct Moment {
 
 /// Forwarded part of a message: what a backend received of a request, or a client of a response.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct HttpMessage {
     /// All headers.
     pub headers: Pairs,
     /// The body so far.
@@ -31,7 +31,7 @@ pub struct Passed {
     pub until: Option<Moment>,
 }
 
-impl Passed {
+impl HttpMessage {
     /// Returns the values of a header, joined.
     pub fn header(&self, name: &str) -> Option<String> {
         let values = self.headers.iter().filter(|(have, _)| have == name);
@@ -58,7 +58,7 @@ pub(super) struct Flow {
     /// State of the maps and buffers. They exist for the filter from a callback until the message is forwarded, then are
     /// null.
     shows: Shows,
-    passed: Option<Passed>,
+    passed: Option<HttpMessage>,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +94,7 @@ impl Flow {
         self.held = false;
         self.hide();
         if let Some(headers) = self.headers.take() {
-            self.passed = Some(Passed { headers, since: moment, ..Passed::default() });
+            self.passed = Some(HttpMessage { headers, since: moment, ..HttpMessage::default() });
         }
         if let Some(passed) = &mut self.passed {
             passed.body.append(&mut self.body);
@@ -118,7 +118,7 @@ impl Flow {
         self.shows = Shows::default();
     }
 
-    pub(super) fn passed(&self) -> Option<&Passed> {
+    pub(super) fn passed(&self) -> Option<&HttpMessage> {
         self.passed.as_ref()
     }
 
@@ -173,12 +173,12 @@ impl Stream {
     }
 
     /// Returns what the backend received; `None` if it received nothing.
-    pub fn to_backend(&self) -> Option<&Passed> {
+    pub fn to_backend(&self) -> Option<&HttpMessage> {
         self.request.passed()
     }
 
     /// Returns what the client received.
-    pub fn to_client(&self) -> Option<&Passed> {
+    pub fn to_client(&self) -> Option<&HttpMessage> {
         self.response.passed()
     }
 

@@ -8,7 +8,7 @@ use super::*;
 struct Scripted {
     proxy: Proxy,
     acts: fn(&mut Proxy, Callback) -> Action,
-    heard: Vec<Callback>,
+    callbacks: Vec<Callback>,
 }
 
 impl Filter for Scripted {
@@ -17,7 +17,7 @@ impl Filter for Scripted {
     }
 
     fn call(&mut self, callback: Callback) -> Result<u32> {
-        self.heard.push(callback);
+        self.callbacks.push(callback);
         Ok(match callback {
             Callback::VmStart { .. } | Callback::Configure { .. } => 1,
             callback => u32::from((self.acts)(&mut self.proxy, callback) == Action::Pause),
@@ -35,7 +35,7 @@ impl Filter for Scripted {
 
 fn host(acts: fn(&mut Proxy, Callback) -> Action) -> Host<Scripted> {
     let proxy = Proxy::new(&[], &[("sidecar", Cluster::Up)]);
-    let mut host = Host::new(Scripted { proxy, acts, heard: Vec::new() });
+    let mut host = Host::new(Scripted { proxy, acts, callbacks: Vec::new() });
     assert!(host.configure("{}").unwrap());
     host
 }
@@ -53,7 +53,7 @@ fn ok() -> Pairs {
 }
 
 #[test]
-fn a_paused_body_is_reported_as_a_whole_and_continue_lets_the_headers_go() {
+fn paused_body_is_reported_as_a_whole_and_continue_releases_the_headers() {
     let mut host = host(|_, callback| match callback {
         Callback::RequestBody { ends: true, .. } => Action::Continue,
         _ => Action::Pause,
@@ -63,7 +63,7 @@ fn a_paused_body_is_reported_as_a_whole_and_continue_lets_the_headers_go() {
     host.request_body(stream, b"two", false).unwrap();
     assert!(host.proxy().stream(stream).to_backend().is_none());
     host.request_body(stream, b"", true).unwrap();
-    let sizes = host.filter.heard.iter().filter_map(|callback| match callback {
+    let sizes = host.filter.callbacks.iter().filter_map(|callback| match callback {
         Callback::RequestBody { bytes, .. } => Some(*bytes),
         _ => None,
     });
@@ -73,7 +73,7 @@ fn a_paused_body_is_reported_as_a_whole_and_continue_lets_the_headers_go() {
 }
 
 #[test]
-fn trailers_end_a_request_whose_body_never_said_so() {
+fn trailers_end_a_request_without_end_of_stream() {
     let mut host = host(|_, callback| match callback {
         Callback::RequestTrailers { .. } => Action::Continue,
         _ => Action::Pause,
@@ -86,7 +86,7 @@ fn trailers_end_a_request_whose_body_never_said_so() {
 }
 
 #[test]
-fn maps_are_null_once_a_message_was_let_go() {
+fn maps_are_null_after_a_message_was_released() {
     let mut host = host(|proxy, callback| match callback {
         Callback::RequestHeaders { .. } => {
             assert!(proxy.map(MapKind::RequestHeaders).is_ok());
@@ -110,21 +110,21 @@ fn maps_are_null_once_a_message_was_let_go() {
     host.request_body(stream, b"one", true).unwrap();
     host.response(stream, ok(), true).unwrap();
     assert!(host.proxy().stream(stream).is_over());
-    assert!(host.proxy().offences().is_empty());
+    assert!(host.proxy().violations().is_empty());
 }
 
 #[test]
-fn a_stream_is_logged_before_it_is_done() {
+fn stream_is_logged_before_it_is_done() {
     let mut host = host(|_, _| Action::Continue);
     let context = host.request(post(), true).unwrap();
     host.response(context, ok(), true).unwrap();
-    let heard = &host.filter.heard;
+    let callbacks = &host.filter.callbacks;
     let end = [Callback::Log { context }, Callback::Done { context }, Callback::Delete { context }];
-    assert_eq!(heard[heard.len() - 3..], end);
+    assert_eq!(callbacks[callbacks.len() - 3..], end);
 }
 
 #[test]
-fn nobody_answers_twice_or_resumes_what_flows() {
+fn host_refuses_a_second_answer_and_a_second_resume() {
     let mut twice = host(|proxy, callback| {
         if let Callback::RequestHeaders { .. } = callback {
             proxy.send_local_response(403, Vec::new(), b"");
@@ -133,7 +133,7 @@ fn nobody_answers_twice_or_resumes_what_flows() {
         Action::Pause
     });
     twice.request(post(), true).unwrap();
-    assert_eq!(twice.proxy().offences().len(), 1);
+    assert_eq!(twice.proxy().violations().len(), 1);
     let mut flowing = host(|proxy, callback| {
         if let Callback::RequestHeaders { .. } = callback {
             proxy.resume_request();
@@ -141,7 +141,7 @@ fn nobody_answers_twice_or_resumes_what_flows() {
         Action::Continue
     });
     flowing.request(post(), true).unwrap();
-    assert_eq!(flowing.proxy().offences().len(), 1);
+    assert_eq!(flowing.proxy().violations().len(), 1);
     let mut late = host(|proxy, callback| {
         if let Callback::ResponseHeaders { .. } = callback {
             proxy.send_local_response(403, Vec::new(), b"");
@@ -150,11 +150,11 @@ fn nobody_answers_twice_or_resumes_what_flows() {
     });
     let stream = late.request(post(), true).unwrap();
     late.response(stream, ok(), false).unwrap();
-    assert!(!late.proxy().offences().is_empty());
+    assert!(!late.proxy().violations().is_empty());
 }
 
 #[test]
-fn a_response_is_held_only_while_its_body_is_held_too() {
+fn response_is_held_only_while_its_body_is_held_too() {
     let mut host = host(|_, callback| match callback {
         Callback::ResponseHeaders { .. } => Action::Pause,
         _ => Action::Continue,
@@ -167,11 +167,11 @@ fn a_response_is_held_only_while_its_body_is_held_too() {
 }
 
 #[test]
-fn a_reply_outlives_its_stream_and_may_have_no_headers() {
+fn reply_outlives_its_stream_and_may_have_no_headers() {
     let mut host = host(|proxy, callback| match callback {
         Callback::RequestHeaders { .. } => {
             let headers = lines(&[(":method", "POST"), (":path", "/"), (":authority", "sidecar")]);
-            assert_eq!(proxy.call("nobody", headers.clone(), b"", 100), Err(Status::BadArgument));
+            assert_eq!(proxy.call("unknown", headers.clone(), b"", 100), Err(Status::BadArgument));
             assert!(proxy.call("sidecar", headers, b"", 100).is_ok());
             Action::Pause
         }
@@ -187,7 +187,7 @@ fn a_reply_outlives_its_stream_and_may_have_no_headers() {
         host.client_gone(stream).unwrap();
         let token = host.proxy().callouts().next().unwrap().token;
         assert!(host.reply(token, reply).unwrap());
-        assert!(matches!(host.filter.heard.last(), Some(Callback::CallResponse { .. })));
+        assert!(matches!(host.filter.callbacks.last(), Some(Callback::CallResponse { .. })));
         assert_eq!(host.proxy().set_effective_context(stream), Err(Status::BadArgument));
     }
     host.request(post(), true).unwrap();

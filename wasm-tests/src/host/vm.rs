@@ -53,7 +53,7 @@ impl Compiled {
         Ok(answer)
     }
 
-    fn tell<P: WasmParams>(&mut self, name: &str, arguments: P) -> Result<u32> {
+    fn call_only<P: WasmParams>(&mut self, name: &str, arguments: P) -> Result<u32> {
         self.run::<P, ()>(name, arguments).map(|()| 0)
     }
 }
@@ -77,7 +77,7 @@ impl Filter for Compiled {
         let size = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         match callback {
             Callback::Create { context, root } => {
-                self.tell("proxy_on_context_create", (context, root))
+                self.call_only("proxy_on_context_create", (context, root))
             }
             Callback::VmStart { root } => self.run("proxy_on_vm_start", (root, 0)),
             Callback::Configure { root, bytes } => {
@@ -103,15 +103,15 @@ impl Filter for Compiled {
             }
             Callback::CallResponse { root, token, headers, bytes } => {
                 let arguments = (root, token, size(headers), size(bytes), 0);
-                self.tell("proxy_on_http_call_response", arguments)
+                self.call_only("proxy_on_http_call_response", arguments)
             }
             Callback::QueueReady { root, queue } => {
-                self.tell("proxy_on_queue_ready", (root, queue))
+                self.call_only("proxy_on_queue_ready", (root, queue))
             }
-            Callback::Tick { root } => self.tell("proxy_on_tick", (root,)),
-            Callback::Log { context } => self.tell("proxy_on_log", (context,)),
+            Callback::Tick { root } => self.call_only("proxy_on_tick", (root,)),
+            Callback::Log { context } => self.call_only("proxy_on_log", (context,)),
             Callback::Done { context } => self.run("proxy_on_done", (context,)),
-            Callback::Delete { context } => self.tell("proxy_on_delete", (context,)),
+            Callback::Delete { context } => self.call_only("proxy_on_delete", (context,)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The books of a run: read from the database, from each sink by a client that is not ours, from the applications' journals.
+//! Records of a run: from the database, from each sink with an independent client, and from the applications' journals.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use twilio_edge_contract::{Class, Identity};
 use twilio_edge_wasm_tests::application::Note;
-use twilio_edge_wasm_tests::audit::{Arrival, Event, Evidence, Handed, Owed, Webhook};
+use twilio_edge_wasm_tests::audit::{Arrival, BackendRequest, Event, Evidence, OutboxRow, Webhook};
 use twilio_edge_wasm_tests::webhook::ACCOUNT;
 
 use crate::plan::{FORWARDED_STATUS, Harm, Part};
 use crate::stage::{SLACK, Stage, TOPICS, now_ms};
 
 /// Longest wait for everything to arrive: what a killed courier held is held for a minute.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// For how long a courier takes a lane, and longer than any of its tries takes here.
 const HOLD_MS: i64 = 60_000;
 const LONGEST_TRY_MS: i64 = 8_000;
@@ -33,34 +33,34 @@ pub(crate) async fn delivered(stage: &Stage, impatient: bool) -> Result<()> {
             let taken_before = now_ms() + HOLD_MS - LONGEST_TRY_MS;
             sqlx::query(over).bind(taken_before).execute(&mut connection).await?;
         }
-        let owed = "SELECT count(*) FROM lanes";
-        let owed: i64 = sqlx::query_scalar(owed).fetch_one(&mut connection).await?;
-        if owed == 0 || started.elapsed() > PATIENCE {
+        let outbox = "SELECT count(*) FROM lanes";
+        let outbox: i64 = sqlx::query_scalar(outbox).fetch_one(&mut connection).await?;
+        if outbox == 0 || started.elapsed() > TIME_LIMIT {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// All of them.
+/// Checks all invariants.
 pub(crate) async fn gather(stage: &Stage, webhooks: Vec<Webhook>) -> Result<Evidence> {
     let mut connection = stage.postgres.connect().await?;
     let query = "SELECT dedupe_key, outcome, settled_at_ms FROM events";
     let events: Vec<(String, Option<String>, Option<i64>)> =
         sqlx::query_as(query).fetch_all(&mut connection).await?;
     let query = "SELECT sink, delivery_id, seq, state FROM deliveries";
-    let owed: Vec<(String, String, i64, String)> =
+    let outbox: Vec<(String, String, i64, String)> =
         sqlx::query_as(query).fetch_all(&mut connection).await?;
     let application = stage.application.notes()?;
-    let taken = application.iter().filter(|note| note.answer != 503);
-    let taken: Result<Vec<Arrival>> =
-        taken.map(|note| arrival(&serde_json::from_str(&note.body)?, None)).collect();
+    let is_accepted = application.iter().filter(|note| note.answer != 503);
+    let is_accepted: Result<Vec<Arrival>> =
+        is_accepted.map(|note| arrival(&serde_json::from_str(&note.body)?, None)).collect();
     let sinks = [
-        ("app".to_owned(), Logs::from([("journal".to_owned(), taken?)])),
+        ("app".to_owned(), Logs::from([("journal".to_owned(), is_accepted?)])),
         ("bus".to_owned(), topics(stage).await?),
         ("live".to_owned(), streams(stage).await?),
     ];
-    let handed = stage.backend.notes()?.iter().map(handed).collect();
+    let backend_requests = stage.backend.notes()?.iter().map(backend_requests).collect();
     let done = stage.done().into_iter();
     let edge_kills = done.filter(|done| (done.part, done.harm) == (Part::Edge, Harm::Killed));
     Ok(Evidence {
@@ -69,12 +69,12 @@ pub(crate) async fn gather(stage: &Stage, webhooks: Vec<Webhook>) -> Result<Evid
             .into_iter()
             .map(|(key, outcome, settled_ms)| (key, Event { outcome, settled_ms }))
             .collect(),
-        owed: owed
+        outbox: outbox
             .into_iter()
-            .map(|(sink, key, seq, state)| Owed { sink, key, seq, state })
+            .map(|(sink, key, seq, state)| OutboxRow { sink, key, seq, state })
             .collect(),
         sinks: BTreeMap::from(sinks),
-        handed,
+        backend_requests,
         edge_killed_ms: edge_kills.map(|done| done.at_ms).collect(),
         slack_ms: i64::try_from(SLACK.as_millis())?,
     })
@@ -103,7 +103,7 @@ async fn streams(stage: &Stage) -> Result<Logs> {
     Ok(logs)
 }
 
-/// What an event says, and under what it is kept.
+/// Text of an event, and its key.
 fn arrival(event: &Value, kept_under: Option<&str>) -> Result<Arrival> {
     let text = |name: &str| event[name].as_str().map(str::to_owned);
     let (text_of, person) = match event["event_type"].as_str() {
@@ -117,7 +117,7 @@ fn arrival(event: &Value, kept_under: Option<&str>) -> Result<Arrival> {
     })
 }
 
-fn handed(note: &Note) -> Handed {
+fn backend_requests(note: &Note) -> BackendRequest {
     let parameter = |name: &str| {
         let mut pairs = note.body.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(have, _)| *have == name).map(|(_, value)| value.to_owned())
@@ -131,5 +131,5 @@ fn handed(note: &Note) -> Handed {
         error_code: None,
     };
     let (key, case) = (identity.dedupe_key(), note.case.clone());
-    Handed { key, case, taken: note.answer == 200, unknown: note.unknown }
+    BackendRequest { key, case, is_accepted: note.answer == 200, unknown: note.unknown }
 }

@@ -1,13 +1,13 @@
-//! Nothing is lost, whatever dies: signed webhooks through the real Envoy, two sidecars on Redis and PostgreSQL, to an
+//! Check that no webhook is lost while processes are killed: signed webhooks through the real Envoy, two sidecars on Redis and PostgreSQL, to an
 //! application, a Kafka-compatible broker, a Redis stream and a backend, while all of these are killed and stopped. Then the
-//! auditor ([`twilio_edge_wasm_tests::audit`]) holds what Twilio was told against what everybody has.
+//! auditor ([`twilio_edge_wasm_tests::audit`]) compares the answers that Twilio got with the records of all parts.
 //!
 //! CHAOS is the number of webhooks, of kills, and of seeds in a row; CHAOS_SEED is the first of them. `make chaos` sets both.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "results and seeds of tests")]
 #![expect(
     clippy::indexing_slicing,
-    reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
+    reason = "a test that reads beyond the end has failed, and may report it by a panic"
 )]
 
 mod evidence;
@@ -35,12 +35,12 @@ use crate::twilio::Twilio;
 /// Losses that are shown; the rest is counted.
 const SHOWN: usize = 20;
 
-/// How long a run is.
+/// Size of a run.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     webhooks: usize,
     kills: usize,
-    /// Nobody waits for the holds of killed couriers to end.
+    /// Claims of killed delivery workers do not delay the end of a run.
     is_short: bool,
 }
 
@@ -69,7 +69,7 @@ fn serve(address: &str, journal: &str) -> Result<()> {
     runtime.block_on(application::serve(address.parse()?, journal.as_ref()))
 }
 
-/// One run after the other, as the environment asks for.
+/// Runs of all seeds, one after the other.
 fn seeds() -> Result<()> {
     let words = std::env::var("CHAOS").unwrap_or_default();
     let numbers: Result<Vec<usize>, _> = words.split_whitespace().map(str::parse).collect();
@@ -89,7 +89,7 @@ fn seeds() -> Result<()> {
         let seed = first.wrapping_add(u64::try_from(nth)?);
         runtime.block_on(LocalSet::new().run_until(run(seed, size))).with_context(|| {
             let Size { webhooks, kills, .. } = size;
-            format!("the same again: make chaos SEED={seed} WEBHOOKS={webhooks} KILLS={kills}")
+            format!("to repeat: make chaos SEED={seed} WEBHOOKS={webhooks} KILLS={kills}")
         })?;
     }
     Ok(())
@@ -120,7 +120,7 @@ async fn run(seed: u64, size: Size) -> Result<()> {
     while let Some(over) = suffering.join_next().await {
         over??;
     }
-    // What was committed by now counts when this is over: then copies come once more.
+    // After this time every commit is in effect; then copies are sent once more.
     let (calm, arrived) =
         tokio::join!(tokio::time::sleep(SLACK), evidence::delivered(&stage, size.is_short));
     let () = calm;
@@ -131,9 +131,9 @@ async fn run(seed: u64, size: Size) -> Result<()> {
     twilio.finish().await;
     evidence::delivered(&stage, size.is_short).await?;
 
-    let books = evidence::gather(&stage, twilio.webhooks(&planned)).await?;
-    let finding = audit(&books);
-    print!("{}", report(&books, &finding, &stage.done()));
+    let evidence = evidence::gather(&stage, twilio.webhooks(&planned)).await?;
+    let finding = audit(&evidence);
+    print!("{}", report(&evidence, &finding, &stage.done()));
     stage.judge().await?;
     if !finding.losses.is_empty() {
         let mut text = format!("{} things that must not be:\n", finding.losses.len());
@@ -153,8 +153,8 @@ async fn run(seed: u64, size: Size) -> Result<()> {
     Ok(())
 }
 
-/// What was done, and what came of it, in numbers.
-fn report(books: &Evidence, finding: &Finding, done: &[Done]) -> String {
+/// Prints the numbers of the run.
+fn report(evidence: &Evidence, finding: &Finding, done: &[Done]) -> String {
     let mut text = String::new();
     for (harm, word) in [(Harm::Killed, "killed"), (Harm::Paused, "paused"), (Harm::Cut, "cut")] {
         let mut parts: BTreeMap<Part, usize> = BTreeMap::new();
@@ -166,25 +166,25 @@ fn report(books: &Evidence, finding: &Finding, done: &[Done]) -> String {
             parts.into_iter().map(|(part, count)| format!("{} {count}", part.name())).collect();
         let _ = writeln!(text, "  {word} {total}: {}", parts.join(", "));
     }
-    let calls: usize = books.webhooks.iter().map(|webhook| webhook.calls.len()).sum();
+    let calls: usize = evidence.webhooks.iter().map(|webhook| webhook.calls.len()).sum();
     let _ = writeln!(
         text,
         "  Twilio called {calls} times and was told 2xx of {} of {} webhooks; the ledger has {}",
-        finding.thanked,
-        books.webhooks.len(),
-        books.ledger.len()
+        finding.answered,
+        evidence.webhooks.len(),
+        evidence.ledger.len()
     );
-    for (sink, logs) in &books.sinks {
+    for (sink, logs) in &evidence.sinks {
         let all: usize = logs.values().map(Vec::len).sum();
-        let again = finding.again.get(sink).copied().unwrap_or_default();
-        let _ = writeln!(text, "  {sink} has {}, {again} of them again", all - again);
+        let repeated = finding.repeated.get(sink).copied().unwrap_or_default();
+        let _ = writeln!(text, "  {sink} has {}, {repeated} of them repeated", all - repeated);
     }
-    let taken = books.handed.iter().filter(|one| one.taken).count();
+    let is_accepted = evidence.backend_requests.iter().filter(|one| one.is_accepted).count();
     let _ = writeln!(
         text,
-        "  the backend took {taken}: {} again before a commit, {} again because nobody could say; \
+        "  the backend took {is_accepted}: {} repeated before a commit, {} repeated because nobody could say; \
          {} ends died with an Envoy",
-        finding.again_uncommitted, finding.again_unknown, finding.unsettled_by_kill
+        finding.repeated_before_commit, finding.repeated_unknown, finding.unsettled_by_kill
     );
     text
 }

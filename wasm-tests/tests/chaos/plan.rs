@@ -1,5 +1,5 @@
-//! What a seed decides: which webhooks there are and which of them come again, what is killed, stopped and cut, when and for
-//! how long. Pure. It does not decide the moments of the kernel.
+//! Plan of a run, derived from its seed: the webhooks and their copies, and the faults with their times and
+//! durations. Pure. The scheduling of the kernel is not part of it.
 
 use twilio_edge_contract::{Class, Identity};
 use twilio_edge_wasm_tests::audit::Delivery;
@@ -33,7 +33,7 @@ impl Chance {
     }
 }
 
-/// What can be harmed.
+/// Part that can have a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Edge,
@@ -80,7 +80,7 @@ impl Part {
     }
 }
 
-/// What is done to it.
+/// Kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Harm {
     /// `kill -9`, and after a while it is started again.
@@ -104,7 +104,7 @@ pub(crate) struct Disaster {
 /// So many kills, half as many pauses, and cuts of the line to the broker; between the first and the last job, one after
 /// the other and also at once.
 pub(crate) fn disasters(chance: &mut Chance, jobs: usize, kills: usize) -> Vec<Disaster> {
-    // The broker keeps nothing; the sidecars are what all this is about.
+    // The broker has no durable storage; the faults concern the sidecars.
     let killable = [
         Part::Edge,
         Part::FirstSidecar,
@@ -147,7 +147,7 @@ pub(crate) struct Planned {
     pub(crate) delivery: Delivery,
 }
 
-/// Of a hundred, 70 are accepted and 30 forwarded, of both kinds about as many; a number is in about 25 of them.
+/// Of a hundred webhooks 70 are for accept routes and 30 for forward routes, half of them statuses; each number has about 25.
 pub(crate) fn webhooks(chance: &mut Chance, count: usize) -> Vec<Planned> {
     let numbers: Vec<String> = (0..(count / 25).max(4)).map(|_| fresh_phone()).collect();
     let planned = (0..count).map(|n| {
@@ -156,8 +156,8 @@ pub(crate) fn webhooks(chance: &mut Chance, count: usize) -> Vec<Planned> {
         let (target, delivery) = match (chance.below(100) < 70, is_message) {
             (true, true) => (INBOUND, Delivery::Accept),
             (true, false) => (STATUS, Delivery::Accept),
-            (false, true) => (FORWARDED_INBOUND, Delivery::Forward { blindly: true }),
-            (false, false) => (FORWARDED_STATUS, Delivery::Forward { blindly: false }),
+            (false, true) => (FORWARDED_INBOUND, Delivery::Forward { without_verdict: true }),
+            (false, false) => (FORWARDED_STATUS, Delivery::Forward { without_verdict: false }),
         };
         let (form, text) = if is_message {
             let text = format!("message {n}");

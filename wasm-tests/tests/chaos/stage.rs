@@ -1,4 +1,4 @@
-//! All parts of an edge as it is run in production, each a process of its own that can be harmed.
+//! All parts of an edge as in production, each in a separate process that can be killed and paused.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub(crate) const TOPICS: [&str; 2] = ["twilio.inbound.v1", "twilio.status.v1"];
 const DATABASE_TIMEOUT_MS: u64 = 1500;
 const REQUEST_TIMEOUT_MS: u64 = 5000;
 
-/// From the time a settlement is stamped with until it counts: its request may take so long, and be stopped in the middle.
+/// Longest time from the timestamp of a settlement until it is in effect: its request may be slow, and be paused.
 pub(crate) const SLACK: Duration =
     Duration::from_millis(REQUEST_TIMEOUT_MS + LONGEST_PAUSE_MS + 500);
 
@@ -50,7 +50,7 @@ pub(crate) struct Stage {
     pub(crate) broker: Broker,
     pub(crate) streams: Redis,
     pub(crate) backend: Application,
-    /// Nothing is harmed twice at a time.
+    /// A part has at most one fault at a time.
     turns: [Mutex<()>; Part::ALL.len()],
     done: Lock<Vec<Done>>,
     folder: TempDir,
@@ -85,7 +85,7 @@ impl Stage {
                 // It may be started again before PostgreSQL is.
                 ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "25000".to_owned()),
                 ("TWILIO_EDGE_HTTP_REQUEST_TIMEOUT_MS", REQUEST_TIMEOUT_MS.to_string()),
-                // What a killed Envoy held is soon free again.
+                // Leases of a killed Envoy end soon.
                 ("TWILIO_EDGE_LEASES_PERIOD_MS", "6000".to_owned()),
             ];
             let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
@@ -132,12 +132,12 @@ impl Stage {
         }
     }
 
-    /// What was done so far.
+    /// Faults so far.
     pub(crate) fn done(&self) -> Vec<Done> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// An error if anything ended that nobody killed, or the filter ever trapped.
+    /// Fails if a process ended without being killed, or if the filter trapped.
     pub(crate) async fn judge(&self) -> Result<()> {
         for sidecar in &self.sidecars {
             sidecar.check_alive().await?;
@@ -203,7 +203,7 @@ impl Stage {
     }
 }
 
-/// In milliseconds since 1970: the clock by which the sidecars stamp what they write.
+/// Milliseconds since 1970, from the clock of the sidecars.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -1,5 +1,5 @@
-//! Twilio, for the length of a run: it signs with its own SDKs, sends each webhook as often as planned, tries again what was
-//! not answered 2xx, as `#rc=5&rp=all` asks it to, and remembers what it was told.
+//! Twilio for one run: it signs with its own SDKs, sends each webhook as often as planned, retries requests that were
+//! not answered 2xx, as with `#rc=5&rp=all`, and records the answers.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,10 +19,10 @@ use twilio_edge_wasm_tests::webhook::Request;
 use crate::plan::Planned;
 use crate::stage::now_ms;
 
-/// The most Twilio can be asked for.
+/// Maximum of Twilio's retries.
 const RETRIES: u32 = 5;
 /// And how long it waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIME_LIMIT: Duration = Duration::from_secs(15);
 
 /// Webhooks on their way at a time: fewer, where there are few, or all of them would meet the same disaster.
 fn at_a_time(webhooks: usize) -> usize {
@@ -78,7 +78,7 @@ impl Twilio {
             for nth in 0..=RETRIES {
                 let request = request.clone().as_new_case();
                 let sent_ms = now_ms();
-                let answer = tokio::time::timeout(PATIENCE, send(edge, &request)).await;
+                let answer = tokio::time::timeout(TIME_LIMIT, send(edge, &request)).await;
                 let status = answer.ok().and_then(Result::ok).map(|response| response.status);
                 let call = Call { case: request.case, sent_ms, ended_ms: now_ms(), status };
                 if let Some(calls) = calls.get(webhook) {
@@ -87,7 +87,7 @@ impl Twilio {
                 if status.is_some_and(|status| (200..300).contains(&status)) {
                     return;
                 }
-                // Not all at once, and longer each time.
+                // Random pauses, which grow with each retry.
                 let dice = dice.fetch_add(97, Ordering::Relaxed) % 300;
                 tokio::time::sleep(Duration::from_millis((100 << nth) + dice)).await;
             }
@@ -101,7 +101,7 @@ impl Twilio {
         while self.under_way.join_next().await.is_some() {}
     }
 
-    /// What was sent, and what Twilio was told.
+    /// Webhooks that were sent, with their answers.
     pub(crate) fn webhooks(&self, planned: &[Planned]) -> Vec<Webhook> {
         let all = planned.iter().zip(self.calls.iter()).map(|(planned, calls)| Webhook {
             key: planned.key.clone(),

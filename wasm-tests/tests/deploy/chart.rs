@@ -1,5 +1,5 @@
-//! The Helm chart and the plain manifests: Helm renders them for several sets of values, Kubernetes' schemas take what comes
-//! out, the sidecar takes what its pod tells it, and a value that makes no sense is refused.
+//! The Helm chart and the plain manifests. Helm renders them for several sets of values, Kubernetes' schemas accept the
+//! result, the sidecar accepts the settings of its pod, and the chart refuses invalid values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -21,7 +21,7 @@ const CHART: &str = "deploy/helm/twilio-edge";
 /// The oldest that has `preStop.sleep`, the newest whose schemas we have, one between.
 const KUBERNETES: [&str; 3] = ["1.30.0", "1.33.0", "1.37.0"];
 
-/// What Helm says to each of these values: `files` and `invalid`, or a `problem`.
+/// Returns Helm's result for each of these values: `files` and `invalid`, or a `problem`.
 fn helm(values: &[Value]) -> Result<Vec<Value>> {
     let requests = values.iter().map(|values| {
         json!({
@@ -59,7 +59,7 @@ fn yaml(path: &str) -> Result<Value> {
     serde_saphyr::from_str(&file(path)?).with_context(|| path.to_owned())
 }
 
-/// Everything there is.
+/// Values that enable all parts.
 fn everything() -> Value {
     json!({
         "nameOverride": "edge",
@@ -85,7 +85,7 @@ fn everything() -> Value {
     })
 }
 
-/// Nothing that can be left out.
+/// Values that disable all optional parts.
 fn least() -> Value {
     let off = json!({ "enabled": false });
     json!({
@@ -105,7 +105,7 @@ fn pods(resources: &[Value]) -> impl Iterator<Item = (String, &Value)> {
 }
 
 #[test]
-fn what_the_chart_renders_is_what_kubernetes_publishes_and_confined() -> Result<()> {
+fn rendered_resources_match_their_schema_and_are_confined() -> Result<()> {
     let tryout = yaml("deploy/kubernetes/tryout.values.yaml")?;
     let sets = [json!({}), least(), everything(), tryout];
     for (answer, values) in helm(&sets)?.iter().zip(&sets) {
@@ -133,7 +133,7 @@ fn what_the_chart_renders_is_what_kubernetes_publishes_and_confined() -> Result<
             }
         }
     }
-    // What no schema of Kubernetes knows, and the others once more by their types.
+    // Resources without a schema of Kubernetes, and the others again by their types.
     let resources = rendered(&helm(&[everything()])?[0])?;
     assert_eq!(judged(&resources)?, "");
     let files = mesh::resources("envoy/alerts")?;
@@ -147,7 +147,7 @@ fn what_the_chart_renders_is_what_kubernetes_publishes_and_confined() -> Result<
 }
 
 #[test]
-fn a_value_that_makes_no_sense_is_refused() -> Result<()> {
+fn invalid_value_is_refused() -> Result<()> {
     let wrong = [
         (json!({ "replica": 3 }), "replica"),
         (json!({ "replicas": "three" }), "/replicas"),
@@ -172,7 +172,7 @@ fn a_value_that_makes_no_sense_is_refused() -> Result<()> {
 
 /// Each value is in the schema with what it means, and the schema has no other.
 #[test]
-fn the_schema_says_what_each_value_is() -> Result<()> {
+fn schema_describes_each_value() -> Result<()> {
     fn compare(values: &Value, schema: &Value, place: &str) -> Result<()> {
         ensure!(place.is_empty() || schema["description"].is_string(), "{place} is not described");
         let (Some(values), Some(known)) = (values.as_object(), schema["properties"].as_object())
@@ -191,7 +191,7 @@ fn the_schema_says_what_each_value_is() -> Result<()> {
 }
 
 #[test]
-fn the_plain_manifests_are_what_the_chart_renders() -> Result<()> {
+fn plain_manifests_are_what_the_chart_renders() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut python = Command::new(tool("charts", "python")?);
     python.arg(repository().join("wasm-tests/deploy/plain.py")).arg(repository());
@@ -242,7 +242,7 @@ fn secrets_of_the_tryout_are_random_and_complete() -> Result<()> {
         }
     }
     assert_eq!(random.len(), 3);
-    // What the manifests read from Secrets is there, and they bring no Secret but the demo's account.
+    // The Secrets that the manifests read exist, and the only Secret in the manifests is the demo's account.
     let resources: Vec<Value> = serde_saphyr::from_multiple(&text)?;
     let own = resources.iter().filter(|one| one["kind"] == "Secret");
     let own: Vec<&Value> = own.map(|one| &one["metadata"]["name"]).collect();
@@ -278,9 +278,9 @@ fn read_secrets(part: &Value, found: &mut BTreeSet<(String, String)>) {
     }
 }
 
-/// What the container is told, with its files put into a folder of ours.
+/// Returns the environment of the container, with its files in a temporary folder.
 #[test]
-fn the_sidecar_takes_what_its_pod_tells_it() -> Result<()> {
+fn sidecar_reads_the_environment_of_its_pod() -> Result<()> {
     for answer in helm(&[json!({}), least(), everything()])? {
         let resources = rendered(&answer)?;
         let (_, pod) = pods(&resources)
@@ -310,7 +310,7 @@ fn the_sidecar_takes_what_its_pod_tells_it() -> Result<()> {
                 };
                 let secret = here(&format!("/etc/twilio-edge/secrets/{name}"));
                 std::fs::write(&secret, holds)?;
-                // As the volume's defaultMode says.
+                // As the volume's defaultMode.
                 std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o440))?;
                 mounted.insert(format!("/etc/twilio-edge/secrets/{name}"));
             }
@@ -320,7 +320,7 @@ fn the_sidecar_takes_what_its_pod_tells_it() -> Result<()> {
             let text = |field: &str| variable[field].as_str().context("a name and a value");
             environment.insert(text("name")?, text("value")?);
         }
-        // What is mounted is read, and what is read is mounted.
+        // Every mounted file is read, and every file that is read is mounted.
         let read =
             environment.values().filter(|value| value.starts_with("/etc/twilio-edge/secrets/"));
         assert_eq!(read.map(|value| (*value).to_owned()).collect::<BTreeSet<_>>(), mounted);
@@ -349,7 +349,7 @@ fn the_sidecar_takes_what_its_pod_tells_it() -> Result<()> {
 
 /// The meshes' files call a Service and read Secrets that are made elsewhere: here.
 #[test]
-fn the_chart_brings_what_the_files_of_a_mesh_name() -> Result<()> {
+fn chart_renders_the_services_that_mesh_files_name() -> Result<()> {
     let resources = rendered(&helm(&[json!({})])?[0])?;
     let service = the(&resources, "Service")?;
     let port = service["spec"]["ports"][0]["port"].as_u64().context("a port")?;
@@ -390,7 +390,7 @@ fn the_chart_brings_what_the_files_of_a_mesh_name() -> Result<()> {
 
 /// The demo's Envoy calls Services that are there, and is called by one of its origins.
 #[test]
-fn the_demo_of_the_chart_finds_its_parts() -> Result<()> {
+fn demo_of_the_chart_finds_its_parts() -> Result<()> {
     let renamed = json!({ "nameOverride": "edge", "demo": { "enabled": true } });
     for answer in helm(&[renamed, yaml("deploy/kubernetes/tryout.values.yaml")?])? {
         let resources = rendered(&answer)?;
@@ -437,7 +437,7 @@ fn opened(resources: &[Value]) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn no_private_address_is_open_unless_the_values_say_so() -> Result<()> {
+fn private_addresses_are_closed_by_default() -> Result<()> {
     let stores =
         json!({ "networkPolicy": { "stores": [{ "ipBlock": { "cidr": "10.1.2.0/24" } }] } });
     let dns = json!({ "networkPolicy": { "dns": [{ "ipBlock": { "cidr": "10.96.0.10/32" } }] } });
@@ -477,7 +477,7 @@ fn no_private_address_is_open_unless_the_values_say_so() -> Result<()> {
 }
 
 #[test]
-fn no_password_is_in_a_command_line() -> Result<()> {
+fn command_lines_contain_no_password() -> Result<()> {
     let secret = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
     let stores = json!({
         "postgresql": { "enabled": true, "password": secret },

@@ -1,5 +1,5 @@
-//! docker-compose.yml and the images: Docker Compose takes the file, hadolint the Dockerfile, everything is confined, and what
-//! they describe works. The last takes root, for the namespaces and users it runs in.
+//! docker-compose.yml and the images. Docker Compose accepts the file, hadolint the Dockerfile, every service is confined, and
+//! the services work. The last test needs root, for its namespaces and users.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::{file, said, tool};
 
 const DOCKERFILE: &str = "deploy/docker/Dockerfile";
 
-/// What each command of the document shows.
+/// Output of each command of the document.
 const SHOWN: [&[&str]; 7] = [
     &["\"delivered\":true"],
     &[],
@@ -33,7 +33,7 @@ const REQUIRED: [(&str, &str); 3] = [
     ("REDIS_PASSWORD", "c3d4e5f60718293a4b5c6d7e8f901a2b"),
 ];
 
-/// What Compose makes of the file with these variables, the required ones, and no others.
+/// Returns Compose's rendering of the file with these variables and the required ones.
 fn config(variables: &str) -> Result<Value> {
     let is_set = |name: &str| variables.lines().any(|line| line.starts_with(&format!("{name}=")));
     let required = REQUIRED.iter().filter(|(name, _)| !is_set(name));
@@ -59,10 +59,10 @@ fn compose_starts_nothing_without_passwords_of_its_own() -> Result<()> {
             let others = REQUIRED.iter().filter(|(name, _)| *name != missing);
             let others: String = others.map(|(name, value)| format!("{name}={value}\n")).collect();
             let output = compose(&(others + &empty))?.output()?;
-            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             ensure!(!output.status.success(), "it starts without {missing}");
-            ensure!(complaint.contains(missing), "{complaint}");
-            ensure!(complaint.contains("deploy/compose/secrets.sh"), "{complaint}");
+            ensure!(stderr.contains(missing), "{stderr}");
+            ensure!(stderr.contains("deploy/compose/secrets.sh"), "{stderr}");
         }
     }
     for (_, service) in services(&config("")?)? {
@@ -115,7 +115,7 @@ fn stage(name: &str) -> Result<String> {
 }
 
 #[test]
-fn every_container_is_confined_and_asked_for_its_health() -> Result<()> {
+fn every_container_is_confined_and_has_a_health_check() -> Result<()> {
     let config = config("")?;
     let services = services(&config)?;
     let names: Vec<&str> = services.keys().map(String::as_str).collect();
@@ -153,7 +153,7 @@ fn every_container_is_confined_and_asked_for_its_health() -> Result<()> {
 
 /// Each line of `.env.example`, without its `#`, is a variable that changes something.
 #[test]
-fn everything_in_the_example_of_env_is_used() -> Result<()> {
+fn variables_of_the_example_are_all_used() -> Result<()> {
     let example = file(".env.example")?;
     let variables = example.lines().filter_map(|line| line.strip_prefix('#')?.split_once('='));
     let names: Vec<&str> =
@@ -197,7 +197,7 @@ fn hadolint_has_nothing_to_say_and_versions_are_those_that_are_tested() -> Resul
 
 /// Building them takes minutes (`make images-dry`); that what is sent to the engine is all that cargo asks for does not.
 #[test]
-fn what_the_engine_is_sent_is_a_workspace() -> Result<()> {
+fn build_context_contains_the_workspace() -> Result<()> {
     let mut images = Command::new("python3");
     images.arg(repository().join("wasm-tests/deploy/images.py")).arg(repository()).arg("-n");
     let said = said(&mut images)?;
@@ -217,7 +217,7 @@ fn commands() -> Result<Vec<String>> {
 }
 
 #[test]
-fn what_compose_describes_runs_and_a_message_is_sent_and_read() -> Result<()> {
+fn compose_file_runs_and_a_message_is_sent_and_read() -> Result<()> {
     let commands = commands()?;
     ensure!(commands.len() == SHOWN.len(), "{commands:?}");
     let probe = isolated("unshare").as_std_mut().args(["--net", "--mount", "true"]).output();

@@ -1,4 +1,4 @@
-//! The systemd units: installed by the commands of their document into a folder in place of `/`, and judged there.
+//! The systemd units, installed by the commands of their document into a folder instead of `/`, and checked there.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -60,7 +60,7 @@ fn is_root() -> Result<bool> {
     Ok(said(Command::new("id").arg("-u"))?.trim() == "0")
 }
 
-/// What `systemd-analyze verify` complains of.
+/// Returns the findings of `systemd-analyze verify`.
 fn complaints(root: &Path) -> Result<String> {
     let mut verify = Command::new("systemd-analyze");
     let output =
@@ -71,7 +71,7 @@ fn complaints(root: &Path) -> Result<String> {
 }
 
 #[test]
-fn what_the_document_installs_is_what_systemd_and_the_programs_take() -> Result<()> {
+fn documented_units_are_valid_for_systemd_and_the_programs() -> Result<()> {
     if !is_root()? {
         ensure!(std::env::var_os("CI").is_none(), "not root, and this is CI");
         eprintln!("not run: what is installed belongs to users of its own, which takes root");
@@ -79,7 +79,7 @@ fn what_the_document_installs_is_what_systemd_and_the_programs_take() -> Result<
     }
     let root = installed()?;
     let at = |path: &str| root.path().join(path);
-    // What units refer to that the system has.
+    // Units of the system that ours refer to.
     std::fs::create_dir_all(at("usr/lib/systemd/system"))?;
     std::os::unix::fs::symlink("usr/lib", at("lib"))?;
     for entry in std::fs::read_dir("/lib/systemd/system")? {
@@ -91,7 +91,7 @@ fn what_the_document_installs_is_what_systemd_and_the_programs_take() -> Result<
     }
     assert_eq!(complaints(root.path())?, "");
 
-    // Nobody logs in, and nobody else reads.
+    // The users have no login, and the files are private.
     let users = std::fs::read_to_string(at("etc/passwd"))?;
     for user in ["twilio-edge", "twilio-edge-envoy"] {
         let line = users.lines().find(|line| line.starts_with(&format!("{user}:")));
@@ -123,7 +123,7 @@ fn what_the_document_installs_is_what_systemd_and_the_programs_take() -> Result<
     validate.args(["--mode", "validate", "--log-level", "warning", "--config-path"]).arg(&envoy);
     said(validate.envs(environment()).as_std_mut())?;
 
-    // A mistake would have been told.
+    // A mistake is reported.
     let unit = at("etc/systemd/system/twilio-edge.service");
     let text =
         std::fs::read_to_string(&unit)?.replace("ProtectSystem=strict", "ProtectSystems=strict");
@@ -143,7 +143,7 @@ fn variables(path: &str) -> Result<Vec<(String, String)>> {
 }
 
 #[test]
-fn the_examples_are_what_the_programs_read() -> Result<()> {
+fn examples_are_read_by_the_programs() -> Result<()> {
     let mut program = isolated(binary()?);
     program.args(["print-config", "--config", "deploy/systemd/twilio-edge.toml"]);
     program.current_dir(repository()).envs(variables("deploy/systemd/twilio-edge.env")?);
@@ -174,7 +174,7 @@ fn the_examples_are_what_the_programs_read() -> Result<()> {
     let given = given.iter().map(|(name, _)| name.as_str());
     assert_eq!(given.collect::<BTreeSet<_>>(), wanted.collect());
 
-    // systemd kills nobody who still works.
+    // systemd does not kill a process that is still working.
     let limit = shown["http"]["shutdown_timeout_ms"].as_integer().context("a limit")?;
     let unit = file("deploy/systemd/twilio-edge.service")?;
     let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec="));
@@ -182,9 +182,9 @@ fn the_examples_are_what_the_programs_read() -> Result<()> {
     Ok(())
 }
 
-/// Rated as the document says, by the version of systemd that it names; by others no worse than 2.
+/// Exposure as in the document with its version of systemd; with other versions at most 2.
 #[test]
-fn a_unit_is_as_exposed_as_its_document_says() -> Result<()> {
+fn unit_is_as_exposed_as_its_document_states() -> Result<()> {
     let document = file("docs/INSTALL-SYSTEMD.md")?;
     let version = said(Command::new("systemd-analyze").arg("--version"))?;
     let version = version.split_whitespace().nth(1).context("a version")?.to_owned();

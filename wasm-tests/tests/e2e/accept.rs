@@ -1,5 +1,5 @@
-//! Routes whose webhooks the sidecar delivers: Twilio has its answer as soon as the sidecar has the webhook, and the
-//! backend behind Envoy hears nothing of it. The sidecar is a scripted one, but where it has to keep its word.
+//! Routes whose webhooks the sidecar delivers. Twilio gets its answer as soon as the sidecar has the webhook, and the
+//! backend behind Envoy does not receive it. Most tests use a scripted sidecar.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -56,19 +56,20 @@ const NOBODY_THERE: Plan = Plan {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let accept = scenarios![Setting::Own(ACCEPT);
-        what_is_accepted_is_answered_and_goes_nowhere,
-        a_route_may_say_what_a_message_is_answered,
-        without_a_verdict_the_policy_decides,
+        accepted_webhook_is_answered_and_not_forwarded,
+        route_may_configure_the_answer_to_messages,
+        policy_decides_without_a_verdict,
         who_did_not_ask_is_not_accepted,
     ];
-    let shadow = scenarios![Setting::Newest(SHADOW); in_shadow_mode_the_backend_delivers];
+    let shadow =
+        scenarios![Setting::Newest(SHADOW); shadow_mode_forwards_webhooks_of_accept_routes];
     let alone = scenarios![Setting::Newest(NOBODY_THERE);
-        twilio_is_thanked_though_nobody_is_there,
+        accepted_webhook_is_answered_while_the_application_is_down,
     ];
     [accept.as_slice(), &shadow, &alone].concat()
 }
 
-/// A sidecar that accepts what it is asked to, knows messages that say "again", and lets the rest proceed.
+/// A sidecar that accepts claims for delivery, treats messages "again" as duplicates, and lets all others proceed.
 fn accepting(body: &[u8]) -> Answer {
     deciding(body, |claim| match (claim["delivery"].as_str(), claim["form"].as_str()) {
         (_, Some(form)) if form.contains("Body=again") => "duplicate",
@@ -77,7 +78,7 @@ fn accepting(body: &[u8]) -> Answer {
     })
 }
 
-/// A sidecar that accepts whatever it is shown.
+/// A sidecar that accepts every claim.
 fn accepting_all(body: &[u8]) -> Answer {
     deciding(body, |_| "accepted")
 }
@@ -92,7 +93,7 @@ fn deciding(body: &[u8], decision: fn(&Value) -> &'static str) -> Answer {
     Answer::ok("application/json", reply.to_string())
 }
 
-/// What Twilio is told: nothing to say to whoever wrote, and nothing that calls the fallback URL.
+/// Checks the answer to Twilio: no reply to the sender, and no status that calls the fallback URL.
 fn is_thanks(response: &Response, form: &Form) -> Result<()> {
     ensure!(response.header("x-twilio-edge-reason").is_none(), "{}", response.text());
     if form.get("MessageStatus").is_empty() {
@@ -107,7 +108,7 @@ fn is_thanks(response: &Response, form: &Form) -> Result<()> {
     Ok(())
 }
 
-/// The ids of all claims about which the sidecar was told an outcome, once there are `count`.
+/// Returns the ids of all settled claims, once there are `count`.
 async fn outcomes(stack: &Stack, count: usize) -> Result<Vec<Value>> {
     let sidecar = stack.scripted()?;
     until(&format!("{count} outcomes"), async || {
@@ -121,7 +122,7 @@ async fn outcomes(stack: &Stack, count: usize) -> Result<Vec<Value>> {
     .await
 }
 
-async fn what_is_accepted_is_answered_and_goes_nowhere(stack: &Stack) -> Result<()> {
+async fn accepted_webhook_is_answered_and_not_forwarded(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     sidecar.usually(Answer::By(accepting));
     let mut gone: Vec<Request> = Vec::new();
@@ -135,7 +136,7 @@ async fn what_is_accepted_is_answered_and_goes_nowhere(stack: &Stack) -> Result<
         assert_eq!(claim["message_sid"], form.get("MessageSid"));
         gone.push(request);
     }
-    // What is forwarded is claimed for a lease and settled, and bounds the time in which the others could have been.
+    // The forwarded webhook is settled, which bounds the time in which the others could have been settled.
     let form = Form::inbound("forwarded").to(FORWARDED);
     arrives(stack, &stack.post(&form).await?).await?;
     let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("nobody asked")?, "claims")?;
@@ -148,14 +149,14 @@ async fn what_is_accepted_is_answered_and_goes_nowhere(stack: &Stack) -> Result<
     }
     counts(stack, "verdict.accepted", 2).await?;
     assert_eq!(stack.envoy.counter("verdict.none").await?, 0);
-    // A forged one is nobody's to accept.
+    // A forged webhook is not accepted.
     let forged = stack.post(&Form::inbound("forged")).await?.without_header("x-twilio-signature");
     refused(stack, &forged, Reason::MissingSignature).await?;
     assert_eq!(claimed(stack)?.len(), 4);
     Ok(())
 }
 
-async fn twilio_is_thanked_though_nobody_is_there(stack: &Stack) -> Result<()> {
+async fn accepted_webhook_is_answered_while_the_application_is_down(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     let mut sent = Vec::new();
     for form in [Form::inbound("hello"), Form::status("delivered"), Form::inbound("again")] {
@@ -178,7 +179,7 @@ async fn twilio_is_thanked_though_nobody_is_there(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn a_route_may_say_what_a_message_is_answered(stack: &Stack) -> Result<()> {
+async fn route_may_configure_the_answer_to_messages(stack: &Stack) -> Result<()> {
     stack.scripted()?.usually(Answer::By(accepting));
     for (text, mark) in [("hello", None), ("again", Some("duplicate"))] {
         let request = stack.post(&Form::inbound(text).to(GREETED)).await?;
@@ -194,7 +195,7 @@ async fn a_route_may_say_what_a_message_is_answered(stack: &Stack) -> Result<()>
     Ok(())
 }
 
-async fn without_a_verdict_the_policy_decides(stack: &Stack) -> Result<()> {
+async fn policy_decides_without_a_verdict(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     for answer in [Answer::status(500), Answer::Close] {
         sidecar.usually(answer);
@@ -203,7 +204,7 @@ async fn without_a_verdict_the_policy_decides(stack: &Stack) -> Result<()> {
         let request = stack.post(&Form::status("delivered")).await?;
         assert_eq!(arrives(stack, &request).await?.trusted()["dedupe"], "unknown");
     }
-    // Once it is back it is told what became of each, and what each was.
+    // After the outage it receives the outcome and the contents of each.
     sidecar.usually(Answer::By(accepting));
     counts(stack, "outbox", 0).await?;
     for outcome in outcomes(stack, 4).await? {
@@ -227,7 +228,7 @@ async fn who_did_not_ask_is_not_accepted(stack: &Stack) -> Result<()> {
     counts(stack, "verdict.none", 1).await
 }
 
-async fn in_shadow_mode_the_backend_delivers(stack: &Stack) -> Result<()> {
+async fn shadow_mode_forwards_webhooks_of_accept_routes(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     sidecar.usually(Answer::By(accepting));
     for form in [Form::inbound("hello"), Form::status("delivered")] {

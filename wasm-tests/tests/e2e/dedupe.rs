@@ -1,4 +1,4 @@
-//! The backend gets each webhook once: copies that come later are answered for it, copies that come meanwhile wait for
+//! The backend receives each webhook once: later copies get the saved answer, simultaneous copies wait for
 //! the first to end.
 
 use anyhow::{Context, Result, ensure};
@@ -14,18 +14,18 @@ use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let shared = scenarios![Setting::Shared;
-        a_message_is_delivered_once,
-        a_copy_gets_the_first_answer,
+        message_is_delivered_once,
+        copy_gets_the_first_answer,
         copy_of_an_answer_without_twiml_gets_an_empty_document,
-        a_status_is_delivered_once,
-        a_copy_is_one_whatever_it_came_on,
+        status_is_delivered_once,
+        copy_on_another_connection_is_a_duplicate,
         different_webhooks_are_no_copies,
-        an_unsigned_copy_is_no_duplicate,
+        unsigned_copy_is_no_duplicate,
     ];
     let alone = scenarios![Setting::Own(Plan::new(SidecarPlan::Sqlite));
-        a_copy_waits_for_the_first_and_shares_its_success,
-        a_copy_waits_for_the_first_and_follows_its_failure,
-        many_copies_at_once_are_delivered_once,
+        copy_waits_for_the_first_and_shares_its_success,
+        copy_waits_for_the_first_and_follows_its_failure,
+        concurrent_copies_are_delivered_once,
     ];
     let impatient = scenarios![Setting::Newest(Plan::adapted(SidecarPlan::Sqlite, |config| {
             config.plugin["sidecar"]["in_flight_wait_ms"] = 200.into();
@@ -36,7 +36,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     [shared.as_slice(), &alone, &impatient].concat()
 }
 
-/// What a copy of a delivered message is told: an empty TwiML document, and nothing that calls the fallback URL.
+/// Checks the answer to a copy of a delivered message: an empty TwiML document, and no status that calls the fallback URL.
 fn is_duplicate_message(response: &Response) -> Result<()> {
     ensure!(response.status == 200, "{} {}", response.status, response.text());
     assert_eq!(response.header("content-type").as_deref(), Some("text/xml"));
@@ -44,7 +44,7 @@ fn is_duplicate_message(response: &Response) -> Result<()> {
     Ok(())
 }
 
-async fn a_message_is_delivered_once(stack: &Stack) -> Result<()> {
+async fn message_is_delivered_once(stack: &Stack) -> Result<()> {
     for answer in [
         Answer::status(200),
         Answer::status(204),
@@ -67,8 +67,8 @@ async fn a_message_is_delivered_once(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// A copy comes because the first answer got lost: its sender still waits for what the application said.
-async fn a_copy_gets_the_first_answer(stack: &Stack) -> Result<()> {
+/// Twilio sends a copy because it did not receive the first answer, so the copy gets that answer.
+async fn copy_gets_the_first_answer(stack: &Stack) -> Result<()> {
     let twiml = "<Response><Message>päivää</Message></Response>";
     for (status, content_type) in [
         (200, "text/xml; charset=utf-8"),
@@ -108,7 +108,7 @@ async fn copy_of_an_answer_without_twiml_gets_an_empty_document(stack: &Stack) -
     Ok(())
 }
 
-async fn a_status_is_delivered_once(stack: &Stack) -> Result<()> {
+async fn status_is_delivered_once(stack: &Stack) -> Result<()> {
     let form = Form::status("undelivered").set("ErrorCode", "30003");
     let request = stack.post(&form).await?;
     stack.backend.script(&request.case, [Answer::status(204)]);
@@ -124,7 +124,7 @@ async fn a_status_is_delivered_once(stack: &Stack) -> Result<()> {
 }
 
 /// Twilio's fallback URL, a second token and GET instead of POST make another request of the same webhook.
-async fn a_copy_is_one_whatever_it_came_on(stack: &Stack) -> Result<()> {
+async fn copy_on_another_connection_is_a_duplicate(stack: &Stack) -> Result<()> {
     let form = Form::inbound("the same");
     let first = stack.post(&form).await?;
     assert_eq!(stack.send(&first).await?.status, 200);
@@ -169,7 +169,7 @@ async fn different_webhooks_are_no_copies(stack: &Stack) -> Result<()> {
 }
 
 /// Otherwise anybody could learn which messages were sent, or swallow those that are yet to come.
-async fn an_unsigned_copy_is_no_duplicate(stack: &Stack) -> Result<()> {
+async fn unsigned_copy_is_no_duplicate(stack: &Stack) -> Result<()> {
     let request = stack.post(&Form::inbound("mine")).await?;
     let forged = request.clone().without_header("x-twilio-signature");
     assert_eq!(stack.send(&forged).await?.status, 403);
@@ -179,7 +179,7 @@ async fn an_unsigned_copy_is_no_duplicate(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Sends `request`, waits until the backend works on it, sends a copy, and opens `gate` when the copy was told to wait.
+/// Sends `request`, waits until the backend has it, sends a copy, and opens `gate` when the copy waits.
 async fn first_and_copy(stack: &Stack, request: &Request, gate: &Gate) -> Result<[Response; 2]> {
     let told_to_wait = stack.envoy.counter("verdict.in_flight").await?;
     let copy = async {
@@ -200,7 +200,7 @@ async fn first_and_copy(stack: &Stack, request: &Request, gate: &Gate) -> Result
     Ok([first?, copy?])
 }
 
-async fn a_copy_waits_for_the_first_and_shares_its_success(stack: &Stack) -> Result<()> {
+async fn copy_waits_for_the_first_and_shares_its_success(stack: &Stack) -> Result<()> {
     for form in [Form::inbound("twice at once"), Form::status("delivered")] {
         let request = stack.post(&form).await?;
         let gate = Gate::default();
@@ -218,7 +218,7 @@ async fn a_copy_waits_for_the_first_and_shares_its_success(stack: &Stack) -> Res
     Ok(())
 }
 
-async fn a_copy_waits_for_the_first_and_follows_its_failure(stack: &Stack) -> Result<()> {
+async fn copy_waits_for_the_first_and_follows_its_failure(stack: &Stack) -> Result<()> {
     let form = Form::inbound("twice at once");
     let request = stack.post(&form).await?;
     let gate = Gate::default();
@@ -234,7 +234,7 @@ async fn a_copy_waits_for_the_first_and_follows_its_failure(stack: &Stack) -> Re
     Ok(())
 }
 
-async fn many_copies_at_once_are_delivered_once(stack: &Stack) -> Result<()> {
+async fn concurrent_copies_are_delivered_once(stack: &Stack) -> Result<()> {
     let form = Form::inbound("a storm");
     let request = stack.post(&form).await?;
     let responses = (0..20).map(|_| stack.send(&request));

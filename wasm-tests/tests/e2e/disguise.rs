@@ -1,5 +1,5 @@
-//! What looks like the filter's own word, or like a webhook, and is neither: forged headers, bytes that are no text, paths
-//! that only resemble. Whatever the filter did not prove carries none of its headers.
+//! Requests that imitate trusted headers or webhooks: forged headers, bytes beyond UTF-8, similar
+//! paths. An unproven request never has a trusted header.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -29,7 +29,7 @@ const GATED: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
     Ok(())
 });
 
-/// What others do to paths before the filter sees them.
+/// Path normalizations of other proxies.
 const TIDIED: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
     let manager = connection_manager(config)?;
     manager["normalize_path"] = true.into();
@@ -53,28 +53,28 @@ const LENIENT: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let shared = scenarios![Setting::Shared;
-        header_bytes_that_are_no_text_harm_nobody,
+        header_bytes_beyond_utf8_change_nothing,
         forged_headers_never_reach_the_backend,
-        what_is_no_webhook_passes_without_our_headers,
+        unguarded_request_passes_without_trusted_headers,
         paths_are_matched_as_written,
-        headers_that_name_another_path_are_not_believed,
-        headers_that_change_what_was_signed_reach_nobody,
+        headers_that_name_another_path_are_removed,
+        headers_that_change_the_signed_content_are_refused,
         headers_of_a_get_are_checked_too,
     ];
     let strict = scenarios![Setting::Own(Plan::adapted(SidecarPlan::Absent, |config| {
-            // As shipped: no route of ours.
+            // As shipped: not guarded.
             config.routes()?.remove(0);
             Ok(())
         }));
-        the_shipped_configuration_forwards_nothing_else,
+        shipped_configuration_forwards_guarded_paths_only,
     ];
-    let gated = scenarios![Setting::Own(GATED); a_route_for_what_is_proven_takes_nothing_forged];
+    let gated = scenarios![Setting::Own(GATED); route_for_proven_webhooks_accepts_no_forgery];
     let lenient = scenarios![Setting::Own(LENIENT); forged_headers_are_removed_in_every_mode];
     let tidied = scenarios![Setting::Own(TIDIED); paths_that_envoy_tidies_up_are_guarded];
     [shared.as_slice(), &strict, &gated, &lenient, &tidied].concat()
 }
 
-async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> {
+async fn header_bytes_beyond_utf8_change_nothing(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let odd: [&[u8]; 4] = [b"a\xff\xfe", b"\xc3\x28", b"\x80", b"caf\xe9"];
     for value in odd {
@@ -99,7 +99,7 @@ async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> 
         )
         .await?;
         let untyped = signed.clone().as_new_case().without_header("content-type");
-        // Not a form then, and the route accepts nothing else.
+        // It is not a form then, and the route accepts only forms.
         refused(stack, &untyped.header("Content-Type", value), Reason::BodyNotEnabled).await?;
         let forged = signed.header("X-Twilio-Edge-Verified", value);
         assert_eq!(stack.send(&forged).await?.status, 200);
@@ -120,7 +120,7 @@ async fn header_bytes_that_are_no_text_harm_nobody(stack: &Stack) -> Result<()> 
     Ok(())
 }
 
-/// Names a backend could take for the filter's, by case, by its separators, or because it reads only the last of several.
+/// Names that a backend could mistake for the filter's, by case, by separators, or because it reads only the last of several.
 const FORGERIES: [&str; 17] = [
     "x-twilio-edge-verified",
     "X-Twilio-Edge-Verified",
@@ -142,7 +142,7 @@ const FORGERIES: [&str; 17] = [
 ];
 
 /// `request` with all of [`FORGERIES`], twice.
-pub(crate) fn with_forgeries(mut request: Request) -> Request {
+pub(crate) fn with_forged_headers(mut request: Request) -> Request {
     for name in FORGERIES {
         request = request.header(name, "forged").header(name, "forged again");
     }
@@ -155,7 +155,7 @@ async fn forged_headers_never_reach_the_backend(stack: &Stack) -> Result<()> {
         for over_h2 in [false, true] {
             let form = form.clone().set("MessageSid", &fresh_sid("SM"));
             let plain = stack.post(&form).await?;
-            let request = with_forgeries(plain.clone());
+            let request = with_forged_headers(plain.clone());
             let response = if over_h2 {
                 send_h2(edge, &request, Framing::default()).await?
             } else {
@@ -173,7 +173,7 @@ async fn forged_headers_never_reach_the_backend(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn what_is_no_webhook_passes_without_our_headers(stack: &Stack) -> Result<()> {
+async fn unguarded_request_passes_without_trusted_headers(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let large = "x".repeat(300_000);
     for (method, body) in
@@ -184,7 +184,7 @@ async fn what_is_no_webhook_passes_without_our_headers(stack: &Stack) -> Result<
             .header("X-Own", "twice")
             .header("x-twilio-edged", "kept, it only looks alike")
             .header("x-twilio-signature", "kept too");
-        let request = with_forgeries(request);
+        let request = with_forged_headers(request);
         for (count, over_h2) in [(1, false), (2, true)] {
             let response = if over_h2 {
                 send_h2(edge, &request, Framing::default()).await?
@@ -246,7 +246,7 @@ async fn paths_are_matched_as_written(stack: &Stack) -> Result<()> {
 }
 
 /// Proxies in front of us may set these; so may anybody. Neither the route nor the signed URL comes from them.
-async fn headers_that_name_another_path_are_not_believed(stack: &Stack) -> Result<()> {
+async fn headers_that_name_another_path_are_removed(stack: &Stack) -> Result<()> {
     let names = ["x-envoy-original-path", "x-original-url", "x-rewrite-url", "x-forwarded-uri"];
     let signed = stack.post(&Form::inbound("elsewhere")).await?;
     for name in names {
@@ -268,7 +268,7 @@ async fn headers_that_name_another_path_are_not_believed(stack: &Stack) -> Resul
 }
 
 /// A captured webhook with one header more is the same webhook for the application, or is refused.
-async fn headers_that_change_what_was_signed_reach_nobody(stack: &Stack) -> Result<()> {
+async fn headers_that_change_the_signed_content_are_refused(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let removed = [
         "X-HTTP-Method-Override",
@@ -342,7 +342,7 @@ async fn forged_headers_are_removed_in_every_mode(stack: &Stack) -> Result<()> {
     for (target, method) in [(OFF, "POST"), (OFF, "GET"), (SHADOW, "POST"), (SHADOW, "GET")] {
         for over_h2 in [false, true] {
             let body = if method == "POST" { "Body=hi" } else { "" };
-            let request = with_forgeries(Request::new(method, target, body))
+            let request = with_forged_headers(Request::new(method, target, body))
                 .header("Content-Type", "application/x-www-form-urlencoded")
                 .header("X-HTTP-Method-Override", "DELETE")
                 .header("x_original_url", "/admin")
@@ -382,7 +382,7 @@ async fn headers_of_a_get_are_checked_too(stack: &Stack) -> Result<()> {
         is_refusal(&response, Reason::UnsupportedEncoding)?;
     }
     let names = ["X-HTTP-Method-Override", "X_Original_URL", "Content_Encoding", "content.type"];
-    let request = with_forgeries(signed);
+    let request = with_forged_headers(signed);
     let request = names.iter().fold(request, |request, name| request.header(name, "PUT"));
     assert_eq!(stack.send(&request).await?.status, 200);
     let seen = arrived(stack, &request).await?;
@@ -394,19 +394,19 @@ async fn headers_of_a_get_are_checked_too(stack: &Stack) -> Result<()> {
 }
 
 /// Envoy chooses the route before the filter has removed what a client forged, and again after.
-async fn a_route_for_what_is_proven_takes_nothing_forged(stack: &Stack) -> Result<()> {
+async fn route_for_proven_webhooks_accepts_no_forgery(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     for request in [
         Request::new("GET", "/app/gated", ""),
-        with_forgeries(Request::new("GET", "/app/gated", "")),
-        with_forgeries(Request::new("POST", "/app/gated/by/body", "x")),
+        with_forged_headers(Request::new("GET", "/app/gated", "")),
+        with_forged_headers(Request::new("POST", "/app/gated/by/body", "x")),
     ] {
         assert_eq!(stack.send(&request).await?.status, 418);
         assert_eq!(send_h2(edge, &request, Framing::default()).await?.status, 418);
         stack.nothing_reached(&request).await?;
     }
     for form in [Form::inbound("gated"), Form::status("sent"), Form::other()] {
-        let request = with_forgeries(stack.post(&form).await?);
+        let request = with_forged_headers(stack.post(&form).await?);
         let unsigned = request.clone().as_new_case().without_header("x-twilio-signature");
         refused(stack, &unsigned, Reason::MissingSignature).await?;
         assert_eq!(stack.send(&request).await?.status, 200, "what is proven goes through");
@@ -428,7 +428,7 @@ async fn paths_that_envoy_tidies_up_are_guarded(stack: &Stack) -> Result<()> {
     ] {
         let signed = stack.post(&Form::inbound("tidied").to(target)).await?;
         for request in [signed.clone().without_header("x-twilio-signature"), signed] {
-            // What Twilio signed was another path: it cannot be proven, and must not pass for it.
+            // Twilio signed another path, so the request is refused.
             let response = stack.send(&request).await?;
             let refused = response.header("x-twilio-edge-reason").is_some();
             for seen in stack.backend.seen(&request.case) {
@@ -444,11 +444,12 @@ async fn paths_that_envoy_tidies_up_are_guarded(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn the_shipped_configuration_forwards_nothing_else(stack: &Stack) -> Result<()> {
+async fn shipped_configuration_forwards_guarded_paths_only(stack: &Stack) -> Result<()> {
     for target in
         ["/", "/app/orders", "/twilio", "/twilio/inbound/", "/twilio/inboundx", "/twilio/%69nbound"]
     {
-        let request = with_forgeries(stack.post(&Form::inbound("elsewhere").to(target)).await?);
+        let request =
+            with_forged_headers(stack.post(&Form::inbound("elsewhere").to(target)).await?);
         let response = stack.send(&request).await?;
         assert_eq!(response.status, 404, "{target}");
         assert!(stack.backend.seen(&request.case).is_empty(), "{target}");

@@ -1,5 +1,5 @@
-//! The JSON event that a backend gets instead of a form: what it says, that its headers say the same, and when there is
-//! none. That its framing leaves nothing behind is the subject of `rewrite`.
+//! The JSON event that a backend gets instead of a form: its fields, their agreement with the headers, and requests
+//! without an event. `rewrite` tests its framing.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
@@ -28,21 +28,21 @@ const SHADOW: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let json = scenarios![Setting::Own(JSON);
-        a_message_is_told_as_an_event,
-        statuses_and_the_rest_are_told_as_events,
+        message_is_forwarded_as_a_json_event,
+        statuses_and_other_webhooks_are_forwarded_as_json_events,
         whatever_a_form_was_framed_like_its_event_is_whole,
-        a_get_has_no_event,
+        get_has_no_event,
     ];
     let alone = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Absent, ..JSON });
-        without_a_sidecar_events_say_what_is_known,
+        events_without_a_sidecar_contain_the_known_facts,
     ];
     let shadow =
-        scenarios![Setting::Own(SHADOW); in_shadow_mode_only_what_is_proven_becomes_an_event];
+        scenarios![Setting::Own(SHADOW); shadow_mode_forwards_only_proven_webhooks_as_events];
     [json.as_slice(), &alone, &shadow].concat()
 }
 
 /// Sends `request`; the one thing the backend got must be an event.
-async fn told(stack: &Stack, request: &Request) -> Result<(Map<String, Value>, Seen)> {
+async fn json_event(stack: &Stack, request: &Request) -> Result<(Map<String, Value>, Seen)> {
     let response = stack.send(request).await?;
     ensure!(response.status == 200, "{} {}", response.status, response.text());
     let mut seen = stack.backend.wait(&request.case, 1).await?;
@@ -64,13 +64,13 @@ fn raw(form: &Form) -> Value {
     form.params.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
 }
 
-async fn a_message_is_told_as_an_event(stack: &Stack) -> Result<()> {
+async fn message_is_forwarded_as_a_json_event(stack: &Stack) -> Result<()> {
     let form = Form::inbound("Where is \"my\" order?\n\u{1f600}")
         .set("From", &format!("whatsapp:{}", Form::inbound("").get("From")))
         .set("To", "whatsapp:+14155238886")
         .set("ProfileName", "Zoë")
         .set("NumMedia", "2");
-    let (mut event, seen) = told(stack, &stack.post(&form).await?).await?;
+    let (mut event, seen) = json_event(stack, &stack.post(&form).await?).await?;
     let expires = event.remove("window_expires").context("no window")?;
     assert_eq!(seen.trusted().get("window-expires").map(String::as_str), expires.as_str());
     assert_eq!(
@@ -92,10 +92,10 @@ async fn a_message_is_told_as_an_event(stack: &Stack) -> Result<()> {
         })
     );
 
-    // What came more than once is a list of all of it, in order, even where one of them is empty.
+    // A repeated parameter is a list of all its values, in order, including empty ones.
     let stop = Form::inbound("STOP").add("Tag", "b").add("Tag", "a").add("Tag", "").add("Tag", "ß");
     let next = Signing { token: NEXT_TOKEN, ..Signing::default() };
-    let (event, seen) = told(stack, &stack.post_as(&stop, next).await?).await?;
+    let (event, seen) = json_event(stack, &stack.post_as(&stop, next).await?).await?;
     assert_eq!((&event["opt"], &event["suppressed"]), (&json!("stop"), &json!(true)));
     assert_eq!((&event["key"], &event["channel"]), (&json!("next"), &json!("sms")));
     assert_eq!(event["raw"]["Tag"], json!(["b", "a", "", "ß"]));
@@ -105,9 +105,9 @@ async fn a_message_is_told_as_an_event(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn statuses_and_the_rest_are_told_as_events(stack: &Stack) -> Result<()> {
+async fn statuses_and_other_webhooks_are_forwarded_as_json_events(stack: &Stack) -> Result<()> {
     let form = Form::status("undelivered").set("ErrorCode", "30003");
-    let (event, _) = told(stack, &stack.post(&form).await?).await?;
+    let (event, _) = json_event(stack, &stack.post(&form).await?).await?;
     assert_eq!(
         Value::from(event),
         json!({
@@ -126,7 +126,7 @@ async fn statuses_and_the_rest_are_told_as_events(stack: &Stack) -> Result<()> {
         })
     );
     let form = Form::other().set("From", "+14155550123");
-    let (event, seen) = told(stack, &stack.post(&form).await?).await?;
+    let (event, seen) = json_event(stack, &stack.post(&form).await?).await?;
     assert_eq!(event["event_type"], "twilio_other");
     assert_eq!((&event["from"], &event["dedupe"]), (&json!("+14155550123"), &json!("unknown")));
     assert_eq!(event["raw"], raw(&form));
@@ -166,7 +166,7 @@ async fn whatever_a_form_was_framed_like_its_event_is_whole(stack: &Stack) -> Re
 }
 
 /// Its parameters are in the path, and stay there.
-async fn a_get_has_no_event(stack: &Stack) -> Result<()> {
+async fn get_has_no_event(stack: &Stack) -> Result<()> {
     let request = stack.get_as(&Form::inbound("GET"), Signing::default()).await?;
     assert_eq!(stack.send(&request).await?.status, 200);
     let seen = stack.backend.wait(&request.case, 1).await?;
@@ -176,10 +176,10 @@ async fn a_get_has_no_event(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn without_a_sidecar_events_say_what_is_known(stack: &Stack) -> Result<()> {
+async fn events_without_a_sidecar_contain_the_known_facts(stack: &Stack) -> Result<()> {
     for _ in 0..2 {
         let form = Form::inbound("STOP");
-        let (event, _) = told(stack, &stack.post(&form).await?).await?;
+        let (event, _) = json_event(stack, &stack.post(&form).await?).await?;
         assert_eq!(
             Value::from(event),
             json!({
@@ -205,13 +205,13 @@ async fn without_a_sidecar_events_say_what_is_known(stack: &Stack) -> Result<()>
     Ok(())
 }
 
-async fn in_shadow_mode_only_what_is_proven_becomes_an_event(stack: &Stack) -> Result<()> {
+async fn shadow_mode_forwards_only_proven_webhooks_as_events(stack: &Stack) -> Result<()> {
     let form = Form::inbound("hello");
     let request = stack.post(&form).await?;
-    assert_eq!(told(stack, &request).await?.0["dedupe"], "first");
+    assert_eq!(json_event(stack, &request).await?.0["dedupe"], "first");
     let copy = request.clone().as_new_case();
     stack.ledger().await?.settled(form.get("MessageSid"), "accepted", 1).await?;
-    assert_eq!(told(stack, &copy).await?.0["dedupe"], "duplicate");
+    assert_eq!(json_event(stack, &copy).await?.0["dedupe"], "duplicate");
 
     let refused = [
         request.clone().without_header("x-twilio-signature"),

@@ -1,5 +1,5 @@
-//! What scenarios expect of one request: it arrives proven, or it is refused and nothing of it arrives; and what the
-//! filter tells a scripted sidecar of it.
+//! Expectations of one request: it arrives proven, or it is refused and does not arrive; and the claims and settlements
+//! that a scripted sidecar receives.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(crate) async fn arrives(stack: &Stack, request: &Request) -> Result<Seen> {
     Ok(seen)
 }
 
-/// `request`, however it was sent, must be at the backend once, whole and proven.
+/// Checks that `request` has reached the backend once, complete and proven.
 pub(crate) async fn arrived(stack: &Stack, request: &Request) -> Result<Seen> {
     let seen = stack.backend.wait(&request.case, 1).await?;
     assert_eq!(seen.len(), 1, "at the backend");
@@ -43,32 +43,32 @@ pub(crate) async fn refused(stack: &Stack, request: &Request, reason: Reason) ->
     stack.nothing_reached(request).await
 }
 
-/// `response` must be the filter's refusal for `reason`, and say so to whoever has to find out.
+/// Checks that `response` is the filter's refusal for `reason`, with the reason in header and body.
 pub(crate) fn is_refusal(response: &Response, reason: Reason) -> Result<()> {
-    let told = response.header(headers::REASON);
+    let result = response.header(headers::REASON);
     ensure!(
         response.status == reason.status()
-            && told.as_deref() == Some(reason.slug())
+            && result.as_deref() == Some(reason.slug())
             && response.text().contains(reason.slug()),
-        "{} {told:?} is not {reason:?}: {}",
+        "{} {result:?} is not {reason:?}: {}",
         response.status,
         response.text()
     );
     Ok(())
 }
 
-/// Waits until a counter or gauge of the filter is `value`: it is told some time after it changed.
+/// Waits until a counter or gauge of the filter is `value`; the filter reports it some time after the change.
 pub(crate) async fn counts(stack: &Stack, name: &str, value: u64) -> Result<()> {
     let mut last = 0;
-    let told = until(name, async || {
+    let result = until(name, async || {
         last = stack.envoy.counter(name).await?;
         Ok((last == value).then_some(()))
     })
     .await;
-    told.with_context(|| format!("{name} is {last}, not {value}"))
+    result.with_context(|| format!("{name} is {last}, not {value}"))
 }
 
-/// The messages that a scripted sidecar was asked about.
+/// Returns the messages whose claims a scripted sidecar received.
 pub(crate) fn claimed(stack: &Stack) -> Result<BTreeSet<String>> {
     let mut messages = BTreeSet::new();
     for seen in stack.scripted()?.seen(CLAIMS_PATH) {
@@ -89,7 +89,7 @@ pub(crate) fn sent(seen: &Seen, list: &str) -> Result<Value> {
     Ok(items[0].clone())
 }
 
-/// A scripted sidecar that lets every claim proceed and takes every settlement.
+/// A scripted sidecar that lets every claim proceed and acknowledges every settlement.
 pub(crate) fn willing(body: &[u8]) -> Answer {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let (items, answers, answer) = match body["claims"].as_array() {

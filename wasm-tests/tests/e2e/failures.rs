@@ -1,9 +1,9 @@
-//! The failure table, cell by cell: for each part that can be away every kind of webhook is sent while the real part is gone,
-//! and again when it is back. What is expected is what the table says (`twilio_edge_wasm_tests::failures`), which is what
-//! docs/FAILURE-MODES.md says.
+//! Tests of the failure table, cell by cell. For each part that can be unavailable, every kind of webhook is sent while the
+//! real part is stopped, and again after its restart. The expectations are those of the table
+//! (`twilio_edge_wasm_tests::failures`), which docs/FAILURE-MODES.md contains.
 
-mod away;
-mod sending;
+mod interruption;
+mod outbound;
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use twilio_edge_wasm_tests::client::{Response, get};
 use twilio_edge_wasm_tests::dependencies::{DELIVERED, Sink, TOPICS};
 use twilio_edge_wasm_tests::failures::table::OUTAGES;
 use twilio_edge_wasm_tests::failures::{
-    Class, Does, Gets, Heals, Kept, Kind, Outage, Part, Policy, Row, Signal, Teller, Told,
+    BackendReceipt, Change, Class, Exporter, Kind, Outage, Part, Policy, Recovery, Row, Signal,
+    Storage, TwilioAnswer,
 };
 use twilio_edge_wasm_tests::ledger::Ledger;
 use twilio_edge_wasm_tests::process::{until, until_within};
@@ -24,21 +25,21 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
 use crate::expect::{counts, is_refusal};
-use crate::failures::away::Away;
-use crate::failures::sending::Desk;
+use crate::failures::interruption::Interruption;
+use crate::failures::outbound::ApiClient;
 use crate::suite::{Findings, Series};
 
-/// What the application says, and nobody else.
-const TAKEN: &str = "taken";
-/// A sink that was away is asked every 30 s at last.
-const HEALING: Duration = Duration::from_secs(75);
-/// How the messages that are to be sent are called among the cells.
-const SENDING: &str = "a message to be sent";
+/// Answer of the application, which no other part sends.
+const APPLICATION_ANSWER: &str = "accepted by the application";
+/// Longest recovery: the sidecar retries an unavailable sink every 30 s at the latest.
+const MAX_RECOVERY: Duration = Duration::from_secs(75);
+/// Name of the cell of outbound messages.
+const OUTBOUND: &str = "outbound message";
 
 /// Every kind of webhook on a route of its own.
 const PLAN: Plan = Plan {
     settings: &[
-        // What cannot be written is told soon, and what is back is seen soon.
+        // Short times, so that the sidecar notices an outage and a recovery soon.
         ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "1000"),
         ("TWILIO_EDGE_REDIS_RETRY_AFTER_MS", "50"),
     ],
@@ -58,7 +59,7 @@ const PLAN: Plan = Plan {
     })
 };
 
-/// One for each part and each of its stores; each cell is a test.
+/// Returns a series for each part and each of its stores; each cell is a test.
 pub(crate) fn series() -> Vec<Series> {
     let mut all = Vec::new();
     for outage in OUTAGES {
@@ -69,20 +70,20 @@ pub(crate) fn series() -> Vec<Series> {
                 (Part::Postgres, SidecarPlan::RedisPostgres) => ", beside Redis",
                 _ => "",
             };
-            let name = format!("{} is away{stores}", outage.part.name());
+            let name = format!("{} unavailable{stores}", outage.part.name());
             let archives = outage.part == Part::ObjectStore;
             let plan = Plan { sidecar, sinks: outage.sinks, archives, ..PLAN };
             let mut cells: Vec<String> = Kind::all().into_iter().map(Kind::name).collect();
-            cells.push(SENDING.to_owned());
-            all.push(Series::new(name, plan, cells, |stack| Box::pin(tell(outage, stack))));
+            cells.push(OUTBOUND.to_owned());
+            all.push(Series::new(name, plan, cells, |stack| Box::pin(run(outage, stack))));
         }
     }
     all
 }
 
-async fn tell(outage: &'static Outage, stack: &Stack) -> Result<Findings> {
-    stack.backend.usually(Answer::ok("text/plain", TAKEN));
-    let desk = Desk::open(stack, outage.sending).await?;
+async fn run(outage: &'static Outage, stack: &Stack) -> Result<Findings> {
+    stack.backend.usually(Answer::ok("text/plain", APPLICATION_ANSWER));
+    let client = ApiClient::open(stack, outage.outbound).await?;
     let mut probes = Vec::new();
     for kind in Kind::all() {
         let row = outage.row(kind).with_context(|| format!("no row of {}", kind.name()))?;
@@ -90,46 +91,46 @@ async fn tell(outage: &'static Outage, stack: &Stack) -> Result<Findings> {
         let request = stack.post(&form).await?;
         probes.push(Probe { stack, row, kind, form, request });
     }
-    let states = probes.iter().flat_map(|probe| probe.row.seen);
-    let states: Vec<Signal> = states.filter(|it| it.does == Does::IsOne).copied().collect();
+    let states = probes.iter().flat_map(|probe| probe.row.signals);
+    let states: Vec<Signal> = states.filter(|it| it.change == Change::IsOne).copied().collect();
     for signal in &states {
         let before = read(stack, *signal).await?;
-        ensure!(before == 0.0, "{} is {before} before anything happened", signal.series);
+        ensure!(before == 0.0, "{} is {before} before the outage", signal.series);
     }
 
-    let away = Away::begin(outage.part, stack).await?;
-    let (mut findings, mut waiting) = (Findings::new(), 0);
+    let interruption = Interruption::begin(outage.part, stack).await?;
+    let (mut results, mut waiting) = (Findings::new(), 0);
     for probe in &probes {
-        waiting += u64::from(probe.row.kept == Kept::Outcome);
-        // What the spool has is not settled before the file is written, so the filter goes on telling that as well.
-        let told = Some(waiting).filter(|_| outage.part != Part::Sqlite);
-        findings.insert(probe.kind.name(), probe.meanwhile(told).await);
+        waiting += u64::from(probe.row.storage == Storage::FilterMemory);
+        // A spooled webhook is not settled before the file is written, so the filter repeats its settlement as well.
+        let outbox = Some(waiting).filter(|_| outage.part != Part::Sqlite);
+        results.insert(probe.kind.name(), probe.check_outage(outbox).await);
     }
-    let asked = desk.meanwhile().await;
-    away.end().await?;
+    let message = client.check_outage().await;
+    interruption.end().await?;
 
-    let sent = match asked {
-        Ok(id) => desk.afterwards(id).await,
+    let outbound = match message {
+        Ok(id) => client.check_recovery(id).await,
         Err(error) => Err(error),
     };
-    findings.insert(SENDING.to_owned(), sent);
+    results.insert(OUTBOUND.to_owned(), outbound);
     let ledger = stack.ledger().await?;
     for probe in &probes {
-        let finding = findings.entry(probe.kind.name()).or_insert(Ok(()));
+        let finding = results.entry(probe.kind.name()).or_insert(Ok(()));
         if finding.is_ok() {
-            *finding = probe.afterwards(&ledger).await;
+            *finding = probe.check_recovery(&ledger).await;
         }
     }
     for signal in &states {
-        until_within(HEALING, &format!("{} to be 0 again", signal.series), async || {
+        until_within(MAX_RECOVERY, &format!("{} to be 0 again", signal.series), async || {
             Ok((read(stack, *signal).await? == 0.0).then_some(()))
         })
         .await?;
     }
-    Ok(findings)
+    Ok(results)
 }
 
-/// One cell that is looked at.
+/// Webhook of one cell.
 struct Probe<'a> {
     stack: &'a Stack,
     row: &'a Row,
@@ -143,159 +144,182 @@ impl Probe<'_> {
         self.form.get("MessageSid")
     }
 
-    /// The webhook comes while the part is away; `waiting`: of how many the filter has something to tell then, if only of
-    /// those it alone knows.
-    async fn meanwhile(&self, waiting: Option<u64>) -> Result<()> {
-        let seen = Seen::before(self.stack, self.row.seen).await?;
+    /// Sends the webhook during the outage and checks its cell. `waiting` is the expected number of settlements in the
+    /// outbox of the filter; `None` if others may be there.
+    async fn check_outage(&self, waiting: Option<u64>) -> Result<()> {
+        let baseline = Baseline::read(self.stack, self.row.signals).await?;
         let response = self.stack.send(&self.request).await?;
-        self.is_told(self.row.told, &response).context("what Twilio is told")?;
-        self.gets().await.context("what the application gets")?;
-        self.keeps(waiting).await.context("what is kept")?;
-        seen.after().await.context("who sees it")
+        self.check_answer(self.row.answer, &response).context("answer to Twilio")?;
+        self.check_receipt().await.context("receipt of the application")?;
+        self.check_storage(waiting).await.context("storage")?;
+        baseline.check_change().await.context("metrics")
     }
 
-    /// The part is back, and Twilio sends the webhook once more.
-    async fn afterwards(&self, ledger: &Ledger) -> Result<()> {
+    /// Sends the webhook again after the outage and checks the recovery.
+    async fn check_recovery(&self, ledger: &Ledger) -> Result<()> {
         if self.kind.class == Class::Stop {
-            until("the STOP to count", async || {
+            until("the STOP to take effect", async || {
                 Ok(ledger.suppressed(self.form.get("From")).await?.then_some(()))
             })
             .await?;
         }
-        let (outcome, attempts) = match self.row.heals {
-            Heals::Known | Heals::Taken | Heals::Delivered | Heals::Archived => ("accepted", 1..=1),
-            // A release that is told without a claim is no attempt.
-            Heals::Again => ("refused", 0..=1),
-            Heals::Forwarded => ("", 0..=0),
+        let (outcome, attempts) = match self.row.recovery {
+            Recovery::Unchanged
+            | Recovery::CommitStored
+            | Recovery::DeliveryCompleted
+            | Recovery::Archived => ("accepted", 1..=1),
+            // A release without a claim is no attempt.
+            Recovery::CopyDelivered => ("refused", 0..=1),
+            Recovery::CopyForwarded => ("", 0..=0),
         };
-        if self.row.heals != Heals::Forwarded {
+        if self.row.recovery != Recovery::CopyForwarded {
             ledger.settled(self.sid(), outcome, attempts).await?;
         }
-        if self.row.heals == Heals::Delivered {
+        if self.row.recovery == Recovery::DeliveryCompleted {
             self.delivered(ledger).await?;
         }
-        if self.row.heals == Heals::Archived {
+        if self.row.recovery == Recovery::Archived {
             self.archived(ledger).await?;
         }
         let forwarded = self.forwarded();
         let copy = self.stack.send(&self.request).await?;
-        let (told, more) = match self.row.heals {
-            Heals::Known | Heals::Taken | Heals::Delivered | Heals::Archived => {
-                promised((200..300).contains(&copy.status), "a copy is told 2xx")?;
-                let mark = copy.header(headers::DEDUPE);
-                promised(mark.as_deref() == Some("duplicate"), "a copy is a duplicate")?;
+        let (answer, more) = match self.row.recovery {
+            Recovery::Unchanged
+            | Recovery::CommitStored
+            | Recovery::DeliveryCompleted
+            | Recovery::Archived => {
+                require((200..300).contains(&copy.status), "a copy is answered 2xx")?;
+                let dedupe = copy.header(headers::DEDUPE);
+                require(dedupe.as_deref() == Some("duplicate"), "a copy is a duplicate")?;
                 (None, 0)
             }
-            Heals::Again if self.kind.delivery == Delivery::Accept => (Some(Told::Thanks), 0),
-            Heals::Again | Heals::Forwarded => (Some(Told::Answer), 1),
+            Recovery::CopyDelivered if self.kind.delivery == Delivery::Accept => {
+                (Some(TwilioAnswer::Accepted), 0)
+            }
+            Recovery::CopyDelivered | Recovery::CopyForwarded => {
+                (Some(TwilioAnswer::Application), 1)
+            }
         };
-        if let Some(told) = told {
-            self.is_told(told, &copy).context("what a copy is told")?;
+        if let Some(answer) = answer {
+            self.check_answer(answer, &copy).context("answer to a copy")?;
         }
         let now = self.forwarded();
         ensure!(now == forwarded + more, "{now} copies were forwarded, {forwarded} before");
-        if self.row.heals == Heals::Again && self.kind.delivery == Delivery::Accept {
+        if self.row.recovery == Recovery::CopyDelivered && self.kind.delivery == Delivery::Accept {
             self.delivered(ledger).await?;
         }
-        if self.row.heals != Heals::Forwarded {
+        if self.row.recovery != Recovery::CopyForwarded {
             ledger.settled(self.sid(), "accepted", 1..=2).await?;
         }
-        self.nothing_twice().await
+        self.check_single_delivery().await
     }
 
-    /// Nobody got it twice, but whom Twilio's copy was for.
-    async fn nothing_twice(&self) -> Result<()> {
+    /// Checks that the application has received the webhook once, except for a forwarded copy.
+    async fn check_single_delivery(&self) -> Result<()> {
         let (delivered, forwarded) = (self.events().len(), self.forwarded());
-        match self.row.heals {
-            Heals::Forwarded => Ok(()),
-            _ => promised(
+        match self.row.recovery {
+            Recovery::CopyForwarded => Ok(()),
+            _ => require(
                 delivered + forwarded == 1,
                 &format!(
-                    "the application has it {forwarded} times, and {delivered} times as an event"
+                    "one delivery; Envoy forwarded it {forwarded} times, the sidecar {delivered} times"
                 ),
             ),
         }
     }
 
-    fn is_told(&self, told: Told, response: &Response) -> Result<()> {
+    fn check_answer(&self, expected: TwilioAnswer, response: &Response) -> Result<()> {
         let got = format!("{} {:?} {}", response.status, response.head.lines, response.text());
         let reason = response.header(headers::REASON);
-        let is_so = match told {
-            Told::Refusal => {
+        let is_expected = match expected {
+            TwilioAnswer::Refusal => {
                 ensure!(response.header("retry-after").is_some(), "no Retry-After: {got}");
                 return is_refusal(response, Reason::SidecarUnavailable);
             }
-            Told::Answer => response.status == 200 && response.text() == TAKEN,
-            Told::Thanks if self.kind.class == Class::Status => {
+            TwilioAnswer::Application => {
+                response.status == 200 && response.text() == APPLICATION_ANSWER
+            }
+            TwilioAnswer::Accepted if self.kind.class == Class::Status => {
                 (response.status, response.body.len()) == (204, 0)
             }
-            Told::Thanks => {
+            TwilioAnswer::Accepted => {
                 response.status == 200
                     && response.header("content-type").as_deref() == Some("text/xml")
                     && response.text().ends_with("<Response/>")
             }
-            Told::NobodyThere => response.status == 503,
+            TwilioAnswer::EnvoyError => response.status == 503,
         };
-        ensure!(is_so && reason.is_none(), "not {told:?} but {got}");
+        ensure!(is_expected && reason.is_none(), "expected {expected:?}, got {got}");
         Ok(())
     }
 
-    async fn gets(&self) -> Result<()> {
-        if self.row.gets == Gets::Event {
+    async fn check_receipt(&self) -> Result<()> {
+        if self.row.receipt == BackendReceipt::Event {
             return until("the event", async || Ok((self.events().len() == 1).then_some(()))).await;
         }
-        let expected = match self.row.gets {
-            Gets::First => Some("first"),
-            Gets::Unknown => Some("unknown"),
-            Gets::Event | Gets::Nothing => None,
+        let expected = match self.row.receipt {
+            BackendReceipt::First => Some("first"),
+            BackendReceipt::Unknown => Some("unknown"),
+            BackendReceipt::Event | BackendReceipt::Nothing => None,
         };
         let seen = self.stack.backend.seen(&self.request.case);
-        let told: Vec<_> = seen.iter().map(|seen| seen.trusted().remove("dedupe")).collect();
+        let dedupe: Vec<_> = seen.iter().map(|seen| seen.trusted().remove("dedupe")).collect();
         let expected: Vec<_> = expected.map(|word| Some(word.to_owned())).into_iter().collect();
-        ensure!(told == expected, "{told:?}, not {expected:?}");
-        promised(seen.iter().all(|seen| seen.bytes() == self.request.body), "byte for byte")?;
-        promised(self.events().is_empty(), "nothing as an event")
+        ensure!(dedupe == expected, "expected {expected:?}, got {dedupe:?}");
+        require(
+            seen.iter().all(|one| one.bytes() == self.request.body),
+            "the backend receives the bytes that were sent",
+        )?;
+        require(self.events().is_empty(), "the application receives no event")
     }
 
-    async fn keeps(&self, waiting: Option<u64>) -> Result<()> {
+    async fn check_storage(&self, waiting: Option<u64>) -> Result<()> {
         match waiting {
             Some(waiting) => counts(self.stack, "outbox", waiting).await?,
-            None if self.row.kept == Kept::Outcome => {
-                until("the filter to keep it", async || {
+            None if self.row.storage == Storage::FilterMemory => {
+                until("the filter to store it", async || {
                     Ok((self.stack.envoy.counter("outbox").await? > 0).then_some(()))
                 })
                 .await?;
             }
             None => {}
         }
-        match self.row.kept {
-            Kept::Outcome => return Ok(()),
-            Kept::Nowhere => return promised(self.sid().is_empty(), "nothing to know it by"),
+        match self.row.storage {
+            Storage::FilterMemory => return Ok(()),
+            Storage::Nowhere => {
+                return require(
+                    self.sid().is_empty(),
+                    "a webhook of class other has no MessageSid",
+                );
+            }
             _ => {}
         }
         let ledger = self.stack.ledger().await?;
-        if self.row.kept == Kept::Spooled {
-            promised(ledger.events(self.sid()).await?.is_empty(), "nothing in the ledger")?;
+        if self.row.storage == Storage::Spool {
+            require(ledger.events(self.sid()).await?.is_empty(), "the ledger has no event")?;
             return until("it to be in the spool", async || {
                 Ok(self.stack.sidecar()?.spooled(self.sid())?.then_some(()))
             })
             .await;
         }
-        let outcome = if self.row.kept == Kept::Refused { "refused" } else { "accepted" };
+        let outcome = if self.row.storage == Storage::Refused { "refused" } else { "accepted" };
         let event = ledger.settled(self.sid(), outcome, 1).await?;
-        promised(event.form.as_deref() == Some(&*self.form.encoded()), "every parameter")?;
-        if let Kept::TakenUnarchived | Kept::DeliveredUnarchived = self.row.kept {
-            promised(ledger.unarchived(self.sid()).await?, "it is owed to the archive")?;
+        require(
+            event.form.as_deref() == Some(&*self.form.encoded()),
+            "the ledger has every parameter",
+        )?;
+        if let Storage::AcceptedUnarchived | Storage::DeliveredUnarchived = self.row.storage {
+            require(ledger.unarchived(self.sid()).await?, "archiving is pending")?;
         }
-        let owed = |sink: Sink| match self.row.kept {
-            Kept::Owed(to) if to == sink => "waiting",
+        let state = |sink: Sink| match self.row.storage {
+            Storage::PendingDelivery(pending) if pending == sink => "waiting",
             _ => "done",
         };
         let expected: Vec<String> = match self.kind.delivery {
             Delivery::Forward => Vec::new(),
             Delivery::Accept => {
                 let sinks = self.stack.sinks().iter();
-                sinks.map(|sink| format!("{} {}", sink.name(), owed(*sink))).collect()
+                sinks.map(|sink| format!("{} {}", sink.name(), state(*sink))).collect()
             }
         };
         let mut last = Vec::new();
@@ -304,14 +328,14 @@ impl Probe<'_> {
             Ok((last == expected).then_some(()))
         })
         .await;
-        found.with_context(|| format!("{last:?}, not {expected:?}"))
+        found.with_context(|| format!("expected {expected:?}, got {last:?}"))
     }
 
-    /// Every sink has it, once.
+    /// Checks that every sink has received the webhook once.
     async fn delivered(&self, ledger: &Ledger) -> Result<()> {
         let sinks = self.stack.sinks();
         let mut last = Vec::new();
-        let done = until_within(HEALING, "every delivery to be done", async || {
+        let done = until_within(MAX_RECOVERY, "every delivery to be done", async || {
             last = ledger.deliveries(self.sid()).await?;
             let done = last.iter().all(|state| state.ends_with(" done"));
             Ok((done && last.len() == sinks.len()).then_some(()))
@@ -334,14 +358,14 @@ impl Probe<'_> {
                     fields.filter(|(name, text)| name == "event" && text.contains(&mine)).count()
                 }
             };
-            ensure!(events == 1, "{} has it {events} times", sink.name());
+            ensure!(events == 1, "{} has received it {events} times", sink.name());
         }
         Ok(())
     }
 
-    /// The archive has it, whole, and is owed nothing of it.
+    /// Checks that the archive contains the webhook completely, and that the ledger knows it.
     async fn archived(&self, ledger: &Ledger) -> Result<()> {
-        until_within(HEALING, "it to be archived", async || {
+        until_within(MAX_RECOVERY, "it to be archived", async || {
             Ok((!ledger.unarchived(self.sid()).await?).then_some(()))
         })
         .await?;
@@ -352,12 +376,12 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// How often Envoy has forwarded it.
+    /// Returns the number of times that Envoy has forwarded the webhook.
     fn forwarded(&self) -> usize {
         self.stack.backend.seen(&self.request.case).len()
     }
 
-    /// What the sidecar has delivered of it to the application.
+    /// Returns the events about the webhook that the sidecar has delivered to the application.
     fn events(&self) -> Vec<Value> {
         let delivered = self.stack.backend.seen(DELIVERED);
         let events = delivered.iter().filter_map(|seen| serde_json::from_slice(seen.bytes()).ok());
@@ -365,14 +389,14 @@ impl Probe<'_> {
     }
 }
 
-/// What series were before a webhook came.
-struct Seen<'a> {
+/// Values of series before a webhook.
+struct Baseline<'a> {
     stack: &'a Stack,
     before: Vec<(Signal, f64)>,
 }
 
-impl<'a> Seen<'a> {
-    async fn before(stack: &'a Stack, signals: &[Signal]) -> Result<Self> {
+impl<'a> Baseline<'a> {
+    async fn read(stack: &'a Stack, signals: &[Signal]) -> Result<Self> {
         let mut before = Vec::new();
         for signal in signals {
             before.push((*signal, read(stack, *signal).await?));
@@ -380,31 +404,31 @@ impl<'a> Seen<'a> {
         Ok(Self { stack, before })
     }
 
-    /// They tell.
-    async fn after(&self) -> Result<()> {
+    /// Waits until each series has changed as expected.
+    async fn check_change(&self) -> Result<()> {
         for &(signal, before) in &self.before {
             let mut now = before;
-            let told = until(signal.series, async || {
+            let result = until(signal.series, async || {
                 now = read(self.stack, signal).await?;
-                let told = match signal.does {
-                    Does::Rises => now > before,
-                    Does::Positive => now > 0.0,
-                    Does::IsOne => now == 1.0,
+                let has_changed = match signal.change {
+                    Change::Rises => now > before,
+                    Change::Positive => now > 0.0,
+                    Change::IsOne => now == 1.0,
                 };
-                Ok(told.then_some(()))
+                Ok(has_changed.then_some(()))
             })
             .await;
-            told.with_context(|| format!("{} was {before} and is {now}", signal.series))?;
+            result.with_context(|| format!("{} was {before} and is {now}", signal.series))?;
         }
         Ok(())
     }
 }
 
-/// What a series is.
+/// Reads the value of a series.
 async fn read(stack: &Stack, signal: Signal) -> Result<f64> {
-    let page = match signal.teller {
-        Teller::Envoy => stack.envoy.prometheus().await?,
-        Teller::Sidecar => get(stack.sidecar()?.address(), "/metrics").await?.text(),
+    let page = match signal.exporter {
+        Exporter::Envoy => stack.envoy.prometheus().await?,
+        Exporter::Sidecar => get(stack.sidecar()?.address(), "/metrics").await?.text(),
     };
     // Envoy writes braces where there is no label.
     let names = [format!("{} ", signal.series), format!("{}{{}} ", signal.series)];
@@ -413,10 +437,10 @@ async fn read(stack: &Stack, signal: Signal) -> Result<f64> {
             return value.trim().parse().with_context(|| line.to_owned());
         }
     }
-    bail!("nobody tells {}", signal.series)
+    bail!("there is no series {}", signal.series)
 }
 
-fn promised(is_so: bool, what: &str) -> Result<()> {
-    ensure!(is_so, "{what}: it is not so");
+fn require(condition: bool, expectation: &str) -> Result<()> {
+    ensure!(condition, "expected: {expectation}");
     Ok(())
 }

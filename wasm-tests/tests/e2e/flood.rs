@@ -1,5 +1,5 @@
-//! Too much of what is allowed: parameters, headers, trailers. What stays within the limits arrives whole; what does not
-//! is refused, costs no callout, and keeps nobody else waiting.
+//! Too many parameters, headers and trailers. A request within the limits arrives completely; any other one
+//! is refused without a callout, and delays no other request.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::{join, join_all};
@@ -31,7 +31,7 @@ const TRAILING: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let shipped = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
-        ten_thousand_parameters_are_refused_however_they_come,
+        ten_thousand_parameters_are_refused_in_every_framing,
         parameters_up_to_the_cap_arrive,
         headers_up_to_the_limits_arrive,
         ninety_forged_names_are_all_removed,
@@ -47,7 +47,7 @@ fn padded(form: Form, count: usize) -> Form {
     (form.params.len()..count).fold(form, |form, n| form.add(&format!("p{n}"), ""))
 }
 
-async fn ten_thousand_parameters_are_refused_however_they_come(stack: &Stack) -> Result<()> {
+async fn ten_thousand_parameters_are_refused_in_every_framing(stack: &Stack) -> Result<()> {
     stack.scripted()?.usually(Answer::By(willing));
     let edge = stack.envoy.address();
     let form = (0..10_000).fold(Form::inbound("ten thousand"), |form, _| form.add("a", "1"));
@@ -67,7 +67,7 @@ async fn ten_thousand_parameters_are_refused_however_they_come(stack: &Stack) ->
     assert_eq!(stack.send(&queried).await?.status, 431);
     stack.nothing_reached(&queried).await?;
 
-    // Signed or not, and many at once: who is honest does not notice.
+    // Signed or not, and many at once: genuine webhooks are not delayed.
     let unsigned = flood.clone().without_header("x-twilio-signature");
     let honest = Form::inbound("and one that is none");
     let request = stack.post(&honest).await?;
@@ -94,7 +94,7 @@ async fn parameters_up_to_the_cap_arrive(stack: &Stack) -> Result<()> {
         for request in [stack.post(&over).await?, stack.get_as(&over, Signing::default()).await?] {
             refused(stack, &request, Reason::TooManyParameters).await.context("one more")?;
         }
-        // What is one too many may not hide behind separators with nothing between them.
+        // Empty pairs between separators count as parameters too.
         let mut request = stack.post(&form).await?;
         request.body.extend(vec![b'&'; MAX_PARAMETERS]);
         refused(stack, &request, Reason::TooManyParameters).await?;
@@ -133,7 +133,7 @@ async fn headers_up_to_the_limits_arrive(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Two workers may log 20 refusals each at once and 5 per second, and say how many they did not log.
+/// Two workers may log 20 refusals each at once and 5 per second, and report the number of suppressed ones.
 async fn forgeries_do_not_flood_the_log(stack: &Stack) -> Result<()> {
     let forged = stack.post(&Form::inbound("forged")).await?.without_header("x-twilio-signature");
     let begun = std::time::Instant::now();
@@ -178,8 +178,8 @@ async fn ninety_forged_names_are_all_removed(stack: &Stack) -> Result<()> {
     for form in [Form::inbound("forged"), Form::status("sent"), Form::other()] {
         let request = forge(stack.post(&form).await?);
         assert_eq!(stack.send(&request).await?.status, 200);
-        let told = arrived(stack, &request).await?.trusted();
-        ensure!(told.values().all(|value| !value.contains("forged")), "{told:?}");
+        let facts = arrived(stack, &request).await?.trusted();
+        ensure!(facts.values().all(|value| !value.contains("forged")), "{facts:?}");
         let unsigned = request.as_new_case().without_header("x-twilio-signature");
         refused(stack, &unsigned, Reason::MissingSignature).await?;
     }
@@ -215,7 +215,7 @@ async fn ninety_forged_trailers_are_all_removed(stack: &Stack) -> Result<()> {
         let body = arrived(stack, &request).await?.body.context("a body")?;
         assert_eq!(body.trailers, [("x-checksum".to_owned(), b"1".to_vec())], "what is its own");
     }
-    // More of them than Envoy takes.
+    // More than Envoy accepts.
     let request = stack.post(&Form::inbound("too many behind the body")).await?;
     let lines = lines.repeat(2);
     let response = send_bytes(edge, &request.chunked(100, lines.as_bytes())).await;

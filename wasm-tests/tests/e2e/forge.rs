@@ -52,7 +52,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let defaults = scenarios![Setting::Own(DEFAULTS);
         default_route_refuses_a_get,
         default_route_refuses_a_hashed_body,
-        prefix_route_takes_no_form_from_its_path,
+        prefix_route_reads_no_form_from_its_path,
         signature_stays_at_the_filter,
     ];
     [shared.as_slice(), &defaults].concat()
@@ -97,7 +97,7 @@ impl Forgery {
     }
 }
 
-/// An application that asks the sidecar's API.
+/// Client of the sidecar's API.
 struct Api<'a> {
     stack: &'a Stack,
     token: String,
@@ -114,7 +114,7 @@ impl<'a> Api<'a> {
         send(self.stack.sidecar()?.address(), &request).await
     }
 
-    /// Whether any suppression of an address was ever recorded, on any channel.
+    /// Reports whether any suppression of an address was ever recorded, on any channel.
     async fn is_suppressed(&self, address: &str) -> Result<bool> {
         let path = format!("/v1/suppressions/{}", address.replace('+', "%2B"));
         let response = self.get(&path).await?;
@@ -123,7 +123,7 @@ impl<'a> Api<'a> {
         Ok(!page["suppressions"].as_array().context("no list")?.is_empty())
     }
 
-    /// Whether a message is stored.
+    /// Reports whether a message is stored.
     async fn has(&self, message_sid: &str) -> Result<bool> {
         let response = self.get(&format!("/v1/messages/{message_sid}")).await?;
         ensure!([200, 404].contains(&response.status), "{message_sid}: {}", response.text());
@@ -131,7 +131,7 @@ impl<'a> Api<'a> {
     }
 }
 
-/// Sends each forgery: it must be refused for its reason, and nobody may be suppressed and nothing stored by it.
+/// Sends each forgery. It must be refused for its reason, without a suppression and without a stored message.
 async fn all_change_nothing(stack: &Stack, forgeries: &[Forgery]) -> Result<()> {
     for forgery in forgeries {
         refused(stack, &forgery.request, forgery.reason).await.context(forgery.what)?;
@@ -213,7 +213,7 @@ async fn text_is_not_cut_into_another_sender(stack: &Stack) -> Result<()> {
         let reason = Reason::ContradictoryFields;
         forgeries.push(Forgery::of_form(stack, what, reason, &genuine, &cut).await?);
     }
-    // In signed order this name comes behind those of places, so there are none.
+    // In signed order this name comes after those of places, so there are none.
     let victim = format!("whatsapp:{}", fresh_phone());
     let genuine = ["FromCity", "FromCountry", "FromState", "FromZip", "WaId"]
         .iter()
@@ -404,7 +404,7 @@ async fn default_route_refuses_a_hashed_body(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn prefix_route_takes_no_form_from_its_path(stack: &Stack) -> Result<()> {
+async fn prefix_route_reads_no_form_from_its_path(stack: &Stack) -> Result<()> {
     let mut forgeries = Vec::new();
     for (prefix, what, reason) in [
         (BELOW, "a route for POST", Reason::MethodNotEnabled),
@@ -419,7 +419,7 @@ async fn prefix_route_takes_no_form_from_its_path(stack: &Stack) -> Result<()> {
         forgeries.push(Forgery::of_request(what, reason, request, &[&genuine, &forged]));
     }
     all_change_nothing(stack, &forgeries).await?;
-    // What was cut is itself no forgery, so the routes do work.
+    // The original webhooks are no forgeries, so the routes work.
     for prefix in [BELOW, BELOW_ANY] {
         let request = stack.post(&Form::status("failed").to(&format!("{prefix}x"))).await?;
         assert_eq!(stack.send(&request).await?.status, 200);

@@ -1,6 +1,6 @@
-//! Keys from the sidecar: an Envoy that was given none learns them, follows a rotation without being touched, and keeps the
-//! last good ones through whatever happens to the sidecar and its file. Until it has some, nothing is proven and nothing
-//! is lost: Twilio is told to come again.
+//! Keys from the sidecar. An Envoy without keys gets them, follows a rotation without a restart, and keeps the
+//! last valid ones during any failure of the sidecar and its file. Until it has keys, it answers every webhook
+//! with 503 and Retry-After.
 
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,11 @@ const SECOND: &str = "44444444555555556666666677777777";
 const FILE: &str = "[[account]]\nsid = \"AC00112233445566778899aabbccddeeff\"\n\
                     auth_tokens = [\"00000000111111112222222233333333\"]\n";
 
-/// How often the filter asks, at most; a tenth more or less is its jitter.
+/// Interval of the filter's requests for keys, with a jitter of a tenth.
 const PERIOD: Duration = Duration::from_millis(1_100);
-/// How long the sidecar believes its last look at the file.
+/// Interval at which the sidecar checks the file.
 const LOOK: Duration = Duration::from_secs(1);
-/// What a busy machine takes to answer.
+/// Longest time to an answer on a busy machine.
 const MARGIN: Duration = Duration::from_secs(3);
 
 /// No account in the filter's configuration.
@@ -51,12 +51,12 @@ const BOTH: Plan = Plan {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ring = scenarios![Setting::Own(RING);
-        a_rotation_is_live_without_touching_envoy,
-        without_any_key_twilio_is_told_to_come_again,
-        the_last_good_keys_outlive_the_sidecar_and_its_file,
+        rotation_is_live_without_touching_envoy,
+        missing_keys_are_answered_with_503,
+        last_good_keys_outlive_the_sidecar_and_its_file,
     ];
     let scripted = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..RING });
-        answers_that_are_no_keys_change_nothing,
+        reply_without_keys_changes_nothing,
     ];
     let both = scenarios![Setting::Newest(BOTH); keys_to_begin_with_give_way_to_the_sidecars];
     [ring.as_slice(), &scripted, &both].concat()
@@ -76,7 +76,7 @@ async fn on(worker: &mut Connection, request: &Request) -> Result<Response> {
     worker.response().await
 }
 
-/// Waits until every worker takes what `token` signed, which until then is refused for `reason`; how long that took.
+/// Waits until every worker accepts requests signed with `token`, which were refused for `reason` before. Returns the time.
 async fn is_taken(
     stack: &Stack,
     workers: &mut [Connection],
@@ -99,7 +99,7 @@ async fn is_taken(
     Ok(started.elapsed())
 }
 
-/// Waits until no worker takes what `token` signed.
+/// Waits until no worker accepts requests signed with `token`.
 async fn is_given_up(stack: &Stack, workers: &mut [Connection], token: &str) -> Result<Duration> {
     let started = Instant::now();
     for worker in workers {
@@ -129,7 +129,7 @@ async fn generation(stack: &Stack) -> Result<u64> {
     stack.envoy.counter("generation").await
 }
 
-async fn a_rotation_is_live_without_touching_envoy(stack: &Stack) -> Result<()> {
+async fn rotation_is_live_without_touching_envoy(stack: &Stack) -> Result<()> {
     let mut workers = stack.envoy.workers().await?;
     assert_eq!(workers.len(), 2);
     is_taken(stack, &mut workers, FIRST, Reason::NoKeys).await?;
@@ -161,7 +161,7 @@ async fn a_rotation_is_live_without_touching_envoy(stack: &Stack) -> Result<()> 
     ensure!(begun != between && between != ended && ended != begun, "{begun} {between} {ended}");
 
     for slot in ["current", "next"] {
-        ensure!(stack.envoy.counter(&format!("key.{slot}")).await? > 0, "{slot}");
+        ensure!(stack.envoy.counter(&format!("key_matches.{slot}")).await? > 0, "{slot}");
     }
     let updated = stack.envoy.counter("keys_refresh.updated").await?;
     ensure!(updated >= 6, "{updated}: each worker has learnt three rings");
@@ -184,7 +184,7 @@ async fn tells_no_secret(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn without_any_key_twilio_is_told_to_come_again(stack: &Stack) -> Result<()> {
+async fn missing_keys_are_answered_with_503(stack: &Stack) -> Result<()> {
     stack.sidecar()?.kill().await?;
     stack.envoy.kill().await?;
     stack.envoy.restart().await?;
@@ -200,7 +200,7 @@ async fn without_any_key_twilio_is_told_to_come_again(stack: &Stack) -> Result<(
         }
         asks(stack, "failed", 2).await?;
     }
-    // Not even what nobody could prove is judged.
+    // The filter does not verify unsigned requests either.
     let unsigned = request.clone().as_new_case().without_header("x-twilio-signature");
     refused(stack, &unsigned, Reason::NoKeys).await?;
     stack.nothing_reached(&request).await?;
@@ -211,7 +211,7 @@ async fn without_any_key_twilio_is_told_to_come_again(stack: &Stack) -> Result<(
     refused(stack, &unsigned, Reason::MissingSignature).await
 }
 
-async fn the_last_good_keys_outlive_the_sidecar_and_its_file(stack: &Stack) -> Result<()> {
+async fn last_good_keys_outlive_the_sidecar_and_its_file(stack: &Stack) -> Result<()> {
     let mut workers = stack.envoy.workers().await?;
     is_taken(stack, &mut workers, FIRST, Reason::NoKeys).await?;
     let begun = generation(stack).await?;
@@ -251,7 +251,7 @@ async fn the_last_good_keys_outlive_the_sidecar_and_its_file(stack: &Stack) -> R
     tells_no_secret(stack).await
 }
 
-async fn answers_that_are_no_keys_change_nothing(stack: &Stack) -> Result<()> {
+async fn reply_without_keys_changes_nothing(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     sidecar.usually(Answer::status(404));
     let mut workers = stack.envoy.workers().await?;
@@ -298,7 +298,7 @@ fn no_keys() -> [(&'static str, Answer); 8] {
     ]
 }
 
-/// Their webhooks are proven before the sidecar was ever asked; once it was, what it says of the account counts.
+/// Configured keys prove webhooks before the first request to the sidecar; afterwards the sidecar's keys replace them.
 async fn keys_to_begin_with_give_way_to_the_sidecars(stack: &Stack) -> Result<()> {
     stack.sidecar()?.kill().await?;
     stack.envoy.kill().await?;

@@ -1,5 +1,5 @@
-//! A client that goes away, at every stage of its request and in each way there is. What the backend accepted is known as
-//! accepted, what it did not is delivered to the next copy, and a copy that leaves lets go of nothing that is not its own.
+//! Clients that disconnect, at every stage of a request and in every way. A webhook that the backend accepted stays
+//! accepted, any other one is delivered with the next copy, and a copy that disconnects releases only its own claim.
 
 use anyhow::{Result, ensure};
 use twilio_edge_contract::{CLAIMS_PATH, SETTLEMENTS_PATH};
@@ -16,7 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let real = scenarios![Setting::Own(Plan::new(SidecarPlan::Sqlite));
         while_it_waits_for_a_copy_in_flight,
         while_the_backend_works,
-        in_the_middle_of_the_answer,
+        client_that_disconnects_during_the_answer_is_committed,
     ];
     let scripted = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
         while_the_sidecar_thinks,
@@ -51,7 +51,7 @@ async fn while_the_sidecar_thinks(stack: &Stack) -> Result<()> {
         assert_eq!(release["outcome"], "release", "{leaving:?}");
         assert_eq!(release["unclaimed"]["form"], stop.encoded(), "{leaving:?}: a STOP is not lost");
         active(stack, 0).await?;
-        // The verdict finds nobody.
+        // The verdict arrives after the client has disconnected.
         gate.open();
         stack.nothing_reached(&request).await?;
     }
@@ -66,21 +66,21 @@ async fn while_it_waits_for_a_copy_in_flight(stack: &Stack) -> Result<()> {
             stack.backend.script(&request.case, [gate.then(Answer::status(200))]);
             let first = Caller::call(stack.envoy.address(), &request, leaving).await?;
             stack.backend.wait(&request.case, 1).await?;
-            let told_to_wait = stack.envoy.counter("verdict.in_flight").await?;
+            let in_flight_before = stack.envoy.counter("verdict.in_flight").await?;
             let copy = Caller::call(stack.envoy.address(), &request, leaving).await?;
-            until("the copy to be told to wait", async || {
-                let told = stack.envoy.counter("verdict.in_flight").await?;
-                Ok((told > told_to_wait).then_some(()))
+            until("the verdict in flight of the copy", async || {
+                let in_flight = stack.envoy.counter("verdict.in_flight").await?;
+                Ok((in_flight > in_flight_before).then_some(()))
             })
             .await?;
             copy.leave().await?;
             active(stack, 1).await?;
-            // It took nothing of the first's with it: another copy has to wait as well.
-            let told_to_wait = stack.envoy.counter("verdict.in_flight").await?;
+            // It did not release the first claim: another copy has to wait as well.
+            let in_flight_before = stack.envoy.counter("verdict.in_flight").await?;
             let third = Caller::call(stack.envoy.address(), &request, leaving).await?;
-            until("the next copy to be told to wait", async || {
-                let told = stack.envoy.counter("verdict.in_flight").await?;
-                Ok((told > told_to_wait).then_some(()))
+            until("the verdict in flight of the next copy", async || {
+                let in_flight = stack.envoy.counter("verdict.in_flight").await?;
+                Ok((in_flight > in_flight_before).then_some(()))
             })
             .await?;
             gate.open();
@@ -104,7 +104,7 @@ async fn while_the_backend_works(stack: &Stack) -> Result<()> {
             let caller = Caller::call(stack.envoy.address(), &request, leaving).await?;
             stack.backend.wait(&request.case, 1).await?;
             caller.leave().await?;
-            until("the backend to be told", async || {
+            until("the request to reach the backend", async || {
                 Ok(stack.backend.seen(&request.case)[0].abandoned.then_some(()))
             })
             .await?;
@@ -118,8 +118,8 @@ async fn while_the_backend_works(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// The backend had said 2xx: it has the webhook, whoever reads its answer.
-async fn in_the_middle_of_the_answer(stack: &Stack) -> Result<()> {
+/// The backend had answered 2xx, so it has the webhook although no client read the answer.
+async fn client_that_disconnects_during_the_answer_is_committed(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     for leaving in Leaving::ALL {
         for form in [Form::inbound("cut off"), Form::status("delivered")] {
@@ -164,7 +164,7 @@ async fn while_a_release_holds_the_answer(stack: &Stack) -> Result<()> {
             active(stack, 0).await?;
             let within = stack.envoy.counter("release_unacknowledged").await? == over;
             gate.open();
-            // Acknowledged for nobody; told once.
+            // Acknowledged without a waiting client; sent once.
             let next = stack.post(&Form::other()).await?;
             assert_eq!(stack.send(&next).await?.status, 200);
             assert_eq!(scripted.seen(SETTLEMENTS_PATH).len(), before + 1, "{leaving:?}");

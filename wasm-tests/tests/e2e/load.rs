@@ -1,4 +1,4 @@
-//! A thousand at once. Copies among them are delivered once, and parts that are killed in the middle lose nothing that
+//! A thousand simultaneous webhooks. Copies among them are delivered once, and killed parts lose no webhook that
 //! was answered 2xx.
 
 use std::cell::Cell;
@@ -17,19 +17,19 @@ use crate::suite::{Scenario, Setting, scenarios};
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let exact = scenarios![Setting::Alone(Plan::new(SidecarPlan::Sqlite));
         copies_among_a_thousand_are_delivered_once,
-        a_killed_sidecar_loses_nothing,
+        killed_sidecar_loses_nothing,
     ];
     let on_redis = scenarios![Setting::Alone(Plan::new(SidecarPlan::Redis));
         copies_among_a_thousand_are_delivered_once_on_redis,
-        a_killed_redis_loses_nothing,
+        killed_redis_loses_nothing,
     ];
-    // What a killed Envoy held is free again when its leases end.
+    // Webhooks of a killed Envoy can be claimed again when its leases end.
     let short_leases = Plan {
         settings: &[("TWILIO_EDGE_LEASES_PERIOD_MS", "2000")],
         ..Plan::new(SidecarPlan::Sqlite)
     };
     let short = scenarios![Setting::Alone(short_leases);
-        a_killed_envoy_loses_nothing,
+        killed_envoy_loses_nothing,
     ];
     [exact.as_slice(), &on_redis, &short].concat()
 }
@@ -66,7 +66,7 @@ fn delivered(stack: &Stack, request: &Request) -> usize {
     stack.backend.seen(&request.case).iter().filter(|seen| seen.body.is_some()).count()
 }
 
-/// All at once; every one is answered with success, and the backend has every webhook exactly once.
+/// Sends all at once; each is answered with success, and the backend receives every webhook exactly once.
 async fn delivered_exactly_once(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     let before = (stack.backend.all().len(), ledger.count("accepted").await?);
@@ -134,7 +134,7 @@ async fn storm(
     Ok(failed)
 }
 
-/// Twilio, or whoever repairs the outage, sends again what got no 2xx, until it gets one.
+/// Sends each webhook without a 2xx again until it gets one, as Twilio or an operator does.
 async fn retry(stack: &Stack, failed: &[Request]) -> Result<()> {
     for response in join_all(failed.iter().map(|request| {
         until("a retry to succeed", async || {
@@ -149,7 +149,7 @@ async fn retry(stack: &Stack, failed: &[Request]) -> Result<()> {
     Ok(())
 }
 
-async fn a_killed_sidecar_loses_nothing(stack: &Stack) -> Result<()> {
+async fn killed_sidecar_loses_nothing(stack: &Stack) -> Result<()> {
     let originals = webhooks(stack, REQUESTS - COPIES).await?;
     let failed = storm(stack, &originals, async { stack.sidecar()?.kill().await }).await?;
     assert_eq!(failed.len(), 0, "the policy is to forward");
@@ -166,7 +166,7 @@ async fn a_killed_sidecar_loses_nothing(stack: &Stack) -> Result<()> {
     delivered_exactly_once(stack).await
 }
 
-async fn a_killed_envoy_loses_nothing(stack: &Stack) -> Result<()> {
+async fn killed_envoy_loses_nothing(stack: &Stack) -> Result<()> {
     let originals = webhooks(stack, REQUESTS - COPIES).await?;
     let failed = storm(stack, &originals, async {
         stack.envoy.kill().await?;
@@ -181,7 +181,7 @@ async fn a_killed_envoy_loses_nothing(stack: &Stack) -> Result<()> {
     delivered_exactly_once(stack).await
 }
 
-async fn a_killed_redis_loses_nothing(stack: &Stack) -> Result<()> {
+async fn killed_redis_loses_nothing(stack: &Stack) -> Result<()> {
     let originals = webhooks(stack, REQUESTS - COPIES).await?;
     let failed = storm(stack, &originals, async { stack.redis()?.kill().await }).await?;
     assert_eq!(failed.len(), 0, "claims fall through to the database");

@@ -1,10 +1,10 @@
 //! The end-to-end suite: signed webhooks through the real Envoy, the filter, the sidecar, to a backend. Each scenario
-//! says what the client, the backend and the sidecar's ledger saw; one file per subject.
+//! checks the results at the client, the backend and the sidecar's ledger; one file per subject.
 //!
 //! `cargo test -p twilio-edge-wasm-tests --test e2e -- newest/dedupe` runs those with that in their name.
 #![expect(
     clippy::indexing_slicing,
-    reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
+    reason = "a test that reads beyond the end has failed, and may report it by a panic"
 )]
 
 mod accept;

@@ -1,5 +1,5 @@
-//! What operators see: every metric under the name and labels that the reference promises, gauges that come back to zero,
-//! a line at start, one word per request in the access log, and the same request by the same names in all logs.
+//! Operators' view: every metric with the name and labels of the reference, gauges that return to zero,
+//! a line at start, one verdict per request in the access log, and the same ids of a request in all logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,18 +35,18 @@ const TALKATIVE: Plan = Plan {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let scripted = scenarios![Setting::Own(SCRIPTED);
-        the_metrics_are_those_of_the_reference,
-        what_alerts_ask_of_envoy_is_there,
+        metrics_are_those_of_the_reference,
+        metrics_of_the_alerts_exist_in_envoy,
         gauges_rise_and_come_back_to_zero,
         each_claim_of_a_callout_has_the_names_of_its_own_request,
-        the_access_log_has_the_verdict,
+        access_log_has_the_verdict,
     ];
     let real = scenarios![Setting::Own(TALKATIVE);
         keys_are_counted_by_their_slot,
-        the_sidecar_logs_a_request_by_its_names,
+        sidecar_logs_a_request_with_its_ids,
     ];
     let pushed = scenarios![Setting::Own(Plan { pushed: true, ..Plan::new(SidecarPlan::Sqlite) });
-        a_start_is_told_with_version_and_configuration,
+        start_is_logged_with_version_and_configuration,
     ];
     [scripted.as_slice(), &real, &pushed].concat()
 }
@@ -102,10 +102,10 @@ async fn scraped(stack: &Stack) -> Result<BTreeSet<(String, String, String)>> {
     Ok(scraped)
 }
 
-async fn the_metrics_are_those_of_the_reference(stack: &Stack) -> Result<()> {
+async fn metrics_are_those_of_the_reference(stack: &Stack) -> Result<()> {
     let promised = promised();
     ensure!(promised.len() > 2 * Reason::ALL.len(), "{promised:?}");
-    // All of them, before the first request.
+    // All metrics exist before the first request.
     let at_first = scraped(stack).await?;
     let missing: Vec<_> = promised.difference(&at_first).collect();
     ensure!(missing.is_empty(), "not there from the start: {missing:?}");
@@ -133,10 +133,10 @@ async fn the_metrics_are_those_of_the_reference(stack: &Stack) -> Result<()> {
         "twilio_edge_rejected{reason=\"missing-signature\"} 1",
         "twilio_edge_rejected{reason=\"invalid-signature\"} 0",
         "twilio_edge_verdict{decision=\"proceed\"} 1",
-        "twilio_edge_settled{outcome=\"commit\"} 1",
-        "twilio_edge_settlement{result=\"settled\"} 1",
+        "twilio_edge_settlements{outcome=\"commit\"} 1",
+        "twilio_edge_settlement_results{result=\"settled\"} 1",
         "twilio_edge_callout_failed{callout=\"claims\"} 0",
-        "twilio_edge_key{slot=\"current\"} 1",
+        "twilio_edge_key_matches{slot=\"current\"} 1",
         "twilio_edge_keys_refresh{result=\"updated\"} 0",
         "twilio_edge_claim_batch_count{} 1",
         "twilio_edge_claim_batch_sum{} 1",
@@ -149,8 +149,8 @@ async fn the_metrics_are_those_of_the_reference(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Of Envoy's own metrics, those that our alerts and the dashboard ask for; of ours, docs/METRICS.md knows.
-async fn what_alerts_ask_of_envoy_is_there(stack: &Stack) -> Result<()> {
+/// Checks Envoy's own metrics that our alerts and the dashboard use; docs/METRICS.md has the filter's.
+async fn metrics_of_the_alerts_exist_in_envoy(stack: &Stack) -> Result<()> {
     let page = stack.envoy.prometheus().await?;
     let mut asked = BTreeSet::new();
     for folder in ["envoy/alerts", "envoy/dashboards"] {
@@ -191,7 +191,7 @@ async fn gauges_rise_and_come_back_to_zero(stack: &Stack) -> Result<()> {
     counts(stack, "waiting", 0).await?;
     settlements.open();
     counts(stack, "outbox", 0).await?;
-    // Who leaves while waiting no longer waits.
+    // A waiting client that disconnects does not wait any more.
     let gate = Gate::default();
     sidecar.script(CLAIMS_PATH, [gate.then(Answer::By(willing))]);
     let request = stack.post(&Form::inbound("left")).await?;
@@ -265,7 +265,7 @@ async fn logged(stack: &Stack, request: &Request, verdict: &str) -> Result<Value
     .await
 }
 
-async fn the_access_log_has_the_verdict(stack: &Stack) -> Result<()> {
+async fn access_log_has_the_verdict(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     sidecar.usually(Answer::By(willing));
     let verdict = |decision: &'static str| match decision {
@@ -319,15 +319,15 @@ async fn keys_are_counted_by_their_slot(stack: &Stack) -> Result<()> {
         for _ in 0..times {
             arrives(stack, &stack.post_as(&Form::inbound("hello"), signing).await?).await?;
         }
-        counts(stack, &format!("key.{slot}"), times).await?;
+        counts(stack, &format!("key_matches.{slot}"), times).await?;
     }
     for slot in ["later", "shared"] {
-        assert_eq!(stack.envoy.counter(&format!("key.{slot}")).await?, 0);
+        assert_eq!(stack.envoy.counter(&format!("key_matches.{slot}")).await?, 0);
     }
     Ok(())
 }
 
-async fn the_sidecar_logs_a_request_by_its_names(stack: &Stack) -> Result<()> {
+async fn sidecar_logs_a_request_with_its_ids(stack: &Stack) -> Result<()> {
     for (n, header) in
         [(1, traceparent(1)), (2, "00-nonsense".to_owned()), (3, traceparent(0xffff))]
     {
@@ -349,7 +349,7 @@ async fn the_sidecar_logs_a_request_by_its_names(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn a_start_is_told_with_version_and_configuration(stack: &Stack) -> Result<()> {
+async fn start_is_logged_with_version_and_configuration(stack: &Stack) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let told = async |routes: usize| {
         until("the line of a start", async || {

@@ -1,5 +1,5 @@
-//! Parts die, hang or talk nonsense. What was proven is still delivered or refused as the policy says, nobody waits for
-//! ever, nothing that counts is forgotten, and all goes on when the part is back.
+//! Parts that crash, hang or send invalid answers. Proven webhooks are delivered or refused according to the policy, no
+//! request hangs, no outcome is lost, and everything works again after the outage.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -22,22 +22,22 @@ const MIXED: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let forwarding = scenarios![Setting::Own(Plan::new(SidecarPlan::Sqlite));
-        while_the_sidecar_is_away_webhooks_are_forwarded,
+        webhooks_are_forwarded_while_the_sidecar_is_unavailable,
     ];
     let mixed = scenarios![Setting::Own(MIXED);
-        while_the_sidecar_is_away_the_policy_of_the_class_decides,
+        policy_of_the_class_decides_without_a_sidecar,
         while_the_sidecar_hangs_the_policy_of_the_class_decides,
     ];
     let scripted = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Scripted, ..MIXED });
-        a_sidecar_that_talks_nonsense_is_no_sidecar,
-        a_reply_of_forty_megabytes_is_no_reply,
-        a_sidecar_that_cannot_be_called_is_no_sidecar,
+        sidecar_with_invalid_replies_counts_as_unavailable,
+        reply_of_forty_megabytes_is_no_verdict,
+        sidecar_that_cannot_be_called_counts_as_unavailable,
     ];
     let absent = scenarios![Setting::Own(Plan::new(SidecarPlan::Absent));
-        without_a_sidecar_webhooks_are_proven_and_forwarded,
+        webhooks_without_a_sidecar_are_proven_and_forwarded,
     ];
     let crash = scenarios![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
-        a_stop_survives_a_sidecar_killed_right_after,
+        stop_survives_a_sidecar_killed_right_after,
     ];
     let killed = scenarios![Setting::Newest(Plan {
             settings: &[("TWILIO_EDGE_LEASES_PERIOD_MS", "2000")],
@@ -54,7 +54,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     [forwarding.as_slice(), &mixed, &scripted, &absent, &crash, &killed, &double, &redis].concat()
 }
 
-async fn while_the_sidecar_is_away_webhooks_are_forwarded(stack: &Stack) -> Result<()> {
+async fn webhooks_are_forwarded_while_the_sidecar_is_unavailable(stack: &Stack) -> Result<()> {
     let before = stack.post(&Form::inbound("before")).await?;
     assert_eq!(stack.send(&before).await?.status, 200);
 
@@ -70,10 +70,10 @@ async fn while_the_sidecar_is_away_webhooks_are_forwarded(stack: &Stack) -> Resu
     for form in &forms {
         let request = stack.post(form).await?;
         assert_eq!(stack.send(&request).await?.status, 200);
-        let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
-        assert_eq!(told["dedupe"], "unknown");
-        assert_eq!((told.get("suppressed"), told.get("attempt")), (None, None));
-        assert_eq!(told["message-sid"], form.get("MessageSid"));
+        let facts = stack.backend.wait(&request.case, 1).await?[0].trusted();
+        assert_eq!(facts["dedupe"], "unknown");
+        assert_eq!((facts.get("suppressed"), facts.get("attempt")), (None, None));
+        assert_eq!(facts["message-sid"], form.get("MessageSid"));
         requests.push(request);
     }
     let failed = stack.post(&failing).await?;
@@ -100,12 +100,12 @@ async fn while_the_sidecar_is_away_webhooks_are_forwarded(stack: &Stack) -> Resu
     assert_eq!(stack.backend.seen(&before.case).len(), 1, "known from before the outage");
     let after = stack.post(&Form::inbound("after").set("From", &from)).await?;
     assert_eq!(stack.send(&after).await?.status, 200);
-    let told = stack.backend.wait(&after.case, 1).await?[0].trusted();
-    assert_eq!((told["dedupe"].as_str(), told["suppressed"].as_str()), ("first", "true"));
+    let facts = stack.backend.wait(&after.case, 1).await?[0].trusted();
+    assert_eq!((facts["dedupe"].as_str(), facts["suppressed"].as_str()), ("first", "true"));
     Ok(())
 }
 
-/// With [`MIXED`]: a message is refused in words Twilio's log shows, a status and everything unclaimed goes through.
+/// With [`MIXED`], a message is refused with a reason in Twilio's log; statuses and unclaimed webhooks are forwarded.
 async fn policy_decides(stack: &Stack, what: &str) -> Result<Form> {
     let stop = Form::inbound("STOP");
     let refused = stack.post(&stop).await?;
@@ -121,8 +121,8 @@ async fn policy_decides(stack: &Stack, what: &str) -> Result<Form> {
     for form in [Form::status("delivered"), Form::other()] {
         let request = stack.post(&form).await?;
         assert_eq!(stack.send(&request).await?.status, 200, "{what}");
-        let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
-        assert_eq!(told["dedupe"], "unknown", "{what}");
+        let facts = stack.backend.wait(&request.case, 1).await?[0].trusted();
+        assert_eq!(facts["dedupe"], "unknown", "{what}");
     }
     let forged = stack.post(&Form::status("delivered")).await?;
     let forged = forged.without_header("x-twilio-signature");
@@ -135,7 +135,7 @@ async fn policy_decides(stack: &Stack, what: &str) -> Result<Form> {
     Ok(stop)
 }
 
-/// The sidecar is back: a STOP that was refused counts nevertheless, as its sender was told nothing went wrong.
+/// After the outage a refused STOP takes effect all the same, because its sender does not know of the refusal.
 async fn all_goes_on(stack: &Stack, stop: &Form) -> Result<()> {
     let ledger = stack.ledger().await?;
     until("the refused STOP to count", async || {
@@ -144,15 +144,15 @@ async fn all_goes_on(stack: &Stack, stop: &Form) -> Result<()> {
     .await?;
     let request = stack.post(&Form::inbound("again").set("From", stop.get("From"))).await?;
     assert_eq!(stack.send(&request).await?.status, 200);
-    let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
-    assert_eq!((told["dedupe"].as_str(), told["suppressed"].as_str()), ("first", "true"));
+    let facts = stack.backend.wait(&request.case, 1).await?[0].trusted();
+    assert_eq!((facts["dedupe"].as_str(), facts["suppressed"].as_str()), ("first", "true"));
     let retried = stack.post(stop).await?;
     assert_eq!(stack.send(&retried).await?.status, 200);
     assert_eq!(stack.backend.wait(&retried.case, 1).await?.len(), 1, "it was never delivered");
     Ok(())
 }
 
-async fn while_the_sidecar_is_away_the_policy_of_the_class_decides(stack: &Stack) -> Result<()> {
+async fn policy_of_the_class_decides_without_a_sidecar(stack: &Stack) -> Result<()> {
     stack.sidecar()?.kill().await?;
     let stop = policy_decides(stack, "killed").await?;
     stack.sidecar()?.restart().await?;
@@ -166,7 +166,7 @@ async fn while_the_sidecar_hangs_the_policy_of_the_class_decides(stack: &Stack) 
     all_goes_on(stack, &stop).await
 }
 
-async fn a_sidecar_that_talks_nonsense_is_no_sidecar(stack: &Stack) -> Result<()> {
+async fn sidecar_with_invalid_replies_counts_as_unavailable(stack: &Stack) -> Result<()> {
     let json = |text: &str| Answer::ok("application/json", text);
     let verdict =
         |id: &str| format!(r#"{{"v":1,"verdicts":[{{"claim_id":"{id}","decision":"proceed"}}]}}"#);
@@ -210,8 +210,8 @@ async fn a_sidecar_that_talks_nonsense_is_no_sidecar(stack: &Stack) -> Result<()
     Ok(())
 }
 
-/// More than Envoy takes: the filter is told of a reply without headers.
-async fn a_reply_of_forty_megabytes_is_no_reply(stack: &Stack) -> Result<()> {
+/// A reply over Envoy's limit, which the filter receives as a reply without headers.
+async fn reply_of_forty_megabytes_is_no_verdict(stack: &Stack) -> Result<()> {
     let scripted = stack.scripted()?;
     scripted.usually(Answer::By(willing));
     let reply = Answer::ok("application/json", vec![b' '; 41 << 20]);
@@ -223,8 +223,8 @@ async fn a_reply_of_forty_megabytes_is_no_reply(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Claims that never leave Envoy, and those that another server takes for something else.
-async fn a_sidecar_that_cannot_be_called_is_no_sidecar(stack: &Stack) -> Result<()> {
+/// Claims that never leave Envoy, and claims that reach another server.
+async fn sidecar_that_cannot_be_called_counts_as_unavailable(stack: &Stack) -> Result<()> {
     type Change = fn(&mut Value);
     let plans: [(&str, Change); 4] = [
         ("no such cluster", |cluster| cluster["name"] = "renamed".into()),
@@ -264,16 +264,16 @@ fn undecided(body: &[u8]) -> Answer {
     Answer::ok("application/json", json!({ "v": 1, "verdicts": [verdict] }).to_string())
 }
 
-async fn without_a_sidecar_webhooks_are_proven_and_forwarded(stack: &Stack) -> Result<()> {
+async fn webhooks_without_a_sidecar_are_proven_and_forwarded(stack: &Stack) -> Result<()> {
     for form in [Form::inbound("hello"), Form::status("sent"), Form::other()] {
         let request = stack.post(&form).await?;
         for count in 1..=2 {
             assert_eq!(stack.send(&request).await?.status, 200);
             let seen = stack.backend.wait(&request.case, count).await?;
             assert_eq!(seen.len(), count, "nobody remembers the first");
-            let told = seen[count - 1].trusted();
-            assert_eq!(told["dedupe"], "unknown");
-            assert!(told.contains_key("verified") && told.contains_key("class"));
+            let facts = seen[count - 1].trusted();
+            assert_eq!(facts["dedupe"], "unknown");
+            assert!(facts.contains_key("verified") && facts.contains_key("class"));
         }
         let refused = stack.post(&form).await?;
         stack.backend.script(&refused.case, [Answer::status(500)]);
@@ -285,8 +285,8 @@ async fn without_a_sidecar_webhooks_are_proven_and_forwarded(stack: &Stack) -> R
     Ok(())
 }
 
-/// Nothing had time to be written behind the answer: what counts was there before it.
-async fn a_stop_survives_a_sidecar_killed_right_after(stack: &Stack) -> Result<()> {
+/// The sidecar had no time to write after its answer, so the opt-out was stored before it.
+async fn stop_survives_a_sidecar_killed_right_after(stack: &Stack) -> Result<()> {
     let stop = Form::inbound("STOP");
     let request = stack.post(&stop).await?;
     stack.backend.script(&request.case, [Answer::Close]);
@@ -304,8 +304,8 @@ async fn a_stop_survives_a_sidecar_killed_right_after(stack: &Stack) -> Result<(
     Ok(())
 }
 
-/// Nobody is left to settle what it had handed over; that ends by itself.
-/// Both fail: the sidecar is away when somebody says STOP, and Envoy is killed as soon as Twilio has its answer.
+/// The leases of a killed Envoy are never settled; they expire.
+/// Double failure: the sidecar is unavailable during a STOP, and Envoy is killed as soon as Twilio has its answer.
 async fn stop_is_answered_after_a_sidecar_that_restarts_has_it(stack: &Stack) -> Result<()> {
     let mut acknowledged = 0;
     for (word, answer) in [
@@ -327,7 +327,7 @@ async fn stop_is_answered_after_a_sidecar_that_restarts_has_it(stack: &Stack) ->
         let (answered, restarted) = tokio::join!(stack.send(&request), restart);
         restarted?;
         ensure!([200, 500].contains(&answered?.status), "{word}");
-        // A sidecar that takes longer than a second is not waited for, and that is counted.
+        // The filter waits at most a second for the sidecar, and counts the answer.
         let late = stack.envoy.counter("opt_out_unacknowledged").await? > 0;
         stack.envoy.kill().await?;
         let is_suppressed = stack.ledger().await?.suppressed(form.get("From")).await?;
@@ -392,9 +392,9 @@ async fn redis_may_die_and_come_back_empty(stack: &Stack) -> Result<()> {
         }
         let seen = stack.backend.seen(&request.case);
         assert_eq!(seen.len(), 1, "{moment}: claims go on");
-        let told = seen[0].trusted();
+        let facts = seen[0].trusted();
         assert_eq!(
-            (told["dedupe"].as_str(), told["suppressed"].as_str()),
+            (facts["dedupe"].as_str(), facts["suppressed"].as_str()),
             ("first", "true"),
             "{moment}"
         );

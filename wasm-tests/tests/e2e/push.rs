@@ -1,5 +1,5 @@
-//! A new configuration by LDS, while requests come in: none is lost, what began under the old one ends under it and is
-//! settled, and the new one counts at once. What is wrong is not taken, and the old one goes on.
+//! A new configuration by LDS during requests. No request is lost, requests of the old configuration end under it and are
+//! settled, and the new one is in effect immediately. Envoy refuses an invalid one, and the old one stays in effect.
 
 use std::cell::Cell;
 
@@ -22,10 +22,10 @@ const PUSHED: Plan = Plan { pushed: true, ..Plan::new(SidecarPlan::Sqlite) };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios![Setting::Own(PUSHED);
-        a_push_under_load_loses_nothing,
-        what_began_before_a_push_ends_and_is_settled,
-        what_outlasts_the_drain_is_cut_off_and_comes_again,
-        a_wrong_push_changes_nothing,
+        push_under_load_loses_nothing,
+        request_from_before_a_push_ends_and_is_settled,
+        request_that_outlasts_the_drain_is_cut_off_and_repeated,
+        wrong_push_changes_nothing,
     ]
     .to_vec()
 }
@@ -56,7 +56,7 @@ async fn is_live(stack: &Stack, path: &str) -> Result<()> {
     .await
 }
 
-/// Waits until what was replaced is gone.
+/// Waits until the replaced configuration has been removed.
 async fn is_drained(stack: &Stack) -> Result<()> {
     until("what was replaced to be gone", async || {
         let draining = stack.envoy.stats("total_filter_chains_draining").await?;
@@ -86,7 +86,7 @@ async fn keeps_sending(stack: &Stack, over: &Cell<bool>) -> Result<Vec<(Form, Re
     Ok(taken)
 }
 
-async fn a_push_under_load_loses_nothing(stack: &Stack) -> Result<()> {
+async fn push_under_load_loses_nothing(stack: &Stack) -> Result<()> {
     let over = Cell::new(false);
     let load = join_all((0..12).map(|_| keeps_sending(stack, &over)));
     let pushes = async {
@@ -125,7 +125,7 @@ async fn a_push_under_load_loses_nothing(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn what_began_before_a_push_ends_and_is_settled(stack: &Stack) -> Result<()> {
+async fn request_from_before_a_push_ends_and_is_settled(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let mut held = Vec::new();
     for (leaving, status) in [
@@ -161,7 +161,7 @@ async fn what_began_before_a_push_ends_and_is_settled(stack: &Stack) -> Result<(
 }
 
 /// Envoy does not wait for ever. Nobody knows what became of the webhook then, so the next copy is delivered.
-async fn what_outlasts_the_drain_is_cut_off_and_comes_again(stack: &Stack) -> Result<()> {
+async fn request_that_outlasts_the_drain_is_cut_off_and_repeated(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     let mut held = Vec::new();
     for leaving in [Leaving::Close, Leaving::TakeBack] {
@@ -192,7 +192,7 @@ async fn what_outlasts_the_drain_is_cut_off_and_comes_again(stack: &Stack) -> Re
     Ok(())
 }
 
-async fn a_wrong_push_changes_nothing(stack: &Stack) -> Result<()> {
+async fn wrong_push_changes_nothing(stack: &Stack) -> Result<()> {
     let before = stack.post(&Form::inbound("before")).await?;
     arrives(stack, &before).await?;
     let taken = stack

@@ -65,7 +65,7 @@ async fn redirect_step_reaches_the_application(stack: &Stack) -> Result<()> {
     let seen = arrived(stack, &step).await?.trusted();
     assert_eq!(seen["message-sid"], form.get("MessageSid"));
     assert_eq!((seen["dedupe"].as_str(), seen["attempt"].as_str()), ("first", "1"));
-    // A retry of each URL gets the answer that was given at that URL, in any order and however it is sent.
+    // A retry of each URL gets the answer of that URL, in any order and with any method.
     for _ in 0..2 {
         is_duplicate(stack, &step.clone().as_new_case(), REPLY).await?;
     }

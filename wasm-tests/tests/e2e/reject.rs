@@ -1,4 +1,4 @@
-//! What is not Twilio's, or is signed but cannot be believed, does not reach the backend, and the answer says why.
+//! Unsigned requests, and signed requests that are no webhook. They do not reach the backend, and the answer has the reason.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -13,20 +13,20 @@ use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios![Setting::Shared;
-        what_was_tampered_with_is_rejected,
-        what_is_signed_but_not_a_webhook_is_rejected,
+        changed_request_is_rejected,
+        signed_request_without_a_webhook_is_rejected,
         recut_parameters_are_rejected,
         bytes_that_are_no_text_are_rejected,
         broken_escapes_are_text,
-        only_the_signature_itself_proves,
+        signature_is_compared_exactly,
         other_methods_are_refused,
-        a_rejection_is_counted,
-        a_wrong_configuration_is_refused_with_all_its_problems,
+        rejection_is_counted,
+        wrong_configuration_is_refused_with_all_its_problems,
     ]
     .to_vec()
 }
 
-async fn what_was_tampered_with_is_rejected(stack: &Stack) -> Result<()> {
+async fn changed_request_is_rejected(stack: &Stack) -> Result<()> {
     let form = Form::inbound("pay 10 to Bob");
     let signed = stack.post(&form).await?;
     let with_body = |form: Form| Request { body: form.encoded().into(), ..signed.clone() };
@@ -59,7 +59,7 @@ async fn what_was_tampered_with_is_rejected(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn what_is_signed_but_not_a_webhook_is_rejected(stack: &Stack) -> Result<()> {
+async fn signed_request_without_a_webhook_is_rejected(stack: &Stack) -> Result<()> {
     let inbound = || Form::inbound("shape");
     let status = || Form::status("delivered");
     let unknown = "ACffffffffffffffffffffffffffffffff";
@@ -107,7 +107,7 @@ async fn what_is_signed_but_not_a_webhook_is_rejected(stack: &Stack) -> Result<(
     }
     let flood = (0..1200).fold(inbound(), |form, n| form.add(&format!("N{n}"), "1"));
     refused(stack, &stack.post(&flood).await?, Reason::TooManyParameters).await?;
-    // One signature covers %FF and %FE alike: both are U+FFFD to whoever signs decoded text.
+    // One signature covers both %FF and %FE, because both are U+FFFD in decoded text.
     let mut request = stack.post(&inbound().set("Body", "\u{fffd}")).await?;
     let body = String::from_utf8(request.body)?.replace("%EF%BF%BD", "%FF");
     request.body = body.into();
@@ -229,7 +229,7 @@ async fn broken_escapes_are_text(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn only_the_signature_itself_proves(stack: &Stack) -> Result<()> {
+async fn signature_is_compared_exactly(stack: &Stack) -> Result<()> {
     let form = Form::inbound("signature");
     let good = stack.post(&form).await?;
     let signature = good.headers.iter().find(|(name, _)| name == "X-Twilio-Signature");
@@ -264,7 +264,7 @@ async fn other_methods_are_refused(stack: &Stack) -> Result<()> {
         let form = Form::inbound("wrong method");
         let request = Request { method: method.to_owned(), ..stack.post(&form).await? };
         let response = stack.send(&request).await?;
-        // Some of these words Envoy does not take for methods at all.
+        // Envoy itself refuses some of these words as methods.
         if response.header("x-twilio-edge-reason").is_some() {
             assert_eq!(response.status, 405, "{method}");
             assert_eq!(response.header("allow").as_deref(), Some("GET, POST"));
@@ -285,23 +285,23 @@ async fn other_methods_are_refused(stack: &Stack) -> Result<()> {
 }
 
 /// By its reason, under one name: so that one alert covers them all.
-async fn a_rejection_is_counted(stack: &Stack) -> Result<()> {
+async fn rejection_is_counted(stack: &Stack) -> Result<()> {
     let forged = Request::new("POST", INBOUND, "AccountSid=forged")
         .header("Content-Type", "application/x-www-form-urlencoded");
     let counter = format!("rejected.{}", Reason::MissingSignature.slug());
     let before = stack.envoy.counter(&counter).await?;
     refused(stack, &forged, Reason::MissingSignature).await?;
-    // Counts are told on the tick.
+    // The filter reports its counts on the tick.
     let counted = async || Ok((stack.envoy.counter(&counter).await? > before).then_some(()));
     until(&format!("{counter} to be more than {before}"), counted).await?;
     let page = stack.envoy.prometheus().await?;
     let line = r#"twilio_edge_rejected{reason="missing-signature"}"#;
-    assert!(page.contains(line), "Prometheus is not told of {line}");
+    assert!(page.contains(line), "Prometheus has no {line}");
     Ok(())
 }
 
-/// Better no listener than one that proves nothing; and whoever wrote it is told everything at once.
-async fn a_wrong_configuration_is_refused_with_all_its_problems(stack: &Stack) -> Result<()> {
+/// Envoy refuses the listener, and the error lists all problems of the configuration.
+async fn wrong_configuration_is_refused_with_all_its_problems(stack: &Stack) -> Result<()> {
     let wrong = Plan::adapted(SidecarPlan::Absent, |config| {
         config.plugin["routes"][0]["class"] = "voice".into();
         config.plugin["accounts"][0]["auth_tokens"] = json!([{ "env": "NOT_THERE" }]);
@@ -309,10 +309,10 @@ async fn a_wrong_configuration_is_refused_with_all_its_problems(stack: &Stack) -
         Ok(())
     });
     let refused = stack.another(wrong).await.err().context("Envoy took it")?;
-    let told = format!("{refused:#}");
+    let result = format!("{refused:#}");
     for problem in ["routes[0].class", "accounts[0].auth_tokens[0]: NOT_THERE is not set", "colour"]
     {
-        assert!(told.contains(problem), "nothing of {problem} in:\n{told}");
+        assert!(result.contains(problem), "nothing of {problem} in:\n{result}");
     }
     Ok(())
 }

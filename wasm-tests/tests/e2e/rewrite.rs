@@ -1,5 +1,5 @@
-//! The body that replaces a form: whatever the form was and however it came, the backend reads exactly one request, as
-//! long as it says it is. A proxy sets no length for a body that a filter changed, so a wrong one is another request.
+//! The JSON body that replaces a form. With any form and framing the backend reads exactly one request, with the declared
+//! length. A proxy sets no length for a changed body, so a wrong length would begin another request.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use twilio_edge_wasm_tests::recorder::{Answer, Seen};
 use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, Request, fresh_sid};
 
-use crate::disguise::with_forgeries;
+use crate::disguise::with_forged_headers;
 use crate::expect::refused;
 use crate::suite::{Scenario, Setting, scenarios};
 
@@ -30,8 +30,8 @@ const JSON: Plan = Plan::adapted(SidecarPlan::Sqlite, |config| {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios![Setting::Own(JSON);
-        nothing_is_smuggled_behind_a_body_that_was_rewritten,
-        what_is_no_form_and_what_is_not_proven_is_not_rewritten,
+        rewritten_body_hides_no_second_request,
+        bodies_other_than_proven_forms_are_not_rewritten,
     ]
     .to_vec()
 }
@@ -51,7 +51,7 @@ fn texts() -> Vec<String> {
     ]
 }
 
-/// What arrived must be one JSON document that says what was signed, framed by its length and by nothing else.
+/// Checks that one JSON document with the signed values arrived, framed by its length only.
 fn is_whole(seen: &Seen, form: &Form) -> Result<()> {
     assert_eq!(seen.head.all("content-length"), [seen.bytes().len().to_string().as_bytes()]);
     assert_eq!(seen.head.all("content-type"), [b"application/json"]);
@@ -65,7 +65,7 @@ fn is_whole(seen: &Seen, form: &Form) -> Result<()> {
     Ok(())
 }
 
-async fn nothing_is_smuggled_behind_a_body_that_was_rewritten(stack: &Stack) -> Result<()> {
+async fn rewritten_body_hides_no_second_request(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let (mut sent, mut kept) = (0, Connection::open(edge).await?);
     for text in texts() {
@@ -74,7 +74,7 @@ async fn nothing_is_smuggled_behind_a_body_that_was_rewritten(stack: &Stack) -> 
         for form in [Form::inbound(&text), status, Form::other().set("Note", &text)] {
             for way in 0..8 {
                 let form = form.clone().set("MessageSid", &fresh_sid("SM"));
-                let request = with_forgeries(stack.post(&form).await?);
+                let request = with_forged_headers(stack.post(&form).await?);
                 let framing = Framing { frame: 500, ..Framing::default() };
                 let trailers: [(&str, &[u8]); 1] = [("x-checksum", b"1")];
                 let response = match way {
@@ -119,7 +119,7 @@ async fn nothing_is_smuggled_behind_a_body_that_was_rewritten(stack: &Stack) -> 
     Ok(())
 }
 
-async fn what_is_no_form_and_what_is_not_proven_is_not_rewritten(stack: &Stack) -> Result<()> {
+async fn bodies_other_than_proven_forms_are_not_rewritten(stack: &Stack) -> Result<()> {
     let get = stack.get_as(&Form::inbound("GET"), Signing::default()).await?;
     let body = r#"{"event": "done"}"#;
     let document = stack.json_as("/twilio/other", body, Signing::default()).await?;

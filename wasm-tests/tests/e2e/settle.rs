@@ -1,5 +1,5 @@
-//! What became of a webhook decides what its next copy is: only what the backend accepted is a duplicate, and nothing
-//! else is ever swallowed. A STOP counts whatever became of it.
+//! The outcome of a webhook decides about its next copy: it is a duplicate only if the backend accepted the webhook.
+//! A STOP takes effect with every outcome.
 
 use std::cell::Cell;
 
@@ -18,14 +18,14 @@ use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let shared = scenarios![Setting::Shared;
-        what_the_backend_refused_is_delivered_again,
-        what_the_backend_accepted_never_is,
-        a_reset_before_the_answer_is_no_acceptance,
-        a_reset_within_the_answer_leaves_it_accepted,
-        a_client_that_leaves_before_the_answer_gets_it_again,
-        a_client_that_leaves_after_the_answer_does_not,
-        a_stop_counts_even_if_the_backend_is_down,
-        a_start_ends_it,
+        refused_webhook_is_delivered_again,
+        accepted_webhook_is_never_delivered_again,
+        reset_before_the_answer_is_no_acceptance,
+        reset_within_the_answer_leaves_it_accepted,
+        client_that_disconnects_before_the_answer_gets_a_copy,
+        client_that_disconnects_after_the_answer_gets_no_copy,
+        stop_takes_effect_although_the_backend_is_down,
+        start_ends_the_suppression,
         help_changes_nothing,
     ];
     let quick = scenarios![Setting::Own(Plan::adapted(SidecarPlan::Sqlite, |config| {
@@ -36,22 +36,22 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             }
             Ok(())
         }));
-        a_backend_that_takes_too_long_is_tried_again,
+        backend_timeout_releases_the_claim,
     ];
     let paused = scenarios![Setting::Newest(Plan::new(SidecarPlan::Sqlite));
-        a_client_that_leaves_before_the_verdict_gets_it_later,
+        client_that_disconnects_before_the_verdict_gets_a_copy,
     ];
     let timed = scenarios![Setting::Alone(Plan::new(SidecarPlan::Scripted));
-        a_failure_is_told_after_its_release_is_acknowledged,
+        failure_is_answered_after_its_release_is_acknowledged,
     ];
     let observed = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
-        a_failure_is_told_even_if_nobody_acknowledges_it,
-        a_verdict_that_comes_too_late_reaches_nobody,
+        failure_is_answered_without_an_acknowledgement,
+        late_verdict_forwards_nothing,
     ];
     [shared.as_slice(), &quick, &paused, &timed, &observed].concat()
 }
 
-async fn what_the_backend_refused_is_delivered_again(stack: &Stack) -> Result<()> {
+async fn refused_webhook_is_delivered_again(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     for status in [500, 502, 503, 429, 408, 425, 404, 403, 400, 301, 302, 304] {
         for form in [Form::inbound("refused at first"), Form::status("delivered")] {
@@ -68,9 +68,9 @@ async fn what_the_backend_refused_is_delivered_again(stack: &Stack) -> Result<()
             assert_eq!(stack.send(&request).await?.status, 200);
             let seen = stack.backend.wait(&request.case, 3).await?;
             for (seen, attempt) in seen.iter().zip(["1", "2", "3"]) {
-                let told = seen.trusted();
-                assert_eq!(told["attempt"], attempt);
-                assert_eq!(told["dedupe"], "first");
+                let facts = seen.trusted();
+                assert_eq!(facts["attempt"], attempt);
+                assert_eq!(facts["dedupe"], "first");
             }
             ledger.settled(form.get("MessageSid"), "accepted", 3).await?;
         }
@@ -78,7 +78,7 @@ async fn what_the_backend_refused_is_delivered_again(stack: &Stack) -> Result<()
     Ok(())
 }
 
-async fn what_the_backend_accepted_never_is(stack: &Stack) -> Result<()> {
+async fn accepted_webhook_is_never_delivered_again(stack: &Stack) -> Result<()> {
     for status in [200, 201, 202, 204, 206, 299] {
         let form = Form::inbound("accepted");
         let request = stack.post(&form).await?;
@@ -92,7 +92,7 @@ async fn what_the_backend_accepted_never_is(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn a_reset_before_the_answer_is_no_acceptance(stack: &Stack) -> Result<()> {
+async fn reset_before_the_answer_is_no_acceptance(stack: &Stack) -> Result<()> {
     let form = Form::status("delivered");
     let request = stack.post(&form).await?;
     stack.backend.script(&request.case, [Answer::Close, Answer::status(200)]);
@@ -105,7 +105,7 @@ async fn a_reset_before_the_answer_is_no_acceptance(stack: &Stack) -> Result<()>
 }
 
 /// The status line was a 2xx and Twilio has seen it: the application has the webhook.
-async fn a_reset_within_the_answer_leaves_it_accepted(stack: &Stack) -> Result<()> {
+async fn reset_within_the_answer_leaves_it_accepted(stack: &Stack) -> Result<()> {
     let form = Form::status("delivered");
     let request = stack.post(&form).await?;
     stack.backend.script(&request.case, [Answer::CloseInBody]);
@@ -117,7 +117,7 @@ async fn a_reset_within_the_answer_leaves_it_accepted(stack: &Stack) -> Result<(
     Ok(())
 }
 
-async fn a_client_that_leaves_before_the_answer_gets_it_again(stack: &Stack) -> Result<()> {
+async fn client_that_disconnects_before_the_answer_gets_a_copy(stack: &Stack) -> Result<()> {
     let form = Form::inbound("impatient");
     let request = stack.post(&form).await?;
     let gate = Gate::default();
@@ -126,7 +126,7 @@ async fn a_client_that_leaves_before_the_answer_gets_it_again(stack: &Stack) -> 
     client.write(&request.bytes()).await?;
     stack.backend.wait(&request.case, 1).await?;
     drop(client);
-    until("the backend to be told", async || {
+    until("the request to reach the backend", async || {
         Ok(stack.backend.seen(&request.case)[0].abandoned.then_some(()))
     })
     .await?;
@@ -138,7 +138,7 @@ async fn a_client_that_leaves_before_the_answer_gets_it_again(stack: &Stack) -> 
     Ok(())
 }
 
-async fn a_client_that_leaves_after_the_answer_does_not(stack: &Stack) -> Result<()> {
+async fn client_that_disconnects_after_the_answer_gets_no_copy(stack: &Stack) -> Result<()> {
     let form = Form::inbound("content");
     let request = stack.post(&form).await?;
     let mut client = Connection::open(stack.envoy.address()).await?;
@@ -151,7 +151,7 @@ async fn a_client_that_leaves_after_the_answer_does_not(stack: &Stack) -> Result
     Ok(())
 }
 
-async fn a_backend_that_takes_too_long_is_tried_again(stack: &Stack) -> Result<()> {
+async fn backend_timeout_releases_the_claim(stack: &Stack) -> Result<()> {
     for form in [Form::inbound("slow"), Form::status("sent")] {
         let request = stack.post(&form).await?;
         stack.backend.script(&request.case, [Answer::Never, Answer::status(200)]);
@@ -163,8 +163,8 @@ async fn a_backend_that_takes_too_long_is_tried_again(stack: &Stack) -> Result<(
     Ok(())
 }
 
-/// The sidecar hangs, the client gives up, the sidecar goes on: the claim it then finds is nobody's any more.
-async fn a_client_that_leaves_before_the_verdict_gets_it_later(stack: &Stack) -> Result<()> {
+/// The sidecar hangs, the client disconnects, the sidecar continues: the claim that it then reads was released.
+async fn client_that_disconnects_before_the_verdict_gets_a_copy(stack: &Stack) -> Result<()> {
     let forms = [Form::inbound("STOP"), Form::status("delivered")];
     let sidecar = stack.sidecar()?;
     for form in &forms {
@@ -190,14 +190,14 @@ async fn a_client_that_leaves_before_the_verdict_gets_it_later(stack: &Stack) ->
         let seen = stack.backend.wait(&request.case, 1).await?;
         assert_eq!(seen.len(), 1, "only for the client that stayed");
         assert_eq!(seen[0].trusted()["dedupe"], "first");
-        // Whether the claim or its release came first, the webhook was free for the second client.
+        // With either order of claim and release, the second client gets the webhook.
         stack.ledger().await?.settled(form.get("MessageSid"), "accepted", 1..=2).await?;
     }
     assert!(stack.ledger().await?.suppressed(forms[0].get("From")).await?);
     Ok(())
 }
 
-async fn a_stop_counts_even_if_the_backend_is_down(stack: &Stack) -> Result<()> {
+async fn stop_takes_effect_although_the_backend_is_down(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     for (word, down) in [
         ("STOP", Answer::Close),
@@ -217,18 +217,18 @@ async fn a_stop_counts_even_if_the_backend_is_down(stack: &Stack) -> Result<()> 
         // Durable by the time the client has its answer: nothing is waited for.
         assert!(ledger.suppressed(&from).await?, "{word:?}");
         assert_eq!(ledger.opt(stop.get("MessageSid")).await?.as_deref(), Some("stop"));
-        let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
-        assert_eq!((told["opt"].as_str(), told["suppressed"].as_str()), ("stop", "true"));
+        let facts = stack.backend.wait(&request.case, 1).await?[0].trusted();
+        assert_eq!((facts["opt"].as_str(), facts["suppressed"].as_str()), ("stop", "true"));
 
         let next = stack.post(&Form::inbound("are you there?").set("From", &from)).await?;
         assert_eq!(stack.send(&next).await?.status, 200, "the message still arrives");
-        let told = stack.backend.wait(&next.case, 1).await?[0].trusted();
-        assert_eq!((told.get("opt"), told["suppressed"].as_str()), (None, "true"));
+        let facts = stack.backend.wait(&next.case, 1).await?[0].trusted();
+        assert_eq!((facts.get("opt"), facts["suppressed"].as_str()), (None, "true"));
     }
     Ok(())
 }
 
-async fn a_start_ends_it(stack: &Stack) -> Result<()> {
+async fn start_ends_the_suppression(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     let from = fresh_phone();
     for (body, opt_out_type, opt, suppressed) in [
@@ -244,9 +244,9 @@ async fn a_start_ends_it(stack: &Stack) -> Result<()> {
         }
         let request = stack.post(&form).await?;
         assert_eq!(stack.send(&request).await?.status, 200);
-        let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
-        assert_eq!(told.get("opt").map(String::as_str), opt, "{body}");
-        assert_eq!(told["suppressed"], suppressed.to_string(), "{body}");
+        let facts = stack.backend.wait(&request.case, 1).await?[0].trusted();
+        assert_eq!(facts.get("opt").map(String::as_str), opt, "{body}");
+        assert_eq!(facts["suppressed"], suppressed.to_string(), "{body}");
         assert_eq!(ledger.suppressed(&from).await?, suppressed, "{body}");
         assert_eq!(ledger.opt(form.get("MessageSid")).await?.as_deref(), opt, "{body}");
     }
@@ -257,14 +257,14 @@ async fn help_changes_nothing(stack: &Stack) -> Result<()> {
     let form = Form::inbound("help");
     let request = stack.post(&form).await?;
     assert_eq!(stack.send(&request).await?.status, 200);
-    let told = stack.backend.wait(&request.case, 1).await?[0].trusted();
-    assert_eq!((told["opt"].as_str(), told["suppressed"].as_str()), ("help", "false"));
+    let facts = stack.backend.wait(&request.case, 1).await?[0].trusted();
+    assert_eq!((facts["opt"].as_str(), facts["suppressed"].as_str()), ("help", "false"));
     assert!(!stack.ledger().await?.suppressed(form.get("From")).await?);
     Ok(())
 }
 
 /// Twilio's retry may come as soon as it has the failure: by then the sidecar must have let go.
-async fn a_failure_is_told_after_its_release_is_acknowledged(stack: &Stack) -> Result<()> {
+async fn failure_is_answered_after_its_release_is_acknowledged(stack: &Stack) -> Result<()> {
     let form = Form::inbound("fails");
     let request = stack.post(&form).await?;
     stack.backend.script(&request.case, [Answer::status(500)]);
@@ -296,8 +296,8 @@ async fn a_failure_is_told_after_its_release_is_acknowledged(stack: &Stack) -> R
     Ok(())
 }
 
-/// A sidecar that is slow to acknowledge costs the client a moment, not its answer; the outbox keeps trying.
-async fn a_failure_is_told_even_if_nobody_acknowledges_it(stack: &Stack) -> Result<()> {
+/// A slow acknowledgement delays the client's answer for a bounded time; the outbox retries.
+async fn failure_is_answered_without_an_acknowledgement(stack: &Stack) -> Result<()> {
     let request = stack.post(&Form::inbound("fails")).await?;
     stack.backend.script(&request.case, [Answer::status(500)]);
     let scripted = stack.scripted()?;
@@ -312,7 +312,7 @@ async fn a_failure_is_told_even_if_nobody_acknowledges_it(stack: &Stack) -> Resu
     Ok(())
 }
 
-async fn a_verdict_that_comes_too_late_reaches_nobody(stack: &Stack) -> Result<()> {
+async fn late_verdict_forwards_nothing(stack: &Stack) -> Result<()> {
     let stop = Form::inbound("STOP");
     let request = stack.post(&stop).await?;
     let (scripted, gate) = (stack.scripted()?, Gate::default());
@@ -327,7 +327,7 @@ async fn a_verdict_that_comes_too_late_reaches_nobody(stack: &Stack) -> Result<(
         (&release["claim_id"], &release["outcome"]),
         (&claim["claim_id"], &json!("release"))
     );
-    // The claim may never have left: the release says what it would have said.
+    // The claim may never have been sent, so the release carries its contents.
     assert_eq!(release["unclaimed"]["form"], stop.encoded());
     gate.open();
     stack.nothing_reached(&request).await?;

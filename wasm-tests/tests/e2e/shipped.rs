@@ -33,13 +33,13 @@ const RING: Plan = Plan {
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let variants = scenarios![Setting::Shared;
         each_file_is_valid_as_it_stands,
-        the_static_edge_ends_tls_and_takes_up_a_renewed_certificate,
-        the_sidecar_on_a_unix_socket_decides,
-        a_webhook_is_in_the_trace_it_came_with,
+        static_edge_ends_tls_and_takes_up_a_renewed_certificate,
+        sidecar_on_a_unix_socket_decides,
+        webhook_continues_its_trace,
     ];
     let meshes = scenarios![Setting::Own(RING);
-        what_istio_makes_of_our_resources_works,
-        what_envoy_gateway_makes_of_our_resources_works,
+        istio_configuration_of_our_resources_works,
+        envoy_gateway_configuration_of_our_resources_works,
     ];
     [variants.as_slice(), &meshes].concat()
 }
@@ -53,7 +53,7 @@ async fn each_file_is_valid_as_it_stands(stack: &Stack) -> Result<()> {
 
 const EDGE: Plan = Plan { file: "envoy/edge.yaml", ..Plan::new(SidecarPlan::Sqlite) };
 
-async fn the_static_edge_ends_tls_and_takes_up_a_renewed_certificate(shared: &Stack) -> Result<()> {
+async fn static_edge_ends_tls_and_takes_up_a_renewed_certificate(shared: &Stack) -> Result<()> {
     let folder = TempDir::new()?;
     let certificate = Certificate::install(folder.path())?;
     let shipped = std::fs::read_to_string(repository().join("envoy/certificate.yaml"))?;
@@ -105,7 +105,7 @@ async fn the_static_edge_ends_tls_and_takes_up_a_renewed_certificate(shared: &St
     .await?;
     ensure!(!lines.contains("of-a-stranger"), "the log has what was not proven");
 
-    // What an application might take for a webhook's path is one here as well.
+    // Envoy normalizes other spellings of a webhook's path to it.
     for path in ["/twilio//inbound", "/twilio/%69nbound", "/twilio/x/../inbound"] {
         let smuggled = edge.post(&Form::inbound("smuggled").to(path)).await?;
         is_refusal(&ask(&TLS13, &smuggled).await?, Reason::InvalidSignature)?;
@@ -129,10 +129,10 @@ async fn the_static_edge_ends_tls_and_takes_up_a_renewed_certificate(shared: &St
     edge.envoy.check_no_trap().await
 }
 
-/// The scripted sidecar is one that nobody asks.
+/// The scripted sidecar receives no requests.
 const UNIX: Plan = Plan { file: "envoy/unix-socket.yaml", ..Plan::new(SidecarPlan::Scripted) };
 
-async fn the_sidecar_on_a_unix_socket_decides(shared: &Stack) -> Result<()> {
+async fn sidecar_on_a_unix_socket_decides(shared: &Stack) -> Result<()> {
     let folder = TempDir::new()?;
     let socket = folder.path().join("edge.sock");
     let mut command = isolated(sidecar::binary()?);
@@ -173,7 +173,7 @@ async fn the_sidecar_on_a_unix_socket_decides(shared: &Stack) -> Result<()> {
 
 const TRACING: Plan = Plan { file: "envoy/tracing.yaml", ..Plan::new(SidecarPlan::Sqlite) };
 
-async fn a_webhook_is_in_the_trace_it_came_with(shared: &Stack) -> Result<()> {
+async fn webhook_continues_its_trace(shared: &Stack) -> Result<()> {
     const TRACE: [u8; 16] = *b"\x4b\xf9\x2f\x35\x77\xb3\x4d\xa6\xa3\xce\x92\x9d\x0e\x0e\x47\x36";
     let trace: String = TRACE.iter().map(|byte| format!("{byte:02x}")).collect();
     let collector = Recorder::start().await?;
@@ -198,12 +198,12 @@ async fn a_webhook_is_in_the_trace_it_came_with(shared: &Stack) -> Result<()> {
     edge.envoy.check_no_trap().await
 }
 
-async fn what_istio_makes_of_our_resources_works(stack: &Stack) -> Result<()> {
+async fn istio_configuration_of_our_resources_works(stack: &Stack) -> Result<()> {
     let resources = mesh::resources("envoy/istio")?;
     let folder = TempDir::new()?;
     let gateway = Gateway::new(stack)?;
     let mut bootstrap = gateway.bootstrap.clone();
-    // The cluster that istiod makes of the Service, by the name that the filter asks for.
+    // The cluster that istiod creates for the Service, with the name in the filter's configuration.
     let service = the_destination(&resources)?;
     let sidecar = mesh::cluster(&format!("outbound|8081||{service}"), stack.sidecar()?.address());
     mesh::clusters(&mut bootstrap)?.push(sidecar);
@@ -224,7 +224,7 @@ async fn what_istio_makes_of_our_resources_works(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// The Service that the gateway calls, as the rule for it says.
+/// The Service that the gateway calls, with the settings of its rule.
 fn the_destination(resources: &[Value]) -> Result<String> {
     let hosts = resources
         .iter()
@@ -234,7 +234,7 @@ fn the_destination(resources: &[Value]) -> Result<String> {
     Ok(inside.context("no rule for the sidecar's Service")?.to_owned())
 }
 
-async fn what_envoy_gateway_makes_of_our_resources_works(stack: &Stack) -> Result<()> {
+async fn envoy_gateway_configuration_of_our_resources_works(stack: &Stack) -> Result<()> {
     let resources = mesh::resources("envoy/gateway")?;
     let folder = TempDir::new()?;
     let gateway = Gateway::new(stack)?;
@@ -289,7 +289,7 @@ impl Gateway {
 async fn proves(stack: &Stack, envoy: &Envoy) -> Result<()> {
     let ask =
         async |request: &Request| -> Result<Response> { send(envoy.address(), request).await };
-    // Until it has asked the sidecar for the keys, it says so.
+    // Until it has received keys from the sidecar, it answers with that reason.
     let first = until("the keys", async || {
         let request = stack.post(&Form::inbound("through a mesh")).await?;
         Ok(match ask(&request).await? {

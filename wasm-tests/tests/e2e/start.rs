@@ -1,4 +1,4 @@
-//! A configuration that nobody could follow: Envoy does not start with it, and says everything that is wrong with it at
+//! Invalid configurations. Envoy does not start with them, and reports all of their problems at
 //! once.
 
 use anyhow::{Context, Result, ensure};
@@ -8,12 +8,12 @@ use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack, TOKEN};
 use crate::suite::{Scenario, Setting, scenarios};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    scenarios![Setting::Own(Plan::new(SidecarPlan::Absent)); what_no_signature_could_cover_is_refused]
+    scenarios![Setting::Own(Plan::new(SidecarPlan::Absent)); request_that_no_signature_covers_is_refused]
         .to_vec()
 }
 
 /// Twilio signs the URL it was given, proxies before this one tidy it up, and then nothing could be proven.
-async fn what_no_signature_could_cover_is_refused(stack: &Stack) -> Result<()> {
+async fn request_that_no_signature_covers_is_refused(stack: &Stack) -> Result<()> {
     let wrong = [
         ("path", "/twilio/../inbound", "holds a dot segment"),
         ("prefix", "/twilio/%2e/", "holds a dot segment"),

@@ -1,5 +1,5 @@
-//! The filter's VM dies under its requests, which no request can make it do: here a callback of the module itself is
-//! broken. Nothing unproven passes, nobody waits for ever, a new VM takes over, and what was under way comes again.
+//! A crash of the filter's VM. No request can cause it, so these tests break a callback of the module
+//! itself. No unproven request passes, no request hangs, a new VM is started, and interrupted webhooks are delivered again.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -13,7 +13,7 @@ use twilio_edge_wasm_tests::webhook::Form;
 use crate::expect::{arrives, is_refusal};
 use crate::suite::{Scenario, Setting, scenarios};
 
-/// A request with trailers takes the VM down; Envoy and the sidecar clean up soon.
+/// A request with trailers crashes the VM; Envoy and the sidecar end its leases soon.
 const FRAGILE: Plan = Plan {
     trap_in: Some("proxy_on_request_trailers"),
     settings: &[("TWILIO_EDGE_LEASES_PERIOD_MS", "2000")],
@@ -24,14 +24,14 @@ const FRAGILE: Plan = Plan {
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    scenarios![Setting::Own(FRAGILE); a_dead_vm_lets_nothing_through_and_is_replaced].to_vec()
+    scenarios![Setting::Own(FRAGILE); crashed_vm_forwards_nothing_and_is_replaced].to_vec()
 }
 
-async fn a_dead_vm_lets_nothing_through_and_is_replaced(stack: &Stack) -> Result<()> {
+async fn crashed_vm_forwards_nothing_and_is_replaced(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     arrives(stack, &stack.post(&Form::inbound("before")).await?).await?;
 
-    // All on one connection, so that one VM has them all.
+    // All on one connection, so that one VM handles them.
     let mut connection = Connection::open(edge).await?;
     let (at_backend, deciding) = (Form::inbound("at the backend"), Form::inbound("undecided"));
     let working = stack.post(&at_backend).await?;
@@ -54,7 +54,7 @@ async fn a_dead_vm_lets_nothing_through_and_is_replaced(stack: &Stack) -> Result
     assert_eq!(third.begun().await?.status, 503, "who killed it");
     gate.open();
     assert_eq!(first.begun().await?.status, 503, "nobody passes on what the backend answered");
-    // Nobody is left to go on with it, but Envoy's own patience ends.
+    // The VM cannot finish it, but a timeout of Envoy ends it.
     assert_eq!(second.begun().await?.status, 503, "who was undecided");
 
     // Until there is a new VM nothing passes, forged or not; then all is as before.
@@ -75,7 +75,7 @@ async fn a_dead_vm_lets_nothing_through_and_is_replaced(stack: &Stack) -> Result
     ensure!(reloads >= 1, "nothing was reloaded: was anything killed?");
     ensure!(stack.backend.seen(&forged.case).is_empty(), "forged, and forwarded");
 
-    // What was under way was settled by nobody: its lease ends, and the next copy is delivered.
+    // The interrupted webhook was not settled: its lease ends, and the next copy is delivered.
     stack.sidecar()?.resume().await?;
     let ledger = stack.ledger().await?;
     for (form, request, attempts) in [(&at_backend, &working, 2), (&deciding, &paused, 1)] {
@@ -85,7 +85,7 @@ async fn a_dead_vm_lets_nothing_through_and_is_replaced(stack: &Stack) -> Result
         })
         .await?;
         assert_eq!(stack.backend.seen(&request.case).len(), attempts);
-        // On a busy machine a copy is given up whose claim was on its way: that is an attempt too, of which nobody heard.
+        // On a busy machine a copy may time out while its claim is on its way, which counts as an attempt.
         ledger.settled(form.get("MessageSid"), "accepted", 1..=4).await?;
     }
     arrives(stack, &stack.post(&Form::inbound("after")).await?).await?;

@@ -1,4 +1,4 @@
-//! Uploads that take too long, are too large for Envoy itself, or come where no body belongs: they end, and nothing of
+//! Uploads that are too slow, too large for Envoy, or unexpected. They end, and no part of
 //! them reaches the backend or the sidecar.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use twilio_edge_wasm_tests::webhook::Form;
 use crate::expect::{arrived, arrives, claimed, is_refusal, willing};
 use crate::suite::{Scenario, Setting, scenarios};
 
-/// As shipped, but for the time an upload may take.
+/// The shipped configuration with a shorter time limit for uploads.
 const HURRIED: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
     connection_manager(config)?["request_timeout"] = json!("1s");
     Ok(())
@@ -30,10 +30,10 @@ const NARROW: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
 });
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let hurried = scenarios![Setting::Own(HURRIED); a_slow_upload_ends_and_reaches_nobody];
-    let narrow = scenarios![Setting::Own(NARROW); what_envoy_refuses_itself_reaches_nobody];
+    let hurried = scenarios![Setting::Own(HURRIED); slow_upload_ends_and_is_not_forwarded];
+    let narrow = scenarios![Setting::Own(NARROW); request_refused_by_envoy_is_not_forwarded];
     let shipped = scenarios![Setting::Own(Plan::new(SidecarPlan::Scripted));
-        a_get_with_a_body_is_refused_however_it_comes,
+        get_with_a_body_is_refused_in_every_framing,
     ];
     [hurried, narrow, shipped].concat()
 }
@@ -47,7 +47,7 @@ fn is_408(response: Result<Response>, over_h2: bool) -> Result<()> {
     Ok(())
 }
 
-async fn a_slow_upload_ends_and_reaches_nobody(stack: &Stack) -> Result<()> {
+async fn slow_upload_ends_and_is_not_forwarded(stack: &Stack) -> Result<()> {
     stack.scripted()?.usually(Answer::By(willing));
     let edge = stack.envoy.address();
     let request = stack.post(&Form::inbound("slow")).await?;
@@ -61,7 +61,7 @@ async fn a_slow_upload_ends_and_reaches_nobody(stack: &Stack) -> Result<()> {
     let mut stream = connection.start(&request, Framing::default())?;
     stream.send_part(&request.body[..100])?;
     is_408(async { stream.begun().await?.whole().await }.await, true)?;
-    // Bytes that come one by one keep nobody either.
+    // Bytes that arrive one by one do not extend the time limit.
     let mut client = Connection::open(edge).await?;
     client.write(&request.head()).await?;
     client.write(format!("Content-Length: {}\r\n\r\n", request.body.len()).as_bytes()).await?;
@@ -80,7 +80,7 @@ async fn a_slow_upload_ends_and_reaches_nobody(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn what_envoy_refuses_itself_reaches_nobody(stack: &Stack) -> Result<()> {
+async fn request_refused_by_envoy_is_not_forwarded(stack: &Stack) -> Result<()> {
     stack.scripted()?.usually(Answer::By(willing));
     let edge = stack.envoy.address();
     let large = Form::inbound("large").set("Padding", &"x".repeat(40_000));
@@ -99,7 +99,7 @@ async fn what_envoy_refuses_itself_reaches_nobody(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn a_get_with_a_body_is_refused_however_it_comes(stack: &Stack) -> Result<()> {
+async fn get_with_a_body_is_refused_in_every_framing(stack: &Stack) -> Result<()> {
     stack.scripted()?.usually(Answer::By(willing));
     let edge = stack.envoy.address();
     let mut request = stack.get_as(&Form::inbound("GET"), Signing::default()).await?;

@@ -1,5 +1,5 @@
-//! What is Twilio's reaches the backend with its bytes untouched and the trusted headers set, whichever way Twilio signs
-//! and sends it.
+//! Webhooks of Twilio's reach the backend with unchanged bytes and trusted headers, for every way in which Twilio signs
+//! and sends them.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     scenarios![Setting::Shared;
         posted_forms_arrive_proven,
         webhooks_sent_as_get_arrive_proven,
-        a_body_that_is_no_form_arrives_proven_by_its_hash,
-        addresses_of_channels_are_told_without_their_prefix,
+        body_other_than_a_form_is_proven_by_its_hash,
+        addresses_of_channels_are_forwarded_without_prefix,
         text_arrives_as_it_was_sent,
         odd_urls_are_signed_as_they_are_written,
-        the_next_token_proves_too,
-        every_configured_origin_counts_with_and_without_its_port,
+        next_token_proves_a_webhook,
+        every_configured_origin_is_tried_with_and_without_its_port,
     ]
     .to_vec()
 }
@@ -55,14 +55,14 @@ fn trusted(form: &Form, class: &str, channel: &str, key: &str) -> BTreeMap<Strin
     trusted
 }
 
-/// What the backend was told, with the end of the window checked and taken out.
+/// Returns the trusted headers of a request without the end of the window, which it checks.
 fn told_to_backend(seen: &Seen) -> Result<BTreeMap<String, String>> {
-    let mut told = seen.trusted();
-    if told.get("class").map(String::as_str) == Some("inbound") {
-        let ends = told.remove("window-expires").context("no end of the window")?;
+    let mut facts = seen.trusted();
+    if facts.get("class").map(String::as_str) == Some("inbound") {
+        let ends = facts.remove("window-expires").context("no end of the window")?;
         ensure!(ends.len() >= 20 && ends.contains('T') && ends.ends_with('Z'), "RFC 3339: {ends}");
     }
-    Ok(told)
+    Ok(facts)
 }
 
 async fn posted_forms_arrive_proven(stack: &Stack) -> Result<()> {
@@ -96,7 +96,7 @@ async fn webhooks_sent_as_get_arrive_proven(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn a_body_that_is_no_form_arrives_proven_by_its_hash(stack: &Stack) -> Result<()> {
+async fn body_other_than_a_form_is_proven_by_its_hash(stack: &Stack) -> Result<()> {
     for sdk in BOTH {
         for (target, body) in
             [(OTHER, r#"{"event":"done","text":"päivää 👋"}"#), (OTHER, "[1, 2,  3]\r\n")]
@@ -118,7 +118,7 @@ async fn a_body_that_is_no_form_arrives_proven_by_its_hash(stack: &Stack) -> Res
     Ok(())
 }
 
-async fn addresses_of_channels_are_told_without_their_prefix(stack: &Stack) -> Result<()> {
+async fn addresses_of_channels_are_forwarded_without_prefix(stack: &Stack) -> Result<()> {
     for channel in ["whatsapp", "messenger", "rcs"] {
         let form = Form::inbound("hi");
         let (from, to) = (form.get("From").to_owned(), form.get("To").to_owned());
@@ -151,7 +151,7 @@ async fn text_arrives_as_it_was_sent(stack: &Stack) -> Result<()> {
             arrives(stack, &stack.post_as(&form, signing).await?).await?;
         }
     }
-    // What is not known to be single may be repeated: each different value is signed once.
+    // Parameters that are not single-valued may be repeated: each different value is signed once.
     let repeated =
         Form::inbound("twice").add("MediaNote", "b").add("MediaNote", "a").add("MediaNote", "b");
     arrives(stack, &stack.post(&repeated).await?).await?;
@@ -177,7 +177,7 @@ async fn odd_urls_are_signed_as_they_are_written(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn the_next_token_proves_too(stack: &Stack) -> Result<()> {
+async fn next_token_proves_a_webhook(stack: &Stack) -> Result<()> {
     for sdk in BOTH {
         let form = Form::inbound("while the token is being rotated");
         let signing = Signing { sdk: Some(sdk), token: NEXT_TOKEN, ..Signing::default() };
@@ -187,7 +187,7 @@ async fn the_next_token_proves_too(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn every_configured_origin_counts_with_and_without_its_port(stack: &Stack) -> Result<()> {
+async fn every_configured_origin_is_tried_with_and_without_its_port(stack: &Stack) -> Result<()> {
     let with_default_port = format!("{ORIGIN}:443");
     for origin in [ORIGIN, &with_default_port, ORIGIN_WITH_PORT] {
         let signing = Signing { origin, ..Signing::default() };
@@ -204,7 +204,7 @@ async fn every_configured_origin_counts_with_and_without_its_port(stack: &Stack)
         let signing = Signing { origin, ..Signing::default() };
         let request = stack.post_as(&Form::inbound("port"), signing).await?;
         refused(stack, &request, Reason::InvalidSignature).await?;
-        // What the client says about its origin is no configuration.
+        // Headers of the client do not change the configured origins.
         let (scheme, host) = origin.split_once("://").unwrap_or_default();
         let claiming = request
             .as_new_case()

@@ -1,5 +1,5 @@
-//! Every way to frame a request: trailers, chunks, frames, halves, too much, two at once. Whatever comes, nothing reaches
-//! the backend before it is proven, and what is proven arrives whole.
+//! All framings of a request: trailers, chunks, frames, halves, too much, two at once. In each of them nothing reaches
+//! the backend before it is proven, and a proven request arrives completely.
 
 use anyhow::{Context, Result, ensure};
 use tokio::join;
@@ -10,11 +10,11 @@ use twilio_edge_wasm_tests::http2::{Framing, abandon_h2, send_h2};
 use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Signing, Stack};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, OTHER, Request, STATUS};
 
-use crate::disguise::with_forgeries;
+use crate::disguise::with_forged_headers;
 use crate::expect::{arrived, is_refusal, refused};
 use crate::suite::{Scenario, Setting, scenarios};
 
-/// An Envoy that lets no filter wait for a body: what everybody forgets.
+/// An Envoy that lets no filter wait for a body: a common mistake.
 const WITHOUT_THE_FLAG: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
     let entry = config.plugin_entry()?.as_object_mut().context("the plugin's entry")?;
     entry.remove("allow_on_headers_stop_iteration").context("the shipped configuration has it")?;
@@ -23,32 +23,30 @@ const WITHOUT_THE_FLAG: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let forgotten = scenarios![Setting::Own(WITHOUT_THE_FLAG);
-        where_no_body_can_arrive_nothing_hangs_and_the_reason_is_told,
+        missing_stop_iteration_flag_is_reported_and_nothing_hangs,
     ];
     let shared = scenarios![Setting::Shared;
         chunks_and_trailers_over_http1,
         frames_and_trailers_over_http2,
-        nothing_unproven_passes_with_trailers,
-        a_body_over_the_cap_is_refused_however_it_comes,
-        a_body_at_the_cap_is_taken,
-        an_empty_body_is_no_webhook,
-        half_requests_reach_nobody,
+        unproven_request_with_trailers_is_refused,
+        body_over_the_cap_is_refused_in_every_framing,
+        body_at_the_cap_is_accepted,
+        empty_body_is_refused,
+        incomplete_requests_are_not_forwarded,
         slow_and_pipelined_requests_arrive,
-        broken_framing_reaches_nobody,
+        broken_framing_is_not_forwarded,
         requests_on_one_connection_do_not_mix,
     ];
     [forgotten.as_slice(), &shared].concat()
 }
 
-async fn where_no_body_can_arrive_nothing_hangs_and_the_reason_is_told(
-    stack: &Stack,
-) -> Result<()> {
+async fn missing_stop_iteration_flag_is_reported_and_nothing_hangs(stack: &Stack) -> Result<()> {
     let request = stack.post(&Form::inbound("hello?")).await?;
     let response = stack.send(&request).await?;
     assert_eq!(response.status, Reason::NoBody.status());
     assert!(response.text().contains("allow_on_headers_stop_iteration"), "{}", response.text());
     assert_eq!(stack.backend.seen(&request.case).len(), 0);
-    // What has no body to wait for is not affected.
+    // Requests without a body are not affected.
     let request = stack.get_as(&Form::inbound("by GET"), Signing::default()).await?;
     assert_eq!(stack.send(&request).await?.status, 200);
     Ok(())
@@ -92,8 +90,8 @@ async fn frames_and_trailers_over_http2(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// A request with trailers never says `end_of_stream` with its body: a filter that waits for that lets it through.
-async fn nothing_unproven_passes_with_trailers(stack: &Stack) -> Result<()> {
+/// A request with trailers has no `end_of_stream` with its body: a filter that waits for that would forward it.
+async fn unproven_request_with_trailers_is_refused(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let framing = Framing { frame: 50, trailers: &[("x-checksum", b"1")], content_length: false };
     for form in [Form::inbound("forged"), Form::status("sent"), Form::other()] {
@@ -131,7 +129,7 @@ async fn of_size(stack: &Stack, bytes: usize) -> Result<Request> {
     stack.post(&form.set("Padding", &"x".repeat(padding))).await
 }
 
-async fn a_body_over_the_cap_is_refused_however_it_comes(stack: &Stack) -> Result<()> {
+async fn body_over_the_cap_is_refused_in_every_framing(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     for bytes in [CAP + 1, CAP + 20_000, 900_000] {
         let request = of_size(stack, bytes).await?;
@@ -159,7 +157,7 @@ async fn a_body_over_the_cap_is_refused_however_it_comes(stack: &Stack) -> Resul
     stack.nothing_reached(&announced).await
 }
 
-async fn a_body_at_the_cap_is_taken(stack: &Stack) -> Result<()> {
+async fn body_at_the_cap_is_accepted(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let request = of_size(stack, CAP).await?;
     assert_eq!(stack.send(&request).await?.status, 200);
@@ -173,7 +171,7 @@ async fn a_body_at_the_cap_is_taken(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn an_empty_body_is_no_webhook(stack: &Stack) -> Result<()> {
+async fn empty_body_is_refused(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let signed = stack.post(&Form::inbound("with a body")).await?;
     let empty = Request { body: Vec::new(), ..signed }.as_new_case();
@@ -196,7 +194,7 @@ async fn an_empty_body_is_no_webhook(stack: &Stack) -> Result<()> {
 }
 
 /// A client that stops or leaves in the middle costs nothing, and leaves nothing behind.
-async fn half_requests_reach_nobody(stack: &Stack) -> Result<()> {
+async fn incomplete_requests_are_not_forwarded(stack: &Stack) -> Result<()> {
     let request = stack.post(&Form::inbound("half")).await?;
     let (whole, chunked) = (request.bytes(), request.chunked(50, b"x-t: 1\r\n"));
     for bytes in [&whole, &chunked] {
@@ -242,8 +240,8 @@ async fn slow_and_pipelined_requests_arrive(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// What two parsers could read as two different requests.
-async fn broken_framing_reaches_nobody(stack: &Stack) -> Result<()> {
+/// Requests that two parsers could read differently.
+async fn broken_framing_is_not_forwarded(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let signed = stack.post(&Form::inbound("framing")).await?;
     let length = signed.body.len();
@@ -276,7 +274,7 @@ async fn broken_framing_reaches_nobody(stack: &Stack) -> Result<()> {
         ("a huge header", line(&format!("{same}X-Huge: {}\r\n", "x".repeat(64_000)))),
     ] {
         match send_bytes(edge, &bytes).await {
-            // Where Envoy can make sense of it, it must be the same sense for all: then it is a proven webhook, once.
+            // If Envoy accepts it, all parsers must read the same request: one proven webhook.
             Ok(response) if response.status == 200 => {
                 for seen in stack.backend.seen(&signed.case) {
                     assert_eq!(seen.bytes(), signed.body, "{what}");
@@ -300,7 +298,7 @@ async fn broken_framing_reaches_nobody(stack: &Stack) -> Result<()> {
         b"GET\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense",
     ] {
-        // Only that Envoy and the VM live on matters; what it says to this is its own affair.
+        // Only Envoy and the VM must survive; the answer does not matter.
         let mut client = Connection::open(edge).await?;
         client.write(bytes).await?;
         drop(client);
@@ -311,13 +309,13 @@ async fn broken_framing_reaches_nobody(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// A webhook, a forgery and a request that is neither take turns on one connection, and on one of HTTP/2 each.
+/// A webhook, a forgery and an unguarded request alternate on one connection, and on one connection of HTTP/2 each.
 async fn requests_on_one_connection_do_not_mix(stack: &Stack) -> Result<()> {
     let mut client = Connection::open(stack.envoy.address()).await?;
     for round in 0..10 {
         let good = stack.post(&Form::inbound(&format!("round {round}"))).await?;
         let forged = good.clone().as_new_case().without_header("x-twilio-signature");
-        let passing = with_forgeries(Request::new("POST", PASS_THROUGH, "x"));
+        let passing = with_forged_headers(Request::new("POST", PASS_THROUGH, "x"));
         for (request, status) in
             [(&forged, 403), (&good, 200), (&passing, 200), (&forged, 403), (&good, 200)]
         {

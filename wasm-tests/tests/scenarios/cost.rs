@@ -1,5 +1,5 @@
-//! What a webhook costs the compiled filter, in instructions and in calls to the host: numbers that are the same on every
-//! machine, so that what makes them grow is noticed where it happens. docs/PERFORMANCE.md tells what they mean in time.
+//! Cost of a webhook in the compiled filter, in instructions and in calls to the host. The numbers are the same on every
+//! machine, so a change that increases them fails this test. docs/PERFORMANCE.md gives the times.
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
@@ -8,16 +8,16 @@ use twilio_edge_wasm_tests::webhook::Form;
 
 use super::{compiled, failed};
 use crate::request::Request;
-use crate::table::{Scenario, alone};
+use crate::table::{Scenario, without_sidecar};
 use crate::world::{Setting, Step};
 
-/// Webhooks over which it is taken.
+/// Number of webhooks for the average.
 const WEBHOOKS: u64 = 64;
 
-/// At most so much per webhook. Raise it with a reason.
+/// Maximum per webhook. Raise it only for a reason.
 struct Budget {
     name: &'static str,
-    /// How many come at once.
+    /// Number of webhooks at the same time.
     together: usize,
     sidecar: bool,
     most: Cost,
@@ -58,10 +58,10 @@ fn keep(budget: &Budget) -> Result<()> {
     let webhook = || Ok(Step::Send(Request::post(&Form::inbound("Where is my order?"))?));
     let all: Vec<Step> = (0..WEBHOOKS).map(|_| webhook()).collect::<Result<_>>()?;
     let script: Vec<Step> =
-        all.chunks(budget.together).map(|some| Step::AtOnce(some.to_vec())).collect();
+        all.chunks(budget.together).map(|some| Step::Together(some.to_vec())).collect();
     let mut scenario = Scenario::new(script, |_| Ok(()));
     if !budget.sidecar {
-        alone(&mut scenario.setting.configuration);
+        without_sidecar(&mut scenario.setting.configuration);
     }
     let spent = spent(&scenario.setting, &scenario.script)?;
     let nothing = self::spent(&scenario.setting, &[])?;
@@ -81,5 +81,5 @@ fn keep(budget: &Budget) -> Result<()> {
 }
 
 fn spent(setting: &Setting, script: &[Step]) -> Result<Cost> {
-    compiled(setting, script)?.cost.context("the compiled filter tells no cost")
+    compiled(setting, script)?.cost.context("the compiled filter reports no cost")
 }

@@ -1,14 +1,14 @@
-//! What the filter does, told as scenarios that only a host under our control can play at will: one table, run on the
-//! compiled filter in our own host and on the native build of the same decisions. Then histories that nobody would write
-//! down, against the laws that hold in all of them.
+//! Behaviour of the filter in scenarios that need a host under our control: one table, run on the
+//! compiled filter in our own host and on the native build of the same decisions. Then random histories,
+//! checked against the invariants of all histories.
 //!
-//! Each scenario says what the world does and what client, backend and sidecar saw; nothing is said of host calls.
+//! Each scenario describes its environment and what client, backend and sidecar receive, but no host calls.
 //! `cargo test -p twilio-edge-wasm-tests --test scenarios -- compiled/` runs those with that in their name.
 
 #![expect(clippy::print_stderr, reason = "results and seeds of tests")]
 #![expect(
     clippy::indexing_slicing,
-    reason = "a test that reads beyond what it was given has failed, and may say so by a panic"
+    reason = "a test that reads beyond the end has failed, and may report it by a panic"
 )]
 
 mod cost;
@@ -27,25 +27,25 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use twilio_edge_wasm_tests::host::Compiled;
 
 use self::native::Native;
-use self::table::Plot;
-use self::world::{Setting, Step, Story, World, proxy};
+use self::table::MakeScenario;
+use self::world::{Record, Setting, Step, World, proxy};
 
-/// Tells one story with one build of the filter.
-type Build = fn(&Setting, &[Step]) -> Result<Story>;
+/// Runs one script with one build of the filter.
+type Build = fn(&Setting, &[Step]) -> Result<Record>;
 
-fn compiled(setting: &Setting, script: &[Step]) -> Result<Story> {
-    World::tell(Compiled::start(proxy(setting))?, setting, script)
+fn compiled(setting: &Setting, script: &[Step]) -> Result<Record> {
+    World::run(Compiled::start(proxy(setting))?, setting, script)
 }
 
-fn native(setting: &Setting, script: &[Step]) -> Result<Story> {
-    World::tell(Native::start(proxy(setting)), setting, script)
+fn native(setting: &Setting, script: &[Step]) -> Result<Record> {
+    World::run(Native::start(proxy(setting)), setting, script)
 }
 
-fn play(plot: Plot, build: Build) -> Result<(), Failed> {
-    let scenario = plot().map_err(failed)?;
-    let story = build(&scenario.setting, &scenario.script).map_err(failed)?;
-    let held = laws::check(&story).and_then(|()| (scenario.then)(&story));
-    held.map_err(|error| format!("{error:#}\n{story:#?}").into())
+fn play(make: MakeScenario, build: Build) -> Result<(), Failed> {
+    let scenario = make().map_err(failed)?;
+    let record = build(&scenario.setting, &scenario.script).map_err(failed)?;
+    let held = laws::check(&record).and_then(|()| (scenario.check)(&record));
+    held.map_err(|error| format!("{error:#}\n{record:#?}").into())
 }
 
 fn failed(error: anyhow::Error) -> Failed {
@@ -55,10 +55,10 @@ fn failed(error: anyhow::Error) -> Failed {
 fn main() -> ExitCode {
     let builds: [(&str, Build); 2] = [("compiled", compiled), ("native", native)];
     let mut trials = Vec::new();
-    for (name, plot) in table::scenarios() {
+    for (name, make) in table::scenarios() {
         for (build_name, build) in builds {
             let name = format!("{build_name}/{name}");
-            trials.push(Trial::test(name, move || play(plot, build)));
+            trials.push(Trial::test(name, move || play(make, build)));
         }
     }
     trials.extend(cost::trials());

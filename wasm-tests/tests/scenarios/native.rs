@@ -1,6 +1,6 @@
-//! The native build of the filter's decisions behind the callbacks of a proxy: what `filter.rs` and `root.rs` are to the
-//! compiled one, as simply as it can be said. Where both builds tell the same story, what is left between them (the SDK,
-//! the encoding of host calls, clocks, batches of counts) has changed nothing.
+//! The native build of the filter's decisions behind the callbacks of a proxy: a simple counterpart of `filter.rs` and
+//! `root.rs`. If both builds give the same results, the parts between them (the SDK, the encoding of host calls, clocks,
+//! batches of counts) change nothing.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,28 +11,28 @@ use twilio_edge_contract::{
     CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementResult,
     SettlementsReply, headers,
 };
-use twilio_edge_filter::callouts::{Callouts, QueuedItem, envelope};
+use twilio_edge_filter::callouts::{Callouts, QueuedItem, batch_body};
 use twilio_edge_filter::config::Config;
 use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use twilio_edge_filter::log_limit::{LogLimit, suppressed_refusals};
 use twilio_edge_filter::metrics::Counter;
 use twilio_edge_filter::overrides::is_override;
-use twilio_edge_filter::refresh::{Answered, KeyRefresh};
+use twilio_edge_filter::refresh::{KeyRefresh, RefreshResult};
 use twilio_edge_wasm_tests::host::{
     Action, BufferKind, Callback, Cost, Filter, MapKind, Pairs, Proxy, Status,
 };
 
-/// As in `root.rs`; the two builds are compared by the millisecond.
+/// Equal to the values in `root.rs`, because the test compares the builds by the millisecond.
 const TICK_MS: u64 = 10;
 const IDLE_TICK_MS: u64 = 250;
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 
 struct Root {
     number: u32,
     config: Rc<Config>,
     refresh: Option<KeyRefresh>,
     queue: u32,
-    /// Its configuration is drained, but the sidecar has not taken everything yet.
+    /// The configuration was replaced, but the sidecar has not acknowledged every settlement yet.
     is_leaving: bool,
     claims: Callouts<(u32, String)>,
     settlements: Callouts<(Option<u32>, String)>,
@@ -71,14 +71,14 @@ impl Filter for Native {
             Callback::Configure { root, .. } => self.configure(root),
             Callback::RequestHeaders { stream, ends, .. } => {
                 let head = read_head(self.map(MapKind::RequestHeaders)?);
-                self.tell(stream, Event::Head(head))?;
+                self.apply(stream, Event::Head(head))?;
                 if ends {
-                    self.tell(stream, Event::Complete { body: b"" })?;
+                    self.apply(stream, Event::Complete { body: b"" })?;
                 }
                 self.request_action(stream)
             }
             Callback::RequestBody { stream, bytes, ends } => {
-                self.tell(stream, Event::Body { received: bytes })?;
+                self.apply(stream, Event::Body { received: bytes })?;
                 if ends {
                     self.complete(stream)?;
                 }
@@ -98,31 +98,31 @@ impl Filter for Native {
             Callback::ResponseHeaders { stream, ends, .. } => {
                 if self.is(stream, Exchange::awaits_response) {
                     let head = self.read_response(ends)?;
-                    self.tell(stream, Event::Response(head))?;
+                    self.apply(stream, Event::Response(head))?;
                 }
                 self.response_action(stream)
             }
             Callback::ResponseBody { stream, bytes, ends } => {
                 if self.is(stream, Exchange::copies_response) {
                     let part = done(self.proxy.buffer(BufferKind::ResponseBody, 0, bytes))?;
-                    self.tell(stream, Event::ResponseBody { part: &part, ends })?;
+                    self.apply(stream, Event::ResponseBody { part: &part, is_last: ends })?;
                 }
                 self.response_action(stream)
             }
             Callback::ResponseTrailers { stream, .. } => {
-                self.tell(stream, Event::ResponseBody { part: b"", ends: true })?;
+                self.apply(stream, Event::ResponseBody { part: b"", is_last: true })?;
                 self.response_action(stream)
             }
             Callback::CallResponse { root, token, headers, bytes } => {
-                self.replied(root, token, headers, bytes).map(|()| 0)
+                self.handle_reply(root, token, headers, bytes).map(|()| 0)
             }
             Callback::QueueReady { root, queue } => {
                 while self.proxy.dequeue(queue).is_ok() {}
-                self.see(root);
+                self.record_time(root);
                 self.send(root).map(|()| 0)
             }
             Callback::Tick { root } => self.tick(root).map(|()| 0),
-            Callback::Log { context } => self.tell(context, Event::Gone).map(|()| 0),
+            Callback::Log { context } => self.apply(context, Event::Ended).map(|()| 0),
             Callback::Done { context } if self.roots.contains_key(&context) => {
                 self.send_settlements(context)?;
                 if let Some(suppressed) = self.root(context)?.refusals.take_suppressed() {
@@ -170,12 +170,12 @@ impl Native {
         }
         let root = Root {
             number,
-            refresh: KeyRefresh::of(&config, number.into()),
+            refresh: KeyRefresh::new(&config, number.into()),
             config,
             queue: self.proxy.register_queue(format!("native.{number}").as_bytes()),
             is_leaving: false,
-            claims: Callouts::new(MOST_BYTES),
-            settlements: Callouts::new(MOST_BYTES),
+            claims: Callouts::new(MAX_BYTES),
+            settlements: Callouts::new(MAX_BYTES),
             refusals: LogLimit::default(),
         };
         self.roots.insert(number, root);
@@ -210,12 +210,12 @@ impl Native {
     }
 
     fn complete(&mut self, stream: u32) -> Result<()> {
-        let body = match self.is(stream, Exchange::receives) {
+        let body = match self.is(stream, Exchange::needs_body) {
             // There is none if no part of it came.
             true => self.proxy.buffer(BufferKind::RequestBody, 0, usize::MAX).unwrap_or_default(),
             false => Vec::new(),
         };
-        self.tell(stream, Event::Complete { body: &body })
+        self.apply(stream, Event::Complete { body: &body })
     }
 
     fn read_response(&mut self, ends: bool) -> Result<ResponseHead> {
@@ -227,12 +227,12 @@ impl Native {
             status: status.unwrap_or_default(),
             from_backend: details.is_ok_and(|details| details == b"via_upstream"),
             content_type: value("content-type").filter(|_| value("content-encoding").is_none()),
-            ends,
+            is_last: ends,
         })
     }
 
-    /// Steps one exchange and does what it says, in its stream.
-    fn tell(&mut self, stream: u32, event: Event<'_>) -> Result<()> {
+    /// Applies an event to an exchange and carries out its effects in its stream.
+    fn apply(&mut self, stream: u32, event: Event<'_>) -> Result<()> {
         let Some(request) = self.requests.get(&stream) else { return Ok(()) };
         let root = request.root;
         let effects = request.exchange.borrow_mut().step(event);
@@ -250,11 +250,11 @@ impl Native {
         let kind = MapKind::RequestHeaders;
         match effect {
             Effect::Remove(name) => done(self.proxy.remove_map_value(kind, &name)),
-            Effect::Tell(handover) => {
-                for (name, value) in &handover.headers {
+            Effect::SetUpstream(upstream) => {
+                for (name, value) in &upstream.headers {
                     done(self.proxy.replace_map_value(kind, name, value.as_bytes()))?;
                 }
-                match &handover.body {
+                match &upstream.body {
                     Some(body) => {
                         let bytes = body.as_bytes();
                         done(self.proxy.set_buffer(BufferKind::RequestBody, 0, usize::MAX, bytes))
@@ -277,32 +277,32 @@ impl Native {
                 self.proxy.resume_response();
                 Ok(())
             }
-            Effect::Ask(claim) => {
+            Effect::Claim(claim) => {
                 let json = serde_json::to_string(&*claim)?;
-                let letter = QueuedItem::new((stream, claim.claim_id.clone()), json);
+                let item = QueuedItem::new((stream, claim.claim_id.clone()), json);
                 let root = self.root(root)?;
-                root.claims.post(letter).map_err(|_| anyhow!("no room for a claim"))?;
-                let (queue, alone) = (root.queue, !root.claims.is_flying());
-                if alone { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
+                root.claims.post(item).map_err(|_| anyhow!("no room for a claim"))?;
+                let (queue, is_first) = (root.queue, !root.claims.is_in_flight());
+                if is_first { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
             }
             Effect::Withdraw => {
-                self.root(root)?.claims.take(|letter| letter.sender.0 == stream);
+                self.root(root)?.claims.take(|item| item.origin.0 == stream);
                 Ok(())
             }
             Effect::Settle { settlement, urgent } => {
                 let json = serde_json::to_string(&*settlement)?;
-                let sender = (urgent.then_some(stream), settlement.claim_id.clone());
+                let origin = (urgent.then_some(stream), settlement.claim_id.clone());
                 let root = self.root(root)?;
-                let letter = QueuedItem::new(sender, json);
-                let posted = match urgent && settlement.unclaimed.is_some() {
-                    true => root.settlements.post_first(letter),
-                    false => root.settlements.post(letter),
+                let item = QueuedItem::new(origin, json);
+                let result = match urgent && settlement.unclaimed.is_some() {
+                    true => root.settlements.post_first(item),
+                    false => root.settlements.post(item),
                 };
-                posted.map_err(|_| anyhow!("no room for a settlement"))?;
+                result.map_err(|_| anyhow!("no room for a settlement"))?;
                 let queue = root.queue;
                 if urgent { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
             }
-            Effect::Note(word) => {
+            Effect::AccessLog(word) => {
                 done(self.proxy.set_property("twilio_edge.verdict", word.as_bytes()))
             }
             Effect::Count(counter) => self.count(counter),
@@ -320,26 +320,26 @@ impl Native {
         done(self.proxy.increment_metric(metric, 1))
     }
 
-    fn see(&mut self, root: u32) {
+    fn record_time(&mut self, root: u32) {
         let now_ms = self.proxy.wall_clock_ms();
         if let Some(root) = self.roots.get_mut(&root) {
-            root.claims.see(now_ms);
-            root.settlements.see(now_ms);
+            root.claims.record_time(now_ms);
+            root.settlements.record_time(now_ms);
         }
     }
 
     fn tick(&mut self, root: u32) -> Result<()> {
-        self.see(root);
+        self.record_time(root);
         let now_ms = self.proxy.wall_clock_ms();
         let waiting = self
             .requests
             .iter()
             .filter(|(_, request)| request.root == root && request.exchange.borrow().waits());
         for stream in waiting.map(|(stream, _)| *stream).collect::<Vec<_>>() {
-            self.tell(stream, Event::Tick { now_ms })?;
+            self.apply(stream, Event::Tick { now_ms })?;
         }
         self.send(root)?;
-        self.ask_for_keys(root)?;
+        self.request_keys(root)?;
         if let Some(suppressed) = self.root(root)?.refusals.refill(now_ms) {
             self.proxy.write_log(3, suppressed_refusals(suppressed));
         }
@@ -360,10 +360,10 @@ impl Native {
     fn send_claims(&mut self, root: u32) -> Result<()> {
         let now_ms = self.proxy.wall_clock_ms();
         while let Some(batch) = self.root(root)?.claims.next_batch(now_ms) {
-            let body = envelope("claims", &batch);
+            let body = batch_body("claims", &batch);
             match self.call_sidecar(root, "POST", CLAIMS_PATH, body.as_bytes())? {
-                Some(token) => self.root(root)?.claims.sent(token, batch, now_ms),
-                None => self.claims_failed(batch)?,
+                Some(token) => self.root(root)?.claims.record_sent(token, batch, now_ms),
+                None => self.fail_claims(batch)?,
             }
         }
         Ok(())
@@ -372,9 +372,9 @@ impl Native {
     fn send_settlements(&mut self, root: u32) -> Result<()> {
         let now_ms = self.proxy.wall_clock_ms();
         while let Some(batch) = self.root(root)?.settlements.next_batch(now_ms) {
-            let body = envelope("settlements", &batch);
+            let body = batch_body("settlements", &batch);
             match self.call_sidecar(root, "POST", SETTLEMENTS_PATH, body.as_bytes())? {
-                Some(token) => self.root(root)?.settlements.sent(token, batch, now_ms),
+                Some(token) => self.root(root)?.settlements.record_sent(token, batch, now_ms),
                 None => {
                     self.count(Counter::SettlementsFailed)?;
                     self.root(root)?.settlements.retry(batch, now_ms);
@@ -384,17 +384,17 @@ impl Native {
         Ok(())
     }
 
-    fn ask_for_keys(&mut self, root: u32) -> Result<()> {
+    fn request_keys(&mut self, root: u32) -> Result<()> {
         let now_ms = self.proxy.wall_clock_ms();
         let Some(refresh) = &mut self.root(root)?.refresh else { return Ok(()) };
         let Some(path) = refresh.due(now_ms) else { return Ok(()) };
         match self.call_sidecar(root, "GET", &path, b"")? {
             Some(token) => {
                 let refresh = self.root(root)?.refresh.as_mut();
-                refresh.into_iter().for_each(|refresh| refresh.sent(token));
+                refresh.into_iter().for_each(|refresh| refresh.record_sent(token));
                 Ok(())
             }
-            None => self.keys_answered(root, None),
+            None => self.handle_keys_reply(root, None),
         }
     }
 
@@ -419,20 +419,20 @@ impl Native {
         Ok(self.proxy.call(&sidecar.cluster, lines.to_vec(), body, sidecar.timeout_ms).ok())
     }
 
-    fn claims_failed(&mut self, letters: Vec<QueuedItem<(u32, String)>>) -> Result<()> {
+    fn fail_claims(&mut self, items: Vec<QueuedItem<(u32, String)>>) -> Result<()> {
         self.count(Counter::ClaimsFailed)?;
-        letters.iter().try_for_each(|letter| self.tell(letter.sender.0, Event::NoVerdict))
+        items.iter().try_for_each(|item| self.apply(item.origin.0, Event::NoVerdict))
     }
 
-    fn replied(&mut self, root: u32, token: u32, headers: usize, bytes: usize) -> Result<()> {
+    fn handle_reply(&mut self, root: u32, token: u32, headers: usize, bytes: usize) -> Result<()> {
         let reply = if headers == 0 { None } else { self.read_reply(bytes)? };
-        if let Some(letters) = self.root(root)?.claims.landed(token) {
+        if let Some(items) = self.root(root)?.claims.complete(token) {
             self.send_claims(root)?;
-            self.claims_answered(root, letters, reply.as_deref())
-        } else if let Some(letters) = self.root(root)?.settlements.landed(token) {
-            self.settlements_answered(root, letters, reply.as_deref())
+            self.handle_claims_reply(root, items, reply.as_deref())
+        } else if let Some(items) = self.root(root)?.settlements.complete(token) {
+            self.handle_settlements_reply(root, items, reply.as_deref())
         } else {
-            self.keys_answered(root, reply.as_deref())
+            self.handle_keys_reply(root, reply.as_deref())
         }
     }
 
@@ -444,74 +444,74 @@ impl Native {
         Ok(is_ours.then_some(body))
     }
 
-    fn claims_answered(
+    fn handle_claims_reply(
         &mut self,
         root: u32,
-        letters: Vec<QueuedItem<(u32, String)>>,
+        items: Vec<QueuedItem<(u32, String)>>,
         reply: Option<&[u8]>,
     ) -> Result<()> {
         let reply = reply.and_then(|json| serde_json::from_slice::<ClaimsReply>(json).ok());
         let Some(reply) = reply.filter(|reply| reply.v == PROTOCOL_VERSION) else {
-            return self.claims_failed(letters);
+            return self.fail_claims(items);
         };
         if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
-            && self.root(root)?.settlements.hurry()
+            && self.root(root)?.settlements.shorten_pause()
         {
             self.send_settlements(root)?;
         }
-        for letter in letters {
-            let (stream, claim_id) = letter.sender;
+        for item in items {
+            let (stream, claim_id) = item.origin;
             let verdict = reply.verdicts.iter().find(|verdict| verdict.claim_id == claim_id);
-            self.tell(stream, verdict.cloned().map_or(Event::NoVerdict, Event::Verdict))?;
+            self.apply(stream, verdict.cloned().map_or(Event::NoVerdict, Event::Verdict))?;
         }
         Ok(())
     }
 
-    fn settlements_answered(
+    fn handle_settlements_reply(
         &mut self,
         root: u32,
-        letters: Vec<QueuedItem<(Option<u32>, String)>>,
+        items: Vec<QueuedItem<(Option<u32>, String)>>,
         reply: Option<&[u8]>,
     ) -> Result<()> {
         let reply = reply.and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok());
         let reply = reply.filter(|reply| reply.v == PROTOCOL_VERSION);
         let results = reply.map(|reply| reply.results).unwrap_or_default().into_iter();
         let results: BTreeMap<_, _> = results.map(|it| (it.claim_id, it.result)).collect();
-        for letter in &letters {
-            if let Some(result) = results.get(&letter.sender.1) {
+        for item in &items {
+            if let Some(result) = results.get(&item.origin.1) {
                 self.count(Counter::Settlement(*result))?;
             }
         }
-        let is_taken = |letter: &QueuedItem<(Option<u32>, String)>| {
-            let result = results.get(&letter.sender.1);
+        let is_recorded = |item: &QueuedItem<(Option<u32>, String)>| {
+            let result = results.get(&item.origin.1);
             result.is_some_and(|result| *result != SettlementResult::Unavailable)
         };
-        let (taken, again): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_taken);
+        let (recorded, retried): (Vec<_>, Vec<_>) = items.into_iter().partition(is_recorded);
         let now_ms = self.proxy.wall_clock_ms();
-        if again.is_empty() {
-            self.root(root)?.settlements.succeeded();
+        if retried.is_empty() {
+            self.root(root)?.settlements.end_pauses();
         } else {
             self.count(Counter::SettlementsFailed)?;
-            self.root(root)?.settlements.retry(again, now_ms);
+            self.root(root)?.settlements.retry(retried, now_ms);
         }
-        let held = taken.into_iter().filter_map(|letter| letter.sender.0);
-        held.into_iter().try_for_each(|stream| self.tell(stream, Event::Settled))
+        let waiting = recorded.into_iter().filter_map(|item| item.origin.0);
+        waiting.into_iter().try_for_each(|stream| self.apply(stream, Event::Settled))
     }
 
-    fn keys_answered(&mut self, root: u32, reply: Option<&[u8]>) -> Result<()> {
+    fn handle_keys_reply(&mut self, root: u32, reply: Option<&[u8]>) -> Result<()> {
         let now_ms = self.proxy.wall_clock_ms();
         let root = self.root(root)?;
         let Some(refresh) = &mut root.refresh else { return Ok(()) };
-        let answered = refresh.answered(reply, now_ms);
-        let outcome = answered.outcome();
-        if let Answered::Updated { config, .. } = answered {
+        let result = refresh.handle_reply(reply, now_ms);
+        let outcome = result.outcome();
+        if let RefreshResult::Updated { config, .. } = result {
             root.config = Rc::new(config);
         }
         self.count(Counter::Refresh(outcome))
     }
 }
 
-/// A status the SDK would panic at.
+/// Returns an error for a status at which the SDK would panic.
 fn done<T>(answer: Result<T, Status>) -> Result<T> {
     answer.map_err(|status| anyhow!("a host call gave {status:?}"))
 }

@@ -1,6 +1,6 @@
-//! Histories that nobody would write down: requests of every kind in every shape, a sidecar and a backend that do anything
-//! at any time, clients that leave, configurations that change. The laws hold in all of them, and both builds tell the
-//! same story. PROPTEST_CASES makes it more than a few hundred.
+//! Random histories: requests of every kind and framing, a sidecar and a backend with any behaviour
+//! at any time, clients that disconnect, configurations that change. The invariants hold in all of them, and both builds give the
+//! same results. PROPTEST_CASES sets their number; the default is a few hundred.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use twilio_edge_contract::{Decision, SavedAnswer};
-use twilio_edge_wasm_tests::host::{Cluster, Passed};
+use twilio_edge_wasm_tests::host::{Cluster, HttpMessage};
 use twilio_edge_wasm_tests::webhook::Form;
 
 use crate::request::{Request, Shape};
-use crate::sidecar::Does;
-use crate::table::{alone, configuration, rejecting, shadow};
-use crate::world::{Backend, Setting, Step, Story};
+use crate::sidecar::Behaviour;
+use crate::table::{configuration, shadow, with_policy_reject, without_sidecar};
+use crate::world::{Backend, Record, Setting, Step};
 use crate::{compiled, laws, native};
 
 const CASES: u32 = 150;
 
-/// The laws hold in the compiled filter, and it tells the same story as the native one.
+/// Checks the invariants of the compiled filter, and that it gives the same results as the native one.
 pub(crate) fn both_builds_agree() -> Result<()> {
     run(CASES, |(setting, script)| {
         let one = compiled(setting, script)?;
@@ -31,7 +31,7 @@ pub(crate) fn both_builds_agree() -> Result<()> {
     })
 }
 
-/// The laws hold in the native build, which can be asked more often.
+/// Checks the invariants of the native build, which is faster.
 pub(crate) fn laws_hold() -> Result<()> {
     run(CASES * 3, |(setting, script)| laws::check(&native(setting, script)?))
 }
@@ -43,10 +43,10 @@ fn run(cases: u32, holds: fn(&History) -> Result<()>) -> Result<()> {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = cases;
     }
-    let told = TestRunner::new(config).run(&histories()?, |history| {
+    let result = TestRunner::new(config).run(&histories()?, |history| {
         holds(&history).map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
-    told.map_err(|error| match error {
+    result.map_err(|error| match error {
         TestError::Fail(why, (setting, script)) => {
             let steps: Vec<_> = script.iter().map(|step| format!("    {step:?}")).collect();
             anyhow!("{why}\n{setting:?}\n{}", steps.join("\n"))
@@ -102,9 +102,9 @@ fn shaped(requests: &[Request]) -> impl Strategy<Value = Request> + use<> {
 
 fn settings() -> impl Strategy<Value = Setting> {
     let plain: fn(&mut serde_json::Value) = |_| ();
-    let changes = select(vec![plain, plain, plain, alone, shadow, rejecting]);
-    let claims = proptest::collection::vec(does(), 0..6);
-    let settlements = proptest::collection::vec(does(), 0..6);
+    let changes = select(vec![plain, plain, plain, without_sidecar, shadow, with_policy_reject]);
+    let claims = proptest::collection::vec(behaviour(), 0..6);
+    let settlements = proptest::collection::vec(behaviour(), 0..6);
     let backend = proptest::collection::vec(backends(), 0..8);
     let up = Some(Cluster::Up);
     let cluster = select(vec![up, up, up, up, up, Some(Cluster::NoEndpoint), None]);
@@ -118,53 +118,53 @@ fn settings() -> impl Strategy<Value = Setting> {
     )
 }
 
-fn does() -> impl Strategy<Value = Does> {
+fn behaviour() -> impl Strategy<Value = Behaviour> {
     let saved = |status| SavedAnswer {
         status,
         content_type: "text/xml".to_owned(),
-        body: "<Response><Message>then</Message></Response>".to_owned(),
+        body: "<Response><Message>check</Message></Response>".to_owned(),
     };
     let at_once = prop_oneof![
-        6 => Just(Does::Works),
+        6 => Just(Behaviour::Works),
         1 => select(vec![
             Decision::Duplicate,
             Decision::InFlight,
             Decision::Released,
             Decision::Unavailable,
             Decision::Accepted,
-        ]).prop_map(Does::Says),
-        1 => select(vec![200, 500]).prop_map(move |status| Does::Knows(saved(status))),
+        ]).prop_map(Behaviour::Decides),
+        1 => select(vec![200, 500]).prop_map(move |status| Behaviour::AnswersDuplicate(saved(status))),
         3 => select(vec![
-            Does::AboutAnother,
-            Does::WrongVersion,
-            Does::AsText,
-            Does::Half,
-            Does::Garbage,
-            Does::Fails(503),
-            Does::Breaks,
-            Does::Silent,
+            Behaviour::NamesAnotherClaim,
+            Behaviour::WrongVersion,
+            Behaviour::AsText,
+            Behaviour::Truncates,
+            Behaviour::Garbage,
+            Behaviour::Fails(503),
+            Behaviour::OmitsHeaders,
+            Behaviour::Silent,
         ]),
     ];
-    (at_once, prop_oneof![3 => Just(0), 1 => 1..700_u64]).prop_map(|(does, ms)| match ms {
-        0 => does,
-        ms => Does::Late(ms, Box::new(does)),
+    (at_once, prop_oneof![3 => Just(0), 1 => 1..700_u64]).prop_map(|(behaviour, ms)| match ms {
+        0 => behaviour,
+        ms => Behaviour::Late(ms, Box::new(behaviour)),
     })
 }
 
 fn backends() -> impl Strategy<Value = Backend> {
     let at_once = prop_oneof![
-        3 => select(vec![200, 201, 302, 404, 429, 500, 503]).prop_map(Backend::says),
+        3 => select(vec![200, 201, 302, 404, 429, 500, 503]).prop_map(Backend::status),
         3 => select(vec!["<Response/>".to_owned(), "<Response>".repeat(600)])
             .prop_map(|body| Backend::twiml(&body)),
-        1 => select(vec![200, 500]).prop_map(|it| Backend::WithTrailers(Box::new(Backend::says(it)))),
+        1 => select(vec![200, 500]).prop_map(|it| Backend::WithTrailers(Box::new(Backend::status(it)))),
         2 => select(vec![
             Backend::Empty(204),
             Backend::Empty(500),
             Backend::Resets,
             Backend::ResetsInBody,
             Backend::Silent,
-            Backend::Instead(504, "response_timeout"),
-            Backend::Instead(200, "direct_response"),
+            Backend::EnvoyAnswers(504, "response_timeout"),
+            Backend::EnvoyAnswers(200, "direct_response"),
         ]),
     ];
     (at_once, prop_oneof![2 => Just(0), 1 => 1..1_500_u64]).prop_map(|(backend, ms)| match ms {
@@ -177,17 +177,17 @@ fn steps(requests: &[Request]) -> impl Strategy<Value = Step> + use<> {
     let stream = 0..8_usize;
     let trailers = vec![("x-checksum".to_owned(), b"1".to_vec())];
     let configurations =
-        vec![configuration(), changed(alone), changed(shadow), serde_json::json!({})];
+        vec![configuration(), changed(without_sidecar), changed(shadow), serde_json::json!({})];
     let own = select(vec![(408, "request_overall_timeout"), (413, "request_payload_too_large")]);
     let single = prop_oneof![
         6 => shaped(requests).prop_map(Step::Send),
-        // What a client says of its length, a codec holds it to.
+        // The codec enforces the content length of a client.
         2 => shaped(requests).prop_map(|request| Step::Begin(request.without("content-length"))),
         3 => (stream.clone(), select(requests.to_vec()), any::<bool>())
             .prop_map(|(stream, request, ends)| Step::Part(stream, request.body.into(), ends)),
         1 => stream.clone().prop_map(move |stream| Step::Trailers(stream, trailers.clone())),
-        3 => stream.clone().prop_map(Step::Gone),
-        1 => (stream.clone(), own).prop_map(|(stream, (status, why))| Step::Own(stream, status, why)),
+        3 => stream.clone().prop_map(Step::Disconnect),
+        1 => (stream.clone(), own).prop_map(|(stream, (status, why))| Step::EnvoyAnswer(stream, status, why)),
         1 => stream.prop_map(Step::Reset),
         1 => Just(Step::Broken),
         1 => select(configurations).prop_map(Step::Configure),
@@ -197,8 +197,8 @@ fn steps(requests: &[Request]) -> impl Strategy<Value = Step> + use<> {
     let pass = prop_oneof![4 => 0..60_u64, 3 => 60..700_u64, 1 => 7_000..11_000_u64];
     prop_oneof![
         6 => single.clone(),
-        3 => pass.prop_map(Step::Pass),
-        1 => proptest::collection::vec(single, 2..5).prop_map(Step::AtOnce),
+        3 => pass.prop_map(Step::Wait),
+        1 => proptest::collection::vec(single, 2..5).prop_map(Step::Together),
     ]
 }
 
@@ -208,27 +208,27 @@ fn changed(change: fn(&mut serde_json::Value)) -> serde_json::Value {
     configuration
 }
 
-/// What anybody outside could tell apart; the order of lines in a message is not among it.
-fn agree(one: &Story, other: &Story) -> Result<()> {
+/// Observable result of a message, without the order of its lines.
+fn agree(one: &Record, other: &Record) -> Result<()> {
     for (number, (one, other)) in one.streams.iter().zip(&other.streams).enumerate() {
         let (a, b) = (got(one.backend.as_ref()), got(other.backend.as_ref()));
         ensure!(a == b, "the backend got of stream {number}: {a:?}, natively {b:?}");
         let (a, b) = (got(one.client.as_ref()), got(other.client.as_ref()));
         ensure!(a == b, "the client of stream {number} got: {a:?}, natively {b:?}");
         ensure!(
-            one.note == other.note,
+            one.access_log == other.access_log,
             "note of stream {number}: {:?}, {:?}",
-            one.note,
-            other.note
+            one.access_log,
+            other.access_log
         );
     }
-    let (a, b) = (asked(one), asked(other));
-    ensure!(a == b, "the sidecar was asked {a:?}, natively {b:?}");
-    let (a, b) = (told(one), told(other));
-    ensure!(a == b, "the sidecar was told {a:?}, natively {b:?}");
+    let (a, b) = (claims(one), claims(other));
+    ensure!(a == b, "the sidecar received the claims {a:?}, natively {b:?}");
+    let (a, b) = (settlements(one), settlements(other));
+    ensure!(a == b, "the sidecar received the settlements {a:?}, natively {b:?}");
     for (name, count) in &other.counters {
-        let counted = one.counters.get(name);
-        ensure!(counted == Some(count), "{name} is {counted:?}, natively {count}");
+        let counter = one.counters.get(name);
+        ensure!(counter == Some(count), "{name} is {counter:?}, natively {count}");
     }
     ensure!(one.taken == other.taken, "different configurations were taken");
     Ok(())
@@ -236,7 +236,7 @@ fn agree(one: &Story, other: &Story) -> Result<()> {
 
 type Got = (u64, BTreeMap<String, Vec<Vec<u8>>>, Vec<u8>, Vec<(String, Vec<u8>)>, bool);
 
-fn got(passed: Option<&Passed>) -> Option<Got> {
+fn got(passed: Option<&HttpMessage>) -> Option<Got> {
     passed.map(|passed| {
         let mut lines = BTreeMap::<_, Vec<_>>::new();
         for (name, value) in &passed.headers {
@@ -246,8 +246,8 @@ fn got(passed: Option<&Passed>) -> Option<Got> {
     })
 }
 
-fn asked(story: &Story) -> Vec<String> {
-    let claims = story.asked.iter();
+fn claims(record: &Record) -> Vec<String> {
+    let claims = record.claims.iter();
     let mut lines: Vec<_> = claims
         .map(|(at_ms, claim)| format!("{at_ms} {} {}", claim.identity.dedupe_key(), claim.form))
         .collect();
@@ -255,16 +255,17 @@ fn asked(story: &Story) -> Vec<String> {
     lines
 }
 
-fn told(story: &Story) -> Vec<String> {
-    let mut lines: Vec<_> = story
-        .told
+fn settlements(record: &Record) -> Vec<String> {
+    let mut lines: Vec<_> = record
+        .settlements
         .iter()
-        .map(|told| {
-            let settlement = &told.settlement;
+        .map(|received| {
+            let settlement = &received.settlement;
             let key = settlement.identity.dedupe_key();
-            let (outcome, result) = (settlement.outcome, (told.result, told.heard));
+            let (outcome, result) =
+                (settlement.outcome, (received.result, received.is_reply_delivered));
             let (unclaimed, answer) = (&settlement.unclaimed, &settlement.answer);
-            format!("{} {key} {outcome:?} {result:?} {unclaimed:?} {answer:?}", told.at_ms)
+            format!("{} {key} {outcome:?} {result:?} {unclaimed:?} {answer:?}", received.at_ms)
         })
         .collect();
     lines.sort();

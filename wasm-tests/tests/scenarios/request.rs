@@ -1,4 +1,4 @@
-//! Requests as Twilio makes them, and as nobody should: signed in this process, and cut into the callbacks in which a
+//! Requests of Twilio's and malformed requests: signed in this process, and cut into the callbacks in which a
 //! proxy would deliver them.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use twilio_edge_wasm_tests::host::Pairs;
 use twilio_edge_wasm_tests::stack::{ORIGIN, TOKEN};
 use twilio_edge_wasm_tests::webhook::Form;
 
-/// How the end of a request is told.
+/// Callback that reports the end of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// With the headers: there is no body.
@@ -33,7 +33,7 @@ pub(crate) struct Request {
     pub(crate) shape: Shape,
 }
 
-/// In one line: a history is full of them.
+/// In one line, because a history contains many.
 impl fmt::Debug for Request {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [method, target] = [":method", ":path"].map(|name| self.header(name));
@@ -90,7 +90,7 @@ impl Request {
         let target = self.header(":path");
         let method = self.header(":method");
         let kind = self.header("content-type");
-        let rule = BodyRule::of(method.as_bytes(), Some(kind.as_bytes()), &self.body);
+        let rule = BodyRule::for_request(method.as_bytes(), Some(kind.as_bytes()), &self.body);
         let form = Parsed::parse(rule.parameters(&target, &self.body));
         let form = form.map_err(|_| anyhow!("too many parameters to sign"))?;
         let signature = sign(&format!("{ORIGIN}{target}"), rule.payload(&form, &self.body), &key);
@@ -127,7 +127,7 @@ impl Request {
         found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
     }
 
-    /// Whether the headers are the end of it.
+    /// Reports whether the request ends with its headers.
     pub(crate) fn ends_with_headers(&self) -> bool {
         self.trailers.is_none() && self.shape == Shape::HeadersOnly
     }

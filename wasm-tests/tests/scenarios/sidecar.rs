@@ -1,5 +1,5 @@
-//! A sidecar that keeps the contract, in memory, or breaks it in the way a scenario asks for, one callout after the
-//! other. It writes down what it was asked and told.
+//! Sidecar in memory. It follows the contract, or violates it as the scenario specifies for each callout,
+//! and records its claims and settlements.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use twilio_edge_contract::{
     AccountKeys, CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Decision, Delivery,
     EDGE_CONFIG_PATH, KeyRing, MAX_BATCH, Outcome, PROTOCOL_VERSION, SETTLEMENTS_PATH, SavedAnswer,
-    Settled, Settlement, SettlementResult, SettlementsReply, SettlementsRequest, Verdict,
+    Settlement, SettlementAck, SettlementResult, SettlementsReply, SettlementsRequest, Verdict,
 };
 use twilio_edge_wasm_tests::host::{Callout, Reply};
 use twilio_edge_wasm_tests::stack::TOKEN;
@@ -15,55 +15,55 @@ use twilio_edge_wasm_tests::webhook::ACCOUNT;
 
 use crate::world::Setting;
 
-/// What it does about one callout.
+/// Behaviour for one callout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Does {
-    /// Keeps the contract: one lease per webhook, duplicates of what was committed, tombstones.
+pub(crate) enum Behaviour {
+    /// Follows the contract: one lease per webhook, duplicates after a commit, tombstones.
     Works,
-    /// Decides this about every claim, whatever it knows; cannot take settlements if that is `Unavailable`.
-    Says(Decision),
+    /// Gives this decision for every claim; refuses settlements if it is `Unavailable`.
+    Decides(Decision),
     /// Answers every claim as a duplicate with this answer.
-    Knows(SavedAnswer),
-    /// Answers about another claim than the one it was asked about.
-    AboutAnother,
-    /// Works, but speaks another version of the protocol.
+    AnswersDuplicate(SavedAnswer),
+    /// Answers with the id of another claim.
+    NamesAnotherClaim,
+    /// Works, but with another protocol version.
     WrongVersion,
-    /// Works, but says it as text.
+    /// Works, but with content type text.
     AsText,
     /// Sends half of its answer.
-    Half,
-    /// Sends something else.
+    Truncates,
+    /// Sends other bytes.
     Garbage,
-    /// Answers with this status, as Envoy would if it cannot be reached.
+    /// Answers with this status, as Envoy does if the sidecar is unreachable.
     Fails(u16),
-    /// Works, but its answer breaks off or is too large for Envoy: a reply without a single header.
-    Breaks,
+    /// Works, but its answer is cut off or too large for Envoy: a reply without headers.
+    OmitsHeaders,
     /// Never answers.
     Silent,
-    /// Does this, and its answer takes so many milliseconds.
-    Late(u64, Box<Does>),
+    /// The same, but the answer takes this number of milliseconds.
+    Late(u64, Box<Behaviour>),
 }
 
-/// A settlement as it arrived.
+/// Settlement that the sidecar received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ReceivedSettlement {
     pub(crate) at_ms: u64,
     pub(crate) settlement: Settlement,
-    /// What the reply says was done about it; none if the reply says nothing that can be understood.
+    /// Result in the reply; `None` if the reply is invalid.
     pub(crate) result: Option<SettlementResult>,
-    /// The reply came through, in time.
-    pub(crate) heard: bool,
+    /// True if the filter received the reply in time.
+    pub(crate) is_reply_delivered: bool,
     token: u32,
 }
 
-impl Told {
-    /// Whether the filter knows that the sidecar has taken it.
+impl ReceivedSettlement {
+    /// Reports whether the filter knows that the sidecar has recorded it.
     pub(crate) fn is_acknowledged(&self) -> bool {
-        self.heard && self.result.is_some_and(|it| it != SettlementResult::Unavailable)
+        self.is_reply_delivered && self.result.is_some_and(|it| it != SettlementResult::Unavailable)
     }
 }
 
-/// A reply to send, and when.
+/// Reply and its delay.
 pub(crate) struct Due {
     pub(crate) after_ms: u64,
     pub(crate) reply: Reply,
@@ -72,25 +72,25 @@ pub(crate) struct Due {
 /// The sidecar.
 #[derive(Debug, Default)]
 pub(crate) struct Sidecar {
-    /// For the next callouts; then it works.
-    claims_plan: VecDeque<Does>,
-    settlements_plan: VecDeque<Does>,
-    keys_plan: VecDeque<Does>,
+    /// Behaviours for the next callouts; afterwards it works.
+    claims_plan: VecDeque<Behaviour>,
+    settlements_plan: VecDeque<Behaviour>,
+    keys_plan: VecDeque<Behaviour>,
     held: BTreeMap<String, String>,
     committed: BTreeMap<String, Option<SavedAnswer>>,
     tombstones: BTreeSet<String>,
-    /// All claims, with when they came.
-    pub(crate) asked: Vec<(u64, Claim)>,
+    /// All claims, with the times of their arrival.
+    pub(crate) claims: Vec<(u64, Claim)>,
     /// Claims that were granted a lease.
     pub(crate) granted: BTreeSet<String>,
-    pub(crate) told: Vec<Told>,
-    /// A header of every callout: they must all be authorized.
+    pub(crate) settlements: Vec<ReceivedSettlement>,
+    /// Number of callouts without the right token.
     pub(crate) unauthorized: usize,
 }
 
 impl Sidecar {
-    /// One that does this about the first callouts of each kind.
-    pub(crate) fn planning(setting: &Setting) -> Self {
+    /// Creates a sidecar with these behaviours for the first callouts of each kind.
+    pub(crate) fn with_plan(setting: &Setting) -> Self {
         Self {
             claims_plan: setting.claims.clone().into(),
             settlements_plan: setting.settlements.clone().into(),
@@ -99,19 +99,22 @@ impl Sidecar {
         }
     }
 
-    /// The reply to a callout came through.
-    pub(crate) fn heard(&mut self, token: u32) {
-        self.told.iter_mut().filter(|told| told.token == token).for_each(|told| told.heard = true);
+    /// Records that the filter received the reply to a callout.
+    pub(crate) fn is_reply_delivered(&mut self, token: u32) {
+        self.settlements
+            .iter_mut()
+            .filter(|settlement| settlement.token == token)
+            .for_each(|settlement| settlement.is_reply_delivered = true);
     }
 
-    /// From now on it works.
+    /// Removes the planned behaviours, so that the sidecar works.
     pub(crate) fn recover(&mut self) {
         self.claims_plan.clear();
         self.settlements_plan.clear();
         self.keys_plan.clear();
     }
 
-    /// Takes a callout in. None: there will be no answer.
+    /// Handles a callout; returns `None` if there is no answer.
     pub(crate) fn take(
         &mut self,
         callout: &Callout,
@@ -129,61 +132,66 @@ impl Sidecar {
             _ if path.starts_with(EDGE_CONFIG_PATH) => &mut self.keys_plan,
             _ => bail!("the sidecar has no {path}"),
         };
-        let does = plan.pop_front().unwrap_or(Does::Works);
-        self.act(does, path, callout, now_ms)
+        let behaviour = plan.pop_front().unwrap_or(Behaviour::Works);
+        self.act(behaviour, path, callout, now_ms)
     }
 
     fn act(
         &mut self,
-        does: Does,
+        behaviour: Behaviour,
         path: &str,
         callout: &Callout,
         now_ms: u64,
     ) -> Result<Option<Due>> {
-        if let Does::Late(after_ms, does) = does {
-            let due = self.act(*does, path, callout, now_ms)?;
+        if let Behaviour::Late(after_ms, behaviour) = behaviour {
+            let due = self.act(*behaviour, path, callout, now_ms)?;
             return Ok(due.map(|due| Due { after_ms: after_ms + due.after_ms, ..due }));
         }
         let json = match path {
-            CLAIMS_PATH => self.answer_claims(&does, &callout.body, now_ms)?,
-            SETTLEMENTS_PATH => self.answer_settlements(&does, callout, now_ms)?,
+            CLAIMS_PATH => self.answer_claims(&behaviour, &callout.body, now_ms)?,
+            SETTLEMENTS_PATH => self.answer_settlements(&behaviour, callout, now_ms)?,
             _ => serde_json::to_vec(&key_ring(path))?,
         };
-        let reply = match does {
-            Does::Half => json_reply(json.get(..json.len() / 2).unwrap_or_default()),
-            Does::Garbage => json_reply(b"\xff\x00{\"v\":1,\"verdicts\":7}"),
-            Does::AsText => Reply::made_by_envoy(200, std::str::from_utf8(&json)?),
-            Does::Fails(status) => Reply::made_by_envoy(status, "no healthy upstream"),
-            Does::Breaks => Reply::default(),
-            Does::Silent => return Ok(None),
+        let reply = match behaviour {
+            Behaviour::Truncates => json_reply(json.get(..json.len() / 2).unwrap_or_default()),
+            Behaviour::Garbage => json_reply(b"\xff\x00{\"v\":1,\"verdicts\":7}"),
+            Behaviour::AsText => Reply::made_by_envoy(200, std::str::from_utf8(&json)?),
+            Behaviour::Fails(status) => Reply::made_by_envoy(status, "no healthy upstream"),
+            Behaviour::OmitsHeaders => Reply::default(),
+            Behaviour::Silent => return Ok(None),
             _ => json_reply(&json),
         };
         Ok(Some(Due { after_ms: 0, reply }))
     }
 
-    fn answer_claims(&mut self, does: &Does, body: &[u8], now_ms: u64) -> Result<Vec<u8>> {
+    fn answer_claims(
+        &mut self,
+        behaviour: &Behaviour,
+        body: &[u8],
+        now_ms: u64,
+    ) -> Result<Vec<u8>> {
         let request: ClaimsRequest = serde_json::from_slice(body).context("claims")?;
         check(request.v, request.claims.len())?;
-        if matches!(does, Does::Fails(_) | Does::Garbage) {
+        if matches!(behaviour, Behaviour::Fails(_) | Behaviour::Garbage) {
             return Ok(Vec::new());
         }
-        // They came at once, so who is first is not said by their order in the request; that of the answer is.
+        // Simultaneous claims have no order in the request; the order of the answers is that of the request.
         let mut claims: Vec<_> = request.claims.into_iter().enumerate().collect();
         claims.sort_by(|(_, one), (_, other)| one.claim_id.cmp(&other.claim_id));
         let mut verdicts = BTreeMap::new();
         for (place, claim) in claims {
-            verdicts.insert(place, self.verdict(does, &claim));
-            self.asked.push((now_ms, claim));
+            verdicts.insert(place, self.verdict(behaviour, &claim));
+            self.claims.push((now_ms, claim));
         }
         let verdicts = verdicts.into_values().collect();
-        Ok(serde_json::to_vec(&ClaimsReply { v: version(does), verdicts })?)
+        Ok(serde_json::to_vec(&ClaimsReply { v: version(behaviour), verdicts })?)
     }
 
-    fn verdict(&mut self, does: &Does, claim: &Claim) -> Verdict {
+    fn verdict(&mut self, behaviour: &Behaviour, claim: &Claim) -> Verdict {
         let key = claim.identity.dedupe_key();
-        let (decision, answer) = match does {
-            Does::Says(decision) => (*decision, None),
-            Does::Knows(answer) => (Decision::Duplicate, Some(answer.clone())),
+        let (decision, answer) = match behaviour {
+            Behaviour::Decides(decision) => (*decision, None),
+            Behaviour::AnswersDuplicate(answer) => (Decision::Duplicate, Some(answer.clone())),
             _ if self.tombstones.contains(&claim.claim_id) => (Decision::Released, None),
             _ if claim.delivery == Delivery::Accept => (Decision::Accepted, None),
             _ => match (self.committed.get(&key), self.held.get(&key)) {
@@ -192,8 +200,8 @@ impl Sidecar {
                 _ => (Decision::Proceed, None),
             },
         };
-        let claim_id = match does {
-            Does::AboutAnother => "somebody-elses".to_owned(),
+        let claim_id = match behaviour {
+            Behaviour::NamesAnotherClaim => "another-claim".to_owned(),
             _ => claim.claim_id.clone(),
         };
         if decision == Decision::Proceed {
@@ -214,30 +222,39 @@ impl Sidecar {
 
     fn answer_settlements(
         &mut self,
-        does: &Does,
+        behaviour: &Behaviour,
         &Callout { token, ref body, .. }: &Callout,
         now_ms: u64,
     ) -> Result<Vec<u8>> {
-        let answers = matches!(does, Does::Works | Does::Says(_) | Does::Knows(_));
+        let answers = matches!(
+            behaviour,
+            Behaviour::Works | Behaviour::Decides(_) | Behaviour::AnswersDuplicate(_)
+        );
         let request: SettlementsRequest = serde_json::from_slice(body).context("settlements")?;
         check(request.v, request.settlements.len())?;
         let mut results = Vec::new();
         for settlement in request.settlements {
             let claim_id = settlement.claim_id.clone();
-            let refuses = *does == Does::Says(Decision::Unavailable);
-            let unreachable = matches!(does, Does::Fails(_) | Does::Garbage);
+            let refuses = *behaviour == Behaviour::Decides(Decision::Unavailable);
+            let unreachable = matches!(behaviour, Behaviour::Fails(_) | Behaviour::Garbage);
             let result = match refuses || unreachable {
                 true => SettlementResult::Unavailable,
                 false => self.settle(&settlement),
             };
-            results.push(Settled { claim_id, result });
+            results.push(SettlementAck { claim_id, result });
             let result = answers.then_some(result);
-            self.told.push(Told { at_ms: now_ms, settlement, result, heard: false, token });
+            self.settlements.push(ReceivedSettlement {
+                at_ms: now_ms,
+                settlement,
+                result,
+                is_reply_delivered: false,
+                token,
+            });
         }
-        if *does == Does::AboutAnother {
-            results.iter_mut().for_each(|it| it.claim_id = "somebody-elses".to_owned());
+        if *behaviour == Behaviour::NamesAnotherClaim {
+            results.iter_mut().for_each(|it| it.claim_id = "another-claim".to_owned());
         }
-        Ok(serde_json::to_vec(&SettlementsReply { v: version(does), results })?)
+        Ok(serde_json::to_vec(&SettlementsReply { v: version(behaviour), results })?)
     }
 
     fn settle(&mut self, settlement: &Settlement) -> SettlementResult {
@@ -267,8 +284,8 @@ fn check(version: u32, entries: usize) -> Result<()> {
     Ok(())
 }
 
-fn version(does: &Does) -> u32 {
-    if *does == Does::WrongVersion { PROTOCOL_VERSION + 1 } else { PROTOCOL_VERSION }
+fn version(behaviour: &Behaviour) -> u32 {
+    if *behaviour == Behaviour::WrongVersion { PROTOCOL_VERSION + 1 } else { PROTOCOL_VERSION }
 }
 
 /// One account with one token; nothing to a filter that has it.

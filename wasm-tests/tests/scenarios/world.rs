@@ -1,5 +1,5 @@
-//! What is around the filter while a scenario is told: clients, a backend, a sidecar, and time. It drives either build of
-//! the filter through the same script and writes down what each of them saw.
+//! Environment of the filter in a scenario: clients, a backend, a sidecar, and time. It drives either build of
+//! the filter through the same script and records what each of them received.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -8,25 +8,25 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde_json::Value;
 use twilio_edge_contract::Claim;
-use twilio_edge_wasm_tests::host::{Cluster, Cost, Filter, Host, Pairs, Passed, Proxy, Reply};
+use twilio_edge_wasm_tests::host::{Cluster, Cost, Filter, Host, HttpMessage, Pairs, Proxy, Reply};
 use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, ORIGIN, TOKEN};
 use twilio_edge_wasm_tests::webhook::ACCOUNT;
 
 use crate::request::Request;
-use crate::sidecar::{Does, Sidecar, Told};
+use crate::sidecar::{Behaviour, ReceivedSettlement, Sidecar};
 
 /// Envoy's name for the sidecar.
 pub(crate) const CLUSTER: &str = "sidecar";
 const EDGE_TOKEN: &str = "the-token-between-filter-and-sidecar";
-/// Longer than the filter ever waits.
+/// Longer than any wait of the filter.
 const CALM_MS: u64 = 12_000;
-/// Long enough for what is retried.
+/// Time for retries.
 const AFTERMATH_MS: u64 = 5_000;
 
-/// What the backend does about one request, once it has all of it.
+/// Behaviour of the backend after a complete request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Backend {
-    /// A response with a body, in so many parts.
+    /// A response with a body in several parts.
     Answers { status: u16, kind: &'static str, body: String, parts: usize },
     /// A response of headers alone.
     Empty(u16),
@@ -36,17 +36,17 @@ pub(crate) enum Backend {
     Resets,
     /// The connection breaks after the headers of a 200 and half of its body.
     ResetsInBody,
-    /// Nothing ever comes.
+    /// No response.
     Silent,
-    /// Envoy answers instead of it.
-    Instead(u16, &'static str),
-    /// This, so many milliseconds later.
+    /// Envoy answers in its place.
+    EnvoyAnswers(u16, &'static str),
+    /// The same, after this number of milliseconds.
     After(u64, Box<Backend>),
 }
 
 impl Backend {
     /// A small answer of this status.
-    pub(crate) fn says(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self::Answers {
             status,
             kind: "text/plain",
@@ -66,79 +66,79 @@ impl Backend {
     }
 }
 
-/// What happens next. Streams are numbered from 0 in the order in which they began.
+/// Step of a script. Streams are numbered from 0 in the order in which they began.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     /// A whole request.
     Send(Request),
-    /// The headers of a request, and nothing more for now.
+    /// The headers of a request only.
     Begin(Request),
     /// More of a stream's body.
     Part(usize, Bytes, bool),
     /// A stream's trailers.
     Trailers(usize, Pairs),
-    /// The client of a stream goes away.
-    Gone(usize),
-    /// Envoy answers a stream by itself.
-    Own(usize, u16, &'static str),
+    /// The client of a stream disconnects.
+    Disconnect(usize),
+    /// Envoy itself answers a stream.
+    EnvoyAnswer(usize, u16, &'static str),
     /// The backend's connection of a stream breaks.
     Reset(usize),
     /// A request too broken for Envoy.
     Broken,
     /// Time passes.
-    Pass(u64),
-    /// These happen before the event loop comes to anything else.
-    AtOnce(Vec<Step>),
+    Wait(u64),
+    /// Steps within one turn of the event loop.
+    Together(Vec<Step>),
     /// A new configuration beside the present one.
     Configure(Value),
     /// The oldest configuration is drained.
     Retire,
 }
 
-/// What there is before anything happens.
+/// Initial state of a scenario.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
     pub(crate) configuration: Value,
-    pub(crate) claims: Vec<Does>,
-    pub(crate) settlements: Vec<Does>,
-    /// What it does about questions for keys.
-    pub(crate) keys: Vec<Does>,
+    pub(crate) claims: Vec<Behaviour>,
+    pub(crate) settlements: Vec<Behaviour>,
+    /// Behaviour for requests for keys.
+    pub(crate) keys: Vec<Behaviour>,
     pub(crate) backend: Vec<Backend>,
-    /// None: Envoy knows no such cluster.
+    /// `None`: Envoy has no such cluster.
     pub(crate) cluster: Option<Cluster>,
 }
 
-/// What became of one stream.
+/// Result of one stream.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    /// What the backend got.
-    pub(crate) backend: Option<Passed>,
-    /// What the client got.
-    pub(crate) client: Option<Passed>,
-    /// The word for the access log.
-    pub(crate) note: Option<String>,
-    /// What the client sent.
+pub(crate) struct StreamRecord {
+    /// Request that the backend received.
+    pub(crate) backend: Option<HttpMessage>,
+    /// Response that the client received.
+    pub(crate) client: Option<HttpMessage>,
+    /// Verdict for the access log.
+    pub(crate) access_log: Option<String>,
+    /// Request of the client.
     pub(crate) request: Option<Request>,
     /// The configuration under which it began.
     pub(crate) configuration: Rc<Value>,
-    /// The client had sent everything.
+    /// True if the client has sent its complete request.
     pub(crate) complete: bool,
-    /// The client did not wait for the end of it, or the backend's failure cut it off.
-    pub(crate) left: bool,
-    /// Nobody had anything more to do, and still it went nowhere.
-    pub(crate) stuck: bool,
+    /// True if the client disconnected, or if a failure of the backend ended the stream.
+    pub(crate) client_left: bool,
+    /// True if the stream was unfinished although no event was pending.
+    pub(crate) is_stuck: bool,
 }
 
-/// Everything that can be said afterwards.
+/// Result of a run.
 #[derive(Debug)]
-pub(crate) struct Story {
-    pub(crate) streams: Vec<Seen>,
-    pub(crate) asked: Vec<(u64, Claim)>,
+pub(crate) struct Record {
+    pub(crate) streams: Vec<StreamRecord>,
+    pub(crate) claims: Vec<(u64, Claim)>,
     pub(crate) granted: BTreeSet<String>,
-    pub(crate) told: Vec<Told>,
+    pub(crate) settlements: Vec<ReceivedSettlement>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) log: Vec<String>,
-    pub(crate) offences: Vec<String>,
+    pub(crate) violations: Vec<String>,
     pub(crate) taken: Vec<bool>,
     pub(crate) memory_bytes: Option<usize>,
     pub(crate) cost: Option<Cost>,
@@ -147,12 +147,12 @@ pub(crate) struct Story {
 }
 
 #[derive(Debug, Clone)]
-struct Started {
+struct StreamState {
     number: u32,
     request: Option<Request>,
     configuration: Rc<Value>,
-    left: bool,
-    stuck: bool,
+    client_left: bool,
+    is_stuck: bool,
 }
 
 enum Due {
@@ -166,7 +166,7 @@ pub(crate) struct World<F> {
     sidecar: Sidecar,
     backend: VecDeque<Backend>,
     configuration: Rc<Value>,
-    streams: Vec<Started>,
+    streams: Vec<StreamState>,
     due: BTreeMap<(u64, u64), Due>,
     dues: u64,
     seen_callouts: BTreeSet<u32>,
@@ -175,7 +175,7 @@ pub(crate) struct World<F> {
     retired: usize,
 }
 
-/// What the filter may see of Envoy.
+/// Returns the proxy that the filter runs in.
 pub(crate) fn proxy(setting: &Setting) -> Proxy {
     let environment = [
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
@@ -189,11 +189,11 @@ pub(crate) fn proxy(setting: &Setting) -> Proxy {
 }
 
 impl<F: Filter> World<F> {
-    /// Tells a story to its end: after the script the sidecar works, time passes, and who is still there leaves.
-    pub(crate) fn tell(filter: F, setting: &Setting, script: &[Step]) -> Result<Story> {
+    /// Runs a script to its end. After the script the sidecar works, time passes, and the remaining clients disconnect.
+    pub(crate) fn run(filter: F, setting: &Setting, script: &[Step]) -> Result<Record> {
         let mut world = Self {
             host: Host::new(filter),
-            sidecar: Sidecar::planning(setting),
+            sidecar: Sidecar::with_plan(setting),
             backend: setting.backend.clone().into(),
             configuration: Rc::default(),
             streams: Vec::new(),
@@ -208,7 +208,7 @@ impl<F: Filter> World<F> {
         for step in script {
             world.take(step).with_context(|| format!("at {} ms", world.now_ms()))?;
         }
-        world.calm_down()
+        world.finish()
     }
 
     fn now_ms(&mut self) -> u64 {
@@ -217,14 +217,14 @@ impl<F: Filter> World<F> {
 
     fn take(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Pass(ms) => self.pass(*ms)?,
-            Step::AtOnce(steps) => steps.iter().try_for_each(|step| self.happen(step))?,
-            step => self.happen(step)?,
+            Step::Wait(ms) => self.pass(*ms)?,
+            Step::Together(steps) => steps.iter().try_for_each(|step| self.perform(step))?,
+            step => self.perform(step)?,
         }
-        self.come_to_rest()
+        self.run_until_idle()
     }
 
-    fn happen(&mut self, step: &Step) -> Result<()> {
+    fn perform(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Send(request) => {
                 let stream = self.begin(request)?;
@@ -245,14 +245,14 @@ impl<F: Filter> World<F> {
                 Some(stream) => self.host.request_trailers(stream, lines.clone()),
                 None => Ok(()),
             },
-            Step::Gone(stream) => match self.streams.get_mut(*stream) {
+            Step::Disconnect(stream) => match self.streams.get_mut(*stream) {
                 Some(started) => {
-                    started.left = true;
+                    started.client_left = true;
                     self.host.client_gone(started.number)
                 }
                 None => Ok(()),
             },
-            Step::Own(stream, status, details) => match self.number(*stream) {
+            Step::EnvoyAnswer(stream, status, details) => match self.number(*stream) {
                 Some(stream) => self.host.own_response(stream, *status, details),
                 None => Ok(()),
             },
@@ -274,11 +274,11 @@ impl<F: Filter> World<F> {
                 Ok(())
             }
             Step::Retire => self.retire(),
-            Step::Pass(_) | Step::AtOnce(_) => self.take(step),
+            Step::Wait(_) | Step::Together(_) => self.take(step),
         }
     }
 
-    /// Draining takes a while, and in the end the connections of who is still there are closed.
+    /// Drains the oldest configuration, and closes the remaining connections at the end of the drain.
     fn retire(&mut self) -> Result<()> {
         if self.taken.iter().filter(|taken| **taken).count() < 2 + self.retired {
             return Ok(());
@@ -289,7 +289,7 @@ impl<F: Filter> World<F> {
             if !Rc::ptr_eq(&started.configuration, &current)
                 && !self.host.proxy().stream(started.number).is_over()
             {
-                started.left = true;
+                started.client_left = true;
                 self.host.client_gone(started.number)?;
             }
         }
@@ -304,17 +304,17 @@ impl<F: Filter> World<F> {
 
     fn start(&mut self, number: u32, request: Option<Request>) {
         let configuration = Rc::clone(&self.configuration);
-        // What Envoy refuses has no client to speak of.
-        let left = request.is_none();
-        let stuck = false;
-        self.streams.push(Started { number, request, configuration, left, stuck });
+        // A request that Envoy refuses has no client in the record.
+        let client_left = request.is_none();
+        let is_stuck = false;
+        self.streams.push(StreamState { number, request, configuration, client_left, is_stuck });
     }
 
     fn reset(&mut self, number: u32) -> Result<()> {
         self.host.reset_by_backend(number)?;
         let is_cut = self.host.proxy().stream(number).is_over();
         let started = self.streams.iter_mut().filter(|started| started.number == number);
-        started.for_each(|started| started.left |= is_cut);
+        started.for_each(|started| started.client_left |= is_cut);
         Ok(())
     }
 
@@ -323,7 +323,7 @@ impl<F: Filter> World<F> {
     }
 
     /// Until nothing happens any more without time passing.
-    fn come_to_rest(&mut self) -> Result<()> {
+    fn run_until_idle(&mut self) -> Result<()> {
         loop {
             self.host.wake()?;
             let worked = self.ask_sidecar()? | self.ask_backend() | self.do_due()?;
@@ -340,10 +340,10 @@ impl<F: Filter> World<F> {
             let next_ms = self.host.next_ms().into_iter().chain(due_ms).min();
             let Some(next_ms) = next_ms.filter(|next_ms| *next_ms <= until_ms) else { break };
             self.host.turn_to(next_ms)?;
-            self.come_to_rest()?;
+            self.run_until_idle()?;
         }
         self.host.turn_to(until_ms)?;
-        self.come_to_rest()
+        self.run_until_idle()
     }
 
     fn plan(&mut self, after_ms: u64, due: Due) {
@@ -378,7 +378,7 @@ impl<F: Filter> World<F> {
         for stream in ready {
             if self.answering.insert(stream) {
                 worked = true;
-                let backend = self.backend.pop_front().unwrap_or_else(|| Backend::says(200));
+                let backend = self.backend.pop_front().unwrap_or_else(|| Backend::status(200));
                 match backend {
                     Backend::After(ms, backend) => self.plan(ms, Due::Respond(stream, *backend)),
                     backend => self.plan(0, Due::Respond(stream, backend)),
@@ -396,7 +396,7 @@ impl<F: Filter> World<F> {
         match first.remove() {
             Due::Reply(token, reply) => {
                 if self.host.reply(token, reply)? {
-                    self.sidecar.heard(token);
+                    self.sidecar.is_reply_delivered(token);
                 }
             }
             Due::Respond(stream, backend) => self.respond(stream, backend)?,
@@ -434,7 +434,9 @@ impl<F: Filter> World<F> {
                 self.host.response_body(stream, b"<Resp", false)?;
                 self.reset(stream)
             }
-            Backend::Instead(status, details) => self.host.own_response(stream, status, details),
+            Backend::EnvoyAnswers(status, details) => {
+                self.host.own_response(stream, status, details)
+            }
             Backend::Silent => Ok(()),
             Backend::After(ms, backend) => {
                 self.plan(ms, Due::Respond(stream, *backend));
@@ -443,18 +445,18 @@ impl<F: Filter> World<F> {
         }
     }
 
-    fn calm_down(mut self) -> Result<Story> {
+    fn finish(mut self) -> Result<Record> {
         self.sidecar.recover();
         self.pass(CALM_MS)?;
         for started in &mut self.streams {
             let stream = self.host.proxy().stream(started.number);
             if !stream.is_over() {
-                started.left = true;
-                started.stuck = stream.request_has_ended() && !stream.takes_response();
+                started.client_left = true;
+                started.is_stuck = stream.request_has_ended() && !stream.takes_response();
                 self.host.client_gone(started.number)?;
             }
         }
-        self.come_to_rest()?;
+        self.run_until_idle()?;
         self.pass(AFTERMATH_MS)?;
         ensure!(self.host.proxy().callouts().next().is_none(), "a callout is still under way");
         let memory_bytes = self.host.memory_bytes();
@@ -463,29 +465,29 @@ impl<F: Filter> World<F> {
         let Self { mut host, sidecar, streams, taken, .. } = self;
         let proxy = host.proxy();
         let mut seen = Vec::new();
-        for Started { number, request, configuration, left, stuck } in streams {
+        for StreamState { number, request, configuration, client_left, is_stuck } in streams {
             let stream = proxy.stream(number);
             ensure!(stream.is_over(), "stream {number} never ends");
-            seen.push(Seen {
+            seen.push(StreamRecord {
                 backend: stream.to_backend().cloned(),
                 client: stream.to_client().cloned(),
-                note: stream.filter_state("wasm.twilio_edge.verdict"),
+                access_log: stream.filter_state("wasm.twilio_edge.verdict"),
                 complete: stream.request_has_ended(),
                 request,
                 configuration,
-                left,
-                stuck,
+                client_left,
+                is_stuck,
             });
         }
-        Ok(Story {
+        Ok(Record {
             streams: seen,
-            asked: sidecar.asked,
+            claims: sidecar.claims,
             granted: sidecar.granted,
-            told: sidecar.told,
+            settlements: sidecar.settlements,
             unauthorized: sidecar.unauthorized,
             counters: proxy.metrics().map(|(name, it)| (name.to_owned(), it)).collect(),
             log: proxy.log().map(str::to_owned).collect(),
-            offences: proxy.offences().to_vec(),
+            violations: proxy.violations().to_vec(),
             taken,
             memory_bytes,
             cost,

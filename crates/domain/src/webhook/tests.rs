@@ -163,7 +163,7 @@ fn failure_is_looked_up_only_where_it_may_be_of_an_inbound_message() {
         let webhook = status(form, word, code);
         assert_eq!(webhook.may_be_about_inbound(), may_be, "{word} {code:?}");
     }
-    let own = Webhook { send_id: Some("ms_1".into()), ..status(form, "failed", None) };
+    let own = Webhook { message_id: Some("ms_1".into()), ..status(form, "failed", None) };
     assert!(!own.may_be_about_inbound(), "the signed URL names a message of ours");
     assert!(!status("Body=x", "failed", None).may_be_about_inbound(), "no contact is named");
 }

@@ -363,7 +363,7 @@ const ALL: &[(&str, &str, &str)] = &[
 
 /// Renders all events as the table of docs/OBSERVABILITY.md.
 pub fn reference() -> String {
-    let mut table = "| event | level | what has happened |\n|---|---|---|\n".to_owned();
+    let mut table = "| event | level | meaning |\n|---|---|---|\n".to_owned();
     for (event, level, meaning) in ALL {
         let _ = writeln!(table, "| `{event}` | {level} | {meaning} |");
     }

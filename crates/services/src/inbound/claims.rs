@@ -8,8 +8,8 @@ use std::{
 };
 
 use twilio_edge_contract::{
-    Claim, Class, Decision, Identity, Opt, Outcome, Settled, Settlement, SettlementResult, Verdict,
-    is_target,
+    Claim, Class, Decision, Identity, Opt, Outcome, Settlement, SettlementAck, SettlementResult,
+    Verdict, is_url_digest,
 };
 
 use crate::{
@@ -135,7 +135,7 @@ impl Claims {
     /// not lost: the reconciler finds their messages in Twilio's list.
     async fn learn(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
         let told = webhooks.iter().filter_map(|webhook| {
-            let id = webhook.send_id.as_deref()?;
+            let id = webhook.message_id.as_deref()?;
             let identity = &webhook.identity;
             let told = Told {
                 id,
@@ -220,7 +220,7 @@ impl Claims {
         &self,
         settlements: Vec<Settlement>,
         now_ms: i64,
-    ) -> Result<Vec<Settled>, Unreadable> {
+    ) -> Result<Vec<SettlementAck>, Unreadable> {
         // A webhook that was forwarded without a verdict is recorded first, as its claim would have been.
         let unclaimed = self.with_known_inbound(self.read_unclaimed(&settlements)?).await;
         let mut unrecorded = self.link(unclaimed.iter().flatten(), now_ms).await;
@@ -253,7 +253,7 @@ impl Claims {
                 ?result,
                 "the sidecar answered a settlement",
             );
-            Settled { claim_id: settlement.claim_id, result }
+            SettlementAck { claim_id: settlement.claim_id, result }
         });
         Ok(settled.collect())
     }
@@ -387,9 +387,9 @@ impl Claims {
             bytes <= self.max_answer_bytes && (200..300).contains(&answer.status)
         });
         let is_inbound = settlement.identity.class == Class::Inbound;
-        let known = |text: &&String| is_inbound && is_target(text);
+        let known = |text: &&String| is_inbound && is_url_digest(text);
         let step = settlement.step.as_ref().filter(known);
-        let target = settlement.target.as_ref().filter(known).cloned();
+        let url_digest = settlement.url_digest.as_ref().filter(known).cloned();
         SettlementInput {
             identity: settlement.identity.clone(),
             key: match step {
@@ -399,7 +399,7 @@ impl Claims {
             claim_id: settlement.claim_id.clone(),
             outcome: settlement.outcome,
             answer: match settlement.outcome {
-                Outcome::Commit => StoredAnswer { target, answer: answer.cloned() }.write(),
+                Outcome::Commit => StoredAnswer { url_digest, answer: answer.cloned() }.write(),
                 Outcome::Release => None,
             },
             unclaimed,

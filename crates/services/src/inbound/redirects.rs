@@ -26,9 +26,9 @@ const MOST_REMEMBERED: usize = 10_000;
 /// A saved answer as the stores hold it, with the URL that it belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredAnswer {
-    /// Digest of the URL, as in [`twilio_edge_contract::Claim::target`].
+    /// Digest of the URL, as in [`twilio_edge_contract::Claim::url_digest`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub url_digest: Option<String>,
     /// The answer; `None` if it was not stored.
     #[serde(default, flatten)]
     pub answer: Option<SavedAnswer>,
@@ -68,10 +68,10 @@ impl StoredAnswer {
 impl Redirects {
     /// Returns the webhook as a step of its message, if its message was accepted at another URL and has room for one more.
     pub fn step(&self, webhook: &Webhook, stored: &StoredAnswer) -> Option<Webhook> {
-        let target = webhook.target.as_ref()?;
-        let first = stored.target.as_ref()?;
+        let url_digest = webhook.url_digest.as_ref()?;
+        let first = stored.url_digest.as_ref()?;
         let may_be = webhook.identity.class == Class::Inbound && !webhook.is_ours;
-        if !may_be || webhook.step.is_some() || first == target {
+        if !may_be || webhook.step.is_some() || first == url_digest {
             return None;
         }
         let mut counts = self.counts();
@@ -79,12 +79,12 @@ impl Redirects {
             counts.steps.clear();
         }
         let steps = counts.steps.entry(webhook.key.clone()).or_default();
-        if !steps.contains(target) && steps.len() >= MOST_STEPS {
+        if !steps.contains(url_digest) && steps.len() >= MOST_STEPS {
             return None;
         }
-        steps.insert(target.clone());
-        let key = webhook.identity.step_key(target);
-        Some(Webhook { key, step: Some(target.clone()), ..webhook.clone() })
+        steps.insert(url_digest.clone());
+        let key = webhook.identity.step_key(url_digest);
+        Some(Webhook { key, step: Some(url_digest.clone()), ..webhook.clone() })
     }
 
     /// Returns the answer to a duplicate: the saved answer, unless it is a redirect that was repeated too often.
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use twilio_edge_domain::optout::Lexicon;
 
-    fn webhook(target: &str) -> Webhook {
+    fn webhook(url_digest: &str) -> Webhook {
         let identity = Identity {
             class: Class::Inbound,
             account_sid: "AC1".into(),
@@ -127,14 +127,14 @@ mod tests {
             error_code: None,
         };
         let claim = Claim::new("c1".into(), identity, "/in".into(), "From=%2B1555".into());
-        let claim = Claim { target: Some(target.to_owned()), ..claim };
+        let claim = Claim { url_digest: Some(url_digest.to_owned()), ..claim };
         Webhook::from_claim(claim, &Lexicon::default()).unwrap()
     }
 
-    fn stored(target: Option<&str>, body: &str) -> StoredAnswer {
+    fn stored(url_digest: Option<&str>, body: &str) -> StoredAnswer {
         let answer =
             SavedAnswer { status: 200, content_type: "text/xml".into(), body: body.into() };
-        StoredAnswer { target: target.map(str::to_owned), answer: Some(answer) }
+        StoredAnswer { url_digest: url_digest.map(str::to_owned), answer: Some(answer) }
     }
 
     #[test]

@@ -2,21 +2,21 @@
 {{- default .Release.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* What selects the sidecar's pods: never changed, since a Deployment's selector cannot be. */}}
+{{/* Labels that select the sidecar's pods. They never change, because the selector of a Deployment is immutable. */}}
 {{- define "twilio-edge.selector" -}}
 app.kubernetes.io/name: twilio-edge
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: sidecar
 {{- end -}}
 
-{{/* Of all resources. Helm adds by itself that it manages them. */}}
+{{/* Labels of all resources. Helm adds its own label. */}}
 {{- define "twilio-edge.labels" -}}
 app.kubernetes.io/part-of: twilio-edge
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 
-{{/* Of the parts beside the sidecar: a name of their own, or policies for the sidecar would be theirs. (dict "root" $ "part" "redis") */}}
+{{/* Labels of the parts beside the sidecar. Their name differs, so that policies of the sidecar do not select them. (dict "root" $ "part" "redis") */}}
 {{- define "twilio-edge.part" -}}
 app.kubernetes.io/name: twilio-edge-{{ .part }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -48,7 +48,7 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
-{{/* The variables that lead to what is in the Secrets: file names, so that no secret is in a manifest or an environment. */}}
+{{/* Variables with the file names of the secrets, so that no manifest and no environment contains a secret. */}}
 {{- define "twilio-edge.stores-env" -}}
 - { name: DATABASE_URL_FILE, value: /etc/twilio-edge/secrets/database-url }
 {{- if or .Values.redis.enabled .Values.secret.keys.redisUrl }}

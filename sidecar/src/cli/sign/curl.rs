@@ -1,12 +1,12 @@
-//! Signed request as a curl command that sends exactly these bytes.
+//! SignedRequest request as a curl command that sends exactly these bytes.
 
 use std::fmt::Write as _;
 
 use twilio_edge_domain::display::is_hazardous;
-use twilio_edge_simulator::webhook::Signed;
+use twilio_edge_simulator::webhook::SignedRequest;
 
 /// Returns one command, ready to paste into a shell. `host` is given if the edge's own host is not the signed one.
-pub(super) fn command(signed: &Signed, edge: &str, host: Option<&str>) -> String {
+pub(super) fn command(signed: &SignedRequest, edge: &str, host: Option<&str>) -> String {
     // Without these two options curl resolves `..` and expands `[]` and `{}`, and the URL is not the signed one.
     let mut command = String::from("curl --include --path-as-is --globoff");
     let _ = write!(command, " {}", quoted(&format!("{edge}{}", signed.target)));

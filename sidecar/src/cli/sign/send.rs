@@ -8,7 +8,7 @@ use twilio_edge_platform::terminal;
 use ureq::Agent;
 use ureq::http::{Request, Response};
 
-use twilio_edge_simulator::webhook::Signed;
+use twilio_edge_simulator::webhook::SignedRequest;
 
 /// Time limit of an answer. Twilio gives up after 15 seconds; a little more shows the answer that it would miss.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,7 +51,11 @@ impl Edge {
 
     /// Sends all requests, one after the other or up to 64 at once, and prints each answer. The error is that of the first
     /// request without an answer.
-    pub(super) fn send_all(&self, all: &[Signed], at_once: bool) -> Result<Vec<Answer>, String> {
+    pub(super) fn send_all(
+        &self,
+        all: &[SignedRequest],
+        at_once: bool,
+    ) -> Result<Vec<Answer>, String> {
         let mut answers = Vec::with_capacity(all.len());
         for some in all.chunks(if at_once { MAX_AT_ONCE } else { 1 }) {
             let some: Vec<_> = thread::scope(|scope| {
@@ -68,7 +72,7 @@ impl Edge {
         Ok(answers)
     }
 
-    fn send(&self, signed: &Signed) -> Result<Answer, String> {
+    fn send(&self, signed: &SignedRequest) -> Result<Answer, String> {
         let url = format!("{}{}", self.url, signed.target);
         let mut request = Request::builder().method(signed.method).uri(&url);
         for (name, value) in &signed.headers {
@@ -94,7 +98,7 @@ impl Edge {
     }
 }
 
-fn show(signed: &Signed, mut response: Response<ureq::Body>, waited: Duration) -> Answer {
+fn show(signed: &SignedRequest, mut response: Response<ureq::Body>, waited: Duration) -> Answer {
     let status = response.status();
     let mut text = format!(
         "{} {}\n  {status} after {} ms",

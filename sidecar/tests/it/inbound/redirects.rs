@@ -33,7 +33,7 @@ on_every_shared_store!(sidecars_on_the_same_stores_know_each_others_steps);
 
 /// A claim for the message at the URL with this digest.
 fn at(url: &str, claim_id: &str) -> Claim {
-    Claim { target: Some(url.to_owned()), ..message(claim_id, "SM1") }
+    Claim { url_digest: Some(url.to_owned()), ..message(claim_id, "SM1") }
 }
 
 /// The settlement of a claim whose verdict named this step.

@@ -77,7 +77,7 @@ fn described() -> BTreeMap<String, (String, BTreeSet<String>)> {
         .unwrap();
     let text = String::from_utf8(program.stdout).unwrap();
     let table =
-        text.rsplit_once("| metric | kind | tells |\n|---|---|---|\n").unwrap().1.to_owned();
+        text.rsplit_once("| metric | kind | meaning |\n|---|---|---|\n").unwrap().1.to_owned();
     let row = |line: &str| {
         let mut cells = line.split('|').map(str::trim).skip(1);
         let (name, kind) = (cells.next().unwrap().trim_matches('`'), cells.next().unwrap());

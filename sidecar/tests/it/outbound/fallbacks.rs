@@ -90,7 +90,7 @@ fn failed(claim_id: &str, send: &Value, code: &str) -> Claim {
     let mut claim = status(claim_id, send["message_sid"].as_str().unwrap(), "failed");
     claim.identity.error_code = Some(code.to_owned());
     claim.form = format!("{}&ErrorCode={code}", claim.form);
-    claim.send_id = Some(send["id"].as_str().unwrap().to_owned());
+    claim.message_id = Some(send["id"].as_str().unwrap().to_owned());
     claim
 }
 

@@ -234,21 +234,21 @@ async fn status_settles_an_unknown_attempt() {
     // What Twilio is told is read, and never answered.
     let (mut line, _) = silent.accept().await.unwrap();
     let mut asked = String::new();
-    while !asked.contains("twilio_edge_send") {
+    while !asked.contains("twilio_edge_message") {
         use tokio::io::AsyncReadExt;
         let mut bytes = [0; 4096];
         let read = line.read(&mut bytes).await.unwrap();
         assert!(read > 0, "no such parameter: {asked}");
         asked.push_str(&String::from_utf8_lossy(&bytes[..read]));
     }
-    assert!(asked.contains(&format!("twilio_edge_send%3D{id}%23rc%3D3")), "{asked}");
+    assert!(asked.contains(&format!("twilio_edge_message%3D{id}%23rc%3D3")), "{asked}");
     let app = Caller::app(&sidecar, &root.token);
     let place = format!("/v1/messages/{id}?account_sid={ACCOUNT}");
     eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
     let sid = format!("SM{:032x}", 7);
     let mut told = status("c1", &sid, "sent");
     // Of somebody else's account it says nothing.
-    told.send_id = Some(id.clone());
+    told.message_id = Some(id.clone());
     let mut strange = crate::api::message_lists::of_other(told.clone());
     strange.claim_id = "c0".into();
     sidecar.claim(strange).await;

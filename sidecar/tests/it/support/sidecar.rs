@@ -13,7 +13,7 @@ use serde_json::Value;
 use twilio_edge_contract::{
     CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Class, Decision, Identity, Outcome,
     PROTOCOL_VERSION, SETTLEMENTS_PATH, SavedAnswer, Settlement, SettlementResult,
-    SettlementsReply, SettlementsRequest, Unclaimed, Verdict,
+    SettlementsReply, SettlementsRequest, UnclaimedWebhook, Verdict,
 };
 
 use crate::support::servers::Guarded;
@@ -212,14 +212,14 @@ pub(crate) fn settlement(claim: &Claim, outcome: Outcome) -> Settlement {
         outcome,
         unclaimed: None,
         answer: None,
-        target: claim.target.clone(),
+        url_digest: claim.url_digest.clone(),
         step: None,
     }
 }
 
 /// Returns the settlement of a webhook that the filter forwarded without a verdict.
 pub(crate) fn unclaimed(claim: &Claim, outcome: Outcome) -> Settlement {
-    let unclaimed = Unclaimed {
+    let unclaimed = UnclaimedWebhook {
         route: claim.route.clone(),
         form: claim.form.clone(),
         envelope: claim.envelope.clone(),

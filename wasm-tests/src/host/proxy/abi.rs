@@ -117,7 +117,7 @@ impl Proxy {
     }
 
     /// `proxy_get_buffer_bytes`. A missing buffer is NotFound; bytes beyond its end are left out.
-    pub fn buffer(&mut self, kind: BufferKind, start: usize, most: usize) -> Answer<Vec<u8>> {
+    pub fn buffer(&mut self, kind: BufferKind, start: usize, max_bytes: usize) -> Answer<Vec<u8>> {
         let buffer = match kind {
             BufferKind::RequestBody => self.focused().and_then(|it| it.request.body()).cloned(),
             BufferKind::ResponseBody => self.focused().and_then(|it| it.response.body()).cloned(),
@@ -125,7 +125,7 @@ impl Proxy {
             BufferKind::PluginConfiguration => self.configuration.clone(),
         };
         let buffer = buffer.ok_or(Status::NotFound)?;
-        let end = start.saturating_add(most).min(buffer.len());
+        let end = start.saturating_add(max_bytes).min(buffer.len());
         Ok(buffer.get(start..end).unwrap_or_default().to_vec())
     }
 

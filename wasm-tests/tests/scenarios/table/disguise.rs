@@ -1,26 +1,26 @@
-//! What a client may not say, and what is let through that nobody guards.
+//! Headers that a client may not send, and unguarded requests.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form};
 
-use super::{Plot, Scenario, on_every_route, shadow, told, trusted};
+use super::{MakeScenario, Scenario, named, on_every_route, shadow, trusted};
 use crate::request::Request;
-use crate::world::{Step, Story};
+use crate::world::{Record, Step};
 
-pub(super) fn scenarios() -> Vec<(&'static str, Plot)> {
-    told![
+pub(super) fn scenarios() -> Vec<(&'static str, MakeScenario)> {
+    named![
         forged_headers_are_replaced_on_a_guarded_route,
         forged_headers_are_removed_where_nothing_is_guarded,
         forged_headers_are_removed_where_the_mode_is_off,
         forged_trailers_are_removed_where_nothing_is_guarded,
         shadow_mode_forwards_a_forgery_without_a_trusted_header,
         shadow_mode_forwards_what_it_would_refuse_in_the_headers,
-        shadow_mode_tells_what_is_proven,
-        an_unsigned_request_is_refused,
-        a_webhook_on_the_wrong_route_is_refused,
-        the_next_token_is_good_too,
+        shadow_mode_forwards_trusted_headers_of_proven_webhooks,
+        unsigned_request_is_refused,
+        webhook_on_the_wrong_route_is_refused,
+        next_token_is_accepted,
         separators_do_not_hide_forged_headers,
         separators_do_not_hide_forged_headers_where_nothing_is_guarded,
         override_headers_are_removed_on_a_guarded_route,
@@ -29,7 +29,7 @@ pub(super) fn scenarios() -> Vec<(&'static str, Plot)> {
         headers_of_gateways_pass,
         compressed_body_is_refused,
         charset_other_than_utf8_is_refused,
-        two_content_types_are_refused,
+        second_content_type_is_refused,
         utf8_in_any_spelling_is_accepted,
         flood_of_forgeries_does_not_flood_the_log,
     ]
@@ -44,31 +44,31 @@ fn disguised(request: Request) -> Request {
         .with("x-kept", "1")
 }
 
-fn nothing_forged(story: &Story) -> Result<()> {
-    let backend = story.forwarded(0)?;
+fn nothing_forged(record: &Record) -> Result<()> {
+    let backend = record.forwarded(0)?;
     let forged = backend.headers.iter().any(|(_, value)| value.starts_with(b"AC_forged"));
     ensure!(!forged && backend.header("x-twilio_edge-opt").is_none());
     ensure!(backend.header("x-kept").as_deref() == Some("1"));
-    ensure!(story.counted("forged_headers") == 1);
+    ensure!(record.counter("forged_headers") == 1);
     Ok(())
 }
 
 fn forged_headers_are_replaced_on_a_guarded_route() -> Result<Scenario> {
     let request = disguised(Request::post(&Form::inbound("hello"))?);
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        nothing_forged(story)?;
-        ensure!(trusted(story.forwarded(0)?, "verified") == ACCOUNT);
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        nothing_forged(record)?;
+        ensure!(trusted(record.forwarded(0)?, "verified") == ACCOUNT);
         Ok(())
     }))
 }
 
 fn unguarded() -> Result<Scenario> {
     let request = disguised(Request::new("POST", "/app/orders", b"not ours"));
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        nothing_forged(story)?;
-        ensure!(story.forwarded(0)?.body == b"not ours" && story.counted("passed") == 1);
-        ensure!(trusted(story.forwarded(0)?, "verified").is_empty() && story.asked.is_empty());
-        story.answered(0, 200).map(|_| ())
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        nothing_forged(record)?;
+        ensure!(record.forwarded(0)?.body == b"not ours" && record.counter("unguarded") == 1);
+        ensure!(trusted(record.forwarded(0)?, "verified").is_empty() && record.claims.is_empty());
+        record.answered(0, 200).map(|_| ())
     }))
 }
 
@@ -86,8 +86,8 @@ fn forged_headers_are_removed_where_the_mode_is_off() -> Result<Scenario> {
 fn forged_trailers_are_removed_where_nothing_is_guarded() -> Result<Scenario> {
     let request = Request::new("POST", "/app/orders", b"not ours")
         .trailers(&[("x-twilio-edge-verified", "AC_forged"), ("x-kept", "1")]);
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        let trailers = &story.forwarded(0)?.trailers;
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        let trailers = &record.forwarded(0)?.trailers;
         ensure!(trailers.len() == 1 && trailers[0].0 == "x-kept", "{trailers:?}");
         Ok(())
     }))
@@ -95,50 +95,50 @@ fn forged_trailers_are_removed_where_nothing_is_guarded() -> Result<Scenario> {
 
 fn shadow_mode_forwards_a_forgery_without_a_trusted_header() -> Result<Scenario> {
     let request = disguised(Request::post_with(&Form::inbound("hello"), "not-the-token")?);
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        nothing_forged(story)?;
-        ensure!(trusted(story.forwarded(0)?, "verified").is_empty());
-        ensure!(story.counted("shadowed.invalid-signature") == 1);
-        ensure!(story.counted("rejected.invalid-signature") == 0 && story.told.is_empty());
-        story.noted(0, "shadow")?;
-        story.answered(0, 200).map(|_| ())
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        nothing_forged(record)?;
+        ensure!(trusted(record.forwarded(0)?, "verified").is_empty());
+        ensure!(record.counter("shadowed.invalid-signature") == 1);
+        ensure!(record.counter("rejected.invalid-signature") == 0 && record.settlements.is_empty());
+        record.access_logged(0, "shadow")?;
+        record.answered(0, 200).map(|_| ())
     })
     .configured(shadow))
 }
 
 fn shadow_mode_forwards_what_it_would_refuse_in_the_headers() -> Result<Scenario> {
     let request = Request::new("DELETE", "/twilio/inbound", b"whatever");
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        ensure!(story.forwarded(0)?.body == b"whatever" && story.forwarded(0)?.ended);
-        ensure!(story.counted("shadowed.method-not-allowed") == 1);
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        ensure!(record.forwarded(0)?.body == b"whatever" && record.forwarded(0)?.ended);
+        ensure!(record.counter("shadowed.method-not-allowed") == 1);
         Ok(())
     })
     .configured(shadow))
 }
 
-fn shadow_mode_tells_what_is_proven() -> Result<Scenario> {
-    Ok(Scenario::new([Step::Send(Request::post(&Form::inbound("hello"))?)], |story| {
-        ensure!(trusted(story.forwarded(0)?, "verified") == ACCOUNT);
+fn shadow_mode_forwards_trusted_headers_of_proven_webhooks() -> Result<Scenario> {
+    Ok(Scenario::new([Step::Send(Request::post(&Form::inbound("hello"))?)], |record| {
+        ensure!(trusted(record.forwarded(0)?, "verified") == ACCOUNT);
         Ok(())
     })
     .configured(shadow))
 }
 
-fn an_unsigned_request_is_refused() -> Result<Scenario> {
+fn unsigned_request_is_refused() -> Result<Scenario> {
     let request = Request::post(&Form::inbound("hello"))?.without("x-twilio-signature");
-    Ok(Scenario::new([Step::Send(request)], |story| story.refused(0, Reason::MissingSignature)))
+    Ok(Scenario::new([Step::Send(request)], |record| record.refused(0, Reason::MissingSignature)))
 }
 
-fn a_webhook_on_the_wrong_route_is_refused() -> Result<Scenario> {
+fn webhook_on_the_wrong_route_is_refused() -> Result<Scenario> {
     let request = Request::post(&Form::status("delivered").to("/twilio/inbound"))?;
-    Ok(Scenario::new([Step::Send(request)], |story| story.refused(0, Reason::WrongClass)))
+    Ok(Scenario::new([Step::Send(request)], |record| record.refused(0, Reason::WrongClass)))
 }
 
-fn the_next_token_is_good_too() -> Result<Scenario> {
+fn next_token_is_accepted() -> Result<Scenario> {
     let token = twilio_edge_wasm_tests::stack::NEXT_TOKEN;
     let request = Request::post_with(&Form::inbound("hello"), token)?;
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        ensure!(trusted(story.forwarded(0)?, "key") == "next");
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        ensure!(trusted(record.forwarded(0)?, "key") == "next");
         Ok(())
     }))
 }
@@ -160,11 +160,11 @@ fn separated(request: Request) -> Request {
 
 fn separators_do_not_hide_forged_headers() -> Result<Scenario> {
     let request = separated(Request::post(&Form::inbound("hello"))?);
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        let backend = story.forwarded(0)?;
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        let backend = record.forwarded(0)?;
         let forged = backend.headers.iter().find(|(_, value)| value == b"AC_forged");
         ensure!(forged.is_none(), "{forged:?} reached the backend");
-        ensure!(trusted(backend, "verified") == ACCOUNT && story.counted("forged_headers") == 1);
+        ensure!(trusted(backend, "verified") == ACCOUNT && record.counter("forged_headers") == 1);
         Ok(())
     }))
 }
@@ -173,8 +173,8 @@ fn separators_do_not_hide_forged_headers_where_nothing_is_guarded() -> Result<Sc
     let request = separated(Request::new("POST", "/app/orders", b"not ours"))
         .with("x-twilio-edged", "kept")
         .trailers(&[("x.twilio.edge.verified", "AC_forged"), ("x-kept", "1")]);
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        let backend = story.forwarded(0)?;
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        let backend = record.forwarded(0)?;
         let forged = backend.headers.iter().find(|(_, value)| value == b"AC_forged");
         ensure!(forged.is_none(), "{forged:?} reached the backend");
         ensure!(backend.header("x-twilio-edged").is_some(), "it only looks alike");
@@ -204,14 +204,14 @@ fn overriding(request: Request) -> Request {
 
 fn override_headers_are_removed_on_a_guarded_route() -> Result<Scenario> {
     let request = overriding(Request::post(&Form::inbound("hello"))?);
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        let backend = story.forwarded(0)?;
-        let left = backend.headers.iter().find(|(_, value)| value == b"override");
-        ensure!(left.is_none(), "{left:?} reached the backend");
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        let backend = record.forwarded(0)?;
+        let client_left = backend.headers.iter().find(|(_, value)| value == b"override");
+        ensure!(client_left.is_none(), "{client_left:?} reached the backend");
         ensure!(backend.header("content-length").is_some(), "the proxy's own header is kept");
         ensure!(trusted(backend, "verified") == ACCOUNT);
-        ensure!(story.counted("override_headers") == 1 && story.counted("forged_headers") == 0);
-        story.answered(0, 200).map(|_| ())
+        ensure!(record.counter("override_headers") == 1 && record.counter("forged_headers") == 0);
+        record.answered(0, 200).map(|_| ())
     }))
 }
 
@@ -221,12 +221,12 @@ fn override_headers_are_removed_in_shadow_mode() -> Result<Scenario> {
 
 fn override_headers_pass_where_nothing_is_guarded() -> Result<Scenario> {
     let request = overriding(Request::new("POST", "/app/orders", b"not ours"));
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        let backend = story.forwarded(0)?;
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        let backend = record.forwarded(0)?;
         for name in OVERRIDES {
             ensure!(backend.header(name).is_some(), "{name} was removed");
         }
-        ensure!(story.counted("override_headers") == 0);
+        ensure!(record.counter("override_headers") == 0);
         Ok(())
     }))
 }
@@ -246,20 +246,20 @@ fn headers_of_gateways_pass() -> Result<Scenario> {
     let request = SET.into_iter().fold(request, |request, name| request.with(name, "gateway"));
     let request =
         request.with("x-envoy-original-path", "/elsewhere").with("content-encoding", "identity");
-    Ok(Scenario::new([Step::Send(request)], |story| {
-        let backend = story.forwarded(0)?;
+    Ok(Scenario::new([Step::Send(request)], |record| {
+        let backend = record.forwarded(0)?;
         for name in SET {
             ensure!(backend.header(name).is_some(), "{name} was removed");
         }
-        story.answered(0, 200).map(|_| ())
+        record.answered(0, 200).map(|_| ())
     }))
 }
 
-fn unsupported(story: &Story) -> Result<()> {
-    for stream in 0..story.streams.len() {
-        story.refused(stream, Reason::UnsupportedEncoding)?;
+fn unsupported(record: &Record) -> Result<()> {
+    for stream in 0..record.streams.len() {
+        record.refused(stream, Reason::UnsupportedEncoding)?;
     }
-    ensure!(story.asked.is_empty(), "the sidecar was asked");
+    ensure!(record.claims.is_empty(), "the sidecar received a claim");
     Ok(())
 }
 
@@ -290,12 +290,12 @@ fn charset_other_than_utf8_is_refused() -> Result<Scenario> {
     Ok(Scenario::new(script.collect::<Result<Vec<_>>>()?, unsupported))
 }
 
-fn two_content_types_are_refused() -> Result<Scenario> {
+fn second_content_type_is_refused() -> Result<Scenario> {
     let twice = Request::post(&Form::inbound("hello"))?.with("content-type", "application/json");
     let joined = typed("application/x-www-form-urlencoded, application/json")?;
-    Ok(Scenario::new([Step::Send(twice), joined], |story| {
-        story.refused(0, Reason::AmbiguousRequest)?;
-        story.nothing_reached(1)
+    Ok(Scenario::new([Step::Send(twice), joined], |record| {
+        record.refused(0, Reason::AmbiguousRequest)?;
+        record.not_forwarded(1)
     }))
 }
 
@@ -310,10 +310,10 @@ fn utf8_in_any_spelling_is_accepted() -> Result<Scenario> {
         let kind = format!("application/x-www-form-urlencoded{rest}");
         script.push(Step::Send(request.with("content-type", kind)));
     }
-    Ok(Scenario::new(script, |story| {
-        for stream in 0..story.streams.len() {
-            story.answered(stream, 200)?;
-            ensure!(trusted(story.forwarded(stream)?, "verified") == ACCOUNT);
+    Ok(Scenario::new(script, |record| {
+        for stream in 0..record.streams.len() {
+            record.answered(stream, 200)?;
+            ensure!(trusted(record.forwarded(stream)?, "verified") == ACCOUNT);
         }
         Ok(())
     }))
@@ -321,13 +321,17 @@ fn utf8_in_any_spelling_is_accepted() -> Result<Scenario> {
 
 fn flood_of_forgeries_does_not_flood_the_log() -> Result<Scenario> {
     let forged = Request::post_with(&Form::inbound("hello"), "not-the-token")?;
-    let flood = Step::AtOnce(vec![Step::Send(forged); 300]);
-    Ok(Scenario::new([flood, Step::Pass(3_000)], |story| {
-        ensure!(story.counted("rejected.invalid-signature") == 300, "each of them is counted");
-        let lines = story.log.iter().filter(|line| line.contains("invalid-signature")).count();
+    let flood = Step::Together(vec![Step::Send(forged); 300]);
+    Ok(Scenario::new([flood, Step::Wait(3_000)], |record| {
+        ensure!(record.counter("rejected.invalid-signature") == 300, "each of them is counted");
+        let lines = record.log.iter().filter(|line| line.contains("invalid-signature")).count();
         ensure!((1..=30).contains(&lines), "{lines} lines");
-        let told = format!("{} more refused webhooks were not logged", 300 - lines);
-        ensure!(story.log.iter().any(|line| line.contains(&told)), "{:?}", story.log.last());
+        let settlement = format!("{} more refused webhooks were not logged", 300 - lines);
+        ensure!(
+            record.log.iter().any(|line| line.contains(&settlement)),
+            "{:?}",
+            record.log.last()
+        );
         Ok(())
     }))
 }

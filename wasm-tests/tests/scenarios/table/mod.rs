@@ -1,4 +1,4 @@
-//! The scenarios, one file per subject, and the words they are told in.
+//! The scenarios, one file per subject, and their vocabulary.
 
 mod dedupe;
 mod disguise;
@@ -13,29 +13,29 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use twilio_edge_contract::{Outcome, headers};
 use twilio_edge_filter::reply::Reason;
-use twilio_edge_wasm_tests::host::{Cluster, Passed};
+use twilio_edge_wasm_tests::host::{Cluster, HttpMessage};
 use twilio_edge_wasm_tests::webhook::{INBOUND, OTHER, STATUS};
 
-use crate::sidecar::Does;
-use crate::world::{Backend, CLUSTER, Seen, Setting, Step, Story};
+use crate::sidecar::Behaviour;
+use crate::world::{Backend, CLUSTER, Record, Setting, Step, StreamRecord};
 
-/// What the world is and does, and what must be true afterwards.
+/// Setting, script and expected result of a scenario.
 pub(crate) struct Scenario {
     pub(crate) setting: Setting,
     pub(crate) script: Vec<Step>,
-    pub(crate) then: fn(&Story) -> Result<()>,
+    pub(crate) check: fn(&Record) -> Result<()>,
 }
 
-/// How a scenario is made; it signs anew in each run.
-pub(crate) type Plot = fn() -> Result<Scenario>;
+/// Constructor of a scenario; each run signs its webhooks again.
+pub(crate) type MakeScenario = fn() -> Result<Scenario>;
 
 /// Scenarios by the names of their functions.
-macro_rules! told {
-    ($($name:ident),+ $(,)?) => { vec![$((stringify!($name), $name as $crate::table::Plot)),+] };
+macro_rules! named {
+    ($($name:ident),+ $(,)?) => { vec![$((stringify!($name), $name as $crate::table::MakeScenario)),+] };
 }
-use told;
+use named;
 
-pub(crate) fn scenarios() -> Vec<(String, Plot)> {
+pub(crate) fn scenarios() -> Vec<(String, MakeScenario)> {
     let subjects = [
         ("end", end::scenarios()),
         ("wire", wire::scenarios()),
@@ -47,7 +47,7 @@ pub(crate) fn scenarios() -> Vec<(String, Plot)> {
         ("recut", recut::scenarios()),
     ];
     let named = subjects.into_iter().flat_map(|(subject, scenarios)| {
-        scenarios.into_iter().map(move |(name, plot)| (format!("{subject}/{name}"), plot))
+        scenarios.into_iter().map(move |(name, make)| (format!("{subject}/{name}"), make))
     });
     named.collect()
 }
@@ -65,7 +65,7 @@ pub(crate) fn configuration() -> Value {
 }
 
 /// Without a sidecar.
-pub(crate) fn alone(configuration: &mut Value) {
+pub(crate) fn without_sidecar(configuration: &mut Value) {
     if let Some(object) = configuration.as_object_mut() {
         object.remove("sidecar");
     }
@@ -76,8 +76,8 @@ pub(crate) fn shadow(configuration: &mut Value) {
     on_every_route(configuration, "mode", json!("shadow"));
 }
 
-/// What is not verdicted is not forwarded.
-pub(crate) fn rejecting(configuration: &mut Value) {
+/// Every route refuses webhooks without a verdict.
+pub(crate) fn with_policy_reject(configuration: &mut Value) {
     on_every_route(configuration, "on_unavailable", json!("reject"));
 }
 
@@ -89,8 +89,8 @@ pub(crate) fn on_every_route(configuration: &mut Value, field: &str, value: Valu
 }
 
 impl Scenario {
-    /// The usual setting: a sidecar that works, a backend that says 200.
-    pub(crate) fn new(script: impl Into<Vec<Step>>, then: fn(&Story) -> Result<()>) -> Self {
+    /// Creates a scenario with a working sidecar and a backend that answers 200.
+    pub(crate) fn new(script: impl Into<Vec<Step>>, check: fn(&Record) -> Result<()>) -> Self {
         let setting = Setting {
             configuration: configuration(),
             claims: Vec::new(),
@@ -99,7 +99,7 @@ impl Scenario {
             backend: Vec::new(),
             cluster: Some(Cluster::Up),
         };
-        Self { setting, script: script.into(), then }
+        Self { setting, script: script.into(), check }
     }
 
     fn configured(mut self, change: fn(&mut Value)) -> Self {
@@ -107,17 +107,17 @@ impl Scenario {
         self
     }
 
-    fn claims(mut self, plan: impl Into<Vec<Does>>) -> Self {
+    fn claims(mut self, plan: impl Into<Vec<Behaviour>>) -> Self {
         self.setting.claims = plan.into();
         self
     }
 
-    fn settlements(mut self, plan: impl Into<Vec<Does>>) -> Self {
+    fn settlements(mut self, plan: impl Into<Vec<Behaviour>>) -> Self {
         self.setting.settlements = plan.into();
         self
     }
 
-    fn keys(mut self, plan: impl Into<Vec<Does>>) -> Self {
+    fn keys(mut self, plan: impl Into<Vec<Behaviour>>) -> Self {
         self.setting.keys = plan.into();
         self
     }
@@ -133,64 +133,67 @@ impl Scenario {
     }
 }
 
-impl Story {
-    fn stream(&self, stream: usize) -> Result<&Seen> {
+impl Record {
+    fn stream(&self, stream: usize) -> Result<&StreamRecord> {
         self.streams.get(stream).with_context(|| format!("there was no stream {stream}"))
     }
 
-    /// What the backend got.
-    fn forwarded(&self, stream: usize) -> Result<&Passed> {
+    /// Request that the backend received.
+    fn forwarded(&self, stream: usize) -> Result<&HttpMessage> {
         let seen = self.stream(stream)?;
         seen.backend.as_ref().with_context(|| format!("stream {stream} never reached the backend"))
     }
 
-    /// The backend knows nothing of it.
-    fn nothing_reached(&self, stream: usize) -> Result<()> {
+    /// Checks that the stream did not reach the backend.
+    fn not_forwarded(&self, stream: usize) -> Result<()> {
         let backend = &self.stream(stream)?.backend;
         ensure!(backend.is_none(), "stream {stream} reached the backend: {backend:?}");
         Ok(())
     }
 
-    /// What the client got.
-    fn answered(&self, stream: usize, status: u16) -> Result<&Passed> {
+    /// Response that the client received.
+    fn answered(&self, stream: usize, status: u16) -> Result<&HttpMessage> {
         let client = self.stream(stream)?.client.as_ref();
         let client =
-            client.with_context(|| format!("the client of stream {stream} got nothing"))?;
-        ensure!(client.status() == Some(status), "the client got {:?}", client.status());
+            client.with_context(|| format!("the client of stream {stream} received nothing"))?;
+        ensure!(client.status() == Some(status), "the client received {:?}", client.status());
         Ok(client)
     }
 
-    /// The client got a refusal for this reason, and the backend nothing; logged and counted once.
+    /// Checks that the client received a refusal for this reason and the backend nothing, and that it was logged and counted.
     fn refused(&self, stream: usize, reason: Reason) -> Result<()> {
         let client = self.answered(stream, reason.status())?;
         let slug = client.header(headers::REASON);
-        ensure!(slug.as_deref() == Some(reason.slug()), "refused because of {slug:?}");
-        self.nothing_reached(stream)?;
-        self.noted(stream, reason.slug())?;
-        ensure!(self.counted(&format!("rejected.{}", reason.slug())) > 0, "it was not counted");
+        ensure!(slug.as_deref() == Some(reason.slug()), "the reason is {slug:?}");
+        self.not_forwarded(stream)?;
+        self.access_logged(stream, reason.slug())?;
+        ensure!(self.counter(&format!("rejected.{}", reason.slug())) > 0, "it was not counted");
         ensure!(self.log.iter().any(|line| line.contains(reason.slug())), "it was not logged");
         Ok(())
     }
 
-    /// The word for the access log.
-    fn noted(&self, stream: usize, word: &str) -> Result<()> {
-        let note = &self.stream(stream)?.note;
-        ensure!(note.as_deref() == Some(word), "the access log says {note:?}, not {word}");
+    /// Verdict for the access log.
+    fn access_logged(&self, stream: usize, word: &str) -> Result<()> {
+        let access_log = &self.stream(stream)?.access_log;
+        ensure!(
+            access_log.as_deref() == Some(word),
+            "the access log says {access_log:?}, not {word}"
+        );
         Ok(())
     }
 
-    fn counted(&self, name: &str) -> u64 {
+    fn counter(&self, name: &str) -> u64 {
         self.counters.get(&format!("twilio_edge.{name}")).copied().unwrap_or_default()
     }
 
-    /// What the sidecar took, in order.
+    /// Returns the outcomes that the sidecar acknowledged, in order.
     fn outcomes(&self) -> Vec<Outcome> {
-        let taken = self.told.iter().filter(|told| told.is_acknowledged());
-        taken.map(|told| told.settlement.outcome).collect()
+        let taken = self.settlements.iter().filter(|settlement| settlement.is_acknowledged());
+        taken.map(|settlement| settlement.settlement.outcome).collect()
     }
 }
 
 /// The trusted header `name`, without the prefix.
-fn trusted(backend: &Passed, name: &str) -> String {
+fn trusted(backend: &HttpMessage, name: &str) -> String {
     backend.header(&format!("{}{name}", headers::PREFIX)).unwrap_or_default()
 }

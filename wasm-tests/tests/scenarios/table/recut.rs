@@ -5,30 +5,30 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use twilio_edge_contract::headers;
 use twilio_edge_filter::reply::Reason;
-use twilio_edge_wasm_tests::host::Passed;
+use twilio_edge_wasm_tests::host::HttpMessage;
 use twilio_edge_wasm_tests::webhook::{Form, INBOUND, OTHER, STATUS};
 
-use super::{Plot, Scenario, on_every_route, told};
+use super::{MakeScenario, Scenario, named, on_every_route};
 use crate::request::Request;
-use crate::world::{Step, Story};
+use crate::world::{Record, Step};
 
 const VICTIM: &str = "+14155559999";
 const FORGED_SID: &str = "SM99999999999999999999999999999999";
 
-pub(crate) fn scenarios() -> Vec<(&'static str, Plot)> {
-    told![
-        a_text_is_not_cut_into_another_sender,
-        a_text_is_not_cut_into_an_opt_out,
-        a_button_title_is_not_cut_into_a_payload,
-        a_status_is_not_cut_into_another,
-        a_form_is_not_cut_into_a_get,
-        a_get_is_not_cut_into_a_form,
-        a_form_is_not_cut_into_another_body,
-        a_method_that_is_not_listed_is_refused,
-        a_signature_stays_at_the_filter_where_the_route_says_so,
+pub(crate) fn scenarios() -> Vec<(&'static str, MakeScenario)> {
+    named![
+        text_is_not_cut_into_another_sender,
+        text_is_not_cut_into_an_opt_out,
+        button_title_is_not_cut_into_a_payload,
+        status_is_not_cut_into_another,
+        form_is_not_cut_into_a_get,
+        get_is_not_cut_into_a_form,
+        form_is_not_cut_into_another_body,
+        method_that_is_not_listed_is_refused,
+        signature_is_removed_if_the_route_disables_forwarding_it,
         genuine_messages_pass,
         genuine_statuses_pass,
-        anything_signed_passes_on_a_route_for_it,
+        signed_request_passes_on_a_route_of_class_other,
     ]
 }
 
@@ -41,11 +41,11 @@ fn cut(genuine: &Form, forged: &Form) -> Result<Request> {
     Ok(forged)
 }
 
-fn all_refused(story: &Story) -> Result<()> {
-    ensure!(story.asked.is_empty(), "the sidecar was asked: {:?}", story.asked);
-    for stream in 0..story.streams.len() {
-        story.nothing_reached(stream)?;
-        let reason = story.answered(stream, 403)?.header(headers::REASON).unwrap_or_default();
+fn all_refused(record: &Record) -> Result<()> {
+    ensure!(record.claims.is_empty(), "the sidecar was claims: {:?}", record.claims);
+    for stream in 0..record.streams.len() {
+        record.not_forwarded(stream)?;
+        let reason = record.answered(stream, 403)?.header(headers::REASON).unwrap_or_default();
         ensure!(
             reason.ends_with("-fields")
                 || ["unknown-parameter", "malformed-name", "malformed-field", "missing-field"]
@@ -56,8 +56,9 @@ fn all_refused(story: &Story) -> Result<()> {
     Ok(())
 }
 
-fn all_forwarded(story: &Story) -> Result<()> {
-    (0..story.streams.len()).try_for_each(|stream| story.forwarded(stream).map(|_: &Passed| ()))
+fn all_forwarded(record: &Record) -> Result<()> {
+    (0..record.streams.len())
+        .try_for_each(|stream| record.forwarded(stream).map(|_: &HttpMessage| ()))
 }
 
 fn sent(requests: Vec<Request>) -> Vec<Step> {
@@ -74,7 +75,7 @@ fn whatsapp(body: &str) -> Form {
         .set("MessageType", "text")
 }
 
-fn a_text_is_not_cut_into_another_sender() -> Result<Scenario> {
+fn text_is_not_cut_into_another_sender() -> Result<Scenario> {
     let swallowed = |form: &Form, names: &[&str]| -> String {
         let mut params = form.params.clone();
         params.sort();
@@ -102,7 +103,7 @@ fn a_text_is_not_cut_into_another_sender() -> Result<Scenario> {
         .set("From", &format!("whatsapp:{VICTIM}"))
         .add("FromCarrier", "Fromwhatsapp:+14155550123");
     requests.push(cut(&genuine, &value)?);
-    // In signed order the name comes behind those of places, so there are none.
+    // In signed order the name comes after those of places, so there are none.
     let genuine = ["FromCity", "FromCountry", "FromState", "FromZip"]
         .iter()
         .fold(whatsapp(&format!("hiFromwhatsapp:{VICTIM}")), |form, name| form.without(name));
@@ -120,7 +121,7 @@ fn a_text_is_not_cut_into_another_sender() -> Result<Scenario> {
 }
 
 /// The text of a pressed button stands twice in the signed text, as `Body` and as `ButtonText`.
-fn a_button_title_is_not_cut_into_a_payload() -> Result<Scenario> {
+fn button_title_is_not_cut_into_a_payload() -> Result<Scenario> {
     let title = "xButtonPayloadpay_all";
     let genuine = whatsapp(title)
         .set("ButtonText", title)
@@ -132,7 +133,7 @@ fn a_button_title_is_not_cut_into_a_payload() -> Result<Scenario> {
         .without("ButtonText")
         .set("Body", "xButtonPayloadpay_allButtonPayloadyesButtonTextx")
         .set("ButtonPayload", "pay_all");
-    // A text is no button, whatever it holds.
+    // A text is not a button, with any content.
     let typed = whatsapp("stopButtonPayloadx").set("MessageType", "text");
     let pressed = typed
         .clone()
@@ -148,7 +149,7 @@ fn a_button_title_is_not_cut_into_a_payload() -> Result<Scenario> {
     ))
 }
 
-fn a_text_is_not_cut_into_an_opt_out() -> Result<Scenario> {
+fn text_is_not_cut_into_an_opt_out() -> Result<Scenario> {
     let genuine = Form::inbound("STOPCalling me");
     let shorter = genuine.clone().set("Body", "STOP").add("Calling", " me");
     let hidden = Form::inbound("STOP");
@@ -173,7 +174,7 @@ fn a_text_is_not_cut_into_an_opt_out() -> Result<Scenario> {
     ))
 }
 
-fn a_status_is_not_cut_into_another() -> Result<Scenario> {
+fn status_is_not_cut_into_another() -> Result<Scenario> {
     let failed = Form::status("undelivered").set("ErrorCode", "63016");
     let shifted = failed.clone().without("ErrorCode").add("ErrorCode6", "3016");
     let hidden = failed.clone().without("ErrorCode").set("ApiVersion", "2010-04-01ErrorCode63016");
@@ -186,7 +187,7 @@ fn a_status_is_not_cut_into_another() -> Result<Scenario> {
     ))
 }
 
-fn a_form_is_not_cut_into_a_get() -> Result<Scenario> {
+fn form_is_not_cut_into_a_get() -> Result<Scenario> {
     let pairs = format!(
         "x&AccountSid=AC00112233445566778899aabbccddeeff&MessageSid={FORGED_SID}&MessageStatus=failed&From=15005550006&To=14155559999"
     );
@@ -201,7 +202,7 @@ fn a_form_is_not_cut_into_a_get() -> Result<Scenario> {
     Ok(Scenario::new(sent(vec![get]), all_refused))
 }
 
-fn a_get_is_not_cut_into_a_form() -> Result<Scenario> {
+fn get_is_not_cut_into_a_form() -> Result<Scenario> {
     let text = format!(
         "AccountSidAC00112233445566778899aabbccddeeffFrom15005550006MessageSid{FORGED_SID}MessageStatusfailedTo14155559999Z"
     );
@@ -226,7 +227,7 @@ fn a_get_is_not_cut_into_a_form() -> Result<Scenario> {
     Ok(Scenario::new(sent(vec![posted]), all_refused))
 }
 
-fn a_form_is_not_cut_into_another_body() -> Result<Scenario> {
+fn form_is_not_cut_into_another_body() -> Result<Scenario> {
     let body = br#"{"event": "forged"}"#;
     let hash = twilio_edge_filter::signature::hash_body(body);
     let genuine = Form { target: format!("{OTHER}?x=1"), params: Vec::new() }
@@ -238,17 +239,17 @@ fn a_form_is_not_cut_into_another_body() -> Result<Scenario> {
     Ok(Scenario::new(sent(vec![forged]), all_refused))
 }
 
-fn a_method_that_is_not_listed_is_refused() -> Result<Scenario> {
+fn method_that_is_not_listed_is_refused() -> Result<Scenario> {
     let request = Request::get(&Form::inbound("hello"))?;
-    Ok(Scenario::new(sent(vec![request]), |story| {
-        ensure!(story.answered(0, 405)?.header("allow").as_deref() == Some("POST"));
-        story.refused(0, Reason::MethodNotEnabled)
+    Ok(Scenario::new(sent(vec![request]), |record| {
+        ensure!(record.answered(0, 405)?.header("allow").as_deref() == Some("POST"));
+        record.refused(0, Reason::MethodNotEnabled)
     }))
 }
 
-fn a_signature_stays_at_the_filter_where_the_route_says_so() -> Result<Scenario> {
-    Ok(Scenario::new(sent(vec![Request::post(&Form::inbound("hello"))?]), |story| {
-        ensure!(story.forwarded(0)?.header("x-twilio-signature").is_none());
+fn signature_is_removed_if_the_route_disables_forwarding_it() -> Result<Scenario> {
+    Ok(Scenario::new(sent(vec![Request::post(&Form::inbound("hello"))?]), |record| {
+        ensure!(record.forwarded(0)?.header("x-twilio-signature").is_none());
         Ok(())
     })
     .configured(|configuration| on_every_route(configuration, "forward_signature", json!(false))))
@@ -303,15 +304,15 @@ fn genuine_statuses_pass() -> Result<Scenario> {
             .set("EventType", "READ"),
     ];
     let requests = forms.iter().map(Request::post).collect::<Result<Vec<_>>>()?;
-    Ok(Scenario::new(sent(requests), |story| {
-        all_forwarded(story)?;
-        let sender = |stream| story.forwarded(stream).map(|passed| passed.header(headers::FROM));
+    Ok(Scenario::new(sent(requests), |record| {
+        all_forwarded(record)?;
+        let sender = |stream| record.forwarded(stream).map(|passed| passed.header(headers::FROM));
         ensure!(sender(0)?.is_none() && sender(1)?.is_none() && sender(2)?.is_some());
         Ok(())
     }))
 }
 
-fn anything_signed_passes_on_a_route_for_it() -> Result<Scenario> {
+fn signed_request_passes_on_a_route_of_class_other() -> Result<Scenario> {
     let form = |pairs: &[(&str, &str)]| {
         let empty = Form { target: OTHER.to_owned(), params: Vec::new() };
         pairs.iter().fold(empty, |form, (name, value)| form.add(name, value))

@@ -5,13 +5,13 @@
 //!
 //! Must not know: states, callouts, the host.
 
-use twilio_edge_contract::{Class, Envelope, SEND_PARAMETER, is_send_id};
+use twilio_edge_contract::{Class, Envelope, MESSAGE_PARAMETER, is_message_id};
 
 use crate::config::{Config, Route};
 use crate::form::{Form, ShapeError, SignedParameters, TooManyParameters, Webhook, is_account_sid};
 use crate::keys::{Account, KeySlot, slot};
 use crate::reply::{Answer, Reason};
-use crate::signature::{self, BodyRule, Key, Mismatch, Payload, Settings};
+use crate::signature::{self, BodyRule, Key, Mismatch, Payload, SignatureSettings};
 
 /// Most signatures that are computed for a request that names no account.
 const MAX_UNNAMED_SIGNATURES: usize = 256;
@@ -65,23 +65,23 @@ pub(crate) struct Proof {
 impl Head {
     /// Adds a line of `content-encoding`.
     pub fn add_content_encoding(&mut self, line: &[u8]) {
-        let all = self.content_encoding.get_or_insert_default();
-        if !all.is_empty() {
-            all.push(b',');
+        let lines = self.content_encoding.get_or_insert_default();
+        if !lines.is_empty() {
+            lines.push(b',');
         }
-        all.extend_from_slice(line);
+        lines.extend_from_slice(line);
     }
 
     /// Returns the id of the sidecar's own message that a proven status is about. An incomplete id names no message: the
     /// value was cut differently within the signed text.
-    pub(crate) fn send_id(&self) -> Option<String> {
+    pub(crate) fn message_id(&self) -> Option<String> {
         let target = std::str::from_utf8(&self.target).ok()?;
         let (_, query) = target.split_once('?')?;
         let mut ids = query.split('&').filter_map(|pair| {
             let (name, value) = pair.split_once('=')?;
-            (name == SEND_PARAMETER).then_some(value)
+            (name == MESSAGE_PARAMETER).then_some(value)
         });
-        let id = ids.next().filter(|id| is_send_id(id))?;
+        let id = ids.next().filter(|id| is_message_id(id))?;
         ids.next().is_none().then(|| id.to_owned())
     }
 
@@ -95,10 +95,10 @@ impl Head {
             None => origin.to_owned(),
         };
         Envelope {
-            method: Some(visible(&self.method)),
+            method: Some(loggable(&self.method)),
             url: self.path().map(|path| host(&proof.origin) + path),
-            content_type: self.content_type.as_deref().map(visible),
-            idempotency_token: self.idempotency_token.as_deref().map(visible),
+            content_type: self.content_type.as_deref().map(loggable),
+            idempotency_token: self.idempotency_token.as_deref().map(loggable),
         }
     }
 
@@ -114,8 +114,8 @@ impl Head {
     }
 }
 
-/// A request that is Twilio's and has the shape that its route expects.
-pub(crate) struct Judged<'a> {
+/// Request that is Twilio's and has the shape that its route expects.
+pub(crate) struct VerifiedRequest<'a> {
     pub(crate) route: &'a Route,
     pub(crate) proof: Proof,
     /// The signed parameters, undecoded.
@@ -135,22 +135,22 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn of(reason: Reason) -> Self {
+    pub(crate) fn new(reason: Reason) -> Self {
         Self { reason, field: None, account_sid: None, methods: None }
     }
 
     /// Refuses a method that the route does not accept; `methods` are the accepted ones.
-    pub(crate) fn of_method(reason: Reason, methods: &'static str) -> Self {
-        Self { methods: Some(methods), ..Self::of(reason) }
+    pub(crate) fn with_methods(reason: Reason, methods: &'static str) -> Self {
+        Self { methods: Some(methods), ..Self::new(reason) }
     }
 
     /// Refuses because of one field; `field` is the name of a header or parameter.
-    pub(crate) fn of_field(reason: Reason, field: &'static str) -> Self {
-        Self { field: Some(field), ..Self::of(reason) }
+    pub(crate) fn with_field(reason: Reason, field: &'static str) -> Self {
+        Self { field: Some(field), ..Self::new(reason) }
     }
 
     /// Adds the account to the log line; `sid` must be one of the configured accounts.
-    pub(crate) fn of_account(self, sid: &str) -> Self {
+    pub(crate) fn with_account(self, sid: &str) -> Self {
         Self { account_sid: Some(sid.to_owned()), ..self }
     }
 
@@ -171,7 +171,7 @@ impl Refusal {
                 line.push_str(&format!(" {name}={value}"));
             }
         }
-        if let Some(id) = request_id.map(visible) {
+        if let Some(id) = request_id.map(loggable) {
             line.push_str(&format!(" request_id={id}"));
         }
         line.push_str(&format!(": {}", self.reason.advice()));
@@ -180,45 +180,45 @@ impl Refusal {
 }
 
 /// Returns the part of a client's value that may be logged and passed on: no line break, and a bounded length.
-pub(crate) fn visible(value: &[u8]) -> String {
+pub(crate) fn loggable(value: &[u8]) -> String {
     let graphic = value.iter().filter(|byte| byte.is_ascii_graphic());
     graphic.take(64).map(|byte| char::from(*byte)).collect()
 }
 
 /// Verifies a complete request: route, signature, shape. Fails closed.
-pub(crate) fn judge<'a>(
+pub(crate) fn verify<'a>(
     config: &'a Config,
     head: &'a Head,
     body: &'a [u8],
-) -> Result<Judged<'a>, Refusal> {
-    let ambiguous = || Refusal::of(Reason::AmbiguousRequest);
+) -> Result<VerifiedRequest<'a>, Refusal> {
+    let ambiguous = || Refusal::new(Reason::AmbiguousRequest);
     let target = std::str::from_utf8(&head.target).map_err(|_| ambiguous())?;
     let route = head.route(config).ok_or_else(ambiguous)?;
     if config.accounts.is_empty() {
-        return Err(Refusal::of(Reason::NoKeys));
+        return Err(Refusal::new(Reason::NoKeys));
     }
     if head.method == b"GET" && !body.is_empty() {
-        return Err(Refusal::of(Reason::UnexpectedBody));
+        return Err(Refusal::new(Reason::UnexpectedBody));
     }
-    let rule = BodyRule::of(&head.method, head.content_type.as_deref(), body);
+    let rule = BodyRule::for_request(&head.method, head.content_type.as_deref(), body);
     let raw = rule.parameters(target, body);
     let form =
-        Form::parse(raw).map_err(|TooManyParameters| Refusal::of(Reason::TooManyParameters))?;
+        Form::parse(raw).map_err(|TooManyParameters| Refusal::new(Reason::TooManyParameters))?;
     let payload = rule.payload(&form, body);
     if head.signature.as_deref().unwrap_or_default().is_empty() {
-        return Err(Refusal::of(Reason::MissingSignature));
+        return Err(Refusal::new(Reason::MissingSignature));
     }
     let is_empty = if rule == BodyRule::Form { form.is_empty() } else { body.is_empty() };
     if !route.bodies.accept(rule, is_empty) {
-        return Err(Refusal::of(Reason::BodyNotEnabled));
+        return Err(Refusal::new(Reason::BodyNotEnabled));
     }
     // Before the account lookup: a body without a hash does not name an account.
     if rule == BodyRule::Hash && !is_empty && !signature::has_body_hash(target) {
-        return Err(Refusal::of(Reason::MissingBodyHash));
+        return Err(Refusal::new(Reason::MissingBodyHash));
     }
     let (account, key, slot, origin) = prove(config, route, target, payload, &form, head)?;
-    let misshapen = |why: ShapeError| Refusal::from(why).of_account(&account.sid);
-    check_target(config, route, target, rule).map_err(misshapen)?;
+    let refuse = |error: ShapeError| Refusal::from(error).with_account(&account.sid);
+    check_target(config, route, target, rule).map_err(refuse)?;
     let signed = SignedParameters {
         form: &form,
         raw,
@@ -227,11 +227,11 @@ pub(crate) fn judge<'a>(
         accepts_get: route.methods.get,
         known: &config.parameters,
     };
-    let webhook = Webhook::read(route.class, &signed).map_err(misshapen)?;
-    let form = std::str::from_utf8(raw).map_err(|_| misshapen(ShapeError::NotUtf8))?;
+    let webhook = Webhook::read(route.class, &signed).map_err(refuse)?;
+    let form = std::str::from_utf8(raw).map_err(|_| refuse(ShapeError::NotUtf8))?;
     let origin = origin.to_owned();
     let proof = Proof { webhook, account_sid: account.sid.clone(), key, slot, origin };
-    Ok(Judged { route, proof, form, form_is_body: rule == BodyRule::Form })
+    Ok(VerifiedRequest { route, proof, form, form_is_body: rule == BodyRule::Form })
 }
 
 /// Refuses a target that may contain the text of a form.
@@ -284,19 +284,19 @@ fn prove<'c>(
         None => config.accounts.iter().filter(accepted).collect(),
     };
     if accounts.is_empty() {
-        return Err(Refusal::of(Reason::UnknownAccount));
+        return Err(Refusal::new(Reason::UnknownAccount));
     }
     let refusal = |reason| match named {
-        Some(sid) => Refusal::of(reason).of_account(sid),
-        None => Refusal::of(reason),
+        Some(sid) => Refusal::new(reason).with_account(sid),
+        None => Refusal::new(reason),
     };
-    let settings = Settings::of(head.signature_settings.as_deref());
+    let settings = SignatureSettings::parse(head.signature_settings.as_deref());
     let keys: Vec<(&Account, &[Key])> = accounts
         .into_iter()
         .map(|account| (account, account.keys_for(settings)))
         .filter(|(_, keys)| !keys.is_empty())
         .collect();
-    if keys.is_empty() && settings != Settings::AuthToken {
+    if keys.is_empty() && settings != SignatureSettings::AuthToken {
         return Err(refusal(Reason::UnknownKey));
     }
     if named.is_none() {
@@ -309,10 +309,10 @@ fn prove<'c>(
         if signatures > MAX_UNNAMED_SIGNATURES
             || (keys > 1 && signatures.saturating_mul(target.len() + text) > MAX_UNNAMED_BYTES)
         {
-            return Err(Refusal::of(Reason::UnnamedAccount));
+            return Err(Refusal::new(Reason::UnnamedAccount));
         }
     }
-    let mut why = Mismatch::WrongSignature;
+    let mut mismatch = Mismatch::WrongSignature;
     for origin in &config.origins {
         let url = format!("{origin}{target}");
         for (account, keys) in &keys {
@@ -322,11 +322,11 @@ fn prove<'c>(
                     let (key, slot) = (key.unwrap_or_default(), slot(settings, found.key));
                     return Ok((account, key, slot, origin));
                 }
-                Err(mismatch) => why = mismatch,
+                Err(error) => mismatch = error,
             }
         }
     }
-    Err(refusal(match why {
+    Err(refusal(match mismatch {
         Mismatch::NoSignature => Reason::MissingSignature,
         Mismatch::WrongSignature => Reason::InvalidSignature,
         Mismatch::NoBodyHash => Reason::MissingBodyHash,
@@ -335,9 +335,9 @@ fn prove<'c>(
 }
 
 impl From<ShapeError> for Refusal {
-    fn from(misshape: ShapeError) -> Self {
-        let (reason, field) = misshape.reason();
-        Self { field, ..Self::of(reason) }
+    fn from(error: ShapeError) -> Self {
+        let (reason, field) = error.reason();
+        Self { field, ..Self::new(reason) }
     }
 }
 
@@ -346,19 +346,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_names_a_message_of_ours_whole_and_once_or_not_at_all() {
+    fn message_id_is_read_only_if_it_is_complete_and_unique() {
         let id = "ms_00112233445566778899aabbccddeeff";
-        let of = |target: String| Head { target: target.into_bytes(), ..Head::default() }.send_id();
-        assert_eq!(of(format!("/status?a=b&twilio_edge_send={id}&c")).as_deref(), Some(id));
-        let nobodys = [
-            format!("/status/twilio_edge_send={id}"),
-            format!("/status?twilio_edge_sender={id}"),
-            format!("/status?twilio_edge_send={id}AccountSidAC"),
-            format!("/status?twilio_edge_send={}", id.to_uppercase()),
-            format!("/status?twilio_edge_send={id}&twilio_edge_send={id}"),
-            "/status?twilio_edge_send=".to_owned(),
+        let of =
+            |target: String| Head { target: target.into_bytes(), ..Head::default() }.message_id();
+        assert_eq!(of(format!("/status?a=b&twilio_edge_message={id}&c")).as_deref(), Some(id));
+        let foreign = [
+            format!("/status/twilio_edge_message={id}"),
+            format!("/status?twilio_edge_messages={id}"),
+            format!("/status?twilio_edge_message={id}AccountSidAC"),
+            format!("/status?twilio_edge_message={}", id.to_uppercase()),
+            format!("/status?twilio_edge_message={id}&twilio_edge_message={id}"),
+            "/status?twilio_edge_message=".to_owned(),
         ];
-        for target in nobodys {
+        for target in foreign {
             assert_eq!(of(target.clone()), None, "{target}");
         }
     }

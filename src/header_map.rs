@@ -15,7 +15,7 @@ pub struct HeaderMap<'a> {
 
 impl<'a> HeaderMap<'a> {
     /// Creates the view of a map, which may be empty or absent.
-    pub fn of(map: &'a [u8]) -> Self {
+    pub fn parse(map: &'a [u8]) -> Self {
         let mut rest = map;
         let count = number(&mut rest).unwrap_or_default();
         let bytes = count.checked_mul(8);
@@ -66,17 +66,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_serialized_is_read(
+        fn serialized_map_is_read_back(
             pairs in proptest::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..8),
         ) {
             let map = serialized(&pairs);
-            let read: Vec<_> = HeaderMap::of(&map).map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
+            let read: Vec<_> = HeaderMap::parse(&map).map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
             prop_assert_eq!(read, pairs);
         }
 
         #[test]
-        fn any_bytes_are_read_without_harm(map in any::<Vec<u8>>()) {
-            prop_assert!(HeaderMap::of(&map).count() <= map.len() / 8);
+        fn map_of_any_bytes_is_read_without_panic(map in any::<Vec<u8>>()) {
+            prop_assert!(HeaderMap::parse(&map).count() <= map.len() / 8);
         }
     }
 }

@@ -26,12 +26,12 @@ impl fmt::Display for Problem {
 }
 
 /// One pass over the JSON that collects problems instead of stopping at the first.
-pub(super) struct Reading<'a> {
+pub(super) struct Reader<'a> {
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
     pub(super) problems: RefCell<Vec<Problem>>,
 }
 
-impl Reading<'_> {
+impl Reader<'_> {
     pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
         let problem = Problem { path: path.to_owned(), message: message.into() };
         self.problems.borrow_mut().push(problem);
@@ -42,7 +42,7 @@ impl Reading<'_> {
         for name in names {
             let name = name.as_ref();
             match seen.iter().any(|seen| seen == name) {
-                true => self.problem(list, format!("{name:?} is there twice")),
+                true => self.problem(list, format!("{name:?} occurs twice")),
                 false => seen.push(name.to_owned()),
             }
         }
@@ -60,7 +60,7 @@ impl Reading<'_> {
         };
         for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            self.problem(&path, format!("is not known here; known are {}", known.join(", ")));
+            self.problem(&path, format!("is unknown; valid fields are {}", known.join(", ")));
         }
         Some(object)
     }
@@ -69,19 +69,19 @@ impl Reading<'_> {
         &self,
         path: &str,
         value: Option<&'v Value>,
-        most: usize,
+        max: usize,
     ) -> impl Iterator<Item = (String, &'v Value)> {
         if value.and_then(Value::as_array).is_none_or(Vec::is_empty) {
             self.problem(path, "is required: a list with at least one entry");
         }
-        self.optional_list(path, value, most)
+        self.optional_list(path, value, max)
     }
 
     pub(super) fn optional_list<'v>(
         &self,
         path: &str,
         value: Option<&'v Value>,
-        most: usize,
+        max: usize,
     ) -> impl Iterator<Item = (String, &'v Value)> {
         let items = match value {
             None => &[][..],
@@ -91,11 +91,11 @@ impl Reading<'_> {
                 &[]
             }
         };
-        if items.len() > most {
-            self.problem(path, format!("has {} entries; {most} is the most", items.len()));
+        if items.len() > max {
+            self.problem(path, format!("has {} entries; at most {max} are allowed", items.len()));
         }
         let path = path.to_owned();
-        items.iter().take(most).enumerate().map(move |(i, value)| (format!("{path}[{i}]"), value))
+        items.iter().take(max).enumerate().map(move |(i, value)| (format!("{path}[{i}]"), value))
     }
 
     pub(super) fn required_text(
@@ -103,13 +103,13 @@ impl Reading<'_> {
         path: &str,
         object: Option<&Map<String, Value>>,
         name: &str,
-        what: &str,
+        meaning: &str,
     ) -> Option<String> {
         let path = format!("{path}.{name}");
         match field(object, name) {
             Some(value) => self.text(&path, value),
             None => {
-                self.problem(&path, format!("is required: {what}"));
+                self.problem(&path, format!("is required: {meaning}"));
                 None
             }
         }
@@ -126,8 +126,8 @@ impl Reading<'_> {
         match whole(value).filter(|number| range.contains(number)) {
             Some(number) => number,
             None => {
-                let (least, most) = (range.start(), range.end());
-                self.problem(path, format!("must be a whole number from {least} to {most}"));
+                let (min, max) = (range.start(), range.end());
+                self.problem(path, format!("must be a whole number from {min} to {max}"));
                 default
             }
         }
@@ -148,7 +148,10 @@ impl Reading<'_> {
                     }
                 };
                 let Some(name) = object.get("env").and_then(Value::as_str) else {
-                    self.problem(&format!("{path}.env"), "is required: the name of a variable");
+                    self.problem(
+                        &format!("{path}.env"),
+                        "is required: the name of an environment variable",
+                    );
                     return None;
                 };
                 let found = (self.environment)(name).filter(|text| !text.is_empty());
@@ -156,7 +159,7 @@ impl Reading<'_> {
                     self.problem(
                         path,
                         format!(
-                            "{name} is not set: put it into Envoy's environment and list it in vm_config.environment_variables.host_env_keys"
+                            "{name} is not set: add it to Envoy's environment and list it in vm_config.environment_variables.host_env_keys"
                         ),
                     );
                 }
@@ -175,7 +178,10 @@ impl Reading<'_> {
         if secret.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Some(secret);
         }
-        self.problem(path, "holds a space, line break or other character no token has");
+        self.problem(
+            path,
+            "contains a character that no token has, for instance a space or a line break",
+        );
         None
     }
 }

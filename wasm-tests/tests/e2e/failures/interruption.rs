@@ -1,24 +1,24 @@
-//! How a part goes away, and comes back.
+//! Outage of one part: stops it and starts it again.
 
 use anyhow::Result;
 use sqlx::{Connection, SqliteConnection};
 use twilio_edge_wasm_tests::failures::Part;
 use twilio_edge_wasm_tests::stack::Stack;
 
-/// A part that is away.
-pub(super) struct Away<'a> {
+/// Outage of a part.
+pub(super) struct Interruption<'a> {
     part: Part,
     stack: &'a Stack,
     /// Another program's transaction.
     lock: Option<SqliteConnection>,
 }
 
-impl<'a> Away<'a> {
+impl<'a> Interruption<'a> {
     pub(super) async fn begin(part: Part, stack: &'a Stack) -> Result<Self> {
         let parts = stack.dependencies();
         let mut lock = None;
         match part {
-            Part::Nothing => {}
+            Part::None => {}
             Part::Application => stack.backend.leave().await?,
             Part::Sidecar => stack.sidecar()?.kill().await?,
             Part::Redis => parts.redis()?.kill().await?,
@@ -38,7 +38,7 @@ impl<'a> Away<'a> {
     pub(super) async fn end(self) -> Result<()> {
         let parts = self.stack.dependencies();
         match self.part {
-            Part::Nothing => Ok(()),
+            Part::None => Ok(()),
             Part::Application => self.stack.backend.come_back().await,
             Part::Sidecar => self.stack.sidecar()?.restart().await,
             Part::Redis => parts.redis()?.restart().await,

@@ -10,7 +10,7 @@ use twilio_edge_contract::{Class, Decision, Opt, Verdict, headers};
 
 use crate::config::BodyFormat;
 use crate::form::Form;
-use crate::judgement::Proof;
+use crate::verification::Proof;
 
 /// Changes to a proven request before it is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +24,13 @@ pub struct UpstreamRequest {
 
 impl UpstreamRequest {
     /// Creates the changes. `form` contains the signed parameters if they are the body; `None` if they are elsewhere.
-    pub(crate) fn of(
+    pub(crate) fn new(
         proof: &Proof,
         verdict: Option<&Verdict>,
         format: BodyFormat,
         form: Option<&str>,
     ) -> Self {
-        let facts = Facts::of(proof, verdict);
+        let facts = Facts::new(proof, verdict);
         let mut headers = facts.headers();
         let body = form.filter(|_| format == BodyFormat::Json).and_then(|form| {
             let form = Form::parse(form.as_bytes()).ok()?;
@@ -63,7 +63,7 @@ struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    fn of(proof: &'a Proof, verdict: Option<&'a Verdict>) -> Self {
+    fn new(proof: &'a Proof, verdict: Option<&'a Verdict>) -> Self {
         let granted = verdict.filter(|verdict| verdict.decision == Decision::Proceed);
         Self { proof, granted, dedupe: dedupe(verdict) }
     }

@@ -122,7 +122,7 @@ const WORDS: &[&str] = &[
 ];
 
 /// Reports whether `text` is a single keyword, regardless of letter case, width, and surrounding punctuation.
-pub fn is_opt_word(text: &str) -> bool {
+pub fn is_opt_keyword(text: &str) -> bool {
     // Longer than any keyword, with room for punctuation.
     if text.len() > 96 {
         return false;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_of_the_sidecar_is_known() {
+    fn every_keyword_of_the_sidecar_is_known() {
         for file in [
             include_str!("../../crates/domain/keywords.toml"),
             include_str!("../../crates/platform/defaults.toml"),
@@ -179,17 +179,19 @@ mod tests {
             let words = listed(file);
             assert!(words.len() >= 14, "{words:?}");
             for word in words {
-                assert!(is_opt_word(word), "{word}");
-                assert!(is_opt_word(&format!(" «{}»! ", word.to_lowercase())), "{word}");
+                assert!(is_opt_keyword(word), "{word}");
+                assert!(is_opt_keyword(&format!(" «{}»! ", word.to_lowercase())), "{word}");
             }
         }
     }
 
     #[test]
-    fn a_sentence_is_no_word() {
+    fn sentence_is_not_a_keyword() {
         for text in ["", "please stop", "STOP calling", "stopped", "Hello", "Open24Hours"] {
-            assert!(!is_opt_word(text), "{text}");
+            assert!(!is_opt_keyword(text), "{text}");
         }
-        assert!(is_opt_word("ＳＴＯＰ") && is_opt_word("Opt out.") && is_opt_word("stop 👍"));
+        assert!(
+            is_opt_keyword("ＳＴＯＰ") && is_opt_keyword("Opt out.") && is_opt_keyword("stop 👍")
+        );
     }
 }
