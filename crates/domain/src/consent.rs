@@ -191,7 +191,10 @@ mod tests {
                 "proof: must have at most 4000",
             ),
             (Consent { ip: Some("1.2.3".into()), ..good.clone() }, "ip: \"1.2.3\" is no"),
-            (Consent { at_ms: 1000 + AHEAD_MS + 1, ..good.clone() }, "at: must not be inid so yet"),
+            (
+                Consent { at_ms: 1000 + AHEAD_MS + 1, ..good.clone() },
+                "at: must not be in the future",
+            ),
         ] {
             assert!(bad.check(1000).unwrap_err().starts_with(problem), "{problem}");
         }

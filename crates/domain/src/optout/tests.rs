@@ -12,7 +12,7 @@ fn everywhere() -> Keywords {
 }
 
 #[test]
-fn every_language_is_whole_and_contradicts_no_other() {
+fn languages_are_complete_and_without_contradictions() {
     let tags: Vec<&str> = LOCALES.iter().map(|locale| locale.tag.as_str()).collect();
     assert!(tags.len() >= 15 && tags.is_sorted(), "{tags:?}");
     let all = everywhere().lexicon().unwrap();
@@ -34,7 +34,7 @@ fn every_language_is_whole_and_contradicts_no_other() {
 }
 
 #[test]
-fn a_language_counts_where_it_is_chosen() {
+fn language_is_in_effect_where_it_is_chosen() {
     let shipped = shipped();
     assert_eq!(shipped.classify("ARRÊT", None), None);
     let french = Keywords { locales: vec!["fr".into()], ..crate::defaults::section("optout") };
@@ -46,7 +46,7 @@ fn a_language_counts_where_it_is_chosen() {
 }
 
 #[test]
-fn what_is_no_word_or_means_two_things_is_told() {
+fn invalid_or_ambiguous_keyword_is_refused() {
     let refused = |change: fn(&mut Keywords)| {
         let mut keywords: Keywords = crate::defaults::section("optout");
         change(&mut keywords);
@@ -63,7 +63,7 @@ fn what_is_no_word_or_means_two_things_is_told() {
     );
     assert!(
         refused(|k| k.marketing_error_codes.push("x".into()))
-            .contains("marketing_error_codes: \"x\" is no error code")
+            .contains("marketing_error_codes: \"x\" is not an error code")
     );
     assert!(
         refused(|k| k.help.push("Stop!".into())).contains("help: \"Stop!\" is also in optout.stop")
@@ -80,7 +80,7 @@ fn what_is_no_word_or_means_two_things_is_told() {
 }
 
 #[test]
-fn the_guide_has_every_word() {
+fn keyword_table_of_the_document_is_current() {
     let guide = include_str!("../../../../docs/COMPLIANCE.md");
     let table = reference(&crate::defaults::section("optout"));
     let problem = "docs/COMPLIANCE.md is not what `twilio-edge reference keywords` prints";
@@ -97,7 +97,7 @@ fn codes_of_callbacks_are_data() {
 }
 
 #[test]
-fn the_documented_words_in_the_ways_people_write_them() {
+fn documented_keywords_are_found_in_common_spellings() {
     let shipped = shipped();
     for (body, want) in [
         // Twilio's defaults
@@ -174,7 +174,7 @@ fn button_opts_out_by_an_unambiguous_word_only() {
 }
 
 #[test]
-fn twilios_own_verdict_wins() {
+fn opt_out_type_of_twilio_takes_precedence() {
     let shipped = shipped();
     let with = |body, opt_out_type| shipped.classify(body, Some(opt_out_type));
     assert_eq!(with("Arrêt", "STOP"), Some((Opt::Stop, Cause::OptOutType)));
@@ -186,7 +186,7 @@ fn twilios_own_verdict_wins() {
 }
 
 #[test]
-fn a_late_start_does_not_undo_a_stop_it_may_have_come_before() {
+fn late_start_does_not_end_a_possibly_later_stop() {
     assert!(is_ended_by_start(Arrival::OnTime, 1000, 1001));
     assert!(!is_ended_by_start(Arrival::Late, 1000, 1001));
     assert!(!is_ended_by_start(Arrival::Late, 1000, 1000 + LATE_MS));

@@ -8,7 +8,7 @@ fn shipped() -> Policy {
 }
 
 #[test]
-fn a_document_says_only_what_differs() {
+fn policy_document_contains_only_differences() {
     let base = shipped();
     let document = json!({
         "resubscribe": "never",
@@ -25,7 +25,7 @@ fn a_document_says_only_what_differs() {
 }
 
 #[test]
-fn every_problem_is_told_with_its_path() {
+fn policy_problem_names_its_path() {
     let refused = |document: Value| shipped().with(&document).unwrap_err().join("\n");
     for (document, problem) in [
         (json!([]), "the policy: must be a JSON object"),
@@ -36,7 +36,10 @@ fn every_problem_is_told_with_its_path() {
         ),
         (json!({"consent": true}), "consent: must be an object"),
         (json!({"resubscribe": "always"}), "unknown variant `always`, expected one of `keyword`"),
-        (json!({"start_ends": ["keywords"]}), "start_ends: \"keywords\" is neither"),
+        (
+            json!({"start_ends": ["keywords"]}),
+            "start_ends: \"keywords\" must be a source of suppressions or an error code",
+        ),
         (
             json!({"shared_channels": [["sms", "Rcs"]]}),
             "shared_channels[0]: \"Rcs\" is not a channel",
@@ -74,7 +77,7 @@ fn every_problem_is_told_with_its_path() {
 }
 
 #[test]
-fn the_rule_of_the_country_wins() {
+fn country_rule_precedes_the_general_rule() {
     let policy = shipped();
     let lasts = |category, country| policy.consent_lasts_ms(category, country);
     assert_eq!(lasts(Category::Marketing, None), Some(365 * DAY_MS));
@@ -84,7 +87,7 @@ fn the_rule_of_the_country_wins() {
 }
 
 #[test]
-fn what_a_start_may_end() {
+fn start_ends_suppressions_as_configured() {
     let may = |policy: &Policy, source, code, origin_channel| {
         policy.start_may_end(source, code, origin_channel, "sms")
     };
@@ -93,7 +96,7 @@ fn what_a_start_may_end() {
     assert!(may(&policy, Source::Callback, "21610", Some("sms")));
     assert!(
         !may(&policy, Source::Callback, "63014", Some("sms")),
-        "who blocked us unblocks us there"
+        "the contact ends a block in the app"
     );
     assert!(!may(&policy, Source::Administrator, "", None));
     let same = policy.with(&json!({"resubscribe": "same_channel"})).unwrap();

@@ -355,7 +355,7 @@ async fn user_id_passes_through_every_list_and_command(world: World) {
     for like_it in ["whatsapp:us.31491208655302741900", "whatsapp:US.3149 1208"] {
         let args = ["consents", "record", like_it, "--category", "service", "--source", "call"];
         let (success, _, err) = run(&world, &args);
-        assert!(!success && err.contains("is no user id"), "{like_it}: {err}");
+        assert!(!success && err.contains("is not a user id"), "{like_it}: {err}");
     }
 }
 
