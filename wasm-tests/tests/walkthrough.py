@@ -59,7 +59,7 @@ for command, shown in COMMANDS:
         return (ran.returncode == 0 and not missing) or f"{missing} not in {output}"
 
     # Reading commands are repeated until they show the result; other commands run once.
-    if "story" in command:
+    if "history" in command:
         until(command, shows)
     else:
         seen = shows()

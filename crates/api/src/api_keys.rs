@@ -16,9 +16,9 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, Listing},
     idempotency::{Kept, Repeatable},
     problem::Problem,
+    query::{self, Listing},
 };
 use crate::{
     app::App,
@@ -191,18 +191,18 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Listing { account_sid, limit, cursor } = finding::query(query)?;
-    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
-    let cursor = finding::cursor(cursor, finding::is_key)?;
+    let Listing { account_sid, limit, cursor } = query::read(query)?;
+    let (account_sid, limit) = (query::one_account(account_sid)?, query::limit(limit)?);
+    let cursor = query::cursor(cursor, query::is_key)?;
     let before = match &cursor {
         Some(Cursor::Key { created_ms, id }) => Some((*created_ms, id.as_str())),
         _ => None,
     };
-    let most = finding::one_more(limit);
+    let most = query::one_more(limit);
     let found = keys.list(&caller, account_sid.as_deref(), before, most).await;
     let mut found = found.map_err(refused)?;
     let place = |key: &Key| Cursor::Key { created_ms: key.created_at_ms, id: key.id.clone() };
-    let next_cursor = finding::cut(&mut found, limit, place);
+    let next_cursor = query::cut(&mut found, limit, place);
     Ok(json(&KeyList { keys: found.into_iter().map(ApiKey::of).collect(), next_cursor }))
 }
 

@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, Listing},
     problem::Problem,
+    query::{self, Listing},
 };
 use crate::{app::App, body::json};
 use twilio_edge_domain::{api_key::Scope, cursor::Cursor, window::rfc3339};
@@ -85,15 +85,15 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Listing { account_sid, limit, cursor } = finding::query(query)?;
-    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
-    let before = match finding::cursor(cursor, finding::is_entry)? {
+    let Listing { account_sid, limit, cursor } = query::read(query)?;
+    let (account_sid, limit) = (query::one_account(account_sid)?, query::limit(limit)?);
+    let before = match query::cursor(cursor, query::is_entry)? {
         Some(Cursor::Entry { id }) => Some(id),
         _ => None,
     };
-    let most = finding::one_more(limit);
+    let most = query::one_more(limit);
     let found = keys.audit(&caller, account_sid.as_deref(), before, most).await;
     let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
-    let next_cursor = finding::cut(&mut found, limit, |entry| Cursor::Entry { id: entry.id });
+    let next_cursor = query::cut(&mut found, limit, |entry| Cursor::Entry { id: entry.id });
     Ok(json(&ChangeList { entries: found.into_iter().map(Change::of).collect(), next_cursor }))
 }

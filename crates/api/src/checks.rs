@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{finding, people, problem::Problem};
+use super::{addresses, problem::Problem, query};
 use crate::{
     app::App,
     body::{json, object},
@@ -92,10 +92,10 @@ async fn check(
 ) -> Result<Response, Problem> {
     let wanted: Check = object(body)?;
     let Check { account_sid, from, to, channel, region, category, kind } = wanted;
-    let region = people::region(region)?;
-    let account_sid = finding::account(&caller, account_sid)?;
+    let region = addresses::region(region)?;
+    let account_sid = query::account(&caller, account_sid)?;
     let to =
-        people::known_address(&checks, &account_sid, "to", &to, channel.as_deref(), region).await?;
+        addresses::recipient(&checks, &account_sid, "to", &to, channel.as_deref(), region).await?;
     let from = from.map(|from| Address::parse(&from).map(|from| from.number).unwrap_or(from));
     let intent = Intent {
         account_sid,

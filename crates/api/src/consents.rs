@@ -17,11 +17,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    addresses,
     csv::{self, Import, Imported},
-    finding,
     idempotency::{Repeatable, as_of_ms},
-    kinds, people,
+    kinds,
     problem::Problem,
+    query,
 };
 use crate::views::ConsentView;
 use crate::{
@@ -165,21 +166,21 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wanted = finding::query(query)?;
-    let account_sid = finding::account(&caller, wanted.account_sid)?;
-    let limit = finding::limit(wanted.limit)?;
-    let after = finding::cursor(wanted.cursor, finding::is_consent)?;
+    let wanted = query::read(query)?;
+    let account_sid = query::account(&caller, wanted.account_sid)?;
+    let limit = query::limit(wanted.limit)?;
+    let after = query::cursor(wanted.cursor, query::is_consent)?;
     let asked = ConsentsPage {
         account_sid: &account_sid,
-        channel: people::one_channel(wanted.channel.as_deref())?,
+        channel: addresses::one_channel(wanted.channel.as_deref())?,
         category: wanted.category,
         history: wanted.history.unwrap_or_default(),
         after: after.as_ref(),
-        most: finding::one_more(limit),
+        most: query::one_more(limit),
     };
     let found = permissions.consents.list(&asked).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let next_cursor = finding::cut(&mut found, limit, Cursor::of_consent);
+    let next_cursor = query::cut(&mut found, limit, Cursor::of_consent);
     Ok(json(&ConsentList { consents: found.iter().map(ConsentView::of).collect(), next_cursor }))
 }
 
@@ -199,10 +200,10 @@ async fn fetch(
     number: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let whose = finding::query(query)?;
-    let account_sid = finding::account(&caller, whose.account_sid)?;
+    let whose = query::read(query)?;
+    let account_sid = query::account(&caller, whose.account_sid)?;
     let (number, channel) =
-        people::in_path(&permissions, &account_sid, number, whose.channel).await?;
+        addresses::in_path(&permissions, &account_sid, number, whose.channel).await?;
     let keys = permissions.consents.contacts().keys(&account_sid, &number).await;
     let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
     let said = permissions.consents.of_numbers(&account_sid, &keys.certain_keys()).await;
@@ -233,13 +234,13 @@ async fn record(
 ) -> Result<Response, Problem> {
     let new: NewConsent = object(body)?;
     let now_ms = as_of_ms(turn);
-    let region = people::region(new.region)?;
-    let wrong_time = |problem: String| people::impossible("at", &problem);
+    let region = addresses::region(new.region)?;
+    let wrong_time = |problem: String| addresses::invalid_field("at", &problem);
     let at_ms = new.at.as_deref().map(period::instant).transpose().map_err(wrong_time)?;
-    let account_sid = finding::account(&caller, new.account_sid)?;
+    let account_sid = query::account(&caller, new.account_sid)?;
     let (number, channel) = (&new.number, new.channel.as_deref());
     let address =
-        people::known_address(&checks, &account_sid, "number", number, channel, region).await?;
+        addresses::recipient(&checks, &account_sid, "number", number, channel, region).await?;
     let consent = Consent {
         account_sid,
         address,
@@ -279,8 +280,8 @@ async fn import(
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let (import, now_ms) = (finding::query(query)?, as_of_ms(turn));
-    let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
+    let (import, now_ms) = (query::read(query)?, as_of_ms(turn));
+    let account_sid = query::account(&caller, Some(import.account_sid.clone()))?;
     let list = CsvList::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
     let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
     let said = list.valid_rows();
@@ -293,7 +294,7 @@ async fn import(
     get,
     path = "/v1/consents/export",
     tag = "consents",
-    params(finding::AccountQuery),
+    params(query::AccountQuery),
     operation_id = "export_consents",
     responses((status = 200, description = "All consents as CSV, one line for each entry of the history", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
@@ -301,9 +302,9 @@ async fn import(
 async fn export(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<finding::AccountQuery>, QueryRejection>,
+    query: Result<Query<query::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let consents = permissions.consents.clone();
     let names = lists::to_csv([lists::CONSENT_COLUMNS.map(str::to_owned)]);
     csv::streamed(names, move |after: Option<Cursor>| {

@@ -12,7 +12,7 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{kinds, people, problem::Problem};
+use super::{addresses, kinds, problem::Problem};
 use crate::body::json;
 use twilio_edge_domain::{
     address::Address,
@@ -49,7 +49,7 @@ impl Import {
     ) -> Result<ImportContext, Problem> {
         Ok(ImportContext {
             account_sid: account_sid.to_owned(),
-            region: people::region(self.region.clone())?,
+            region: addresses::region(self.region.clone())?,
             channel: None,
             known: BTreeSet::new(),
             by: by.actor.clone(),

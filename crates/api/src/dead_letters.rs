@@ -15,7 +15,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{finding, idempotency::Repeatable, kinds, problem::Problem};
+use super::{idempotency::Repeatable, kinds, problem::Problem, query};
 use crate::{
     app::App,
     body::{json, object},
@@ -40,7 +40,7 @@ const LONGEST_SINK: usize = 100;
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct DeadLettersQuery {
     /// Account SID of the dead letters.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -57,7 +57,7 @@ struct Wanted {
 
 /// A dead letter: a delivery that was given up.
 #[derive(Serialize, ToSchema)]
-struct DeadLetterShown {
+struct DeadLetterSummary {
     /// Number of the dead letter.
     id: i64,
     /// Name of the sink.
@@ -81,14 +81,14 @@ struct DeadLetterShown {
 /// A page of dead letters, the latest first.
 #[derive(Serialize, ToSchema)]
 struct DeadLetterList {
-    dead_letters: Vec<DeadLetterShown>,
+    dead_letters: Vec<DeadLetterSummary>,
     /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
 
 /// A dead letter in its current state.
 #[derive(Serialize, ToSchema)]
-struct DeadLetterTold {
+struct DeadLetterView {
     /// Number of the dead letter.
     id: i64,
     /// Name of the sink.
@@ -117,7 +117,7 @@ struct DeadLetterTold {
 /// Selection of dead letters. At least one field is required; a dead letter must match every given field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Chosen {
+struct DeadLetterSelection {
     /// Numbers of the dead letters. If omitted, all of the sink and account are selected.
     #[schema(min_items = 1, max_items = 5000)]
     ids: Option<Vec<i64>>,
@@ -131,7 +131,7 @@ struct Chosen {
 
 /// Result of a retry or discard.
 #[derive(Serialize, ToSchema)]
-struct DecidedShown {
+struct DeadLetterDecision {
     /// Number of dead letters that were selected.
     found: usize,
     /// Number of deliveries that were dead letters until now and were changed.
@@ -154,7 +154,7 @@ pub(super) fn deciding_router() -> OpenApiRouter<App> {
     get,
     path = "/v1/dead-letters",
     tag = "dead letters",
-    params(Wanted),
+    params(DeadLettersQuery),
     operation_id = "list_dead_letters",
     responses((status = 200, description = "A page of dead letters", body = DeadLetterList), Problem),
     security(("key" = [])),
@@ -162,24 +162,24 @@ pub(super) fn deciding_router() -> OpenApiRouter<App> {
 async fn list(
     State(outbox): State<Outbox>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<DeadLettersQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Wanted { account_sid, sink, limit, cursor } = finding::query(query)?;
+    let DeadLettersQuery { account_sid, sink, limit, cursor } = query::read(query)?;
     let account_sid = account(&caller, account_sid)?;
-    let (sink, limit) = (one_sink(sink)?, finding::limit(limit)?);
-    let (before_ms, before_seq) = match finding::cursor(cursor, finding::is_dead_letter)? {
+    let (sink, limit) = (one_sink(sink)?, query::limit(limit)?);
+    let (before_ms, before_seq) = match query::cursor(cursor, query::is_dead_letter)? {
         Some(Cursor::DeadLetter { ended_ms, seq }) => (ended_ms, seq),
         _ => (i64::MAX, i64::MAX),
     };
     let (account_sid, sink) = (account_sid.as_deref(), sink.as_deref());
-    let most = finding::one_more(limit);
+    let most = query::one_more(limit);
     let page = DeadLetters { account_sid, sink, before_ms, before_seq, most };
     let found = outbox.dead_letters(page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     let place =
         |last: &DeadLetter| Cursor::DeadLetter { ended_ms: last.ended_at_ms, seq: last.seq };
-    let next_cursor = finding::cut(&mut found, limit, place);
-    let dead_letters = found.into_iter().map(DeadLetterShown::of).collect();
+    let next_cursor = query::cut(&mut found, limit, place);
+    let dead_letters = found.into_iter().map(DeadLetterSummary::of).collect();
     Ok(json(&DeadLetterList { dead_letters, next_cursor }))
 }
 
@@ -190,7 +190,7 @@ async fn list(
     tag = "dead letters",
     params(("id" = i64, Path, description = "Id of the dead letter, as `GET /v1/dead-letters` lists it", minimum = 1)),
     operation_id = "fetch_dead_letter",
-    responses((status = 200, description = "The dead letter with its event and its current state", body = DeadLetterTold), Problem),
+    responses((status = 200, description = "The dead letter with its event and its current state", body = DeadLetterView), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -198,11 +198,11 @@ async fn fetch(
     Extension(caller): Extension<Caller>,
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let nowhere = || Problem::of(kinds::NO_SUCH_DEAD_LETTER);
-    let Path(id) = id.map_err(|_| nowhere())?;
+    let not_found = || Problem::of(kinds::NO_SUCH_DEAD_LETTER);
+    let Path(id) = id.map_err(|_| not_found())?;
     let found = outbox.dead_letter(id, caller.account_sid.as_deref()).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&DeadLetterTold::of(found.ok_or_else(nowhere)?)))
+    Ok(json(&DeadLetterView::of(found.ok_or_else(not_found)?)))
 }
 
 /// Queues dead letters for delivery again, with a fresh retry budget, before later deliveries of the same contact.
@@ -212,9 +212,9 @@ async fn fetch(
     tag = "dead letters",
     params(Repeatable),
     operation_id = "retry_dead_letters",
-    request_body = Chosen,
+    request_body = DeadLetterSelection,
     responses(
-        (status = 200, description = "The number of dead letters that match, and the number that changed", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
+        (status = 200, description = "The number of dead letters that match, and the number that changed", body = DeadLetterDecision, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -237,9 +237,9 @@ async fn retry(
     tag = "dead letters",
     params(Repeatable),
     operation_id = "discard_dead_letters",
-    request_body = Chosen,
+    request_body = DeadLetterSelection,
     responses(
-        (status = 200, description = "The number of dead letters that match, and the number that changed", body = DecidedShown, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
+        (status = 200, description = "The number of dead letters that match, and the number that changed", body = DeadLetterDecision, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -258,14 +258,14 @@ async fn decide(
     fate: DeadLetterAction,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let chosen: Chosen = object(body)?;
-    let choice = chosen.read(caller)?;
+    let selection: DeadLetterSelection = object(body)?;
+    let choice = selection.read(caller)?;
     let done = dead_letters::decide(outbox, caller, fate, &choice, MOST).await;
     let Done { found, changed, complete } = done.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&DecidedShown { found, changed, complete }))
+    Ok(json(&DeadLetterDecision { found, changed, complete }))
 }
 
-impl Chosen {
+impl DeadLetterSelection {
     fn read(self, caller: &Caller) -> Result<Choice, Problem> {
         if self.ids.is_none() && self.sink.is_none() && self.account_sid.is_none() {
             return Err(Problem::of(kinds::SELECTOR_REQUIRED));
@@ -279,9 +279,9 @@ impl Chosen {
     }
 }
 
-impl DeadLetterShown {
-    fn of(letter: DeadLetter) -> DeadLetterShown {
-        DeadLetterShown {
+impl DeadLetterSummary {
+    fn of(letter: DeadLetter) -> DeadLetterSummary {
+        DeadLetterSummary {
             id: letter.seq,
             sink: letter.sink,
             account_sid: letter.account_sid,
@@ -295,12 +295,12 @@ impl DeadLetterShown {
     }
 }
 
-impl DeadLetterTold {
-    fn of(letter: DeadLetterDetail) -> DeadLetterTold {
+impl DeadLetterView {
+    fn of(letter: DeadLetterDetail) -> DeadLetterView {
         let event =
-            letter.due.delivery().and_then(|parcel| serde_json::to_value(parcel.event).ok());
+            letter.due.delivery().and_then(|delivery| serde_json::to_value(delivery.event).ok());
         let DeadLetterDetail { state, sink, reason, ended_at_ms, due } = letter;
-        DeadLetterTold {
+        DeadLetterView {
             id: due.seq,
             sink,
             account_sid: due.account_sid,
@@ -317,24 +317,24 @@ impl DeadLetterTold {
 }
 
 /// Returns the account of a query: the account of the key, or a named one that the key sees; `None` means all accounts.
-fn account(caller: &Caller, asked: Option<String>) -> Result<Option<String>, Problem> {
-    match finding::one_account(asked)? {
-        Some(asked) if !caller.sees(&asked) => Err(Problem::other_account()),
-        Some(asked) => Ok(Some(asked)),
+fn account(caller: &Caller, text: Option<String>) -> Result<Option<String>, Problem> {
+    match query::one_account(text)? {
+        Some(text) if !caller.sees(&text) => Err(Problem::other_account()),
+        Some(text) => Ok(Some(text)),
         None => Ok(caller.account_sid.clone()),
     }
 }
 
 /// Validates the sink name of a query, if there is one.
-pub(super) fn one_sink(asked: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn one_sink(text: Option<String>) -> Result<Option<String>, Problem> {
     let is_name = |name: &String| {
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         (1..=LONGEST_SINK).contains(&name.len()) && name.bytes().all(is_letter)
     };
-    match asked {
-        Some(asked) if !is_name(&asked) => {
+    match text {
+        Some(text) if !is_name(&text) => {
             Err(Problem::unreadable("sink: must be letters, digits, - and _"))
         }
-        asked => Ok(asked),
+        text => Ok(text),
     }
 }

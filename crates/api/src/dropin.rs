@@ -28,11 +28,12 @@ pub use self::codes::reference;
 use self::refusals::Refusal;
 pub(super) use self::refusals::spoken;
 use super::{
-    access, finding,
+    access, addresses,
     idempotency::{self, Kept, REPLAYED, as_of_ms},
-    kinds, people,
+    kinds,
+    messages::create::{NewMessage, accept},
     problem::Problem,
-    sends::{self, take_on},
+    query,
 };
 use crate::{
     app::{App, Timeouts},
@@ -133,26 +134,21 @@ async fn create(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let settle_by = Instant::now() + timeouts.drop_in_wait;
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let pairs = pairs(&whole(body)?);
     let to = pairs.iter().find(|(name, _)| name == "To").map(|(_, to)| to.as_str());
     let writer = match to.filter(|to| Address::given(to, None, None).is_err()) {
         Some(to) => {
-            people::known_address(&sending.checks, &account_sid, "To", to, None, None).await.ok()
+            addresses::recipient(&sending.checks, &account_sid, "To", to, None, None).await.ok()
         }
         None => None,
     };
     let asked = MessageRequest::read(&pairs, as_of_ms(turn.clone()), writer)?;
     let (send_at_ms, other_parameters) = (asked.send_at_ms, asked.other_parameters);
     let request = Wanted {
-        account_sid,
-        to: asked.to,
         sender: asked.sender,
-        content: asked.content,
         category: category(&headers)?,
-        locale: None,
-        template: None,
-        fallback: None,
+        ..Wanted::new(account_sid, asked.to, asked.content)
     };
     let is_kept = turn.is_some();
     let answer = |send: &OutboundMessage| StoredResponse {
@@ -160,8 +156,8 @@ async fn create(
         headers: Headers { content_type: Some("application/json".to_owned()), location: None },
         body: resource::message_resource(&known(send)).to_string(),
     };
-    let taken = sends::Asked { request, send_at_ms, other_parameters };
-    let send = take_on(&sending, &caller, turn, taken, answer).await?;
+    let message = NewMessage { request, send_at_ms, other_parameters };
+    let send = accept(&sending, &caller, turn, message, answer).await?;
     let mut response =
         match settled(&sending, resource::message_resource(&known(&send)), settle_by).await {
             Ok(shown) => with_status(StatusCode::CREATED, &shown),
@@ -180,7 +176,7 @@ async fn list(
     Path(account_sid): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let listing = ListRequest::read(query.as_deref().unwrap_or_default())?;
     let (before_ms, before_id) = match &listing.place {
         ListPosition::Waiting(at_ms, id) => (*at_ms, id.as_str()),
@@ -198,7 +194,7 @@ async fn list(
         to: listing.to.as_ref(),
         from: &listing.from,
         before: (before_ms, before_id),
-        most: finding::one_more(listing.size),
+        most: query::one_more(listing.size),
     };
     let found = sending.sends.list_queued(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{finding, kinds, problem::Problem};
-use crate::views::{Class, EventTold, EventView};
+use super::{kinds, problem::Problem, query};
+use crate::views::{Class, Event, EventSummary};
 use crate::{app::App, body::json};
 use twilio_edge_domain::cursor;
 use twilio_edge_services::access::api_keys::Caller;
@@ -23,12 +23,14 @@ use twilio_edge_store::message_history::{MessageHistory, Search};
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct EventsQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Sender or recipient of the message: `+15551234567` matches every channel, `whatsapp:+15551234567` only one.
-    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    #[param(
+        pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$"
+    )]
     number: Option<String>,
     /// SID of the message.
     sid: Option<String>,
@@ -55,7 +57,7 @@ struct Wanted {
 /// set then.
 #[derive(Serialize, ToSchema)]
 struct EventList {
-    events: Vec<EventView>,
+    events: Vec<EventSummary>,
     /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
@@ -69,7 +71,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     get,
     path = "/v1/events",
     tag = "events",
-    params(Wanted),
+    params(EventsQuery),
     operation_id = "list_events",
     responses((status = 200, description = "A page of webhooks", body = EventList), Problem),
     security(("key" = [])),
@@ -77,24 +79,24 @@ pub(super) fn router() -> OpenApiRouter<App> {
 async fn list(
     State(histories): State<MessageHistory>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wanted = finding::query(query)?;
-    let (since_ms, until_ms) = finding::times(wanted.since, wanted.until, None)?;
+    let query = query::read(query)?;
+    let (since_ms, until_ms) = query::period(query.since, query.until, None)?;
     let search = Search {
-        account_sid: finding::account(&caller, wanted.account_sid)?,
-        number: finding::number("number", wanted.number)?,
-        message_sid: wanted.sid,
-        is_status: wanted.class.map(|class| class == Class::Status),
+        account_sid: query::account(&caller, query.account_sid)?,
+        number: query::number("number", query.number)?,
+        message_sid: query.sid,
+        is_status: query.class.map(|class| class == Class::Status),
         since_ms,
         until_ms,
-        status: wanted.status,
-        after: finding::cursor(wanted.cursor, finding::is_event)?,
-        ..Search::of("", finding::limit(wanted.limit)?)
+        status: query.status,
+        after: query::cursor(query.cursor, query::is_event)?,
+        ..Search::of("", query::limit(query.limit)?)
     };
     let page = histories.events(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (events, next_cursor) = finding::shown(&page, EventView::of);
+    let (events, next_cursor) = query::rendered(&page, EventSummary::of);
     Ok(json(&EventList { events, next_cursor }))
 }
 
@@ -105,7 +107,7 @@ async fn list(
     tag = "events",
     params(("id" = String, Path, description = "Id of the webhook, as `GET /v1/events` lists it")),
     operation_id = "fetch_event",
-    responses((status = 200, description = "The webhook with all its parameters", body = EventTold), Problem),
+    responses((status = 200, description = "The webhook with all its parameters", body = Event), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -113,10 +115,10 @@ async fn fetch(
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let nowhere = || Problem::of(kinds::NO_SUCH_EVENT);
-    let Path(id) = id.map_err(|_| nowhere())?;
-    let key = cursor::read(&id).ok_or_else(nowhere)?;
+    let not_found = || Problem::of(kinds::NO_SUCH_EVENT);
+    let Path(id) = id.map_err(|_| not_found())?;
+    let key = cursor::read(&id).ok_or_else(not_found)?;
     let found = histories.event(caller.account_sid.as_deref(), &key).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&EventTold::of(&found.ok_or_else(nowhere)?)))
+    Ok(json(&Event::of(&found.ok_or_else(not_found)?)))
 }

@@ -4,6 +4,7 @@
 //! Architecture invariant: reads requests and renders responses; decisions are made in the crates below.
 
 mod access;
+mod addresses;
 mod api_keys;
 mod app;
 mod audit;
@@ -16,7 +17,6 @@ mod csv;
 mod dead_letters;
 pub mod dropin;
 mod events;
-mod finding;
 mod health;
 mod idempotency;
 mod keys;
@@ -27,14 +27,12 @@ mod messages;
 mod numbers;
 mod observed;
 mod openapi;
-mod people;
 mod problem;
+mod query;
 mod redactions;
 mod replays;
-mod sends;
 mod settlements;
 mod suppressions;
-mod taken;
 pub mod templates;
 pub mod tenants;
 pub mod views;
@@ -65,9 +63,9 @@ pub fn router(app: &App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), access::edge));
     let once = || middleware::from_fn_with_state(app.clone(), idempotency::once);
     let changing = suppressions::router().merge(consents::router()).layer(once());
-    let sending = sends::router()
+    let sending = messages::create::router()
         .layer(once())
-        .layer(middleware::from_fn_with_state(app.clone(), taken::waited));
+        .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
     let uploads = media::upload_router()
         .layer(once())
         .layer(middleware::from_fn_with_state(app.clone(), media::one_of_few))
@@ -82,7 +80,7 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
-        .merge(taken::router())
+        .merge(messages::outcome::router())
         .merge(checks::router())
         .layer(middleware::from_fn_with_state(app.clone(), access::application));
     let twilios = OpenApiRouter::from(dropin::router(app));

@@ -17,10 +17,10 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, AccountQuery},
     idempotency::{Repeatable, as_of_ms},
     kinds,
     problem::Problem,
+    query::{self, AccountQuery},
 };
 use crate::{
     app::App,
@@ -100,7 +100,7 @@ async fn add(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let library = configured(library.as_ref())?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(content_type);
@@ -144,7 +144,7 @@ async fn fetch(
     Path(id): Path<String>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let library = configured(library.as_ref())?;
     let found = library.fetch(&id, &account_sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
@@ -168,7 +168,7 @@ async fn remove(
     Path(id): Path<String>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let dropped = configured(library.as_ref())?.drop(&id, &account_sid).await;
     match dropped.map_err(|reason| Problem::unavailable(&reason))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),

@@ -1,5 +1,8 @@
-//! `GET /v1/messages`: messages by number, time and status. `GET /v1/messages/{sid}`: one message with all of its
-//! webhooks.
+//! `GET /v1/messages`: messages of both directions by number, time, state and status. `GET /v1/messages/{id}`: one message
+//! with its timeline. The module `create` accepts messages, and `outcome` waits for them and cancels them.
+
+pub(super) mod create;
+pub(super) mod outcome;
 
 use std::sync::Arc;
 
@@ -15,48 +18,60 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    finding, kinds,
-    problem::Problem,
-    taken::{self, One, SendShown},
-};
-use crate::views::{MessageDetail, MessageSummary};
+use self::outcome::MessageQuery;
+use super::{kinds, problem::Problem, query};
 use crate::{
     app::{App, Timeouts},
     body::json,
+    views::{Message, MessageSummary},
 };
+use twilio_edge_domain::message::Direction;
 use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::sending::{PREFIX, Sending},
 };
-use twilio_edge_store::message_history::{MessageHistory, Search};
+use twilio_edge_store::message_history::{MessageHistory, Search, messages::MessageRecord};
 
 /// Filter of the messages. Write a `+` in a URL as `%2B`.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct MessagesQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Sender or recipient of the message: `+15551234567` matches every channel, `whatsapp:+15551234567` only one.
-    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    /// Direction of the messages.
+    #[param(inline)]
+    direction: Option<Direction>,
+    /// State of the messages: `received` for inbound ones, the others for outbound ones.
+    #[param(inline)]
+    state: Option<MessageState>,
+    /// Sender or recipient of the message: `+15551234567` matches every channel, `whatsapp:+15551234567` only one. A search
+    /// by number finds an outbound message as long as it waits, and again once Twilio has reported its status.
+    #[param(
+        pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$"
+    )]
     number: Option<String>,
     /// Sender of the message.
-    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    #[param(
+        pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$"
+    )]
     from: Option<String>,
     /// Recipient of the message.
-    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    #[param(
+        pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$"
+    )]
     to: Option<String>,
-    /// Current status of the message, such as `delivered` or `failed`.
+    /// Delivery status of the message, such as `delivered` or `failed`.
     status: Option<String>,
-    /// Earliest time of the first webhook, inclusive: a time with its zone, or a day in UTC.
+    /// Earliest time of the message, inclusive: a time with its zone, or a day in UTC. The time of a message is that of its
+    /// acceptance, or of its first webhook.
     #[param(format = DateTime)]
     since: Option<String>,
-    /// Latest time of the first webhook, exclusive: a time with its zone, or a day in UTC.
+    /// Latest time of the message, exclusive: a time with its zone, or a day in UTC.
     #[param(format = DateTime)]
     until: Option<String>,
-    /// Day (UTC) of the first webhook.
+    /// Day (UTC) of the message.
     #[param(format = Date)]
     date_sent: Option<String>,
     /// Largest number of entries in the answer. Defaults to 50.
@@ -65,6 +80,29 @@ struct Wanted {
     /// Value of `next_cursor` in the previous page.
     #[param(pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
+}
+
+twilio_edge_contract::string_enum! {
+    /// State of a message.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+    enum MessageState: serde {
+        /// Inbound message.
+        Received = "received",
+        /// Outbound message that waits.
+        Queued = "queued",
+        /// Outbound message that is being sent.
+        Attempting = "attempting",
+        /// Outbound message that Twilio has.
+        Sent = "sent",
+        /// Outbound message that a rule or Twilio refused.
+        Refused = "refused",
+        /// Outbound message that Twilio may have.
+        Unknown = "unknown",
+        /// Outbound message that was not sent, by an operator's decision.
+        NotSent = "not_sent",
+        /// Outbound message that was canceled.
+        Canceled = "canceled",
+    }
 }
 
 /// A page of messages, the latest first. It may have fewer entries than requested even if more follow; `next_cursor` is
@@ -76,61 +114,57 @@ struct MessageList {
     next_cursor: Option<String>,
 }
 
-/// A message: its webhooks, or the progress of an outbound message.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
-enum MessageOrSend {
-    Told(Box<MessageDetail>),
-    Send(Box<SendShown>),
-}
-
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
 }
 
-/// Lists messages, the latest first.
+/// Lists the messages of an account, inbound and outbound, the latest first.
 #[utoipa::path(
     get,
     path = "/v1/messages",
     tag = "messages",
-    params(Wanted),
+    params(MessagesQuery),
     operation_id = "list_messages",
     responses((status = 200, description = "A page of messages", body = MessageList), Problem),
     security(("key" = [])),
 )]
 async fn list(
     State(histories): State<MessageHistory>,
+    State(sending): State<Arc<Sending>>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<MessagesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wanted = finding::query(query)?;
-    let (since_ms, until_ms) = finding::times(wanted.since, wanted.until, wanted.date_sent)?;
+    let query = query::read(query)?;
+    let (since_ms, until_ms) = query::period(query.since, query.until, query.date_sent)?;
     let search = Search {
-        account_sid: finding::account(&caller, wanted.account_sid)?,
-        number: finding::number("number", wanted.number)?,
-        from: finding::number("from", wanted.from)?,
-        to: finding::number("to", wanted.to)?,
+        account_sid: query::account(&caller, query.account_sid)?,
+        direction: query.direction,
+        state: query.state.map(|state| state.as_str().to_owned()),
+        number: query::number("number", query.number)?,
+        from: query::number("from", query.from)?,
+        to: query::number("to", query.to)?,
         since_ms,
         until_ms,
-        status: wanted.status,
-        after: finding::cursor(wanted.cursor, finding::is_event)?,
-        ..Search::of("", finding::limit(wanted.limit)?)
+        status: query.status,
+        after: query::cursor(query.cursor, query::is_message)?,
+        ..Search::of("", query::limit(query.limit)?)
     };
     let page = histories.messages(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (messages, next_cursor) = finding::shown(&page, MessageSummary::of);
+    let errors = &sending.errors;
+    let (messages, next_cursor) =
+        query::rendered(&page, |record| MessageSummary::of(record, errors));
     Ok(json(&MessageList { messages, next_cursor }))
 }
 
-/// Returns one message: its current status and all of its webhooks.
+/// Returns one message with its timeline: its acceptance, its last attempt, its state, and all of its webhooks.
 #[utoipa::path(
     get,
-    path = "/v1/messages/{sid}",
+    path = "/v1/messages/{id}",
     tag = "messages",
-    params(("sid" = String, Path, description = "Message id: Twilio's SID, `SM..` or `MM..`, or the id of an outbound message, `ms_..`"), One),
+    params(("id" = String, Path, description = "Id of the message: `ms_..` of an outbound message, or Twilio's SID, `SM..` or `MM..`, of any message"), MessageQuery),
     operation_id = "fetch_message",
-    responses((status = 200, description = "The message with its details", body = MessageOrSend), Problem),
+    responses((status = 200, description = "The message with its timeline", body = Message), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -138,23 +172,38 @@ async fn fetch(
     State(sending): State<Arc<Sending>>,
     State(timeouts): State<Timeouts>,
     Extension(caller): Extension<Caller>,
-    sid: Result<Path<String>, PathRejection>,
-    query: Result<Query<One>, QueryRejection>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<MessageQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let one = finding::query(query)?;
-    let patience = one.patience()?;
-    let account_sid = finding::account(&caller, one.account_sid)?;
-    let nowhere = || Problem::of(kinds::NO_SUCH_MESSAGE);
-    let Path(sid) = sid.map_err(|_| nowhere())?;
+    let query = query::read(query)?;
+    let wait = query.wait()?.min(timeouts.wait);
+    let account_sid = query::account(&caller, query.account_sid)?;
+    let not_found = || Problem::of(kinds::NO_SUCH_MESSAGE);
+    let Path(id) = id.map_err(|_| not_found())?;
     // The databases reject a NUL character in text.
-    if sid.contains('\0') {
-        return Err(nowhere());
+    if id.contains('\0') {
+        return Err(not_found());
     }
-    if sid.starts_with(PREFIX) {
-        return taken::told(&sending, &histories, &account_sid, &sid, patience.min(timeouts.wait))
-            .await;
-    }
-    let found = histories.message(&account_sid, &sid).await;
-    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&MessageDetail::of(&found.ok_or_else(nowhere)?)))
+    let unavailable = |reason| Problem::unavailable(&reason);
+    let record = match id.starts_with(PREFIX) {
+        true => {
+            let row = outcome::row(&sending, &account_sid, &id, wait).await?;
+            histories.with_webhooks(row).await.map_err(unavailable)?
+        }
+        false => {
+            let found = histories.message(&account_sid, &id).await.map_err(unavailable)?;
+            found.ok_or_else(not_found)?
+        }
+    };
+    Ok(json(&view(&sending, &record).await?))
+}
+
+/// Renders a message with its fallback.
+async fn view(sending: &Sending, record: &MessageRecord) -> Result<Message, Problem> {
+    let fallback = match record.outbound() {
+        Some(row) => sending.sends.find_fallback_of(&row.id).await,
+        None => Ok(None),
+    };
+    let fallback = fallback.map_err(|reason| Problem::unavailable(&reason))?;
+    Ok(Message::of(record, fallback.map(|row| row.id), &sending.errors))
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{finding, idempotency::Repeatable, kinds, problem::Problem};
+use super::{idempotency::Repeatable, kinds, problem::Problem, query};
 use crate::{
     app::App,
     body::{json, object},
@@ -31,7 +31,7 @@ const MOST: usize = 5000;
 /// every given field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WantedRedaction {
+struct CreateRedactionRequest {
     /// Account SID of the webhooks.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: String,
@@ -39,7 +39,9 @@ struct WantedRedaction {
     #[schema(min_length = 1, max_length = 255, pattern = "^[!-9;-~]+$")]
     message_sid: Option<String>,
     /// Number of the contact to redact: `+15551234567` on every channel, `whatsapp:+15551234567` on one.
-    #[schema(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    #[schema(
+        pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$"
+    )]
     number: Option<String>,
     /// Earliest time of receipt, inclusive, in RFC 3339.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -86,7 +88,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "redactions",
     params(Repeatable),
     operation_id = "redact",
-    request_body = WantedRedaction,
+    request_body = CreateRedactionRequest,
     responses(
         (status = 200, description = "The result of the redaction; with `dry_run`, the number of webhooks found, and no change", body = Redaction, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
@@ -98,10 +100,10 @@ async fn redact(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedRedaction = object(body)?;
-    let dry_run = wanted.dry_run;
-    let asked = wanted.read(&caller)?;
-    let done = erasure::erase(&sweeper, &caller, asked, MOST).await;
+    let request: CreateRedactionRequest = object(body)?;
+    let dry_run = request.dry_run;
+    let filter = request.read(&caller)?;
+    let done = erasure::erase(&sweeper, &caller, filter, MOST).await;
     let done = done.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     Ok(json(&Redaction {
         dry_run,
@@ -114,7 +116,7 @@ async fn redact(
     }))
 }
 
-impl WantedRedaction {
+impl CreateRedactionRequest {
     fn read(self, caller: &Caller) -> Result<Asked, Problem> {
         let time = |name: &str, text: Option<String>| {
             let read = |text: String| {
@@ -122,9 +124,9 @@ impl WantedRedaction {
             };
             text.map(read).transpose()
         };
-        let number = |text: String| finding::one_number("number", &text);
-        let asked = Asked {
-            account_sid: Some(finding::account(caller, Some(self.account_sid))?),
+        let number = |text: String| query::one_number("number", &text);
+        let filter = Asked {
+            account_sid: Some(query::account(caller, Some(self.account_sid))?),
             message_sid: self.message_sid,
             number: self.number.map(number).transpose()?,
             since_ms: time("since", self.since)?,
@@ -133,9 +135,9 @@ impl WantedRedaction {
             dry_run: self.dry_run,
             delete: self.delete,
         };
-        match asked.is_everything() {
+        match filter.is_everything() {
             true => Err(Problem::of(kinds::UNCLEAR_REDACTION)),
-            false => Ok(asked),
+            false => Ok(filter),
         }
     }
 }

@@ -37,7 +37,7 @@ const MOST: i64 = 20_000;
 /// field.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WantedReplay {
+struct CreateReplayRequest {
     /// Name of the sink that receives them.
     #[schema(min_length = 1, max_length = 100, pattern = "^[A-Za-z0-9_-]+$")]
     sink: String,
@@ -65,7 +65,7 @@ struct WantedReplay {
 
 /// A replay and its progress.
 #[derive(Serialize, ToSchema)]
-struct ReplayShown {
+struct ReplayView {
     /// Id of the replay, `replay_id` in its events; `null` after a dry run.
     id: Option<String>,
     /// Name of the sink that receives the webhooks.
@@ -115,10 +115,10 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "replays",
     params(Repeatable),
     operation_id = "start_replay",
-    request_body = WantedReplay,
+    request_body = CreateReplayRequest,
     responses(
-        (status = 200, description = "With `dry_run`: the replay that the request would start", body = ReplayShown),
-        (status = 202, description = "The replay has started", body = ReplayShown, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
+        (status = 200, description = "With `dry_run`: the replay that the request would start", body = ReplayView),
+        (status = 202, description = "The replay has started", body = ReplayView, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -129,18 +129,18 @@ async fn start(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedReplay = object(body)?;
-    let dry_run = wanted.dry_run;
-    let asked = wanted.read()?;
-    let has_account = asked.account_sid.is_some() || caller.account_sid.is_some();
-    let is_clear = match &asked.message_sid {
+    let request: CreateReplayRequest = object(body)?;
+    let dry_run = request.dry_run;
+    let filter = request.read()?;
+    let has_account = filter.account_sid.is_some() || caller.account_sid.is_some();
+    let is_clear = match &filter.message_sid {
         Some(_) => has_account,
-        None => asked.since_ms.is_some() || asked.until_ms.is_some(),
+        None => filter.since_ms.is_some() || filter.until_ms.is_some(),
     };
     if !is_clear {
         return Err(Problem::of(kinds::SELECTOR_REQUIRED));
     }
-    let replay = replays::read(&caller, asked, now_ms());
+    let replay = replays::read(&caller, filter, now_ms());
     let replay = replay.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     if sinks.get(&replay.sink).is_none() {
         let detail = "sink: none of the sinks file of this sidecar has that name";
@@ -156,11 +156,11 @@ async fn start(
             Stopped::Store(reason) => Problem::unavailable(&reason),
             Stopped::Archive(reason) => Problem::with(kinds::ARCHIVE_UNAVAILABLE, reason),
         })?;
-        return Ok(json(&ReplayShown { id: None, ..ReplayShown::of(counted) }));
+        return Ok(json(&ReplayView { id: None, ..ReplayView::of(counted) }));
     }
-    let begun = replays::begin(&replay_sources.outbox, &caller, &replay).await;
-    begun.map_err(|reason| Problem::unavailable(&reason))?;
-    let mut response = json(&ReplayShown::of(replay));
+    let started = replays::begin(&replay_sources.outbox, &caller, &replay).await;
+    started.map_err(|reason| Problem::unavailable(&reason))?;
+    let mut response = json(&ReplayView::of(replay));
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
 }
@@ -172,7 +172,7 @@ async fn start(
     tag = "replays",
     params(("id" = String, Path, description = "Id of the replay")),
     operation_id = "fetch_replay",
-    responses((status = 200, description = "The replay and its progress", body = ReplayShown), Problem),
+    responses((status = 200, description = "The replay and its progress", body = ReplayView), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -180,18 +180,18 @@ async fn fetch(
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let nowhere = || Problem::of(kinds::NO_SUCH_REPLAY);
-    let Path(id) = id.map_err(|_| nowhere())?;
+    let not_found = || Problem::of(kinds::NO_SUCH_REPLAY);
+    let Path(id) = id.map_err(|_| not_found())?;
     // The databases reject a NUL character in text.
     if id.contains('\0') {
-        return Err(nowhere());
+        return Err(not_found());
     }
     let found = outbox.replay(&id, caller.account_sid.as_deref()).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&ReplayShown::of(found.ok_or_else(nowhere)?)))
+    Ok(json(&ReplayView::of(found.ok_or_else(not_found)?)))
 }
 
-impl WantedReplay {
+impl CreateReplayRequest {
     fn read(self) -> Result<Asked, Problem> {
         let time = |name: &str, text: Option<String>| {
             let read = |text: String| {
@@ -215,9 +215,9 @@ impl WantedReplay {
     }
 }
 
-impl ReplayShown {
-    fn of(replay: Replay) -> ReplayShown {
-        ReplayShown {
+impl ReplayView {
+    fn of(replay: Replay) -> ReplayView {
+        ReplayView {
             since: rfc3339(replay.since_ms),
             until: rfc3339(replay.until_ms),
             created_at: rfc3339(replay.created_at_ms),

@@ -17,11 +17,12 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    addresses,
     csv::{self, Import, Imported},
-    finding,
     idempotency::Repeatable,
-    kinds, people,
+    kinds,
     problem::Problem,
+    query,
 };
 use crate::views::SuppressionView;
 use crate::{
@@ -148,14 +149,15 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wanted = finding::query(query)?;
-    let account_sid = finding::account(&caller, wanted.account_sid)?;
-    let limit = finding::limit(wanted.limit)?;
+    let wanted = query::read(query)?;
+    let account_sid = query::account(&caller, wanted.account_sid)?;
+    let limit = query::limit(wanted.limit)?;
     let ended = wanted.ended.unwrap_or_default();
-    let after = finding::cursor(wanted.cursor, finding::is_suppression)?;
-    let channel = people::any_channel(wanted.channel.as_deref())?;
+    let after = query::cursor(wanted.cursor, query::is_suppression)?;
+    let channel = addresses::any_channel(wanted.channel.as_deref())?;
     if let Some(number) = wanted.number {
-        let number = people::person(&permissions, &account_sid, &number, None, None).await?.number;
+        let number =
+            addresses::contact(&permissions, &account_sid, &number, None, None).await?.number;
         let mut found = of_number(&permissions, &account_sid, &number, channel).await?;
         found.retain(|known| {
             (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
@@ -169,11 +171,11 @@ async fn list(
         channels: channel.map(|channel| policy.channels_with(channel).collect()),
         ended,
         after: after.as_ref(),
-        most: finding::one_more(limit),
+        most: query::one_more(limit),
     };
     let found = permissions.suppressions.list(&asked).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let next = finding::cut(&mut found, limit, Cursor::of_suppression);
+    let next = query::cut(&mut found, limit, Cursor::of_suppression);
     Ok(page(&found, next))
 }
 
@@ -193,10 +195,10 @@ async fn fetch(
     number: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let whose = finding::query(query)?;
-    let account_sid = finding::account(&caller, whose.account_sid)?;
+    let whose = query::read(query)?;
+    let account_sid = query::account(&caller, whose.account_sid)?;
     let (number, channel) =
-        people::in_path(&permissions, &account_sid, number, whose.channel).await?;
+        addresses::in_path(&permissions, &account_sid, number, whose.channel).await?;
     let found = of_number(&permissions, &account_sid, &number, channel.as_deref()).await?;
     Ok(page(&found, None))
 }
@@ -218,16 +220,17 @@ async fn add(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let new: NewSuppression = object(body)?;
-    let account_sid = finding::account(&caller, new.account_sid)?;
-    let region = people::region(new.region)?;
+    let account_sid = query::account(&caller, new.account_sid)?;
+    let region = addresses::region(new.region)?;
     let channel = new.channel.as_deref();
-    let person = people::person(&permissions, &account_sid, &new.number, channel, region).await?;
+    let person =
+        addresses::contact(&permissions, &account_sid, &new.number, channel, region).await?;
     let source = match caller.scope {
         Scope::Admin => Source::Administrator,
         _ => Source::Application,
     };
-    let people = std::slice::from_ref(&person);
-    let added = permissions.suppress(&caller, &account_sid, people, source, now_ms()).await;
+    let addresses = std::slice::from_ref(&person);
+    let added = permissions.suppress(&caller, &account_sid, addresses, source, now_ms()).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
     let found = of_number(&permissions, &account_sid, &person.number, None).await?;
     Ok(page(&found, None))
@@ -249,10 +252,10 @@ async fn remove(
     number: Result<Path<String>, PathRejection>,
     query: Result<Query<Removal>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let whose = finding::query(query)?;
-    let account_sid = finding::account(&caller, Some(whose.account_sid))?;
+    let whose = query::read(query)?;
+    let account_sid = query::account(&caller, Some(whose.account_sid))?;
     let (number, channel) =
-        people::in_path(&permissions, &account_sid, number, whose.channel).await?;
+        addresses::in_path(&permissions, &account_sid, number, whose.channel).await?;
     let ended =
         permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
     let ended = ended.map_err(|reason| Problem::unavailable(&reason))?;
@@ -280,12 +283,12 @@ async fn import(
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let (import, now_ms) = (finding::query(query)?, now_ms());
-    let account_sid = finding::account(&caller, Some(import.account_sid.clone()))?;
+    let (import, now_ms) = (query::read(query)?, now_ms());
+    let account_sid = query::account(&caller, Some(import.account_sid.clone()))?;
     let list = CsvList::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
     let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
-    let people = list.valid_rows();
-    let added = permissions.suppress_list(&caller, &account_sid, people, now_ms).await;
+    let addresses = list.valid_rows();
+    let added = permissions.suppress_list(&caller, &account_sid, addresses, now_ms).await;
     csv::report(checked, added)
 }
 
@@ -294,7 +297,7 @@ async fn import(
     get,
     path = "/v1/suppressions/export",
     tag = "suppressions",
-    params(finding::AccountQuery),
+    params(query::AccountQuery),
     operation_id = "export_suppressions",
     responses((status = 200, description = "All suppressions in effect as CSV, one line for each", body = String, content_type = "text/csv"), Problem),
     security(("key" = [])),
@@ -302,9 +305,9 @@ async fn import(
 async fn export(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<finding::AccountQuery>, QueryRejection>,
+    query: Result<Query<query::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let suppressions = permissions.suppressions.clone();
     let names = lists::to_csv([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
     csv::streamed(names, move |after: Option<Cursor>| {

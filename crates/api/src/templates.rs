@@ -18,10 +18,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, AccountQuery},
     kinds,
+    messages::create::locale,
     problem::Problem,
-    sends::locale,
+    query::{self, AccountQuery},
 };
 use crate::{
     app::App,
@@ -111,14 +111,14 @@ struct TemplateLanguages {
 /// Entry of an administrator for a template.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WantedTemplateEntry {
+struct PutTemplateRequest {
     /// Twilio's content SID.
     #[schema(pattern = "^HX[0-9a-fA-F]{32}$")]
     content_sid: String,
     /// Names of the variables: `1`, `2`, ..
     #[serde(default)]
     #[schema(inline, max_items = 100)]
-    variables: Vec<Place>,
+    variables: Vec<VariableName>,
     /// Category for which the template is registered.
     category: Option<Category>,
     /// WhatsApp's approval status. Defaults to `approved`.
@@ -131,13 +131,13 @@ struct WantedTemplateEntry {
 /// Name of a variable.
 #[derive(Deserialize, ToSchema)]
 #[schema(pattern = r"^[^\s{}\x00-\x1f\x7f-\x9f]{1,64}$")]
-struct Place(String);
+struct VariableName(String);
 
 /// Filter of the templates.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct TemplatesQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -164,7 +164,7 @@ pub(super) fn admin_router() -> OpenApiRouter<App> {
     get,
     path = "/v1/templates",
     tag = "templates",
-    params(Wanted),
+    params(TemplatesQuery),
     operation_id = "list_templates",
     responses((status = 200, description = "A page of templates", body = TemplateList), Problem),
     security(("key" = [])),
@@ -172,12 +172,12 @@ pub(super) fn admin_router() -> OpenApiRouter<App> {
 async fn list(
     State(templates): State<Templates>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<TemplatesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Wanted { account_sid, approval, limit, cursor } = finding::query(query)?;
-    let account_sid = finding::account(&caller, account_sid)?;
-    let limit = finding::limit(limit)?;
-    let after = match finding::cursor(cursor, finding::is_template)? {
+    let TemplatesQuery { account_sid, approval, limit, cursor } = query::read(query)?;
+    let account_sid = query::account(&caller, account_sid)?;
+    let limit = query::limit(limit)?;
+    let after = match query::cursor(cursor, query::is_template)? {
         Some(Cursor::Template { name, locale, reference }) => Some((name, locale, reference)),
         _ => None,
     };
@@ -196,7 +196,7 @@ async fn list(
         .filter(|one| after.as_ref().is_none_or(|after| place(one) > *after))
         .collect();
     found.sort_by_key(|one| place(one));
-    let next_cursor = finding::cut(&mut found, limit, |last| {
+    let next_cursor = query::cut(&mut found, limit, |last| {
         let (name, locale, reference) = place(last);
         Cursor::Template { name, locale, reference }
     });
@@ -225,7 +225,7 @@ async fn fetch(
     path: Result<Path<String>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let name = path.map_or_else(|_| String::new(), |Path(name)| name);
     let catalogue = templates.of(&account_sid);
     let templates: Vec<TemplateView> =
@@ -248,7 +248,7 @@ async fn fetch(
         AccountQuery,
     ),
     operation_id = "put_template",
-    request_body = WantedTemplateEntry,
+    request_body = PutTemplateRequest,
     responses((status = 200, description = "The template", body = TemplateView), Problem),
     security(("key" = [])),
 )]
@@ -259,38 +259,39 @@ async fn put(
     query: Result<Query<AccountQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let (name, locale) = place(path)?;
-    let wanted: WantedTemplateEntry = object(body)?;
-    if !is_content_sid(&wanted.content_sid) {
+    let request: PutTemplateRequest = object(body)?;
+    if !is_content_sid(&request.content_sid) {
         return Err(Problem::unreadable("content_sid: must be HX and 32 hexadecimal digits"));
     }
-    let places: BTreeSet<String> = wanted.variables.into_iter().map(|Place(name)| name).collect();
-    if !variables::are_variable_names(&places) {
+    let variables: BTreeSet<String> =
+        request.variables.into_iter().map(|VariableName(name)| name).collect();
+    if !variables::are_variable_names(&variables) {
         let must = "variables: at most 100 names of 1 to 64 characters, without blanks and braces";
         return Err(Problem::unreadable(must));
     }
-    let text = wanted.text.unwrap_or_default();
+    let text = request.text.unwrap_or_default();
     if text.chars().count() > MAX_TEXT_CHARS {
         return Err(Problem::unreadable("text: at most 1600 characters"));
     }
     let at_ms = now_ms();
     let template = Template {
         source: Source::Administrator,
-        content_sid: wanted.content_sid,
+        content_sid: request.content_sid,
         name,
         locale,
-        approval: wanted.approval.unwrap_or(Approval::Approved),
+        approval: request.approval.unwrap_or(Approval::Approved),
         reason: String::new(),
-        category: wanted.category,
-        variables: places,
+        category: request.category,
+        variables,
         text,
         has_others: false,
         digest: String::new(),
         changed_at_ms: at_ms,
     };
-    let said = templates.put(&caller, &account_sid, &template, at_ms).await;
-    said.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
+    let stored = templates.put(&caller, &account_sid, &template, at_ms).await;
+    stored.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     Ok(json(&TemplateView::of(&template)))
 }
 
@@ -314,7 +315,7 @@ async fn remove(
     path: Result<Path<(String, String)>, PathRejection>,
     query: Result<Query<AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = finding::account(&caller, finding::query(query)?.account_sid)?;
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let (name, locale) = place(path)?;
     let removed: Result<bool, Refusal> =
         templates.remove(&caller, &account_sid, &name, &locale, now_ms()).await;

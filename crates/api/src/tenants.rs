@@ -17,9 +17,9 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding::{self, Listing},
     kinds,
     problem::Problem,
+    query::{self, Listing},
 };
 use crate::{
     app::App,
@@ -116,7 +116,7 @@ struct WantedTenant {
 
 /// Number or sender.
 #[derive(Deserialize, ToSchema)]
-#[schema(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+#[schema(pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$")]
 struct Sender(String);
 
 /// SID of a Messaging Service.
@@ -151,17 +151,17 @@ async fn list(
     Extension(caller): Extension<Caller>,
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Listing { account_sid, limit, cursor } = finding::query(query)?;
-    let (account_sid, limit) = (finding::one_account(account_sid)?, finding::limit(limit)?);
-    let after = match finding::cursor(cursor, finding::is_tenant)? {
+    let Listing { account_sid, limit, cursor } = query::read(query)?;
+    let (account_sid, limit) = (query::one_account(account_sid)?, query::limit(limit)?);
+    let after = match query::cursor(cursor, query::is_tenant)? {
         Some(Cursor::Tenant { account_sid }) => account_sid,
         _ => String::new(),
     };
-    let most = finding::one_more(limit);
+    let most = query::one_more(limit);
     let found = tenants.list(&caller, account_sid.as_deref(), &after, most).await;
     let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     let place = |tenant: &Tenant| Cursor::Tenant { account_sid: tenant.account_sid.clone() };
-    let next_cursor = finding::cut(&mut found, limit, place);
+    let next_cursor = query::cut(&mut found, limit, place);
     let tenants = found.into_iter().map(TenantView::of).collect();
     Ok(json(&TenantList { tenants, next_cursor }))
 }
@@ -258,7 +258,7 @@ async fn close(
 
 fn account(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     let sid = path.map_or_else(|_| String::new(), |Path(sid)| sid);
-    finding::one_account(Some(sid)).map(Option::unwrap_or_default)
+    query::one_account(Some(sid)).map(Option::unwrap_or_default)
 }
 
 /// Returns the revision in `If-Match`, if there is one. A value that is not one of our ETags never matches.

@@ -1,51 +1,30 @@
 //! Views of stored data, shared by the API and the JSON output of the command line. Times are in RFC 3339 and UTC. The
 //! views decide nothing and read no store.
 
+mod messages;
+
+pub use self::messages::{
+    Message, MessageAttempts, MessageError, MessageLinks, MessageSummary, TimelineEntry,
+    TimelineEvent,
+};
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use twilio_edge_domain::{
     consent::{Consent, State},
     cursor,
-    message::{Direction, Message, RecordedWebhook},
+    message::{Direction, RecordedWebhook},
     policy::Category,
+    sending::errors::ErrorTable,
     suppression::{Source, Suppression},
     window::{Window, rfc3339},
 };
 use twilio_edge_services::access::contact_history::ContactHistory;
 
-/// A message, assembled from all of its webhooks.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct MessageSummary {
-    /// Twilio's SID of the message.
-    pub sid: String,
-    /// SID of the account.
-    pub account_sid: String,
-    /// Direction of the message.
-    pub direction: Direction,
-    /// Channel: `sms`, `whatsapp`, ..
-    pub channel: Option<String>,
-    /// Sender; `null` as long as only a settlement was recorded.
-    pub from: Option<String>,
-    /// Recipient.
-    pub to: Option<String>,
-    /// Current status: a failure, else `read`, else `delivered`, else the last step so far.
-    pub status: String,
-    /// Twilio's error code of a failure.
-    pub error_code: Option<String>,
-    /// Time at which the first webhook was received.
-    #[schema(format = DateTime)]
-    pub first_received_at: Option<String>,
-    /// Time at which the last webhook was received.
-    #[schema(format = DateTime)]
-    pub last_received_at: Option<String>,
-    /// Number of webhooks about the message.
-    pub webhooks: usize,
-}
-
 /// A webhook, with its receipt and its outcome.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct EventView {
+pub struct EventSummary {
     /// Id of the webhook in this API.
     pub id: String,
     /// SID of the account.
@@ -102,22 +81,12 @@ pub struct Parameter {
     pub value: String,
 }
 
-/// A message with all of its webhooks.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct MessageDetail {
-    /// Summary of the message.
-    #[serde(flatten)]
-    pub message: MessageSummary,
-    /// All webhooks, in the order of their receipt.
-    pub timeline: Vec<EventView>,
-}
-
 /// A webhook with every parameter.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct EventTold {
+pub struct Event {
     /// The webhook.
     #[serde(flatten)]
-    pub event: EventView,
+    pub event: EventSummary,
     /// Parameters in their original order, with repeated names.
     pub parameters: Vec<Parameter>,
 }
@@ -141,67 +110,39 @@ pub struct WindowView {
     pub open: bool,
 }
 
-impl MessageSummary {
-    /// Renders a message without its webhooks.
-    pub fn of(message: &Message) -> MessageSummary {
-        let first = &message.first;
-        MessageSummary {
-            sid: first.message_sid.clone(),
-            account_sid: first.account_sid.clone(),
-            direction: first.direction,
-            channel: first.channel().map(str::to_owned),
-            from: first.from().map(str::to_owned),
-            to: first.to().map(str::to_owned),
-            status: message.status.clone(),
-            error_code: message.error_code.clone(),
-            first_received_at: rfc3339(first.received_ms),
-            last_received_at: rfc3339(message.last_received_ms()),
-            webhooks: message.timeline().count(),
-        }
-    }
-}
-
-impl EventView {
+impl EventSummary {
     /// Renders a webhook without its parameters.
-    pub fn of(heard: &RecordedWebhook) -> EventView {
-        EventView {
-            id: cursor::token(&heard.key),
-            account_sid: heard.account_sid.clone(),
-            sid: heard.message_sid.clone(),
-            class: if heard.is_status { Class::Status } else { Class::Inbound },
-            direction: heard.direction,
-            channel: heard.channel().map(str::to_owned),
-            from: heard.from().map(str::to_owned),
-            to: heard.to().map(str::to_owned),
-            status: heard.status.clone(),
-            error_code: heard.error_code.clone(),
-            received_at: rfc3339(heard.received_ms),
-            route: heard.route.clone(),
-            attempts: heard.attempts,
-            backend: heard.outcome.clone(),
-            settled_at: heard.settled_ms.and_then(rfc3339),
-            redacted_at: heard.redacted_ms.and_then(rfc3339),
+    pub fn of(webhook: &RecordedWebhook) -> EventSummary {
+        EventSummary {
+            id: cursor::token(&webhook.key),
+            account_sid: webhook.account_sid.clone(),
+            sid: webhook.message_sid.clone(),
+            class: if webhook.is_status { Class::Status } else { Class::Inbound },
+            direction: webhook.direction,
+            channel: webhook.channel().map(str::to_owned),
+            from: webhook.from().map(str::to_owned),
+            to: webhook.to().map(str::to_owned),
+            status: webhook.status.clone(),
+            error_code: webhook.error_code.clone(),
+            received_at: rfc3339(webhook.received_ms),
+            route: webhook.route.clone(),
+            attempts: webhook.attempts,
+            backend: webhook.outcome.clone(),
+            settled_at: webhook.settled_ms.and_then(rfc3339),
+            redacted_at: webhook.redacted_ms.and_then(rfc3339),
         }
     }
 }
 
-impl MessageDetail {
-    /// Renders a message with its webhooks.
-    pub fn of(message: &Message) -> MessageDetail {
-        let timeline = message.timeline().map(EventView::of).collect();
-        MessageDetail { message: MessageSummary::of(message), timeline }
-    }
-}
-
-impl EventTold {
+impl Event {
     /// Renders a webhook with its parameters.
-    pub fn of(heard: &RecordedWebhook) -> EventTold {
-        let form = heard.form.as_deref().unwrap_or_default();
+    pub fn of(webhook: &RecordedWebhook) -> Event {
+        let form = webhook.form.as_deref().unwrap_or_default();
         let parameter = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
             Parameter { name: name.into_owned(), value: value.into_owned() }
         };
         let parameters = form_urlencoded::parse(form.as_bytes()).map(parameter).collect();
-        EventTold { event: EventView::of(heard), parameters }
+        Event { event: EventSummary::of(webhook), parameters }
     }
 }
 
@@ -330,9 +271,9 @@ impl ConsentView {
     }
 }
 
-/// Everything recorded about a number in one account, the latest first.
+/// Stored data about a number in one account, the latest first.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Story {
+pub struct NumberHistory {
     /// SID of the account.
     pub account_sid: String,
     /// Number, as Twilio writes it.
@@ -348,21 +289,25 @@ pub struct Story {
     /// Latest messages from and to the number.
     pub messages: Vec<MessageSummary>,
     /// Latest webhooks about the number.
-    pub events: Vec<EventView>,
+    pub events: Vec<EventSummary>,
 }
 
-impl Story {
+impl NumberHistory {
     /// Renders the history as of `now_ms`.
-    pub fn of(history: &ContactHistory, now_ms: i64) -> Story {
-        Story {
+    pub fn of(history: &ContactHistory, errors: &ErrorTable, now_ms: i64) -> NumberHistory {
+        NumberHistory {
             account_sid: history.account_sid.clone(),
             number: history.number.number.clone(),
             channel: history.number.channel.clone(),
             suppressions: history.suppressions.iter().map(SuppressionView::of).collect(),
             consents: history.consents.iter().map(ConsentView::of).collect(),
             windows: history.windows.iter().map(|window| WindowView::of(window, now_ms)).collect(),
-            messages: history.messages.iter().map(MessageSummary::of).collect(),
-            events: history.events.iter().map(EventView::of).collect(),
+            messages: history
+                .messages
+                .iter()
+                .map(|message| MessageSummary::of(message, errors))
+                .collect(),
+            events: history.events.iter().map(EventSummary::of).collect(),
         }
     }
 }

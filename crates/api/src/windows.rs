@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{finding, problem::Problem};
+use super::{problem::Problem, query};
 use crate::views::WindowView;
 use crate::{app::App, body::json};
 use twilio_edge_domain::window;
@@ -21,15 +21,19 @@ use twilio_edge_store::message_history::{MessageHistory, WindowSearch};
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct WindowsQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
     /// Number of the contact: `+15551234567` matches every channel, `whatsapp:+15551234567` only one.
-    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    #[param(
+        pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$"
+    )]
     person: String,
     /// Own number or sender of the window.
-    #[param(pattern = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$")]
+    #[param(
+        pattern = r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$"
+    )]
     sender: Option<String>,
     /// True: only windows in which free text may be sent now. False: only windows that have closed.
     open: Option<bool>,
@@ -58,7 +62,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     get,
     path = "/v1/windows",
     tag = "windows",
-    params(Wanted),
+    params(WindowsQuery),
     operation_id = "list_windows",
     responses((status = 200, description = "A page of conversation windows", body = WindowList), Problem),
     security(("key" = [])),
@@ -66,22 +70,22 @@ pub(super) fn router() -> OpenApiRouter<App> {
 async fn list(
     State(histories): State<MessageHistory>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<WindowsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wanted = finding::query(query)?;
+    let query = query::read(query)?;
     let now_ms = now_ms();
     let closed_by_ms = window::closed_by_ms(now_ms);
     let search = WindowSearch {
-        account_sid: finding::account(&caller, wanted.account_sid)?,
-        person: finding::one_number("person", &wanted.person)?,
-        sender: finding::number("sender", wanted.sender)?,
-        after_ms: if wanted.open == Some(true) { closed_by_ms } else { i64::MIN },
-        until_ms: if wanted.open == Some(false) { closed_by_ms } else { i64::MAX },
-        after: finding::cursor(wanted.cursor, finding::is_pair)?,
-        limit: finding::limit(wanted.limit)?,
+        account_sid: query::account(&caller, query.account_sid)?,
+        person: query::one_number("person", &query.person)?,
+        sender: query::number("sender", query.sender)?,
+        after_ms: if query.open == Some(true) { closed_by_ms } else { i64::MIN },
+        until_ms: if query.open == Some(false) { closed_by_ms } else { i64::MAX },
+        after: query::cursor(query.cursor, query::is_pair)?,
+        limit: query::limit(query.limit)?,
     };
     let page = histories.windows(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (windows, next_cursor) = finding::shown(&page, |window| WindowView::of(window, now_ms));
+    let (windows, next_cursor) = query::rendered(&page, |window| WindowView::of(window, now_ms));
     Ok(json(&WindowList { windows, next_cursor }))
 }

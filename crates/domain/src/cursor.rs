@@ -16,7 +16,7 @@ const MAX_LENGTH: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Cursor {
-    /// Position in webhooks and messages, the latest first.
+    /// Position in webhooks, the latest first.
     #[serde(rename = "e")]
     Event {
         /// Time of arrival, in milliseconds since 1970.
@@ -114,15 +114,15 @@ pub enum Cursor {
         #[serde(rename = "r")]
         reference: String,
     },
-    /// Position in accepted outbound messages, the latest first.
+    /// Position in messages of both directions, the latest first.
     #[serde(rename = "m")]
-    Send {
-        /// Time of acceptance, in milliseconds since 1970.
+    Message {
+        /// Time of the message, in milliseconds since 1970.
         #[serde(rename = "t")]
-        created_ms: i64,
-        /// Our message id.
-        #[serde(rename = "i")]
-        id: String,
+        at_ms: i64,
+        /// Key among those of the same time: our message id, or the dedupe key of the first webhook.
+        #[serde(rename = "k")]
+        key: String,
     },
     /// Position in accounts, by SID.
     #[serde(rename = "t")]
@@ -170,7 +170,7 @@ impl FromStr for Cursor {
         let cursor = serde_json::from_str(&read(text).ok_or(())?).map_err(|_| ())?;
         // PostgreSQL refuses NUL in text.
         let parts = match &cursor {
-            Cursor::Event { key, .. } => vec![key],
+            Cursor::Event { key, .. } | Cursor::Message { key, .. } => vec![key],
             Cursor::Pair { ours, channel } => vec![ours, channel],
             Cursor::Suppression { number, channel, error_code, source } => {
                 vec![number, channel, error_code, source]
@@ -178,7 +178,7 @@ impl FromStr for Cursor {
             Cursor::Consent { number, channel, category, state, id, .. } => {
                 vec![number, channel, category, state, id]
             }
-            Cursor::Key { id, .. } | Cursor::Send { id, .. } => vec![id],
+            Cursor::Key { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Template { name, locale, reference } => vec![name, locale, reference],
             Cursor::Tenant { account_sid } => vec![account_sid],

@@ -21,6 +21,7 @@ pub mod event;
 pub mod idempotency;
 pub mod lease;
 pub mod media;
+pub mod merge;
 pub mod message;
 pub mod optout;
 pub mod part;

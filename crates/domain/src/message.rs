@@ -1,7 +1,7 @@
 //! View of one message, assembled from all of its webhooks: its ends, its status and its history. No separate record of
 //! messages exists, so none can contradict the webhooks.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
@@ -49,7 +49,7 @@ pub struct RecordedWebhook {
 
 twilio_edge_contract::string_enum! {
     /// Direction of a message.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
     pub enum Direction: serde {
         /// From a contact to us.
         Inbound = "inbound",
@@ -111,37 +111,41 @@ impl NumberQuery {
         Some(NumberQuery { channel, number, other_ids: Vec::new() })
     }
 
-    /// Parses the number of a query: [`NumberQuery::QUERY_PATTERN`], and only text that may be an address. An unescaped `+` in a URL
-    /// arrives as a blank and is read as `+`.
+    /// Parses the number of a query, as [`NumberQuery::QUERY_PATTERN`] describes it: any text that an address in a webhook may have,
+    /// with an optional channel. An unescaped `+` in a URL arrives as a blank and is read as `+`.
     pub fn parse_query(text: &str) -> Option<NumberQuery> {
         let (channel, number) = match text.split_once(':') {
             Some((channel, number)) => (Some(channel), number),
             None => (None, text),
         };
         let is_channel = |channel: &str| {
-            (1..=20).contains(&channel.len()) && channel.bytes().all(|b| b.is_ascii_alphabetic())
+            (1..=32).contains(&channel.len())
+                && channel.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_')
         };
-        let rest = number.strip_prefix([' ', '+', '(']).unwrap_or(number);
-        let is_number = (1..=63).contains(&rest.len())
-            && rest.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && rest.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':');
+        let rest = number.strip_prefix(' ').unwrap_or(number);
+        let is_number = (1..=254).contains(&rest.chars().count())
+            && !rest.starts_with(char::is_whitespace)
+            && !rest.contains(|c: char| c.is_control() || c == ':');
         if !is_number || !channel.is_none_or(is_channel) {
             return None;
         }
         let plus = number.strip_prefix(' ').map(|rest| format!("+{rest}"));
-        let number = plus.unwrap_or_else(|| number.to_owned());
-        let spelled = channel.map(|channel| format!("{channel}:{number}")).unwrap_or(number);
-        let NumberQuery { channel, number, other_ids } = NumberQuery::parse(&spelled)?;
+        let number = plus.unwrap_or_else(|| number.to_owned()).trim_end().to_owned();
         // Twilio writes `+1 (555) 123-4567` as +15551234567; text that is no phone number stays as it is.
         let as_twilio_writes = match number.starts_with('+') {
             true => phone::e164(&number, None).ok(),
             false => None,
         };
-        Some(NumberQuery { channel, number: as_twilio_writes.unwrap_or(number), other_ids })
+        Some(NumberQuery {
+            channel: channel.map(str::to_ascii_lowercase),
+            number: as_twilio_writes.unwrap_or(number),
+            other_ids: Vec::new(),
+        })
     }
 
-    /// Regular expression of the text that [`NumberQuery::parse_query`] accepts.
-    pub const QUERY_PATTERN: &str = "^([A-Za-z]{1,20}:)?[ +(]?[0-9A-Za-z][ -9;-~]{0,62}$";
+    /// Regular expression of the text that [`NumberQuery::parse_query`] accepts; the API describes its parameters with it.
+    pub const QUERY_PATTERN: &str =
+        r"^([A-Za-z_]{1,32}:)? ?[^\s\x00-\x1f\x7f-\x9f:][^\x00-\x1f\x7f-\x9f:]{0,253}$";
 }
 
 impl RecordedWebhook {
@@ -249,5 +253,46 @@ impl Message {
     /// Returns the time of its last webhook, in milliseconds since 1970.
     pub fn last_received_ms(&self) -> i64 {
         self.later.last().unwrap_or(&self.first).received_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_of_a_query_may_be_any_address() {
+        for (text, channel, number) in [
+            ("+15551234567", None, "+15551234567"),
+            (" 15551234567", None, "+15551234567"),
+            ("+1 (555) 123-4567", None, "+15551234567"),
+            ("whatsapp:+15551234567", Some("whatsapp"), "+15551234567"),
+            ("WhatsApp: 15551234567", Some("whatsapp"), "+15551234567"),
+            ("whatsapp:US.13491208655302741918", Some("whatsapp"), "US.13491208655302741918"),
+            ("Caf\u{e9} M\u{fc}nchen", None, "Caf\u{e9} M\u{fc}nchen"),
+            ("\u{65e5}\u{672c}", None, "\u{65e5}\u{672c}"),
+            ("O'Reilly/Bar", None, "O'Reilly/Bar"),
+            ("facebook_page:108", Some("facebook_page"), "108"),
+            ("12345", None, "12345"),
+        ] {
+            let found = NumberQuery::parse_query(text).unwrap();
+            assert_eq!((found.channel.as_deref(), found.number.as_str()), (channel, number));
+        }
+        let longest = "\u{e9}".repeat(254);
+        assert_eq!(NumberQuery::parse_query(&longest).unwrap().number, longest);
+        for text in [
+            "",
+            " ",
+            "  1",
+            "a\u{0}b",
+            "a\u{85}",
+            "whatsapp:",
+            "1:2",
+            "a:b:c",
+            "\u{3000}1",
+            &"9".repeat(255),
+        ] {
+            assert_eq!(NumberQuery::parse_query(text), None, "{text:?}");
+        }
     }
 }

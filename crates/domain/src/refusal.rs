@@ -271,7 +271,7 @@ refusals! {
         drop_in: twilio(21211, 400, "invalid To") }
     NotCancelable { code: "not_cancelable", status: 409, actor: Caller, origin: Request,
         title: "The message is being sent or has an outcome. No change was made",
-        remedy: "Fetch the message with `GET /v1/messages/{sid}`; its state shows the outcome.",
+        remedy: "Fetch the message with `GET /v1/messages/{id}`; its state shows the outcome.",
         drop_in: None }
     EtagMismatch { code: "etag_mismatch", status: 412, actor: Caller, origin: Request,
         title: "If-Match is not the current ETag of the resource. No change was made",

@@ -60,7 +60,10 @@ impl Stores {
         let known = match to_confirm.is_empty() {
             true => Ok(LookupResult::default()),
             false => {
-                self.metrics.stores.timed(Operation::LedgerLookUp, self.ledger.look_up(&to_confirm)).await
+                self.metrics
+                    .stores
+                    .timed(Operation::LedgerLookUp, self.ledger.look_up(&to_confirm))
+                    .await
             }
         };
         let known = match known {

@@ -80,7 +80,7 @@ pub use self::{
     media::{MediaIndex, Medium},
     outbound_messages::{
         AttemptOutcome, OutboundMessage, OutboundMessages,
-        pages::{OutboundMessagesPage, QueuedMessagesPage},
+        pages::QueuedMessagesPage,
         queues::{AttemptStart, QueuePosition},
     },
     outbox::{

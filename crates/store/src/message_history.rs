@@ -4,6 +4,7 @@
 //! the ledger's key. Every query is about one account, and no result contains data of another.
 
 mod contact;
+pub mod messages;
 mod permissions;
 mod rows;
 mod search;
@@ -22,11 +23,7 @@ pub(super) use self::{
 pub use self::{search::Search, windows::WindowSearch};
 use super::reader::Reader;
 use crate::{database::within, error::StoreError};
-use twilio_edge_domain::{
-    cursor::Cursor,
-    message::{Message, RecordedWebhook},
-    phone,
-};
+use twilio_edge_domain::{cursor::Cursor, message::RecordedWebhook, phone};
 use twilio_edge_platform::{config, metrics::Connections};
 
 /// Number of webhooks per read.
@@ -83,31 +80,6 @@ impl MessageHistory {
     /// Closes the connections.
     pub async fn close(&self) {
         self.reader.close().await;
-    }
-
-    /// Returns one message of an account.
-    ///
-    /// # Errors
-    /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn message(
-        &self,
-        account_sid: &str,
-        message_sid: &str,
-    ) -> Result<Option<Message>, StoreError> {
-        let found = within(self.timeout, self.read_all(account_sid, [message_sid].into())).await;
-        Ok(found?.remove(message_sid).and_then(Message::of))
-    }
-
-    /// Returns a page of messages, by the time of their first webhook.
-    ///
-    /// # Errors
-    /// `StoreError` when the database is unavailable or a read fails.
-    pub async fn messages(&self, search: &Search) -> Result<Page<Message>, StoreError> {
-        within(self.timeout, async {
-            let search = self.with_contacts(search).await?;
-            self.page(&search, true, Search::message_at).await
-        })
-        .await
     }
 
     /// Returns a page of webhooks, by the time of their arrival.

@@ -9,7 +9,10 @@ pub(crate) mod pages;
 pub(crate) mod queues;
 mod writes;
 
-use std::{slice, sync::Arc};
+use std::{
+    slice,
+    sync::{Arc, LazyLock},
+};
 use twilio_edge_domain::sending::backlog::MessageBacklog;
 
 use sqlx::FromRow;
@@ -23,22 +26,129 @@ use crate::{
 };
 use twilio_edge_platform::{config, tasks::Supervisor};
 
-/// Columns of an [`OutboundMessage`].
-macro_rules! outbound_message_columns {
-    () => {
-        "id, account_sid, channel, recipient, sender, category, kind, form, state, due_at_ms, first_due_at_ms, attempt_id, attempts, \
-         message_sid, code, reason, created_at_ms, created_by, changed_at_ms, attempted_at_ms, lookups, request_id, fallback, \
-         fallback_to, fallback_of, twilio_status"
+/// Value of a column, as a statement binds it.
+trait Column {
+    fn bind(&self) -> Bind<'_>;
+}
+
+impl Column for String {
+    fn bind(&self) -> Bind<'_> {
+        Bind::Text(self)
+    }
+}
+
+impl Column for i64 {
+    fn bind(&self) -> Bind<'_> {
+        Bind::Whole(*self)
+    }
+}
+
+/// Declares the row of an outbound message once. The struct, the column list of every SELECT, the INSERT and its bound values
+/// follow from it, so a new column is one line here and one migration of each database.
+macro_rules! row {
+    ($(#[$about:meta])* pub struct $name:ident {
+        $(#[$id_about:meta])* $id:ident: $id_type:ty,
+        $($(#[$column_about:meta])* $column:ident: $type:ty,)+
+    }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, FromRow)]
+        pub struct $name {
+            $(#[$id_about])* pub $id: $id_type,
+            $($(#[$column_about])* pub $column: $type,)+
+        }
+
+        impl $name {
+            /// Names of all columns.
+            const COLUMNS: &[&str] = &[stringify!($id), $(stringify!($column)),+];
+
+            /// Returns the values of [`ADD`], in the order of the columns.
+            pub(super) fn values(&self) -> Vec<Bind<'_>> {
+                vec![self.$id.bind(), $(self.$column.bind()),+]
+            }
+        }
+
+        /// Columns of an [`OutboundMessage`], for a SELECT.
+        macro_rules! outbound_message_columns {
+            () => { concat!(stringify!($id), $(", ", stringify!($column)),+) };
+        }
     };
+}
+
+row! {
+/// Outbound message with its progress. Times are milliseconds since 1970.
+pub struct OutboundMessage {
+    /// Message id.
+    id: String,
+    /// Account SID of the tenant.
+    account_sid: String,
+    /// Channel on which the message is sent.
+    channel: String,
+    /// Recipient's number; masked after the message has ended.
+    recipient: String,
+    /// Our number, or the Messaging Service.
+    sender: String,
+    /// Category of the message: its purpose.
+    category: String,
+    /// `session` or `template`.
+    kind: String,
+    /// Priority in the queue; a smaller number is sent sooner.
+    priority: i64,
+    /// Form that is posted to Twilio; empty after the message has ended.
+    form: String,
+    /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`, `canceled`.
+    state: String,
+    /// Due time; during an attempt, the end of its hold.
+    due_at_ms: i64,
+    /// First due time.
+    first_due_at_ms: i64,
+    /// Id of the attempt that holds the message; empty without one.
+    attempt_id: String,
+    /// Number of attempts so far.
+    attempts: i64,
+    /// Twilio's message SID; empty until it is known.
+    message_sid: String,
+    /// Code of the reason why it was not sent, or not yet.
+    code: String,
+    /// The reason in words.
+    reason: String,
+    /// Time of the request.
+    created_at_ms: i64,
+    /// Author of the request.
+    created_by: String,
+    /// Time of the last change.
+    changed_at_ms: i64,
+    /// Start of the last attempt; 0 without one.
+    attempted_at_ms: i64,
+    /// Number of times an `unknown` message was looked up in Twilio's list.
+    lookups: i64,
+    /// Twilio's request id of the last call, for Twilio's support; empty if Twilio returned none.
+    request_id: String,
+    /// Fallback to send if the message fails, in the format of `domain/sending/fallback.rs`; empty without one, or once it
+    /// is no longer possible.
+    fallback: String,
+    /// Recipient of the fallback, as long as there is a fallback.
+    fallback_to: String,
+    /// Id of the message that this one replaces as its fallback; empty otherwise.
+    fallback_of: String,
+    /// HTTP status of Twilio's refusal; 0 without one.
+    twilio_status: i64,
+    /// Number of SMS segments of the text, by which Twilio bills; 0 for a message that is not billed by segments, or whose
+    /// text is not known here.
+    segments: i64,
+}
 }
 use outbound_message_columns;
 
-pub(super) const ADD: &str = "
-    INSERT INTO outbound_messages (id, account_sid, channel, recipient, sender, category, kind, priority, form, state, due_at_ms,
-        first_due_at_ms, attempt_id, attempts, message_sid, code, reason, created_at_ms, created_by, changed_at_ms, fallback,
-        fallback_to, fallback_of)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $13, $10, $10, '', 0, '', $14, $15, $11, $12, $11, $16, $17, $18)
-    ON CONFLICT (fallback_of) WHERE fallback_of <> '' DO NOTHING";
+/// Inserts a row with the values of [`OutboundMessage::values`]. A second fallback of one message is ignored.
+pub(super) static ADD: LazyLock<String> = LazyLock::new(|| {
+    let columns = OutboundMessage::COLUMNS;
+    let values: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
+    format!(
+        "INSERT INTO outbound_messages ({}) VALUES ({}) ON CONFLICT (fallback_of) WHERE fallback_of <> '' DO NOTHING",
+        columns.join(", "),
+        values.join(", "),
+    )
+});
 
 /// Queues the message again after an attempt in which nothing left; a message whose text was erased ends as `refused`.
 const QUEUE_RETRY: &str = "
@@ -79,64 +189,6 @@ const BACKLOG: &str = "
         (SELECT coalesce(min(first_due_at_ms), 0) FROM outbound_messages
             WHERE state = 'queued' AND due_at_ms <= $1 + 600000 AND first_due_at_ms <= $1) AS oldest_due_ms";
 
-/// Outbound message with its progress. Times are milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct OutboundMessage {
-    /// Message id.
-    pub id: String,
-    /// Account SID of the tenant.
-    pub account_sid: String,
-    /// Channel on which the message is sent.
-    pub channel: String,
-    /// Recipient's number; masked after the message has ended.
-    pub recipient: String,
-    /// Our number, or the Messaging Service.
-    pub sender: String,
-    /// Category of the message: its purpose.
-    pub category: String,
-    /// `session` or `template`.
-    pub kind: String,
-    /// Form that is posted to Twilio; empty after the message has ended.
-    pub form: String,
-    /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`, `canceled`.
-    pub state: String,
-    /// Due time; during an attempt, the end of its hold.
-    pub due_at_ms: i64,
-    /// First due time.
-    pub first_due_at_ms: i64,
-    /// Id of the attempt that holds the message; empty without one.
-    pub attempt_id: String,
-    /// Number of attempts so far.
-    pub attempts: i64,
-    /// Twilio's message SID; empty until it is known.
-    pub message_sid: String,
-    /// Code of the reason why it was not sent, or not yet.
-    pub code: String,
-    /// The reason in words.
-    pub reason: String,
-    /// Time of the request.
-    pub created_at_ms: i64,
-    /// Author of the request.
-    pub created_by: String,
-    /// Time of the last change.
-    pub changed_at_ms: i64,
-    /// Start of the last attempt; 0 without one.
-    pub attempted_at_ms: i64,
-    /// Number of times an `unknown` message was looked up in Twilio's list.
-    pub lookups: i64,
-    /// Twilio's request id of the last call, for Twilio's support; empty if Twilio returned none.
-    pub request_id: String,
-    /// Fallback to send if the message fails, in the format of `domain/sending/fallback.rs`; empty without one, or once it
-    /// is no longer possible.
-    pub fallback: String,
-    /// Recipient of the fallback, as long as there is a fallback.
-    pub fallback_to: String,
-    /// Id of the message that this one replaces as its fallback; empty otherwise.
-    pub fallback_of: String,
-    /// HTTP status of Twilio's refusal; 0 without one.
-    pub twilio_status: i64,
-}
-
 /// Outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptOutcome<'a> {
@@ -159,32 +211,6 @@ pub struct AttemptOutcome<'a> {
 pub struct OutboundMessages {
     database: Database,
     writes: Writes,
-}
-
-impl OutboundMessage {
-    /// Returns the values of [`ADD`].
-    pub(super) fn added(&self, priority: i64) -> [Bind<'_>; 18] {
-        [
-            Bind::Text(&self.id),
-            Bind::Text(&self.account_sid),
-            Bind::Text(&self.channel),
-            Bind::Text(&self.recipient),
-            Bind::Text(&self.sender),
-            Bind::Text(&self.category),
-            Bind::Text(&self.kind),
-            Bind::Whole(priority),
-            Bind::Text(&self.form),
-            Bind::Whole(self.due_at_ms),
-            Bind::Whole(self.created_at_ms),
-            Bind::Text(&self.created_by),
-            Bind::Text(&self.state),
-            Bind::Text(&self.code),
-            Bind::Text(&self.reason),
-            Bind::Text(&self.fallback),
-            Bind::Text(&self.fallback_to),
-            Bind::Text(&self.fallback_of),
-        ]
-    }
 }
 
 impl OutboundMessages {
@@ -215,10 +241,9 @@ impl OutboundMessages {
     pub async fn add(
         &self,
         message: &OutboundMessage,
-        priority: i64,
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.writes.add(message, priority, done).await
+        self.writes.add(message, done).await
     }
 
     /// Queues the message again for `due_at_ms`, with the reason, after an attempt in which nothing left.
@@ -245,7 +270,7 @@ impl OutboundMessages {
         self.execute(QUEUE_RETRY, &binds).await.map(|_| ())
     }
 
-    /// Records the outcome of an attempt, and with it the fallback message `instead` and its priority: both, or neither.
+    /// Records the outcome of an attempt, and with it the fallback message `instead`: both, or neither.
     /// Returns `false` if the message has already been decided.
     ///
     /// # Errors
@@ -255,7 +280,7 @@ impl OutboundMessages {
         message: &OutboundMessage,
         masked: &str,
         outcome: &AttemptOutcome<'_>,
-        instead: Option<(&OutboundMessage, i64)>,
+        instead: Option<&OutboundMessage>,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds = [
@@ -353,5 +378,42 @@ impl OutboundMessages {
         binds: &[Bind<'_>],
     ) -> Result<u64, StoreError> {
         self.writes.change(statement, binds).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn row_has_every_column_after_an_insert() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+        // Every column has a value that no other column has.
+        let mut statement = sqlx::query(ADD.as_str());
+        let row = OutboundMessage::default();
+        for (number, (column, value)) in
+            (1..).zip(OutboundMessage::COLUMNS.iter().zip(row.values()))
+        {
+            statement = match value {
+                _ if *column == "state" => statement.bind("queued"),
+                Bind::Text(_) => statement.bind(format!("{column} {number}")),
+                Bind::Whole(_) => statement.bind(number),
+            };
+        }
+        statement.execute(&mut connection).await.unwrap();
+        let read: OutboundMessage =
+            sqlx::query_as(FETCH).bind("id 1").fetch_one(&mut connection).await.unwrap();
+        for (number, (column, value)) in
+            (1..).zip(OutboundMessage::COLUMNS.iter().zip(read.values()))
+        {
+            match value {
+                _ if *column == "state" => assert_eq!(read.state, "queued"),
+                Bind::Text(text) => assert_eq!(text, format!("{column} {number}")),
+                Bind::Whole(whole) => assert_eq!((*column, whole), (*column, number)),
+            }
+        }
     }
 }

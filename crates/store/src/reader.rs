@@ -8,6 +8,10 @@ use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 use super::{
     contacts,
     message_history::{Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WebhookRow, WindowRow},
+    outbound_messages::{
+        OutboundMessage,
+        pages::{ROW, ROWS, ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, RowRange, Sid},
+    },
     postgres, sqlite,
 };
 use crate::{
@@ -82,6 +86,39 @@ impl Reader {
         };
         let ranges = json(ranges)?;
         Ok(fetched!(self, statement, &ranges)?)
+    }
+
+    /// Returns the rows of outbound messages in one range of the index.
+    pub(super) async fn rows(
+        &self,
+        range: &RowRange<'_>,
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
+        let RowRange { account_sid, state, before: (before_ms, before_id), since_ms, limit } =
+            *range;
+        Ok(fetched!(self, ROWS, account_sid, state, before_ms, before_id, since_ms, limit)?)
+    }
+
+    /// Returns the row of an outbound message.
+    pub(super) async fn row(
+        &self,
+        account_sid: &str,
+        id: &str,
+    ) -> Result<Option<OutboundMessage>, StoreError> {
+        let rows: Vec<OutboundMessage> = fetched!(self, ROW, account_sid, id)?;
+        Ok(rows.into_iter().next())
+    }
+
+    /// Returns the rows of outbound messages with these SIDs.
+    pub(super) async fn rows_by_sid(
+        &self,
+        sids: &[Sid<'_>],
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
+        let statement = match self {
+            Reader::Sqlite(_) => ROWS_BY_SID,
+            Reader::Postgres(_) => ROWS_BY_SID_OF_ARRAY,
+        };
+        let sids = json(sids)?;
+        Ok(fetched!(self, statement, &sids)?)
     }
 
     /// Executes one of the stores' statements over these rows and returns the rows found.

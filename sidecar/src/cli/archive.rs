@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::listing;
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::window::rfc3339;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_store::{ArchiveQueue, StoreError};
@@ -17,29 +17,13 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show since when webhooks are queued for the archive, and the oldest one that waits
-    Status(Status),
+    Status,
     /// Stop queueing webhooks for the archive and drop the queue; archived objects stay
-    Stop(Stop),
+    Stop,
 }
 
-#[derive(Debug, clap::Args)]
-struct Status {
-    #[command(flatten)]
-    sources: Sources,
-}
-
-#[derive(Debug, clap::Args)]
-struct Stop {
-    #[command(flatten)]
-    sources: Sources,
-}
-
-pub(super) fn run(args: Args) -> ExitCode {
-    let (sources, stops) = match args.command {
-        Command::Status(status) => (status.sources, false),
-        Command::Stop(stop) => (stop.sources, true),
-    };
-    let config = match sources.read().check() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -47,8 +31,8 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    match runtime.block_on(carried_out(&config, stops)) {
-        Ok(said) => listing::write(&said),
+    match runtime.block_on(act(args.command, &config)) {
+        Ok(text) => listing::write(&text),
         Err(reason) => fail(format!(
             "the database {} {reason}",
             without_password(config.database.url.expose())
@@ -56,26 +40,35 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-async fn carried_out(config: &Config, stops: bool) -> Result<String, StoreError> {
+async fn act(command: Command, config: &Config) -> Result<String, StoreError> {
     let queue = ArchiveQueue::open(&config.database).await?;
-    let said = said(&queue, stops).await;
+    let done = command.act(&queue).await;
     queue.close().await;
-    said
+    done
 }
 
-async fn said(queue: &ArchiveQueue, stops: bool) -> Result<String, StoreError> {
-    let time = |ms| rfc3339(ms).unwrap_or_default();
-    let Some(since_ms) = queue.since().await? else {
-        return Ok("nothing is kept for an archive\n".to_owned());
-    };
-    if stops {
-        queue.stop().await?;
-        let beware = "a sidecar with archive.url begins again at its next start";
-        return Ok(format!("nothing is kept for the archive any more; {beware}\n"));
+impl Command {
+    async fn act(self, queue: &ArchiveQueue) -> Result<String, StoreError> {
+        let time = |ms| rfc3339(ms).unwrap_or_default();
+        let Some(since_ms) = queue.since().await? else {
+            return Ok("no webhook is queued for an archive\n".to_owned());
+        };
+        match self {
+            Command::Stop => {
+                queue.stop().await?;
+                let hint = "a sidecar with archive.url starts it again";
+                Ok(format!("the archive queue was stopped and dropped; {hint}\n"))
+            }
+            Command::Status => {
+                let oldest = match queue.oldest().await? {
+                    Some(oldest_ms) => {
+                        format!("the oldest one was received at {}", time(oldest_ms))
+                    }
+                    None => "none is waiting".to_owned(),
+                };
+                let since = time(since_ms);
+                Ok(format!("webhooks are queued for the archive since {since}; {oldest}\n"))
+            }
+        }
     }
-    let waits = match queue.oldest().await? {
-        Some(oldest_ms) => format!("the oldest that waits came at {}", time(oldest_ms)),
-        None => "nothing waits".to_owned(),
-    };
-    Ok(format!("webhooks are kept for the archive since {}; {waits}\n", time(since_ms)))
 }

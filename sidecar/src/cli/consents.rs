@@ -3,9 +3,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{
-    ledger,
-    listing::{self, Format},
-    permissions::{Failure, Numbers, Place, accepted, contents, each_page},
+    globals::Globals,
+    ledger, listing,
+    permissions::{Account, Failure, Numbers, accepted, contents, each_page},
 };
 use twilio_edge_api::views::ConsentView;
 use twilio_edge_domain::{
@@ -35,7 +35,7 @@ enum Verb {
     /// Record the withdrawal of a consent
     Withdraw(Evidence),
     /// List the consents in effect, ordered by number
-    List(Wanted),
+    List(Filter),
     /// Import a list: CSV with columns number, category, source and, optionally, channel, state, at, proof, ip, user_agent
     Import {
         /// File to import; - reads standard input
@@ -46,12 +46,12 @@ enum Verb {
         #[command(flatten)]
         spelling: Numbers,
         #[command(flatten)]
-        place: Place,
+        account: Account,
     },
     /// Print all recorded events as CSV
     Export {
         #[command(flatten)]
-        place: Place,
+        account: Account,
     },
 }
 
@@ -80,13 +80,11 @@ struct Evidence {
     #[command(flatten)]
     spelling: Numbers,
     #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    format: Format,
+    account: Account,
 }
 
 #[derive(Debug, clap::Args)]
-struct Wanted {
+struct Filter {
     /// Only this number
     #[arg(long)]
     number: Option<String>,
@@ -102,9 +100,7 @@ struct Wanted {
     #[command(flatten)]
     spelling: Numbers,
     #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    format: Format,
+    account: Account,
 }
 
 const COLUMNS: [&str; 7] =
@@ -114,16 +110,17 @@ fn category(text: &str) -> Result<Category, String> {
     Category::try_from(text.to_owned())
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     match args.verb {
-        Verb::Record(evidence) => record(evidence, State::Granted),
-        Verb::Withdraw(evidence) => record(evidence, State::Withdrawn),
-        Verb::List(wanted) => run_list(wanted),
-        Verb::Import { file, partial, spelling, place } => {
+        Verb::Record(evidence) => record(evidence, State::Granted, globals),
+        Verb::Withdraw(evidence) => record(evidence, State::Withdrawn, globals),
+        Verb::List(filter) => run_list(filter, globals),
+        Verb::Import { file, partial, spelling, account } => {
             let now_ms = now_ms();
-            let about = spelling.about(&place, now_ms);
+            let about = spelling.about(&account, now_ms);
             let list = contents(&file).and_then(|csv| CsvList::of_consents(csv, about));
-            place.work(
+            account.work(
+                globals,
                 async |permissions, by, account| {
                     let (list, lines) = accepted(permissions, account, list, partial).await?;
                     let good = list.valid_rows();
@@ -132,7 +129,8 @@ pub(super) fn run(args: Args) -> ExitCode {
                 |(lines, added)| listing::write(&format!("{lines} lines, {added} new consents\n")),
             )
         }
-        Verb::Export { place } => place.work(
+        Verb::Export { account } => account.work(
+            globals,
             async |permissions, _, account| {
                 let write = |text: Vec<u8>| listing::write_data(&text);
                 write(lists::to_csv([lists::CONSENT_COLUMNS.map(str::to_owned)]));
@@ -158,11 +156,12 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-fn record(evidence: Evidence, state: State) -> ExitCode {
-    let Evidence { number, category, source, at, proof, ip, user_agent, spelling, place, format } =
+fn record(evidence: Evidence, state: State, globals: &Globals) -> ExitCode {
+    let Evidence { number, category, source, at, proof, ip, user_agent, spelling, account } =
         evidence;
     let now_ms = now_ms();
-    place.work(
+    account.work(
+        globals,
         async |permissions, by, account| {
             let consent = Consent {
                 account_sid: account.to_owned(),
@@ -185,7 +184,7 @@ fn record(evidence: Evidence, state: State) -> ExitCode {
             permissions.record(by, account, &consent, now_ms).await?;
             Ok(consent)
         },
-        |consent| show(&format, std::slice::from_ref(&consent)),
+        |consent| show(globals, std::slice::from_ref(&consent)),
     )
 }
 
@@ -206,11 +205,12 @@ async fn address(
     }
 }
 
-fn run_list(wanted: Wanted) -> ExitCode {
-    let Wanted { number, category, history, limit, spelling, place, format } = wanted;
+fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
+    let Filter { number, category, history, limit, spelling, account } = filter;
     let channel = spelling.channel.as_deref();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    place.work(
+    account.work(
+        globals,
         async |permissions, _, account| {
             if let Some(number) = number {
                 let number = address(&spelling, permissions, account, &number).await?.number;
@@ -220,9 +220,9 @@ fn run_list(wanted: Wanted) -> ExitCode {
                 if !history {
                     found = consent::current_of_each(found);
                 }
-                found.retain(|said| {
-                    category.is_none_or(|category| category == said.category)
-                        && channel.is_none_or(|channel| channel == said.address.channel)
+                found.retain(|consent| {
+                    category.is_none_or(|category| category == consent.category)
+                        && channel.is_none_or(|channel| channel == consent.address.channel)
                 });
                 found.truncate(limit);
                 return Ok(found);
@@ -236,11 +236,11 @@ fn run_list(wanted: Wanted) -> ExitCode {
             each_page(limit, ask, Cursor::of_consent, |found| all.extend(found)).await?;
             Ok(all)
         },
-        |found| show(&format, &found),
+        |found| show(globals, &found),
     )
 }
 
-fn show(format: &Format, found: &[Consent]) -> ExitCode {
+fn show(globals: &Globals, found: &[Consent]) -> ExitCode {
     let rows: Vec<_> = found.iter().map(ConsentView::of).map(|shown| ledger::row(&shown)).collect();
-    listing::print(format.output(), &COLUMNS, &rows)
+    listing::print(globals.output(), &COLUMNS, &rows)
 }

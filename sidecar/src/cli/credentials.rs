@@ -50,7 +50,7 @@ pub(super) fn account(sid: Option<&str>, token_file: Option<&Path>) -> Result<Ac
     };
     match (sid, token) {
         (Some(sid), _) if !is_account_sid(&sid) => {
-            Err(format!("{sid} is no account SID: AC and 32 hexadecimal digits"))
+            Err(format!("{sid}: must be an account SID, AC and 32 hexadecimal digits"))
         }
         (Some(sid), Some(token)) => Ok(Account { sid, token }),
         (None, None) => Ok(Account {
@@ -61,10 +61,10 @@ pub(super) fn account(sid: Option<&str>, token_file: Option<&Path>) -> Result<Ac
             },
         }),
         (Some(sid), None) => Err(format!(
-            "there is no auth token for {sid}: set TWILIO_AUTH_TOKEN or name a --token-file"
+            "there is no auth token for {sid}: set TWILIO_AUTH_TOKEN, or use --token-file"
         )),
         (None, Some(token)) => Err(format!(
-            "whose is {}? Set TWILIO_ACCOUNT_SID or --account too, or neither for the demo's account",
+            "{} has no account: set TWILIO_ACCOUNT_SID or --account too; without both, the demo's account is used",
             token.label
         )),
     }
@@ -98,7 +98,7 @@ pub(super) fn tokens_in(files: &[PathBuf]) -> Result<Vec<Token>, String> {
             }
         }
         if tokens.len() == before {
-            return Err(format!("{name}: there is no token in it"));
+            return Err(format!("{name}: has no token"));
         }
     }
     Ok(tokens)

@@ -5,12 +5,8 @@ use std::{future::Future, process::ExitCode};
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    credentials::variable,
-    ledger::account,
-    listing::{self, Format},
-};
-use crate::cli::{failure::fail, sources::Sources};
+use super::{credentials::variable, ledger, listing};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::window::rfc3339;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
@@ -26,50 +22,43 @@ const DEAD: [&str; 7] = ["id", "sink", "event", "given_up_at", "recorded_at", "t
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
-    #[command(flatten)]
-    sources: Sources,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Count pending deliveries and dead letters by sink
-    Status {
-        #[command(flatten)]
-        format: Format,
-    },
+    Status,
     /// List dead letters with their errors, the latest first
     List {
         /// Only this sink
         #[arg(long)]
         sink: Option<String>,
         /// Only this account
-        #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
-        tenant: Option<String>,
+        #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
+        account: Option<String>,
         /// Largest number of dead letters
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
-        #[command(flatten)]
-        format: Format,
     },
     /// Queue dead letters for delivery again
-    Retry(Decided),
+    Retry(Decision),
     /// Discard dead letters for good
-    Discard(Decided),
+    Discard(Decision),
 }
 
 /// The account is outside of the group: an account from the environment alone does not select any dead letters.
 #[derive(Debug, clap::Args)]
-struct Decided {
+struct Decision {
     #[command(flatten)]
-    which: Which,
+    selection: Selection,
     /// Only dead letters of this account
-    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
-    tenant: Option<String>,
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
+    account: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
-struct Which {
+struct Selection {
     /// Dead letter ids, as listed
     #[arg(conflicts_with = "all")]
     ids: Vec<i64>,
@@ -81,8 +70,8 @@ struct Which {
     sink: Option<String>,
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -90,7 +79,9 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    match runtime.block_on(with_outbox(&config, async |outbox| args.verb.act(&outbox).await)) {
+    match runtime
+        .block_on(with_outbox(&config, async |outbox| args.verb.act(&outbox, globals).await))
+    {
         Ok(code) => code,
         Err(problem) => fail(problem),
     }
@@ -101,17 +92,17 @@ async fn with_outbox<F: Future<Output = Result<ExitCode, StoreError>>>(
     act: impl FnOnce(Outbox) -> F,
 ) -> Result<ExitCode, String> {
     let database = without_password(config.database.url.expose());
-    let told = |reason: StoreError| format!("the database {database} {reason}");
-    let outbox = Outbox::open(&config.database).await.map_err(told)?;
+    let failure = |reason: StoreError| format!("the database {database} {reason}");
+    let outbox = Outbox::open(&config.database).await.map_err(failure)?;
     let done = act(outbox.clone()).await;
     outbox.close().await;
-    done.map_err(told)
+    done.map_err(failure)
 }
 
 impl Verb {
-    async fn act(self, outbox: &Outbox) -> Result<ExitCode, StoreError> {
+    async fn act(self, outbox: &Outbox, globals: &Globals) -> Result<ExitCode, StoreError> {
         match self {
-            Verb::Status { format } => {
+            Verb::Status => {
                 let rows: Vec<Map<String, Value>> = outbox
                     .delivery_counts()
                     .await?
@@ -125,32 +116,36 @@ impl Verb {
                         }))
                     })
                     .collect();
-                Ok(listing::print(format.output(), &STANDING, &rows))
+                Ok(listing::print(globals.output(), &STANDING, &rows))
             }
-            Verb::List { sink, tenant, limit, format } => {
-                let of = (tenant.as_deref(), sink.as_deref());
+            Verb::List { sink, account, limit } => {
+                let of = (account.as_deref(), sink.as_deref());
                 let found = gather(outbox, of, limit as usize).await?;
                 let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
-                Ok(listing::print(format.output(), &DEAD, &rows))
+                Ok(listing::print(globals.output(), &DEAD, &rows))
             }
-            Verb::Retry(decided) => decided.meet(DeadLetterAction::Retry, outbox).await,
-            Verb::Discard(decided) => decided.meet(DeadLetterAction::Discard, outbox).await,
+            Verb::Retry(decision) => decision.carry_out(DeadLetterAction::Retry, outbox).await,
+            Verb::Discard(decision) => decision.carry_out(DeadLetterAction::Discard, outbox).await,
         }
     }
 }
 
-impl Decided {
-    async fn meet(self, fate: DeadLetterAction, outbox: &Outbox) -> Result<ExitCode, StoreError> {
+impl Decision {
+    async fn carry_out(
+        self,
+        fate: DeadLetterAction,
+        outbox: &Outbox,
+    ) -> Result<ExitCode, StoreError> {
         let user = variable("USER").unwrap_or_else(|| "unknown".into());
-        let Which { ids, all, sink } = self.which;
+        let Selection { ids, all, sink } = self.selection;
         let ids = Some(ids).filter(|_| !all);
-        let choice = Choice { ids, sink, account_sid: self.tenant };
+        let choice = Choice { ids, sink, account_sid: self.account };
         let by = Caller::command_line(&user);
         let Done { found, changed, .. } =
             dead_letters::decide(outbox, &by, fate, &choice, usize::MAX).await?;
         let done = match fate {
-            DeadLetterAction::Retry => "are on their way again",
-            DeadLetterAction::Discard => "are discarded",
+            DeadLetterAction::Retry => "dead letters were queued again",
+            DeadLetterAction::Discard => "dead letters were discarded",
         };
         listing::write(&format!("{changed} of {found} {done}\n"));
         Ok(if changed == found { ExitCode::SUCCESS } else { ExitCode::FAILURE })

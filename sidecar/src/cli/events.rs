@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use super::{
-    ledger::{self, Place},
-    listing::{self, Format, Period},
+    globals::Globals,
+    ledger::{self, Account},
+    listing::{self, Period},
 };
-use twilio_edge_api::views::EventTold;
+use twilio_edge_api::views::Event;
 use twilio_edge_domain::message::NumberQuery;
 use twilio_edge_store::message_history::Search;
 
@@ -36,31 +37,35 @@ struct List {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    format: Format,
+    account: Account,
 }
 
 const COLUMNS: [&str; 8] =
     ["received_at", "sid", "class", "from", "to", "status", "error_code", "backend"];
 
-pub(super) fn run(args: Args) -> ExitCode {
-    let Verb::List(List { number, sid, period, limit, place, format }) = args.verb;
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let Verb::List(List { number, sid, period, limit, account }) = args.verb;
     let (since_ms, until_ms) = period.bounds();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    place.ask(
-        async |histories, account| {
+    account.query(
+        globals,
+        async |histories, _, account| {
             if let Some(sid) = sid {
                 let message = histories.message(account, &sid).await?;
-                return Ok(message.iter().flat_map(|m| m.timeline()).cloned().collect());
+                let recorded = message.as_ref().and_then(|message| message.recorded());
+                return Ok(recorded
+                    .iter()
+                    .flat_map(|message| message.timeline())
+                    .cloned()
+                    .collect());
             }
             let search = Search { number, since_ms, until_ms, ..Search::of(account, limit) };
             ledger::gather(search, async |search| histories.events(search).await).await
         },
-        |found| {
+        |found, _| {
             let rows: Vec<_> =
-                found.iter().map(|heard| ledger::row(&EventTold::of(heard))).collect();
-            listing::print(format.output(), &COLUMNS, &rows)
+                found.iter().map(|webhook| ledger::row(&Event::of(webhook))).collect();
+            listing::print(globals.output(), &COLUMNS, &rows)
         },
     )
 }

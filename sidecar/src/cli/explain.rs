@@ -29,6 +29,7 @@ use self::route::Routes;
 use self::url::{Clues, Url};
 use super::captured::{Captured, JsonLine};
 use super::credentials::{self, TOKEN_VARIABLES, Token, variable};
+use super::globals::Globals;
 
 /// Largest capture that is read, in bytes.
 const MAX_CAPTURE_BYTES: u64 = 8 << 20;
@@ -75,9 +76,6 @@ pub(super) struct Args {
     /// Class of the request's route [default: derived from its parameters]
     #[arg(long, value_name = "CLASS", value_parser = parse_class)]
     class: Option<Class>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     /// Also print the signatures that would match
     #[arg(long)]
     show_signatures: bool,
@@ -87,13 +85,13 @@ fn parse_class(text: &str) -> Result<Class, String> {
     [Class::Inbound, Class::Status, Class::Other]
         .into_iter()
         .find(|class| class.as_str() == text)
-        .ok_or_else(|| "inbound, status or other".to_owned())
+        .ok_or_else(|| "must be inbound, status or other".to_owned())
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     let report = Case::read(&args).and_then(|case| case.report());
     let printed = report.and_then(|report| {
-        let text = if args.json {
+        let text = if globals.is_json() {
             serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?
         } else {
             report.to_string()
@@ -137,11 +135,11 @@ impl Case {
                 }
             }
             (None, Some(url)) => (Captured::of_flags(url, args)?, vec![url.clone()]),
-            (None, None) => return Err("give --request FILE or --url URL".to_owned()),
+            (None, None) => return Err("--request or --url is required".to_owned()),
         };
         if tokens.is_empty() {
             return Err(format!(
-                "there is no auth token: set {} or name a --token-file",
+                "there is no auth token: set {}, or use --token-file",
                 TOKEN_VARIABLES.join(", ")
             ));
         }
@@ -150,10 +148,10 @@ impl Case {
             clues.body_hash = Some(hash_body(&request.body));
         }
         if let Some(url) = urls.iter().find(|url| Url::parse(url).is_none()) {
-            return Err(format!("{url} is no URL: scheme://host/path"));
+            return Err(format!("{url}: must be a URL, scheme://host/path"));
         }
         for url in &args.try_url {
-            let problem = || format!("--try-url {url} is no URL: scheme://host/path");
+            let problem = || format!("--try-url: {url}: must be a URL, scheme://host/path");
             clues.guesses.push(Url::parse(url).ok_or_else(problem)?);
         }
         let account = args.account.clone().or_else(|| variable("TWILIO_ACCOUNT_SID"));

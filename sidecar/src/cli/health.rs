@@ -9,7 +9,7 @@ use std::{
 };
 use twilio_edge_platform::terminal;
 
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_platform::listener::ListenAddress;
 
 /// Time limit of each of these: connect, send the request, read the answer.
@@ -27,12 +27,10 @@ pub(super) struct Args {
     /// Path of the request; /healthz checks only that the process runs
     #[arg(long, default_value = "/readyz")]
     path: String,
-    #[command(flatten)]
-    sources: Sources,
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
-    match args.ask() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    match args.ask(globals) {
         Ok(answer) => {
             terminal::print_line(&answer);
             ExitCode::SUCCESS
@@ -43,14 +41,14 @@ pub(super) fn run(args: Args) -> ExitCode {
 
 impl Args {
     /// Sends the request; returns the text of the answer with status 200, or the problem.
-    fn ask(self) -> Result<String, String> {
+    fn ask(self, globals: &Globals) -> Result<String, String> {
         let place = match self.at {
             Some(place) => place,
-            None => self.sources.read().check().map_err(|error| error.to_string())?.listen,
+            None => globals.settings().check().map_err(|error| error.to_string())?.listen,
         };
         let parsed = place
             .parse::<ListenAddress>()
-            .map_err(|()| format!("{place} is no ADDRESS:PORT and no unix:/PATH"))?;
+            .map_err(|()| format!("{place}: must be ADDRESS:PORT or unix:/PATH"))?;
         let answer = ask(&parsed, &self.path).map_err(|error| format!("{place}: {error}"))?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         match head.split_whitespace().nth(1) {
@@ -103,7 +101,7 @@ mod tests {
     use super::*;
 
     fn args(at: String) -> Args {
-        Args { at: Some(at), path: "/readyz".to_owned(), sources: Sources { config: None } }
+        Args { at: Some(at), path: "/readyz".to_owned() }
     }
 
     /// Answers one request, and returns the request.
@@ -128,11 +126,14 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             let server = thread::spawn(move || answer(listener.accept().unwrap().0, given));
-            let told = args(format!("0.0.0.0:{port}")).ask();
+            let answer = args(format!("0.0.0.0:{port}")).ask(&Globals::default());
             match expected {
-                Ok(body) => assert_eq!(told.as_deref(), Ok(body)),
+                Ok(body) => assert_eq!(answer.as_deref(), Ok(body)),
                 Err(part) => {
-                    assert!(told.as_ref().is_err_and(|told| told.contains(part)), "{told:?}")
+                    assert!(
+                        answer.as_ref().is_err_and(|problem| problem.contains(part)),
+                        "{answer:?}"
+                    )
                 }
             }
             assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
@@ -140,16 +141,21 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_not_healthy_and_a_socket_is_asked_too() {
+    fn closed_port_is_not_healthy_and_a_socket_is_asked_too() {
         let folder = tempfile::tempdir().unwrap();
         let place = format!("unix:{}", folder.path().join("edge.sock").display());
-        assert!(args(place.clone()).ask().unwrap_err().contains("edge.sock"));
+        assert!(args(place.clone()).ask(&Globals::default()).unwrap_err().contains("edge.sock"));
         let listener = UnixListener::bind(folder.path().join("edge.sock")).unwrap();
         let server = thread::spawn(move || {
             answer(listener.accept().unwrap().0, "HTTP/1.1 200 OK\r\n\r\nok\n")
         });
-        assert_eq!(args(place).ask().as_deref(), Ok("ok"));
+        assert_eq!(args(place).ask(&Globals::default()).as_deref(), Ok("ok"));
         server.join().unwrap();
-        assert!(args("edge:8081".to_owned()).ask().unwrap_err().contains("no ADDRESS:PORT"));
+        assert!(
+            args("edge:8081".to_owned())
+                .ask(&Globals::default())
+                .unwrap_err()
+                .contains("must be ADDRESS:PORT")
+        );
     }
 }

@@ -6,8 +6,11 @@ use std::{fmt::Write as _, future::Future, process::ExitCode};
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{credentials::variable, listing};
-use crate::cli::{failure::fail, sources::Sources};
+use super::{
+    credentials::variable,
+    listing::{self, Output},
+};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::{api_key::Scope, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{
@@ -17,6 +20,10 @@ use twilio_edge_platform::{
 use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
 use twilio_edge_store::{ApiKeyStore, Key};
 
+/// Columns of tab-separated output.
+const COLUMNS: [&str; 7] =
+    ["id", "scope", "account_sid", "created_at", "last_used_at", "revoked_at", "name"];
+
 /// Keys per page.
 const PAGE: i64 = 500;
 
@@ -24,11 +31,6 @@ const PAGE: i64 = 500;
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
-    #[command(flatten)]
-    sources: Sources,
-    /// Print JSON, for scripts
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,8 +83,8 @@ impl From<ScopeName> for Scope {
     }
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -90,7 +92,9 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    match runtime.block_on(with_keys(&config, async |keys| args.verb.act(&keys, args.json).await)) {
+    match runtime
+        .block_on(with_keys(&config, async |keys| args.verb.act(&keys, globals.output()).await))
+    {
         Ok(text) => listing::write(&text),
         Err(problem) => fail(problem),
     }
@@ -101,12 +105,12 @@ async fn with_keys<F: Future<Output = Result<String, Refusal>>>(
     act: impl FnOnce(Keys) -> F,
 ) -> Result<String, String> {
     let database = without_password(config.database.url.expose());
-    let told = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
-    let store = ApiKeyStore::open(&config.database).await.map_err(|reason| told(&reason))?;
+    let failure = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
+    let store = ApiKeyStore::open(&config.database).await.map_err(|reason| failure(&reason))?;
     let done = act(Keys::new(store.clone(), "")).await;
     store.close().await;
     done.map_err(|refusal| match refusal {
-        Refusal::Store(reason) => told(&reason),
+        Refusal::Store(reason) => failure(&reason),
         Refusal::Invalid(problem) => problem.replacen("account_sid:", "--account:", 1),
         Refusal::NoSuchKey => {
             "there is no such key: `twilio-edge keys list --all` shows them".into()
@@ -116,17 +120,17 @@ async fn with_keys<F: Future<Output = Result<String, Refusal>>>(
 }
 
 impl Verb {
-    async fn act(self, keys: &Keys, as_json: bool) -> Result<String, Refusal> {
+    async fn act(self, keys: &Keys, output: Output) -> Result<String, Refusal> {
         let user = variable("USER").unwrap_or_else(|| "unknown".into());
         let by = Caller::command_line(&user);
         match self {
             Verb::Create { scope, account, name } => {
                 let (key, token) =
                     keys.create(&by, scope.into(), account, &name, now_ms(), |_| None).await?;
-                Ok(match as_json {
-                    true => line(&json!({"key": shown(&key), "token": token})),
-                    false => format!(
-                        "{}\n{token}\n\nThis is the only time it is shown. It is sent as\n  Authorization: Bearer {token}\n",
+                Ok(match output {
+                    Output::Json => line(&json!({"key": shown(&key), "token": token})),
+                    Output::Table | Output::Tsv => format!(
+                        "{}\n{token}\n\nThe token is shown only now. Callers send it as\n  Authorization: Bearer {token}\n",
                         table(&[key]),
                     ),
                 })
@@ -143,17 +147,26 @@ impl Verb {
                     found.extend(page);
                 }
                 found.retain(|key| all || key.revoked_at_ms.is_none());
-                Ok(match as_json {
-                    true => line(&found.iter().map(shown).collect::<Value>()),
-                    false if found.is_empty() => "There is no key yet.\n".to_owned(),
-                    false => table(&found),
+                Ok(match output {
+                    Output::Json => line(&found.iter().map(shown).collect::<Value>()),
+                    Output::Tsv => {
+                        let rows: Vec<_> = found
+                            .iter()
+                            .filter_map(|key| shown(key).as_object().cloned())
+                            .collect();
+                        listing::text(output, &COLUMNS, &rows)
+                    }
+                    Output::Table if found.is_empty() => "There is no key yet.\n".to_owned(),
+                    Output::Table => table(&found),
                 })
             }
             Verb::Revoke { id } => {
                 let key = keys.revoke(&by, &id, now_ms()).await?;
-                Ok(match as_json {
-                    true => line(&shown(&key)),
-                    false => format!("{} ({}) is revoked\n", key.id, terminal::line(&key.name)),
+                Ok(match output {
+                    Output::Json => line(&shown(&key)),
+                    Output::Table | Output::Tsv => {
+                        format!("{} ({}) is revoked\n", key.id, terminal::line(&key.name))
+                    }
                 })
             }
         }

@@ -6,9 +6,12 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::cli::{failure::fail, sources::Sources};
-use twilio_edge_domain::{message::NumberQuery, tenant::is_account_sid};
+use crate::cli::{failure::fail, globals::Globals};
+use twilio_edge_domain::{
+    message::NumberQuery, sending::errors::ErrorTable, tenant::is_account_sid,
+};
 use twilio_edge_platform::config::{self, Config, without_password};
+use twilio_edge_services::outbound::sending;
 use twilio_edge_store::{
     StoreError,
     message_history::{MessageHistory, Page, Search},
@@ -17,47 +20,39 @@ use twilio_edge_store::{
 /// Shortest timeout of one database query for an operator, in milliseconds.
 const PATIENCE_MS: u64 = 60_000;
 
-/// Account and database.
+/// Account of the data that a command shows.
 #[derive(Debug, clap::Args)]
-pub(super) struct Place {
+pub(super) struct Account {
     /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     pub(super) account: String,
-    #[command(flatten)]
-    sources: Sources,
 }
 
 /// Reads an account SID from the command line.
 pub(super) fn account(text: &str) -> Result<String, String> {
     match is_account_sid(text) {
         true => Ok(text.to_owned()),
-        false => Err("no account SID: AC and 32 hexadecimal digits".to_owned()),
+        false => Err("must be AC and 32 lower-case hexadecimal digits".to_owned()),
     }
 }
 
 /// Reads a number from the command line.
 pub(super) fn number(text: &str) -> Result<NumberQuery, String> {
-    NumberQuery::parse_query(text)
-        .ok_or_else(|| "no address: +15551234567 or whatsapp:+15551234567".to_owned())
+    NumberQuery::parse_query(text).ok_or_else(|| {
+        "must be an address such as +15551234567, or one on a channel: whatsapp:+15551234567"
+            .to_owned()
+    })
 }
 
-impl Place {
-    /// Opens the ledger, runs `question` and prints the result with `show`.
-    pub(super) fn ask<T>(
+impl Account {
+    /// Opens the ledger, runs `query` and prints the result with `show`.
+    pub(super) fn query<T>(
         self,
-        question: impl AsyncFnOnce(&MessageHistory, &str) -> Result<T, StoreError>,
-        show: impl FnOnce(T) -> ExitCode,
+        globals: &Globals,
+        query: impl AsyncFnOnce(&MessageHistory, &Config, &str) -> Result<T, StoreError>,
+        show: impl FnOnce(T, &Config) -> ExitCode,
     ) -> ExitCode {
-        self.ask_with(async |histories, _, account| question(histories, account).await, show)
-    }
-
-    /// Does the same for a question that depends on the configuration.
-    pub(super) fn ask_with<T>(
-        self,
-        question: impl AsyncFnOnce(&MessageHistory, &Config, &str) -> Result<T, StoreError>,
-        show: impl FnOnce(T) -> ExitCode,
-    ) -> ExitCode {
-        let config = match self.sources.read().check() {
+        let config = match globals.settings().check() {
             Ok(config) => config,
             Err(problems) => return fail(problems),
         };
@@ -72,10 +67,10 @@ impl Place {
                 ..config.database.clone()
             };
             let histories = MessageHistory::open(&patient).await?;
-            question(&histories, &config, &self.account).await
+            query(&histories, &config, &self.account).await
         });
         match answer {
-            Ok(answer) => show(answer),
+            Ok(answer) => show(answer, &config),
             Err(error) => {
                 let database = without_password(config.database.url.expose());
                 fail(format_args!("the database {database} {error}"))
@@ -100,6 +95,13 @@ pub(super) async fn gather<T>(
         }
         search.after = page.next;
     }
+}
+
+/// Returns the meaning of Twilio's error codes, with the operator's changes.
+pub(super) fn error_table(config: &Config) -> Result<ErrorTable, String> {
+    let file = &config.sending.errors_file;
+    sending::errors(file)
+        .map_err(|problems| format!("sending.errors_file: {file}: {}", problems.join("; ")))
 }
 
 /// Returns a view as a row of a table or as JSON.

@@ -16,29 +16,12 @@ use twilio_edge_platform::terminal;
 /// Format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
-    /// Aligned columns, for people.
+    /// Aligned columns, to read.
     Table,
     /// Array of objects.
     Json,
     /// Tab-separated, with a header line; cells that a spreadsheet would take for formulas begin with an apostrophe.
     Tsv,
-}
-
-/// Options that select the format.
-#[derive(Debug, clap::Args)]
-pub(super) struct Format {
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value = "table")]
-    output: Output,
-    /// Same as --output json
-    #[arg(long, conflicts_with = "output")]
-    json: bool,
-}
-
-impl Format {
-    pub(super) fn output(&self) -> Output {
-        if self.json { Output::Json } else { self.output }
-    }
 }
 
 /// Prints rows that all have the same fields, in the order of `columns`; JSON has every field.
@@ -98,7 +81,7 @@ fn table(columns: &[&str], rows: &[Map<String, Value>]) -> String {
     })
 }
 
-/// Formats one cell: a stranger's text must neither start a new line nor reach the terminal as a command.
+/// Formats one cell: text of a contact must neither start a new line nor reach the terminal as a command.
 fn cell(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => String::new(),
@@ -128,6 +111,11 @@ impl Period {
             Some(day) => (day, day.saturating_add(DAY_MS)),
             None => (self.since.unwrap_or(i64::MIN), self.until.unwrap_or(i64::MAX)),
         }
+    }
+
+    /// Returns whether the period has a start or an end.
+    pub(super) fn is_limited(&self) -> bool {
+        self.bounds() != (i64::MIN, i64::MAX)
     }
 }
 

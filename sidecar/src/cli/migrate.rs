@@ -3,18 +3,12 @@
 use std::process::ExitCode;
 use twilio_edge_platform::terminal;
 
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_platform::config::without_password;
 use twilio_edge_store::Stores;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    sources: Sources,
-}
-
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check() {
+pub(super) fn run(globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

@@ -10,7 +10,9 @@ mod demo;
 mod events;
 mod explain;
 mod failure;
+mod globals;
 mod health;
+mod history;
 mod keys;
 mod ledger;
 mod listing;
@@ -23,12 +25,9 @@ mod redact;
 mod reference;
 mod replay;
 mod send;
-mod sends;
 mod serve;
 mod sign;
 mod simulator;
-mod sources;
-mod story;
 mod suppressions;
 mod templates;
 mod tenants;
@@ -47,6 +46,8 @@ const WRONG_ARGUMENTS: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "twilio-edge", version, propagate_version = true)]
 struct Cli {
+    #[command(flatten)]
+    globals: globals::Globals,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,14 +55,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the sidecar
-    Serve(serve::Args),
+    Serve,
     /// Migrate the database and stop; `serve` migrates as well when it starts
-    Migrate(migrate::Args),
+    Migrate,
     /// Check whether a sidecar on this machine is ready
     Health(health::Args),
-    /// Show the history of a number: its windows, messages and webhooks
-    Story(story::Args),
-    /// List messages, or show the history of one
+    /// Show the history of a number: its suppressions, consents, windows, messages and webhooks
+    History(history::Args),
+    /// List messages of both directions, show one, cancel one, or resolve an unknown one
     Messages(messages::Args),
     /// List received webhooks with all their parameters
     Events(events::Args),
@@ -81,14 +82,12 @@ enum Command {
     Archive(archive::Args),
     /// Send one message through the API of a sidecar
     Send(send::Args),
-    /// List outbound messages, cancel one, or resolve an unknown one
-    Sends(sends::Args),
     /// Create, list and revoke API keys
     Keys(keys::Args),
-    /// Remove the stored content of a message, a person or a period
+    /// Remove the stored content of a message, a contact or a period
     Redact(redact::Args),
     /// Print the settings in effect, without secrets
-    PrintConfig(print_config::Args),
+    PrintConfig,
     /// Print a reference table as Markdown: settings, refusals, metrics and others
     Reference(reference::Args),
     /// Run Envoy with the filter, the sidecar and a demo backend on this machine
@@ -110,38 +109,94 @@ pub fn main() -> ExitCode {
     file_access::restrict_new_files();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // The error repeats arguments, which may contain text of strangers.
+        // The error repeats arguments, which may contain text of others.
         Err(error) if error.use_stderr() => {
             terminal::complain(error.render().to_string().trim_end());
             return ExitCode::from(WRONG_ARGUMENTS);
         }
         Err(help) => help.exit(),
     };
+    let globals = &cli.globals;
     match cli.command {
-        Command::Serve(args) => serve::run(args),
-        Command::Migrate(args) => migrate::run(args),
-        Command::Health(args) => health::run(args),
-        Command::Story(args) => story::run(args),
-        Command::Messages(args) => messages::run(args),
-        Command::Events(args) => events::run(args),
-        Command::Templates(args) => templates::run(args),
-        Command::Tenants(args) => tenants::run(args),
-        Command::Suppressions(args) => suppressions::run(args),
-        Command::Consents(args) => consents::run(args),
-        Command::Deliveries(args) => deliveries::run(args),
-        Command::Replay(args) => replay::run(args),
-        Command::Archive(args) => archive::run(args),
+        Command::Serve => serve::run(globals),
+        Command::Migrate => migrate::run(globals),
+        Command::Health(args) => health::run(args, globals),
+        Command::History(args) => history::run(args, globals),
+        Command::Messages(args) => messages::run(args, globals),
+        Command::Events(args) => events::run(args, globals),
+        Command::Templates(args) => templates::run(args, globals),
+        Command::Tenants(args) => tenants::run(args, globals),
+        Command::Suppressions(args) => suppressions::run(args, globals),
+        Command::Consents(args) => consents::run(args, globals),
+        Command::Deliveries(args) => deliveries::run(args, globals),
+        Command::Replay(args) => replay::run(args, globals),
+        Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),
-        Command::Sends(args) => sends::run(args),
-        Command::Keys(args) => keys::run(args),
-        Command::Redact(args) => redact::run(args),
-        Command::PrintConfig(args) => print_config::run(args),
+        Command::Keys(args) => keys::run(args, globals),
+        Command::Redact(args) => redact::run(args, globals),
+        Command::PrintConfig => print_config::run(globals),
         Command::Reference(args) => reference::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Backend(args) => backend::run(args),
         Command::Sign(args) => sign::run(args),
         Command::Simulator(args) => simulator::run(args),
-        Command::Explain(args) => explain::run(args),
+        Command::Explain(args) => explain::run(args, globals),
         Command::Vectors(args) => vectors::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::{listing::Output, *};
+
+    /// Returns the words of every command that has no subcommand, or that works without one.
+    fn commands(command: &clap::Command, words: &[String]) -> Vec<Vec<String>> {
+        let mut found = Vec::new();
+        for subcommand in command.get_subcommands() {
+            let words = [words, &[subcommand.get_name().to_owned()]].concat();
+            if !subcommand.is_subcommand_required_set() {
+                found.push(words.clone());
+            }
+            found.extend(commands(subcommand, &words));
+        }
+        found
+    }
+
+    #[test]
+    fn global_options_work_at_every_place_of_every_command() {
+        let all = commands(&Cli::command(), &[]);
+        assert!(all.len() > 40, "{all:?}");
+        let mut parsed = 0;
+        for words in all {
+            for options in
+                [["--config", "edge.toml", "--json"], ["-o", "json", "--config=edge.toml"]]
+            {
+                for place in 0..=words.len() {
+                    let (before, after) = words.split_at(place);
+                    let options = options.map(str::to_owned);
+                    let program = ["twilio-edge".to_owned()];
+                    let arguments = [&program[..], before, &options, after].concat();
+                    match Cli::try_parse_from(&arguments) {
+                        Ok(cli) => {
+                            assert_eq!(cli.globals.output(), Output::Json, "{arguments:?}");
+                            assert!(cli.globals.has_config("edge.toml"), "{arguments:?}");
+                            parsed += 1;
+                        }
+                        // The words lack the arguments that the command requires; the options are not the problem.
+                        Err(error) => {
+                            let kind = error.kind();
+                            assert_eq!(
+                                kind,
+                                ErrorKind::MissingRequiredArgument,
+                                "{arguments:?}: {error}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        assert!(parsed > 60, "{parsed}");
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs::File, io::Read, path::Path, process::ExitCo
 use twilio_edge_platform::terminal;
 
 use super::{credentials::variable, ledger};
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::{
     address::Address,
     csv_import::{CsvList, ImportContext},
@@ -26,14 +26,12 @@ const PATIENCE_MS: u64 = 60_000;
 /// Largest list that is read, in bytes: some million lines.
 const LARGEST: u64 = 1 << 27;
 
-/// Account and database.
+/// Account of the data that a command reads or changes.
 #[derive(Debug, clap::Args)]
-pub(super) struct Place {
+pub(super) struct Account {
     /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
     pub(super) account: String,
-    #[command(flatten)]
-    sources: Sources,
 }
 
 /// Spelling of numbers.
@@ -81,9 +79,9 @@ impl Numbers {
     }
 
     /// Returns the defaults for the fields that a line of a list omits.
-    pub(super) fn about(&self, place: &Place, now_ms: i64) -> ImportContext {
+    pub(super) fn about(&self, account: &Account, now_ms: i64) -> ImportContext {
         ImportContext {
-            account_sid: place.account.clone(),
+            account_sid: account.account.clone(),
             region: self.region,
             channel: self.channel.clone(),
             known: BTreeSet::new(),
@@ -93,14 +91,15 @@ impl Numbers {
     }
 }
 
-impl Place {
+impl Account {
     /// Opens the database, runs `act` and prints its result with `show`.
     pub(super) fn work<T>(
         self,
+        globals: &Globals,
         act: impl AsyncFnOnce(&Permissions, &Caller, &str) -> Result<T, Failure>,
         show: impl FnOnce(T) -> ExitCode,
     ) -> ExitCode {
-        let config = match self.sources.read().check() {
+        let config = match globals.settings().check() {
             Ok(config) => config,
             Err(problems) => return fail(problems),
         };
@@ -178,12 +177,12 @@ pub(super) async fn accepted<C: AsRef<[u8]>, T>(
     }
     match checked.error_summary() {
         Some(complaint) if !partial => Err(Failure::Given(format!(
-            "{complaint}\nnothing was done; put these lines right, or leave them out with --partial"
+            "{complaint}\nnothing was imported; correct these lines, or skip them with --partial"
         ))),
         complaint => {
             complaint
                 .iter()
-                .for_each(|told| terminal::complain(&format!("twilio-edge: left out: {told}")));
+                .for_each(|line| terminal::complain(&format!("twilio-edge: skipped: {line}")));
             Ok((list, checked.valid))
         }
     }

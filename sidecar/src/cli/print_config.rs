@@ -3,16 +3,10 @@
 use std::process::ExitCode;
 use twilio_edge_platform::terminal;
 
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    sources: Sources,
-}
-
-pub(super) fn run(args: Args) -> ExitCode {
-    let merged = args.sources.read();
+pub(super) fn run(globals: &Globals) -> ExitCode {
+    let merged = globals.settings();
     let _ = terminal::print(&merged.redacted());
     match merged.check() {
         Ok(config) => {

@@ -9,7 +9,7 @@ use super::{
     credentials::variable,
     ledger::{account, number},
 };
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::{message::NumberQuery, period::instant};
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
@@ -42,15 +42,10 @@ pub(super) struct Args {
     /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     account: String,
-    /// Print JSON, for scripts
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    sources: Sources,
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -58,7 +53,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    let (dry_run, as_json) = (args.dry_run, args.json);
+    let (dry_run, as_json) = (args.dry_run, globals.is_json());
     let asked = Asked {
         account_sid: Some(args.account),
         message_sid: args.message_sid,
@@ -70,38 +65,38 @@ pub(super) fn run(args: Args) -> ExitCode {
         delete: args.delete,
     };
     match runtime.block_on(redact(&config, asked)) {
-        Ok(done) => super::listing::write(&told(&done, dry_run, as_json)),
+        Ok(done) => super::listing::write(&report(&done, dry_run, as_json)),
         Err(problem) => fail(problem),
     }
 }
 
 async fn redact(config: &Config, asked: Asked) -> Result<Done, String> {
     let database = without_password(config.database.url.expose());
-    let away = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
+    let failure = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
     let sweeper =
-        Sweeper::open(&config.database, &config.leases).await.map_err(|reason| away(&reason))?;
+        Sweeper::open(&config.database, &config.leases).await.map_err(|reason| failure(&reason))?;
     let user = variable("USER").unwrap_or_else(|| "unknown".into());
     let done = erasure::erase(&sweeper, &Caller::command_line(&user), asked, usize::MAX).await;
     sweeper.close().await;
     done.map_err(|refusal| match refusal {
-        Refusal::Store(reason) => away(&reason),
+        Refusal::Store(reason) => failure(&reason),
         Refusal::Invalid(problem) => problem,
         other => format!("refused: {other:?}"),
     })
 }
 
-fn told(done: &Done, dry_run: bool, as_json: bool) -> String {
+fn report(done: &Done, dry_run: bool, as_json: bool) -> String {
     let swept = &done.swept;
     let parts = swept.redacted.iter().map(|(part, count)| (part.as_str().to_owned(), json!(count)));
     if as_json {
-        let told = json!({
+        let report = json!({
             "dry_run": dry_run,
             "found": swept.found,
             "redacted": swept.rows,
             "parts": parts.collect::<serde_json::Map<_, _>>(),
             "deleted": swept.deleted,
         });
-        return format!("{told}\n");
+        return format!("{report}\n");
     }
     let parts: Vec<String> = parts.map(|(part, count)| format!("{part} {count}")).collect();
     let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };

@@ -10,8 +10,8 @@ use twilio_edge_platform::terminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use twilio_edge_contract::Class;
 
-use super::{credentials::variable, ledger::account, listing};
-use crate::cli::{failure::fail, sources::Sources};
+use super::{credentials::variable, ledger, listing};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::period::instant;
 use twilio_edge_platform::clock::now_ms;
@@ -36,7 +36,7 @@ const LINE: Duration = Duration::from_secs(2);
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["message_sid", "since", "until", "resume"])))]
 pub(super) struct Args {
     /// Only webhooks of this message
-    #[arg(long, value_name = "SID", requires = "tenant")]
+    #[arg(long, value_name = "SID", requires = "account")]
     message_sid: Option<String>,
     /// Earliest time of receipt: a day (UTC) or a time as in 2026-11-23T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = instant)]
@@ -48,8 +48,8 @@ pub(super) struct Args {
     #[arg(long, value_parser = class)]
     class: Option<Class>,
     /// Only this account
-    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
-    tenant: Option<String>,
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
+    account: Option<String>,
     /// Name of the sink
     #[arg(long = "to", value_name = "SINK", required_unless_present = "resume")]
     sink: Option<String>,
@@ -65,8 +65,6 @@ pub(super) struct Args {
     /// Webhooks per transaction
     #[arg(long, default_value_t = STEP, value_parser = clap::value_parser!(u32).range(1..=5000))]
     step: u32,
-    #[command(flatten)]
-    sources: Sources,
 }
 
 fn class(text: &str) -> Result<Class, String> {
@@ -82,8 +80,8 @@ fn origin(text: &str) -> Result<Origin, String> {
     }
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -95,7 +93,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(error) => return fail(error),
     };
     match runtime.block_on(replay(&config, args)) {
-        Ok(said) => listing::write(&said),
+        Ok(text) => listing::write(&text),
         Err(problem) => fail(problem),
     }
 }
@@ -116,19 +114,19 @@ fn is_there(config: &Config, sink: &str) -> Result<(), String> {
 
 async fn replay(config: &Config, args: Args) -> Result<String, String> {
     let database = without_password(config.database.url.expose());
-    let away = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
+    let failure = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
     let archive = Archive::open(&config.archive)?;
-    let outbox = Outbox::open(&config.database).await.map_err(|reason| away(&reason))?;
-    let queue = ArchiveQueue::open(&config.database).await.map_err(|reason| away(&reason))?;
+    let outbox = Outbox::open(&config.database).await.map_err(|reason| failure(&reason))?;
+    let queue = ArchiveQueue::open(&config.database).await.map_err(|reason| failure(&reason))?;
     let replay_sources = ReplaySources { outbox, queue, archive };
-    let said = carried_out(&replay_sources, args).await;
+    let done = carried_out(&replay_sources, args).await;
     replay_sources.queue.close().await;
     replay_sources.outbox.close().await;
-    said.map_err(|refused| match refused {
+    done.map_err(|refused| match refused {
         Refused::Asked(Refusal::Invalid(problem)) => problem,
-        Refused::Asked(Refusal::Store(reason)) => away(&reason),
+        Refused::Asked(Refusal::Store(reason)) => failure(&reason),
         Refused::Asked(other) => format!("refused: {other:?}"),
-        Refused::Stopped(Stopped::Store(reason)) => away(&reason),
+        Refused::Stopped(Stopped::Store(reason)) => failure(&reason),
         Refused::Stopped(stopped) => stopped.to_string(),
     })
 }
@@ -163,13 +161,13 @@ async fn carried_out(replay_sources: &ReplaySources, args: Args) -> Result<Strin
     let outbox = &replay_sources.outbox;
     let replay = match &args.resume {
         Some(id) => {
-            let found = outbox.replay(id, args.tenant.as_deref()).await?;
+            let found = outbox.replay(id, args.account.as_deref()).await?;
             found.ok_or_else(|| Refusal::Invalid(format!("there is no replay {id}")))?
         }
         None => {
             let asked = Asked {
                 sink: args.sink.unwrap_or_default(),
-                account_sid: args.tenant,
+                account_sid: args.account,
                 message_sid: args.message_sid,
                 class: args.class,
                 since_ms: args.since,
@@ -190,17 +188,17 @@ async fn carried_out(replay_sources: &ReplaySources, args: Args) -> Result<Strin
         }
         replays::begin(outbox, &by, &replay).await?;
     }
-    let done = told(replay_sources, replay, args.step).await?;
+    let done = carried_on(replay_sources, replay, args.step).await?;
     Ok(format!("replay {}: {} on their way to {}\n", done.id, counts(&done), done.sink))
 }
 
 fn counts(replay: &Replay) -> String {
     let Replay { found, queued, left_out, .. } = replay;
-    format!("{found} webhooks found, {left_out} left out that are not whole any more, {queued}")
+    format!("{found} webhooks found, {left_out} skipped that are no longer complete, {queued}")
 }
 
 /// Continues the replay to its end and prints its progress: as a bar on a terminal, else as lines.
-async fn told(
+async fn carried_on(
     replay_sources: &ReplaySources,
     mut replay: Replay,
     step: u32,
@@ -211,7 +209,7 @@ async fn told(
     }
     let id = replay.id.clone();
     let mut first_ms = None;
-    let mut last_told: Option<Instant> = None;
+    let mut last_line: Option<Instant> = None;
     while !replay.is_done() {
         let mut steps = replay_sources.steps(&replay).await?;
         while !replay.is_done() && !steps.is_overtaken() {
@@ -222,9 +220,9 @@ async fn told(
             };
             bar.set_position((part * WHOLE as f64) as u64);
             bar.set_message(format!("{} webhooks", replay.found));
-            if bar.is_hidden() && last_told.is_none_or(|told| told.elapsed() >= LINE) {
+            if bar.is_hidden() && last_line.is_none_or(|at| at.elapsed() >= LINE) {
                 terminal::complain(&format!("replay {id}: {} webhooks found so far", replay.found));
-                last_told = Some(Instant::now());
+                last_line = Some(Instant::now());
             }
         }
         if !replay.is_done() {

@@ -89,11 +89,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         (None, Ok(dice)) => format!("cli-{dice:016x}"),
         (None, Err(error)) => return fail(format_args!("no random bytes: {error}")),
     };
-    match args.ask(&token, &key) {
+    match args.request(&token, &key) {
         Ok((200..=299, shown)) => listing::write(&(shown + "\n")),
         Ok((_, problem)) => fail(problem),
         Err(problem) => fail(format_args!(
-            "{problem}; if it is not known whether the message was taken on, the same command with --idempotency-key {key} sends it once"
+            "{problem}; the message may have been accepted: repeat the command with --idempotency-key {key}, which sends it once"
         )),
     }
 }
@@ -101,7 +101,8 @@ pub(super) fn run(args: Args) -> ExitCode {
 impl Args {
     fn token(&self) -> Result<String, String> {
         let Some(file) = &self.key_file else {
-            return variable(KEY).ok_or_else(|| format!("show a key: --key-file, or {KEY}"));
+            return variable(KEY)
+                .ok_or_else(|| format!("there is no API key: use --key-file, or set {KEY}"));
         };
         let text = twilio_edge_platform::file_access::read_secret(file)
             .map_err(|problem| format!("--key-file: {}: {problem}", file.display()))?;
@@ -110,12 +111,12 @@ impl Args {
             && token.bytes().all(|byte| byte.is_ascii_graphic());
         match is_one {
             true => Ok(token.to_owned()),
-            false => Err(format!("--key-file: {}: holds no key", file.display())),
+            false => Err(format!("--key-file: {}: has no key", file.display())),
         }
     }
 
     /// Sends the request; returns the HTTP status and the text to print.
-    fn ask(&self, token: &str, key: &str) -> Result<(u16, String), String> {
+    fn request(&self, token: &str, key: &str) -> Result<(u16, String), String> {
         let wait = Duration::from_secs(self.wait.unwrap_or_default().into());
         let agent = Agent::config_builder()
             .timeout_global(Some(PATIENCE + wait))
@@ -133,13 +134,16 @@ impl Args {
         if !self.dry_run {
             request = request.header("Idempotency-Key", key);
         }
-        let request = request.body(self.wanted().to_string()).map_err(|error| error.to_string())?;
+        let request = request.body(self.body().to_string()).map_err(|error| error.to_string())?;
         let mut answer = agent.run(request).map_err(|error| format!("{}: {error}", self.url))?;
         let status = answer.status().as_u16();
         let body =
             answer.body_mut().read_to_string().map_err(|error| format!("{}: {error}", self.url))?;
         let body: Value = serde_json::from_str(&body).map_err(|_| {
-            format!("{}: status {status}, and no JSON: is that a sidecar?", self.url)
+            format!(
+                "--url: {}: answered with status {status} and no JSON; check that it is a sidecar",
+                self.url
+            )
         })?;
         let shown = match status {
             200..=299 => serde_json::to_string_pretty(&body).unwrap_or_default(),
@@ -148,10 +152,10 @@ impl Args {
         Ok((status, shown))
     }
 
-    fn wanted(&self) -> Value {
+    fn body(&self) -> Value {
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
-        let mut wanted = Map::new();
+        let mut fields = Map::new();
         let texts = [
             ("account_sid", &self.account),
             ("from", &self.from),
@@ -161,14 +165,14 @@ impl Args {
             ("category", &self.category),
             ("send_at", &self.at),
         ];
-        wanted.insert("to".to_owned(), json!(self.to));
+        fields.insert("to".to_owned(), json!(self.to));
         for (name, text) in texts {
             if let Some(text) = text {
-                wanted.insert(name.to_owned(), json!(text));
+                fields.insert(name.to_owned(), json!(text));
             }
         }
         if !self.media.is_empty() {
-            wanted.insert("media".to_owned(), json!(self.media));
+            fields.insert("media".to_owned(), json!(self.media));
         }
         if let Some(name) = &self.template {
             let mut template = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -178,14 +182,14 @@ impl Args {
             if !variables.is_empty() {
                 template.insert("variables".to_owned(), Value::Object(variables));
             }
-            wanted.insert("template".to_owned(), Value::Object(template));
+            fields.insert("template".to_owned(), Value::Object(template));
         } else if !variables.is_empty() {
-            wanted.insert("content_variables".to_owned(), Value::Object(variables));
+            fields.insert("content_variables".to_owned(), Value::Object(variables));
         }
         if self.dry_run {
-            wanted.insert("dry_run".to_owned(), json!(true));
+            fields.insert("dry_run".to_owned(), json!(true));
         }
-        Value::Object(wanted)
+        Value::Object(fields)
     }
 }
 
@@ -194,6 +198,6 @@ fn problem(body: &Value) -> String {
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     let (code, title, detail, remedy) =
         (text("code"), text("title"), text("detail"), text("remedy"));
-    let told = if detail.is_empty() { title } else { detail };
-    format!("{code}: {told} {remedy}").trim().to_owned()
+    let text = if detail.is_empty() { title } else { detail };
+    format!("{code}: {text} {remedy}").trim().to_owned()
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use self::{listeners::Listeners, services::Services, stop_signal::stop_signal};
 use super::preflight;
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_api::App;
 use twilio_edge_platform::{
     clock::now_ms,
@@ -34,14 +34,8 @@ use twilio_edge_services::{
 };
 use twilio_edge_store::{StoreError, Stores, message_history::MessageHistory};
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    sources: Sources,
-}
-
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check_for_serving(preflight::problems) {
+pub(super) fn run(globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check_for_serving(preflight::problems) {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };

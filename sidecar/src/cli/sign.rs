@@ -93,11 +93,11 @@ enum Kind {
         #[command(flatten)]
         options: Options,
     },
-    /// Neither message nor status: a call, or any JSON whose hash is in the URL
+    /// Neither message nor status: a call, or any JSON with its hash in the URL
     Other {
-        /// Body to send instead of a form
-        #[arg(long)]
-        json: Option<String>,
+        /// JSON body to send instead of a form
+        #[arg(long = "json-body", value_name = "JSON")]
+        json_body: Option<String>,
         #[command(flatten)]
         options: Options,
     },
@@ -133,12 +133,12 @@ struct Options {
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
     /// URL of the edge that receives it [default: http://127.0.0.1:8080, or EDGE_PORT]
-    #[arg(long, alias = "to-url", value_name = "URL")]
+    #[arg(long, value_name = "URL")]
     edge: Option<String>,
     /// Account of the webhook [env: TWILIO_ACCOUNT_SID]
     #[arg(long, value_name = "AC..")]
     account: Option<String>,
-    /// File whose first line is the auth token [env: TWILIO_AUTH_TOKEN]
+    /// File with the auth token in its first line [env: TWILIO_AUTH_TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -259,9 +259,11 @@ impl Kind {
             Kind::Status { status, error_code, .. } => {
                 vec![(status.clone(), message.status(status, error_code.as_deref(), &now))]
             }
-            Kind::Other { json: Some(json), .. } => {
+            Kind::Other { json_body: Some(json), .. } => {
                 if options.method == "GET" || !options.parameters.is_empty() {
-                    return Err("--json goes with neither --method GET nor --param".to_owned());
+                    return Err(
+                        "--json-body cannot be combined with --method GET or --param".to_owned()
+                    );
                 }
                 return Ok(vec![("json".to_owned(), Content::Json(json.clone()))]);
             }

@@ -18,7 +18,6 @@ use twilio_edge_platform::file_access;
 use twilio_edge_simulator::{self as simulator, Account, Content, Settings, usual_catalogue};
 
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Option<Action>,

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use super::{
-    ledger,
-    listing::{self, Format},
-    permissions::{Numbers, Place, accepted, contents, each_page},
+    globals::Globals,
+    ledger, listing,
+    permissions::{Account, Numbers, accepted, contents, each_page},
 };
 use crate::cli::failure::fail;
 use twilio_edge_api::views::SuppressionView;
@@ -34,9 +34,7 @@ enum Verb {
         #[command(flatten)]
         spelling: Numbers,
         #[command(flatten)]
-        place: Place,
-        #[command(flatten)]
-        format: Format,
+        account: Account,
     },
     /// End every suppression of a number, on one channel or all
     Remove {
@@ -45,12 +43,10 @@ enum Verb {
         #[command(flatten)]
         spelling: Numbers,
         #[command(flatten)]
-        place: Place,
-        #[command(flatten)]
-        format: Format,
+        account: Account,
     },
     /// List suppressions, ordered by number
-    List(Wanted),
+    List(Filter),
     /// Suppress every number of a list: CSV with a column `number` and, where the number does not name it, `channel`
     Import {
         /// File to import; - reads standard input
@@ -61,17 +57,17 @@ enum Verb {
         #[command(flatten)]
         spelling: Numbers,
         #[command(flatten)]
-        place: Place,
+        account: Account,
     },
     /// Print the suppressions in effect as CSV
     Export {
         #[command(flatten)]
-        place: Place,
+        account: Account,
     },
 }
 
 #[derive(Debug, clap::Args)]
-struct Wanted {
+struct Filter {
     /// Only this number
     #[arg(long)]
     number: Option<String>,
@@ -87,18 +83,17 @@ struct Wanted {
     #[command(flatten)]
     spelling: Numbers,
     #[command(flatten)]
-    place: Place,
-    #[command(flatten)]
-    format: Format,
+    account: Account,
 }
 
 const COLUMNS: [&str; 7] =
     ["number", "channel", "source", "error_code", "in_force", "since", "changed_by"];
 
-pub(super) fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     match args.verb {
-        Verb::Add { numbers, spelling, place, format } => {
-            place.work(
+        Verb::Add { numbers, spelling, account } => {
+            account.work(
+            globals,
                 async |permissions, by, account| {
                     let mut people = Vec::new();
                     for number in &numbers {
@@ -109,11 +104,12 @@ pub(super) fn run(args: Args) -> ExitCode {
                     let numbers: Vec<&str> = people.iter().map(|a| a.number.as_str()).collect();
                     Ok(permissions.suppressions.of_numbers(account, &numbers).await?)
                 },
-                |found| show(&format, &found),
+                |found| show(globals, &found),
             )
         }
-        Verb::Remove { number, spelling, place, format } => {
-            place.work(
+        Verb::Remove { number, spelling, account } => {
+            account.work(
+            globals,
                 async |permissions, by, account| {
                     let person = spelling.person(permissions, account, &number).await?;
                     let says = number.contains(':') || spelling.channel.is_some();
@@ -122,17 +118,18 @@ pub(super) fn run(args: Args) -> ExitCode {
                     Ok(permissions.unsuppress(by, account, number, channel, now_ms).await?)
                 },
                 |ended| match ended.is_empty() {
-                    true => fail("no suppression of that number holds there: `twilio-edge suppressions list --number .. --ended` tells what is known of it"),
-                    false => show(&format, &ended),
+                    true => fail("no suppression of that number is in effect on that channel: `twilio-edge suppressions list --number .. --ended` shows all of them"),
+                    false => show(globals, &ended),
                 },
             )
         }
-        Verb::List(wanted) => run_list(wanted),
-        Verb::Import { file, partial, spelling, place } => {
+        Verb::List(filter) => run_list(filter, globals),
+        Verb::Import { file, partial, spelling, account } => {
             let now_ms = now_ms();
-            let about = spelling.about(&place, now_ms);
+            let about = spelling.about(&account, now_ms);
             let list = contents(&file).and_then(|csv| CsvList::of_suppressions(csv, about));
-            place.work(
+            account.work(
+            globals,
                 async |permissions, by, account| {
                     let (list, lines) = accepted(permissions, account, list, partial).await?;
                     let good = list.valid_rows();
@@ -141,7 +138,8 @@ pub(super) fn run(args: Args) -> ExitCode {
                 |(lines, added)| listing::write(&format!("{lines} lines, {added} new suppressions\n")),
             )
         }
-        Verb::Export { place } => place.work(
+        Verb::Export { account } => account.work(
+            globals,
             async |permissions, _, account| {
                 let write = |text: Vec<u8>| listing::write_data(&text);
                 write(lists::to_csv([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]));
@@ -167,11 +165,12 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-fn run_list(wanted: Wanted) -> ExitCode {
-    let Wanted { number, source, ended, limit, spelling, place, format } = wanted;
+fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
+    let Filter { number, source, ended, limit, spelling, account } = filter;
     let channel = spelling.channel.as_deref();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    place.work(
+    account.work(
+        globals,
         async |permissions, _, account| {
             let suppressions = &permissions.suppressions;
             let policy = permissions.policies.of(account);
@@ -204,12 +203,12 @@ fn run_list(wanted: Wanted) -> ExitCode {
             each_page(limit, ask, Cursor::of_suppression, |found| all.extend(found)).await?;
             Ok(all)
         },
-        |found| show(&format, &found),
+        |found| show(globals, &found),
     )
 }
 
-fn show(format: &Format, found: &[Suppression]) -> ExitCode {
+fn show(globals: &Globals, found: &[Suppression]) -> ExitCode {
     let rows: Vec<_> =
         found.iter().map(SuppressionView::of).map(|shown| ledger::row(&shown)).collect();
-    listing::print(format.output(), &COLUMNS, &rows)
+    listing::print(globals.output(), &COLUMNS, &rows)
 }

@@ -5,11 +5,8 @@ use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    ledger::account,
-    listing::{self, Format},
-};
-use crate::cli::{failure::fail, sources::Sources};
+use super::{ledger::account, listing};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_api::templates::TemplateView;
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::template::{
@@ -31,36 +28,32 @@ const CHANGES: [&str; 2] = ["action", "subject"];
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
-    #[command(flatten)]
-    sources: Sources,
 }
 
 #[derive(Debug, clap::Args)]
-struct Whose {
+struct Account {
     /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = account)]
     account: String,
-    #[command(flatten)]
-    format: Format,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// List all templates in every language
-    List(Whose),
+    List(Account),
     /// Show one template in every language, with its text and variables
     Show {
         /// Name of the template
         name: String,
         #[command(flatten)]
-        whose: Whose,
+        account: Account,
     },
     /// Fetch the templates from Twilio with the credentials of sending.file, and print the changes
-    Sync(Whose),
+    Sync(Account),
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -68,33 +61,33 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
-    match runtime.block_on(act(args.verb, &config)) {
+    match runtime.block_on(act(args.verb, &config, globals)) {
         Ok(code) => code,
         Err(problem) => fail(problem),
     }
 }
 
-async fn act(verb: Verb, config: &Config) -> Result<ExitCode, String> {
+async fn act(verb: Verb, config: &Config, globals: &Globals) -> Result<ExitCode, String> {
     let database = without_password(config.database.url.expose());
-    let told = |reason: store::StoreError| format!("the database {database} {reason}");
-    let store = store::Templates::open(&config.database).await.map_err(told)?;
+    let failure = |reason: store::StoreError| format!("the database {database} {reason}");
+    let store = store::Templates::open(&config.database).await.map_err(failure)?;
     let templates = Templates::new(store.clone());
-    templates.refresh().await.map_err(told)?;
+    templates.refresh().await.map_err(failure)?;
     let done = match verb {
-        Verb::List(Whose { account, format }) => {
+        Verb::List(Account { account }) => {
             let catalogue = templates.of(&account);
-            Ok(listing::print(format.output(), &COLUMNS, &rows(catalogue.all())))
+            Ok(listing::print(globals.output(), &COLUMNS, &rows(catalogue.all())))
         }
-        Verb::Show { name, whose: Whose { account, format } } => {
+        Verb::Show { name, account: Account { account } } => {
             let catalogue: &Catalogue = &templates.of(&account);
             let found = rows(catalogue.of_name(&name));
             let columns = [&COLUMNS[..], &["variables", "text"]].concat();
             match found.is_empty() {
                 true => Err(format!("the account has no template {name:?}")),
-                false => Ok(listing::print(format.output(), &columns, &found)),
+                false => Ok(listing::print(globals.output(), &columns, &found)),
             }
         }
-        Verb::Sync(Whose { account, format }) => {
+        Verb::Sync(Account { account }) => {
             let twilio = Twilio::open(&config.sending)
                 .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
             let every = Duration::from_secs(config.sending.templates_every_s.max(1));
@@ -102,9 +95,9 @@ async fn act(verb: Verb, config: &Config) -> Result<ExitCode, String> {
                 now_ms().saturating_add(i64::try_from(every.as_millis()).unwrap_or(i64::MAX));
             let syncer = Syncer { templates, twilio, every };
             match syncer.sync(&account, due_at_ms).await {
-                Ok(changes) => Ok(listing::print(format.output(), &CHANGES, &changed(&changes))),
+                Ok(changes) => Ok(listing::print(globals.output(), &CHANGES, &changed(&changes))),
                 Err(Unsynced::Twilio(reason)) => Err(format!("Twilio: {reason}")),
-                Err(Unsynced::Store(reason)) => Err(told(reason)),
+                Err(Unsynced::Store(reason)) => Err(failure(reason)),
             }
         }
     };

@@ -11,7 +11,7 @@ use super::{
     ledger,
     listing::{self, Output},
 };
-use crate::cli::{failure::fail, sources::Sources};
+use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_api::tenants::TenantView;
 use twilio_edge_domain::{
     policy::Policies,
@@ -38,11 +38,6 @@ const COLUMNS: [&str; 6] =
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
-    #[command(flatten)]
-    sources: Sources,
-    /// Print JSON, for scripts
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,11 +51,11 @@ enum Verb {
         account: String,
     },
     /// Change the profile of one account; options that are not given stay unchanged
-    Set(Said),
+    Set(Changes),
 }
 
 #[derive(Debug, clap::Args)]
-struct Said {
+struct Changes {
     /// Account SID (AC..)
     #[arg(value_parser = account)]
     account: String,
@@ -85,16 +80,16 @@ struct Said {
 }
 
 fn account(text: &str) -> Result<String, String> {
-    let told = || "no account SID: AC and 32 hexadecimal digits".to_owned();
-    is_account_sid(text).then(|| text.to_owned()).ok_or_else(told)
+    let must = || "must be AC and 32 lower-case hexadecimal digits".to_owned();
+    is_account_sid(text).then(|| text.to_owned()).ok_or_else(must)
 }
 
 fn json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
-    let config = match args.sources.read().check() {
+pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
+    let config = match globals.settings().check() {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
@@ -104,7 +99,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     };
     let one = !matches!(args.verb, Verb::List);
     match runtime.block_on(with_tenants(&config, async |tenants| args.verb.act(&tenants).await)) {
-        Ok(found) => show(found, one, args.json),
+        Ok(found) => show(found, one, globals.output()),
         Err(problem) => fail(problem),
     }
 }
@@ -113,22 +108,24 @@ async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, Denied>>>(
     config: &Config,
     act: impl FnOnce(Tenants) -> F,
 ) -> Result<Vec<Tenant>, String> {
-    let told = |reason: &StoreError| {
+    let failure = |reason: &StoreError| {
         format!("the database {} {reason}", without_password(config.database.url.expose()))
     };
-    let store = store::Tenants::open(&config.database).await.map_err(|reason| told(&reason))?;
+    let store = store::Tenants::open(&config.database).await.map_err(|reason| failure(&reason))?;
     let (policies, retention_policies) =
         (Policies::new(config.policy.clone()), RetentionPolicies::new(config));
     let done = act(Tenants::new(store.clone(), policies, retention_policies, config)).await;
     store.close().await;
     done.map_err(|denied| match denied {
-        Denied::Refused(Refusal::Store(reason)) => told(&reason),
-        Denied::NoSuchTenant => "nothing is said of this account; it is as every other".into(),
+        Denied::Refused(Refusal::Store(reason)) => failure(&reason),
+        Denied::NoSuchTenant => {
+            "the account has no profile: the settings apply to it without differences".into()
+        }
         Denied::ProfileError(ProfileError::Syntax(problem) | ProfileError::Invalid(problem)) => {
             problem
         }
         Denied::Unseen(_) | Denied::Changed(_) => {
-            "somebody else changed it at the same time; look at it and try again".into()
+            "the profile was changed at the same time: show it, and try again".into()
         }
         Denied::Refused(other) => format!("refused: {other:?}"),
     })
@@ -151,8 +148,8 @@ impl Verb {
                 }
             }
             Verb::Show { account } => Ok(vec![tenants.get(&by, &account).await?]),
-            Verb::Set(said) => {
-                let account = said.account.clone();
+            Verb::Set(changes) => {
+                let account = changes.account.clone();
                 let known = match tenants.get(&by, &account).await {
                     Ok(known) => Some(known),
                     Err(Denied::NoSuchTenant) => None,
@@ -160,16 +157,16 @@ impl Verb {
                 };
                 let seen = known.as_ref().map(|known| known.revision);
                 let before = known.map_or_else(Profile::empty, |known| known.profile);
-                let profile = said.over(before);
+                let profile = changes.over(before);
                 Ok(vec![tenants.put(&by, &account, profile, seen, now_ms()).await?])
             }
         }
     }
 }
 
-impl Said {
+impl Changes {
     fn over(self, before: Profile) -> Profile {
-        let list = |said: Vec<String>, before| if said.is_empty() { before } else { said };
+        let list = |new: Vec<String>, before| if new.is_empty() { before } else { new };
         Profile {
             parent_sid: self.parent.or(before.parent_sid),
             friendly_name: self.name.unwrap_or(before.friendly_name),
@@ -181,23 +178,27 @@ impl Said {
     }
 }
 
-fn show(found: Vec<Tenant>, one: bool, as_json: bool) -> ExitCode {
+fn show(found: Vec<Tenant>, one: bool, output: Output) -> ExitCode {
     let shown: Vec<TenantView> = found.into_iter().map(TenantView::of).collect();
-    let text = match (as_json, one) {
-        (true, true) => serde_json::to_string_pretty(&shown.first()).unwrap_or_default() + "\n",
-        (true, false) => serde_json::to_string_pretty(&shown).unwrap_or_default() + "\n",
-        (false, false) if shown.is_empty() => "Nothing is said of any account.\n".to_owned(),
-        (false, false) => {
-            let rows: Vec<_> = shown.iter().map(ledger::row).collect();
-            listing::text(Output::Table, &COLUMNS, &rows)
+    let text = match (output, one) {
+        (Output::Json, true) => {
+            serde_json::to_string_pretty(&shown.first()).unwrap_or_default() + "\n"
         }
-        (false, true) => shown.first().map(|shown| fields(&ledger::row(shown))).unwrap_or_default(),
+        (Output::Json, false) => serde_json::to_string_pretty(&shown).unwrap_or_default() + "\n",
+        (Output::Table, false) if shown.is_empty() => "No account has a profile.\n".to_owned(),
+        (_, false) => {
+            let rows: Vec<_> = shown.iter().map(ledger::row).collect();
+            listing::text(output, &COLUMNS, &rows)
+        }
+        (_, true) => {
+            shown.first().map(|shown| fields(&ledger::row(shown), output)).unwrap_or_default()
+        }
     };
     listing::write(&text)
 }
 
 /// Formats a row as one line per field.
-fn fields(row: &serde_json::Map<String, Value>) -> String {
+fn fields(row: &serde_json::Map<String, Value>, output: Output) -> String {
     let rows = row.iter().filter(|(_, value)| !value.is_null()).map(|(field, value)| {
         let field = Value::from(field.as_str());
         serde_json::Map::from_iter([
@@ -205,5 +206,5 @@ fn fields(row: &serde_json::Map<String, Value>) -> String {
             ("value".to_owned(), value.clone()),
         ])
     });
-    listing::text(Output::Table, &["field", "value"], &rows.collect::<Vec<_>>())
+    listing::text(output, &["field", "value"], &rows.collect::<Vec<_>>())
 }

@@ -1,4 +1,4 @@
-//! `twilio-edge vectors FILE`: compares the filter's verdicts with a file of signed requests whose verdicts are known.
+//! `twilio-edge vectors FILE`: compares the filter's verdicts with a file of signed requests and their expected verdicts.
 //!
 //! One JSON object per line: `id`, `note`, `method`, `url` (as the public sees it), `headers`, `content_type`, `body` or
 //! `body_b64`, `auth_token`, `expect` (`accept` or `reject`); other fields are ignored.

@@ -240,7 +240,7 @@ fn explain_finds_changed_parameters() {
 fn explain_finds_a_changed_type_method_or_body() {
     let url = "https://hooks.example.com/in";
     let form = Dump::signed(url, &["inbound"]);
-    let json = Dump::signed(url, &["other", "--json", "{\"a\": 1, \"b\": [2]}"]);
+    let json = Dump::signed(url, &["other", "--json-body", "{\"a\": 1, \"b\": [2]}"]);
     let get = Dump::signed(url, &["inbound", "--method", "GET"]);
 
     let mut typeless = form.clone();
@@ -433,7 +433,7 @@ fn input_without_a_request_is_refused() {
         (&["--request", "-"], &OURS, "{\"method\": 1}", "invalid type"),
         (&["--request", "-"], &OURS, "POST / HTTP/1.1\n\n", "neither --origin nor a Host"),
         (&["--request", "/no/such/file"], &OURS, "", "/no/such/file"),
-        (&["--url", "hooks.example.com"], &OURS, "", "is no URL"),
+        (&["--url", "hooks.example.com"], &OURS, "", "must be a URL"),
         (&["--url", "https://h/", "-H", "nonsense"], &OURS, "", "is no header"),
         (&["--url", "https://h/"], &[], "", "there is no auth token"),
         (&["--url", "https://h/", "--class", "x"], &OURS, "", "inbound, status or other"),
@@ -507,7 +507,7 @@ fn method_that_a_route_refuses_is_reported_with_the_line_to_change() {
 #[test]
 fn body_that_a_route_refuses_is_reported_with_the_line_to_change() {
     let url = "https://hooks.example.com/twilio/other";
-    let signed = Dump::signed(url, &["other", "--json", r#"{"a":1}"#]);
+    let signed = Dump::signed(url, &["other", "--json-body", r#"{"a":1}"#]);
     let report = explain(&signed, ORIGIN).json();
     assert_eq!((&report["matches"], &report["body_rule"]), (&Value::Bool(true), &"hash".into()));
     assert_eq!(report["route"]["refusals"][0]["reason"], "body-not-enabled");

@@ -63,7 +63,7 @@ fn signed_request_is_for_the_public_origin() {
         &["media", "--count", "10"],
         &["status", "--status", "failed", "--error-code", "63016"],
         &["other"],
-        &["other", "--json", "{\"it's\": \"ü\"}"],
+        &["other", "--json-body", "{\"it's\": \"ü\"}"],
     ] {
         let (url, served) = edge(vec![ACCEPTED]);
         let arguments = [&["sign"], kind, &["--send", "--origin", origin, "--edge", &url]].concat();
@@ -175,11 +175,11 @@ fn impossible_request_is_reported_before_anything_is_sent() {
         (&["inbound", "--origin", "hooks.example.com"], &OURS, "is no origin"),
         (&["inbound", "--origin", "https://h/path"], &OURS, "is no origin"),
         (&["inbound", "--param", "Body"], &OURS, "NAME=VALUE"),
-        (&["inbound", "--account", "AC1"], &OURS, "is no account SID"),
+        (&["inbound", "--account", "AC1"], &OURS, "must be an account SID"),
         (&["inbound"], &OURS[..1], "there is no auth token for AC0123"),
-        (&["inbound"], &OURS[1..], "whose is TWILIO_AUTH_TOKEN?"),
+        (&["inbound"], &OURS[1..], "TWILIO_AUTH_TOKEN has no account"),
         (&["inbound", "--token-file", "/no/such/file"], &OURS, "/no/such/file"),
-        (&["other", "--json", "{}", "--method", "GET"], &OURS, "--json"),
+        (&["other", "--json-body", "{}", "--method", "GET"], &OURS, "--json-body"),
         (&["media", "--count", "11"], &OURS, "11 is not in 1..=10"),
         (&["inbound", "--token", TOKEN], &OURS, "unexpected argument '--token'"),
     ] {

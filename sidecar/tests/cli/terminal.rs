@@ -47,7 +47,7 @@ fn captured_text_cannot_command_the_terminal() {
         &["explain", "--request", HOSTILE, "--origin", "https://hooks.example.com"],
         &["sign", "inbound", "--body", HOSTILE],
         &["vectors", HOSTILE],
-        &["story", HOSTILE],
+        &["history", HOSTILE],
     ] {
         let ran = run(arguments, &token, "");
         let text = ran.out + &ran.err;

@@ -14,7 +14,7 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    super::{finding, kinds, problem::Problem},
+    super::{kinds, problem::Problem, query},
     known, message_sid, own, pairs,
     passed_on::{Answer, forwarded, look},
     refusals::Refusal,
@@ -35,7 +35,10 @@ use twilio_edge_services::{
     operations::erasure::{self, Asked},
     outbound::sending::{self, Sending},
 };
-use twilio_edge_store::{OutboundMessage, Sweeper, message_history::MessageHistory};
+use twilio_edge_store::{
+    OutboundMessage, Sweeper,
+    message_history::{MessageHistory, messages::MessageRecord},
+};
 
 /// Largest number of webhooks of one message that are processed. A message has a handful.
 const MOST: usize = 5000;
@@ -46,7 +49,7 @@ pub(super) async fn fetch(
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid)): Path<(String, String)>,
 ) -> Answer {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let sid = message_sid(&sid)?;
     match place(&sending, &account_sid, sid).await? {
         Place::Twilio(sid) => {
@@ -67,7 +70,7 @@ pub(super) async fn update(
     Path((account_sid, sid)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let sid = message_sid(&sid)?;
     let body = whole(body)?;
     let change = Change::read(&pairs(&body))?;
@@ -101,7 +104,7 @@ pub(super) async fn remove(
     Extension(caller): Extension<Caller>,
     Path((account_sid, last)): Path<(String, String)>,
 ) -> Answer {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let asked = message_sid(&last)?;
     let sid = match place(&sending, &account_sid, asked).await? {
         Place::Twilio(sid) => sid,
@@ -137,7 +140,7 @@ pub(super) async fn media_list(
     Path((account_sid, sid)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let sid = message_sid(&sid)?;
     let path = match place(&sending, &account_sid, sid).await? {
         Place::Twilio(sid) => format!("/Messages/{sid}/Media.json"),
@@ -159,7 +162,7 @@ pub(super) async fn media_fetch(
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid, medium)): Path<(String, String, String)>,
 ) -> Answer {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
     let forward = Forward { method: Method::GET, path: &path, form: None };
     let answer = forwarded(&sending.twilio, &account_sid, forward).await?;
@@ -175,7 +178,7 @@ pub(super) async fn media_remove(
     Extension(caller): Extension<Caller>,
     Path((account_sid, sid, medium)): Path<(String, String, String)>,
 ) -> Answer {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
     let forward = Forward { method: Method::DELETE, path: &path, form: None };
     forwarded(&sending.twilio, &account_sid, forward).await?.json()
@@ -188,7 +191,7 @@ pub(super) async fn feedback(
     Path((account_sid, sid)): Path<(String, String)>,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let account_sid = finding::account(&caller, Some(account_sid))?;
+    let account_sid = query::account(&caller, Some(account_sid))?;
     let form = whole(body)?.to_vec();
     let Place::Twilio(sid) = place(&sending, &account_sid, message_sid(&sid)?).await? else {
         return Err(not_at_twilio());
@@ -207,7 +210,7 @@ pub(super) async fn account(
     let Some(account_sid) = last.strip_suffix(".json") else {
         return Err(Problem::of(kinds::NOT_FOUND).into());
     };
-    let account_sid = finding::account(&caller, Some(account_sid.to_owned()))?;
+    let account_sid = query::account(&caller, Some(account_sid.to_owned()))?;
     let forward = Forward { method: Method::GET, path: ".json", form: None };
     let mut answer = forwarded(&sending.twilio, &account_sid, forward).await?;
     if answer.is_success() {
@@ -303,7 +306,10 @@ async fn is_held(
     sid: &str,
 ) -> Result<bool, Problem> {
     let found = histories.message(account_sid, sid).await;
-    found.map(|found| found.is_some()).map_err(|reason| Problem::unavailable(&reason))
+    let is_recorded = |found: MessageRecord| found.recorded().is_some();
+    found
+        .map(|found| found.is_some_and(is_recorded))
+        .map_err(|reason| Problem::unavailable(&reason))
 }
 
 /// Deletes a message from our store, or redacts only its text. Returns whether the store had anything to remove.

@@ -209,14 +209,10 @@ impl FallbackPlan {
         };
         let locale = template.locale.as_deref().or(self.locale.as_deref());
         Some(Request {
-            account_sid: failed.account_sid.to_owned(),
-            to: failed.to.clone(),
             sender: sender(failed.sender),
-            content,
-            category: None,
             locale: locale.and_then(Locale::parse),
-            template: None,
             fallback: Some(Fallback { template: None, ..self.fallback.clone() }),
+            ..Request::new(failed.account_sid.to_owned(), failed.to.clone(), content)
         })
     }
 
@@ -228,15 +224,13 @@ impl FallbackPlan {
         if body.is_empty() {
             return None;
         }
+        let to = Address { channel: channel.clone(), number: failed.to.number.clone() };
+        let content = Content::Session { body, media: Vec::new() };
         Some(Request {
-            account_sid: failed.account_sid.to_owned(),
-            to: Address { channel: channel.clone(), number: failed.to.number.clone() },
             sender: said.into_iter().flatten().find_map(|said| sender(said)),
-            content: Content::Session { body, media: Vec::new() },
             category: failed.category,
-            locale: None,
-            template: None,
             fallback: Some(Fallback::default()),
+            ..Request::new(failed.account_sid.to_owned(), to, content)
         })
     }
 }

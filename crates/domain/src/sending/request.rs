@@ -9,6 +9,7 @@ use super::fallback::Fallback;
 use crate::{
     address::Address,
     check::Kind,
+    dropin::resource::segments,
     policy::Category,
     template::{SendPermission, Template, locale::Locale},
 };
@@ -76,6 +77,21 @@ pub enum Content {
 }
 
 impl Request {
+    /// Returns a request with the three fields that every message has. Every other field has the value that it has in a
+    /// request that does not mention it.
+    pub fn new(account_sid: String, to: Address, content: Content) -> Request {
+        Request {
+            account_sid,
+            to,
+            sender: None,
+            content,
+            category: None,
+            locale: None,
+            template: None,
+            fallback: None,
+        }
+    }
+
     /// Returns the kind, on which the rules about windows and consents depend.
     pub fn kind(&self) -> Kind {
         match (&self.content, &self.template) {
@@ -98,6 +114,16 @@ impl Request {
         };
         let registered = self.template.as_ref().and_then(|template| template.category);
         self.category.or(registered).unwrap_or(usual)
+    }
+
+    /// Returns the number of SMS segments, by which Twilio bills a text; `None` for a message that is billed as one.
+    pub fn segments(&self) -> Option<usize> {
+        match &self.content {
+            Content::Session { body, media } if media.is_empty() && self.to.channel == "sms" => {
+                Some(segments(body))
+            }
+            _ => None,
+        }
     }
 
     /// Returns the sender as one word, the unit that Twilio limits.
@@ -147,15 +173,10 @@ mod tests {
 
     fn request(content: Content) -> Request {
         let address = |text| Address::parse(text).unwrap();
+        let account_sid = "AC00112233445566778899aabbccddeeff".to_owned();
         Request {
-            account_sid: "AC00112233445566778899aabbccddeeff".into(),
-            to: address("whatsapp:+15551234567"),
             sender: Some(Sender::From(address("whatsapp:+15557654321"))),
-            content,
-            category: None,
-            locale: None,
-            template: None,
-            fallback: None,
+            ..Request::new(account_sid, address("whatsapp:+15551234567"), content)
         }
     }
 

@@ -1,17 +1,17 @@
 //! History of a contact in one answer: consents, suppressions, conversation windows, and the latest messages and
-//! webhooks. Queries the stores concurrently and combines the results. The API and `twilio-edge story` show the same
+//! webhooks. Queries the stores concurrently and combines the results. The API and `twilio-edge history` show the same
 //! history.
 
 use twilio_edge_domain::{
     consent::Consent,
-    message::{Message, NumberQuery, RecordedWebhook},
+    message::{NumberQuery, RecordedWebhook},
     policy::Policy,
     suppression::{self, Suppression},
     window::Window,
 };
 use twilio_edge_store::{
     StoreError,
-    message_history::{MessageHistory, Search, WindowSearch},
+    message_history::{MessageHistory, Search, WindowSearch, messages::MessageRecord},
 };
 
 /// Upper bound of windows in a history. A contact rarely writes to more than a few of our numbers.
@@ -31,7 +31,7 @@ pub struct ContactHistory {
     /// Conversation windows, one for each of our numbers.
     pub windows: Vec<Window>,
     /// Latest messages from and to it.
-    pub messages: Vec<Message>,
+    pub messages: Vec<MessageRecord>,
     /// Latest webhooks about it.
     pub events: Vec<RecordedWebhook>,
 }

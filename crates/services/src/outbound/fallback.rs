@@ -10,7 +10,6 @@ use twilio_edge_domain::{
     sending::{
         errors::FallbackTarget,
         fallback::{FailedMessage, FallbackPlan},
-        rate_limit::priority,
         request::Request,
         rules::Verdict,
     },
@@ -38,8 +37,6 @@ pub struct Switched {
     pub to: FallbackTarget,
     /// Row of the fallback.
     pub send: OutboundMessage,
-    /// Priority of the fallback in the queue.
-    pub priority: i64,
 }
 
 /// Status of one of our messages, as Twilio reports it.
@@ -150,7 +147,7 @@ impl Sending {
             row.reason.clone_from(detail);
             (row.form, row.fallback, row.fallback_to) = Default::default();
         }
-        Ok(Some(Switched { to: *to, send: row, priority: priority(request.category()) }))
+        Ok(Some(Switched { to: *to, send: row }))
     }
 
     /// Applies statuses that Twilio reported. A message with a status was sent, whatever state it had; a failed one may
@@ -196,8 +193,7 @@ impl Sending {
             return self.sends.discard_fallback(&send.id).await;
         };
         let why = (code, "it failed at Twilio, and another message is sent instead");
-        let instead = (&switched.send, switched.priority);
-        if self.sends.replace_with_fallback(send, why, instead, now_ms).await? {
+        if self.sends.replace_with_fallback(send, why, &switched.send, now_ms).await? {
             self.tell(send, code, &switched);
         }
         Ok(())

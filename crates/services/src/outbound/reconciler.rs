@@ -147,7 +147,7 @@ impl Looker {
                 }
             }
             Ok(Match::Unclear) if next_ms == 0 => {
-                tracing::error!(event = "send.unclear", send.id = %send.id, account.sid = %send.account_sid, "the reconciler could not determine whether a message was sent; decide with `twilio-edge sends resolve`");
+                tracing::error!(event = "send.unclear", send.id = %send.id, account.sid = %send.account_sid, "the reconciler could not determine whether a message was sent; decide with `twilio-edge messages resolve`");
             }
             Ok(Match::Unclear) => {}
             Err(reason) => {

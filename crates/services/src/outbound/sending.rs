@@ -190,25 +190,18 @@ impl Sending {
                 check::Kind::Session => "session".to_owned(),
                 check::Kind::Template => "template".to_owned(),
             },
+            priority: priority(request.category()),
             form: request.form(),
+            segments: request.segments().and_then(|count| i64::try_from(count).ok()).unwrap_or(0),
             state: "queued".to_owned(),
             due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
             first_due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
-            attempt_id: String::new(),
-            attempts: 0,
-            message_sid: String::new(),
-            code: String::new(),
-            reason: String::new(),
             created_at_ms: now_ms,
             created_by: created_by.to_owned(),
             changed_at_ms: now_ms,
-            attempted_at_ms: 0,
-            lookups: 0,
-            request_id: String::new(),
             fallback_to: kept.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
             fallback: kept.map_or_else(String::new, |kept| kept.to_json()),
-            fallback_of: String::new(),
-            twilio_status: 0,
+            ..OutboundMessage::default()
         })
     }
 
@@ -219,10 +212,9 @@ impl Sending {
     pub async fn add(
         &self,
         send: &OutboundMessage,
-        request: &Request,
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.sends.add(send, priority(request.category()), done).await?;
+        self.sends.add(send, done).await?;
         self.wakeup.wake();
         Ok(())
     }

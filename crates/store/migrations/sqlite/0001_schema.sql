@@ -367,7 +367,8 @@ CREATE TABLE outbound_messages (
     fallback         TEXT NOT NULL DEFAULT '',  -- message to send instead, until this one has arrived
     fallback_to      TEXT NOT NULL DEFAULT '',  -- recipient of the fallback, for as long
     fallback_of      TEXT NOT NULL DEFAULT '',  -- message that this one replaces
-    twilio_status    INTEGER NOT NULL DEFAULT 0  -- HTTP status of Twilio's refusal; 0: none
+    twilio_status    INTEGER NOT NULL DEFAULT 0,  -- HTTP status of Twilio's refusal; 0: none
+    segments         INTEGER NOT NULL DEFAULT 0  -- SMS segments, by which Twilio bills; 0: not billed by segments
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';

@@ -24,6 +24,9 @@ pub struct Search {
     pub until_ms: i64,
     /// Current status of a message, or the status that a webhook reports.
     pub status: Option<String>,
+    /// State of a message: that of an outbound message's row, `sent` for another outbound message, or `received`. Only for
+    /// lists of messages.
+    pub state: Option<String>,
     /// Inbound or outbound messages only.
     pub direction: Option<Direction>,
     /// `true`: status callbacks only; `false`: inbound messages only.
@@ -47,6 +50,7 @@ impl Search {
             since_ms: i64::MIN,
             until_ms: i64::MAX,
             status: None,
+            state: None,
             direction: None,
             is_status: None,
             message_sid: None,

@@ -34,7 +34,7 @@ impl OutboundMessages {
         &self,
         message: &OutboundMessage,
         (code, reason): (&str, &str),
-        instead: (&OutboundMessage, i64),
+        instead: &OutboundMessage,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds =

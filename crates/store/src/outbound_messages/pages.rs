@@ -1,19 +1,54 @@
-//! Lists of outbound messages of one account, latest first, page by page: all of them, or the queued ones by recipient and
-//! sender. This module must not know how a message is displayed.
+//! Lists of outbound messages of one account, latest first, page by page: the queued ones by recipient and sender, and the
+//! statements with which `message_history` reads rows beside webhooks. This module must not know how a message is displayed.
 
 use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
 use crate::{database::Bind, error::StoreError};
 use twilio_edge_domain::address::Address;
 
-/// All states of a message.
-const STATES: [&str; 7] =
-    ["queued", "attempting", "sent", "refused", "unknown", "not_sent", "canceled"];
-
-const OF_STATE: &str = concat!(
+/// One range of the index `outbound_messages_listed`. `$1` is the account, `$2` the state, `$3` and `$4` the position to continue from,
+/// `$5` the start of the period, `$6` the maximum number of rows.
+pub(crate) const ROWS: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM outbound_messages WHERE account_sid = $1 AND state = $2 AND (created_at_ms, id) < ($3, $4)
-    ORDER BY created_at_ms DESC, id DESC LIMIT $5"
+    " FROM outbound_messages WHERE account_sid = $1 AND state = $2 AND (created_at_ms, id) < ($3, $4) AND created_at_ms >= $5
+    ORDER BY created_at_ms DESC, id DESC LIMIT $6"
+);
+
+/// Row of one id. `$1` is the account, `$2` the id.
+pub(crate) const ROW: &str = concat!(
+    "SELECT ",
+    outbound_message_columns!(),
+    " FROM outbound_messages WHERE account_sid = $1 AND id = $2"
+);
+
+/// Parameters of [`ROWS`], as both databases bind them.
+pub(crate) struct RowRange<'a> {
+    pub(crate) account_sid: &'a str,
+    pub(crate) state: &'a str,
+    pub(crate) before: (i64, &'a str),
+    pub(crate) since_ms: i64,
+    pub(crate) limit: i64,
+}
+
+/// SID of a message, for a query.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Sid<'a> {
+    pub(crate) message_sid: &'a str,
+}
+
+/// Rows of outbound messages by Twilio's SID.
+pub(crate) const ROWS_BY_SID: &str = concat!(
+    "SELECT ",
+    outbound_message_columns!(),
+    " FROM outbound_messages WHERE message_sid <> '' AND message_sid IN (SELECT value ->> 'message_sid' FROM json_each($1))"
+);
+
+/// The same for PostgreSQL, which looks up each element of an array in the index.
+pub(crate) const ROWS_BY_SID_OF_ARRAY: &str = concat!(
+    "SELECT ",
+    outbound_message_columns!(),
+    " FROM outbound_messages WHERE message_sid <> ''
+        AND message_sid = ANY(ARRAY(SELECT one ->> 'message_sid' FROM json_array_elements($1::json) AS one))"
 );
 
 /// Leaves out `unknown` messages, because Twilio may list them.
@@ -24,19 +59,6 @@ const WAITING: &str = concat!(
         AND ($4 = '' OR (channel = $4 AND recipient = $5)) AND ($6 = '' OR sender = $6)
     ORDER BY created_at_ms DESC, id DESC LIMIT $7"
 );
-
-/// Filter and position of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutboundMessagesPage<'a> {
-    /// Account SID of the tenant.
-    pub account_sid: &'a str,
-    /// Returns only messages in this state.
-    pub state: Option<&'a str>,
-    /// Position: messages older than this one, by time in milliseconds since 1970 and id.
-    pub before: (i64, &'a str),
-    /// Maximum number of messages.
-    pub most: i64,
-}
 
 /// Filter and position of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,35 +76,6 @@ pub struct QueuedMessagesPage<'a> {
 }
 
 impl OutboundMessages {
-    /// Returns a page of messages.
-    ///
-    /// # Errors
-    /// `StoreError` when the database is unavailable or a read fails.
-    pub async fn list_page(
-        &self,
-        page: &OutboundMessagesPage<'_>,
-    ) -> Result<Vec<OutboundMessage>, StoreError> {
-        let mut found: Vec<OutboundMessage> = Vec::new();
-        // Each state has its own range in the index, so a query scans no messages of other states.
-        for state in STATES.into_iter().filter(|state| page.state.is_none_or(|one| one == *state)) {
-            let binds = [
-                Bind::Text(page.account_sid),
-                Bind::Text(state),
-                Bind::Whole(page.before.0),
-                Bind::Text(page.before.1),
-                Bind::Whole(page.most),
-            ];
-            found.extend(self.database.read_bound::<OutboundMessage>(OF_STATE, &binds).await?);
-        }
-        found.sort_by(|one, other| {
-            (other.created_at_ms, &other.id).cmp(&(one.created_at_ms, &one.id))
-        });
-        // A message that changed its state between two queries is found twice.
-        found.dedup_by(|one, other| one.id == other.id);
-        found.truncate(usize::try_from(page.most).unwrap_or_default());
-        Ok(found)
-    }
-
     /// Returns a page of waiting messages.
     ///
     /// # Errors
@@ -103,5 +96,29 @@ impl OutboundMessages {
             Bind::Whole(page.most),
         ];
         self.database.read_bound(WAITING, &binds).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rows_are_read_by_an_index() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+        for (statement, index) in [
+            (ROWS, "USING INDEX outbound_messages_listed (account_sid=? AND state=?"),
+            (ROWS_BY_SID, "USING INDEX outbound_messages_by_sid (message_sid=?)"),
+        ] {
+            let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:#?}");
+            assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{plan:#?}");
+        }
     }
 }

@@ -15,14 +15,10 @@ use twilio_edge_platform::tasks::Supervisor;
 #[derive(Debug, Clone)]
 enum Write {
     /// A new message, and with it the stored response of its idempotency key. Both are written, or neither.
-    Add { message: Box<OutboundMessage>, priority: i64, done: Option<Box<CompletedRequest>> },
+    Add { message: Box<OutboundMessage>, done: Option<Box<CompletedRequest>> },
     /// A statement about one message, whose id is the first value. `instead` is the fallback message to insert if the
     /// statement changes the row.
-    Change {
-        statement: &'static str,
-        values: Vec<Value>,
-        instead: Option<(Box<OutboundMessage>, i64)>,
-    },
+    Change { statement: &'static str, values: Vec<Value>, instead: Option<Box<OutboundMessage>> },
 }
 
 #[derive(Debug, Clone)]
@@ -46,11 +42,10 @@ impl Writes {
     pub(super) async fn add(
         &self,
         message: &OutboundMessage,
-        priority: i64,
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
         let (message, done) = (Box::new(message.clone()), done.cloned().map(Box::new));
-        self.0.ask(vec![Write::Add { message, priority, done }], 0).await.map(|_| ())
+        self.0.ask(vec![Write::Add { message, done }], 0).await.map(|_| ())
     }
 
     pub(super) async fn change(
@@ -66,9 +61,9 @@ impl Writes {
         &self,
         statement: &'static str,
         values: &[Bind<'_>],
-        instead: Option<(&OutboundMessage, i64)>,
+        instead: Option<&OutboundMessage>,
     ) -> Result<u64, StoreError> {
-        let instead = instead.map(|(message, priority)| (Box::new(message.clone()), priority));
+        let instead = instead.map(|message| Box::new(message.clone()));
         let values = values.iter().map(|value| match value {
             Bind::Text(text) => Value::Text((*text).to_owned()),
             Bind::Whole(number) => Value::Whole(*number),
@@ -113,8 +108,8 @@ impl Write {
 
     async fn execute(&self, tx: &mut Transaction) -> Result<u64, StoreError> {
         match self {
-            Write::Add { message, priority, done } => {
-                let rows = tx.execute_bound(ADD, &message.added(*priority)).await?;
+            Write::Add { message, done } => {
+                let rows = tx.execute_bound(&ADD, &message.values()).await?;
                 if let Some(done) = done {
                     idempotency::finish(tx, done).await?;
                 }
@@ -129,8 +124,8 @@ impl Write {
                     })
                     .collect();
                 let rows = tx.execute_bound(statement, &values).await?;
-                if let Some((message, priority)) = instead.as_ref().filter(|_| rows == 1) {
-                    tx.execute_bound(ADD, &message.added(*priority)).await?;
+                if let Some(message) = instead.as_ref().filter(|_| rows == 1) {
+                    tx.execute_bound(&ADD, &message.values()).await?;
                 }
                 Ok(rows)
             }

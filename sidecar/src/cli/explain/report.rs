@@ -137,7 +137,7 @@ impl Report {
              \x20 - The token is not this account's. A subaccount signs with its own; a secondary token\n\
              \x20   does not sign until it is promoted; API key secrets never sign.\n\
              \x20 - The URL in the Twilio console is quite another one: give it with --try-url.\n\
-             \x20 - A parameter with a value nobody can guess was changed or dropped.\n\
+             \x20 - A parameter with a value that cannot be guessed was changed or dropped.\n\
              \x20 - It is not Twilio's.\n",
             self.tried
         )

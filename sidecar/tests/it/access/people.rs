@@ -221,7 +221,11 @@ async fn refusal_63033_withdraws_consent_to_marketing(world: World) {
         template(ADA, "marketing").to_string(),
     );
     let taken: Value = taken.await.json().await.unwrap();
-    assert_eq!((&taken["state"], &taken["code"]), (&json!("refused"), &json!("63033")), "{taken}");
+    assert_eq!(
+        (&taken["state"], &taken["error"]["code"]),
+        (&json!("refused"), &json!("63033")),
+        "{taken}"
+    );
     refuses_marketing_alone(&app, ADA).await;
 }
 
@@ -276,7 +280,7 @@ async fn status_of_an_inbound_message_is_shown_as_inbound(world: World) {
         ("SM4", "failed", json!("30008")),
     ] {
         let message = app.get(&format!("/v1/messages/{sid}")).await;
-        let shown = (&message["direction"], &message["status"], &message["error_code"]);
+        let shown = (&message["direction"], &message["status"], &message["error"]["code"]);
         assert_eq!(shown, (&json!("inbound"), &json!(word), &code), "{message}");
     }
     let events = app.get("/v1/events?class=status").await;
@@ -341,7 +345,7 @@ async fn passes_every_list_and_command(
     assert!(shown.contains(number) && shown.contains("granted"), "{shown}");
     ran(world, &[&["consents", "withdraw", address][..], &about[..]].concat());
     assert_eq!(said().await, 3);
-    let story = ran(world, &["story", address]);
+    let story = ran(world, &["history", address]);
     assert!(story.contains("withdrawn") && story.contains("administrator"), "{story}");
 }
 
@@ -523,7 +527,8 @@ async fn history_of_a_channel_has_the_opt_outs_it_shares(world: World) {
         let listed = app.get(&format!("/v1/suppressions/{channel}{number}")).await;
         assert_eq!(column(&listed["suppressions"], "channel"), expected, "{channel}");
     }
-    let told: Value = serde_json::from_str(&ran(&world, &["story", &on("mms"), "--json"])).unwrap();
+    let told: Value =
+        serde_json::from_str(&ran(&world, &["history", &on("mms"), "--json"])).unwrap();
     assert_eq!(column(&told["suppressions"], "channel"), ["rcs"]);
 }
 

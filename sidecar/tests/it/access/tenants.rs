@@ -185,7 +185,7 @@ async fn tenants_are_changed_by_the_command_line(world: World) {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(out(&["list"]), "Nothing is said of any account.\n");
+    assert_eq!(out(&["list"]), "No account has a profile.\n");
     out(&["set", ACCOUNT, "--name", "Shop", "--sender", "+15550001111", "--policy", "{}"]);
     let said = out(&["set", ACCOUNT, "--retention", r#"{"redact_codes": true}"#, "--json"]);
     let said: Value = serde_json::from_str(&said).unwrap();
@@ -206,10 +206,10 @@ async fn tenants_are_changed_by_the_command_line(world: World) {
     let entry = admin.get("/v1/audit").await["entries"][0].clone();
     assert_eq!((&entry["action"], &entry["source"]), (&json!("tenant.set"), &json!("user tester")));
     for (args, problem) in [
-        (&["show", OTHER][..], "nothing is said of this account"),
+        (&["show", OTHER][..], "the account has no profile"),
         (&["set", ACCOUNT, "--policy", r#"{"x": 1}"#], "policy.x"),
         (&["set", ACCOUNT, "--policy", "{"], "--policy"),
-        (&["show", "AC1"], "no account SID"),
+        (&["show", "AC1"], "must be AC and 32 lower-case"),
     ] {
         let output = ran(args);
         let said = String::from_utf8(output.stderr).unwrap();

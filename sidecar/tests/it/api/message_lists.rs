@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use twilio_edge_contract::{Claim, Outcome};
-use twilio_edge_domain::message::{Direction, NumberQuery};
+use twilio_edge_domain::message::{Direction, Message, NumberQuery};
 use twilio_edge_platform::config::Merged;
 use twilio_edge_store::message_history::{MessageHistory, Search};
 
@@ -78,9 +78,13 @@ fn number(text: &str) -> Option<NumberQuery> {
 /// The messages found, as `SID status`.
 async fn listed(histories: &MessageHistory, search: &Search) -> Vec<String> {
     let page = histories.messages(search).await.unwrap();
-    let line =
-        |m: &twilio_edge_domain::message::Message| format!("{} {}", m.first.message_sid, m.status);
-    page.found.iter().map(line).collect()
+    let line = |m: &Message| format!("{} {}", m.first.message_sid, m.status);
+    page.found.iter().map(|record| line(record.recorded().unwrap())).collect()
+}
+
+/// The message as its webhooks describe it.
+async fn recorded(histories: &MessageHistory, sid: &str) -> Message {
+    histories.message(ACCOUNT, sid).await.unwrap().unwrap().recorded().unwrap().clone()
 }
 
 async fn message_has_one_status_and_its_whole_timeline(world: World) {
@@ -102,7 +106,7 @@ async fn message_has_one_status_and_its_whole_timeline(world: World) {
         world.stored("SELECT status FROM events WHERE outcome = 'refused'").await == ["delivered"]
     })
     .await;
-    let message = histories.message(ACCOUNT, "SM1").await.unwrap().unwrap();
+    let message = recorded(&histories, "SM1").await;
     assert_eq!(
         (message.status.as_str(), message.error_code.as_deref()),
         ("undelivered", Some("63016"))
@@ -157,7 +161,7 @@ async fn messages_are_found_by_either_end_status_and_time(world: World) {
     ] {
         assert_eq!(listed(&histories, &search).await, expected, "{search:?}");
     }
-    let third = histories.message(ACCOUNT, "SM3").await.unwrap().unwrap().first.received_ms;
+    let third = recorded(&histories, "SM3").await.first.received_ms;
     let since = Search { since_ms: third, ..all.clone() };
     assert_eq!(listed(&histories, &since).await, ["SM4 received", "SM3 failed"]);
     let until = Search { until_ms: third, ..all.clone() };
@@ -185,8 +189,10 @@ async fn pages_have_each_message_once(world: World) {
         loop {
             let page = histories.messages(&search).await.unwrap();
             assert!(page.found.len() <= 7);
-            assert!(page.found.iter().all(|message| message.status == "delivered"));
-            sids.extend(page.found.into_iter().map(|message| message.first.message_sid));
+            let found: Vec<_> =
+                page.found.iter().map(|record| record.recorded().unwrap().clone()).collect();
+            assert!(found.iter().all(|message| message.status == "delivered"));
+            sids.extend(found.into_iter().map(|message| message.first.message_sid));
             let Some(next) = page.next else { break };
             search.after = Some(next);
         }
@@ -215,12 +221,13 @@ async fn account_reads_only_its_own_messages(world: World) {
         let messages = histories.messages(&search).await.unwrap().found;
         assert!(!messages.is_empty());
         let events = histories.events(&search).await.unwrap().found;
-        let told = messages.iter().flat_map(|message| message.timeline()).chain(&events);
+        let messages = messages.iter().map(|record| record.recorded().unwrap());
+        let told = messages.flat_map(|message| message.timeline()).chain(&events);
         for heard in told {
             assert_eq!(heard.account_sid, ACCOUNT, "{search:?}");
         }
     }
-    let shared = histories.message(ACCOUNT, "SM1").await.unwrap().unwrap();
+    let shared = recorded(&histories, "SM1").await;
     assert_eq!((shared.timeline().count(), shared.first.account_sid.as_str()), (1, ACCOUNT));
     assert_eq!(histories.message(ACCOUNT, "SM9").await.unwrap(), None);
     for hostile in [format!("{ACCOUNT}:SM1"), format!("{OTHER}:SM9"), "' OR '1'='1".into()] {
@@ -275,7 +282,7 @@ async fn queries_never_read_the_whole_ledger_in_postgres() {
     ] {
         let messages = histories.messages(&search).await.unwrap().found;
         assert!(!messages.is_empty(), "{search:?}");
-        assert!(messages.iter().all(|message| message.status == "delivered"));
+        assert!(messages.iter().all(|record| record.recorded().unwrap().status == "delivered"));
     }
     assert!(histories.message("AC1", "SM1").await.unwrap().is_some());
     drop(histories);

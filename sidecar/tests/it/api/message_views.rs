@@ -52,7 +52,7 @@ async fn message_is_found_with_its_timeline(world: World) {
     let all = app.get("/v1/messages").await;
     assert_eq!(column(&all["messages"], "sid"), ["SM3", "SM2", "SM1"], "the latest first");
     assert_eq!(all["next_cursor"], Value::Null);
-    let at = all["messages"][1]["first_received_at"].as_str().unwrap();
+    let at = all["messages"][1]["created_at"].as_str().unwrap();
     let (day, _) = at.split_once('T').unwrap();
     for (query, expected) in [
         ("to=%2B15551230001", &["SM1"][..]),
@@ -78,7 +78,7 @@ async fn message_is_found_with_its_timeline(world: World) {
 
     let message = app.get("/v1/messages/SM1").await;
     assert_eq!(
-        (&message["status"], &message["error_code"]),
+        (&message["status"], &message["error"]["code"]),
         (&json!("undelivered"), &json!("63016"))
     );
     assert_eq!((&message["from"], &message["to"]), (&json!(OURS), &json!(ALICE)));
@@ -86,8 +86,13 @@ async fn message_is_found_with_its_timeline(world: World) {
         (&message["direction"], &message["channel"]),
         (&json!("outbound"), &json!("whatsapp"))
     );
-    assert_eq!(column(&message["timeline"], "status"), ["sent", "undelivered", "delivered"]);
-    assert_eq!(column(&message["timeline"], "backend"), ["accepted"; 3]);
+    let webhooks: Vec<_> =
+        message["timeline"].as_array().unwrap().iter().map(|entry| &entry["webhook"]).collect();
+    let statuses: Vec<_> = webhooks.iter().map(|webhook| webhook["status"].clone()).collect();
+    assert_eq!(statuses, ["sent", "undelivered", "delivered"]);
+    assert!(webhooks.iter().all(|webhook| webhook["backend"] == "accepted"), "{message}");
+    assert_eq!(column(&message["timeline"], "event"), ["webhook"; 3]);
+    assert_eq!(message["error"]["actor"], "caller", "{message}");
     let unheard = coded(404, "no_such_message");
     for sid in ["SM9", "SM404", "SM1:sent", "%00", "%ff", "SM"] {
         let path = format!("/v1/messages/{sid}");
@@ -227,7 +232,7 @@ async fn window_follows_the_last_message(world: World) {
     let windows = app.get("/v1/windows?person=%2B15551230001").await["windows"].clone();
     assert_eq!(column(&windows, "channel"), ["sms", "whatsapp"]);
     assert_eq!(windows[1]["open"], true);
-    let last = app.get("/v1/messages/SM2").await["first_received_at"].clone();
+    let last = app.get("/v1/messages/SM2").await["created_at"].clone();
     assert_eq!(windows[1]["last_inbound_at"], last, "the last message counts, and no status does");
     let (last, ends) = (last.as_str().unwrap(), windows[1]["expires_at"].as_str().unwrap());
     let [last, ends] = [last, ends].map(|time| time.parse::<jiff::Timestamp>().unwrap());
@@ -264,7 +269,7 @@ async fn window_is_not_moved_back_by_a_late_or_repeated_webhook(world: World) {
     })
     .await;
     let opened = window(&app).await.unwrap();
-    let second_came = app.get("/v1/messages/SM2").await["first_received_at"].clone();
+    let second_came = app.get("/v1/messages/SM2").await["created_at"].clone();
     assert_eq!(json!(opened.0), second_came);
 
     // Twilio sends the first again, after the second; then its end is heard, late, by two ways and twice.
@@ -364,6 +369,8 @@ async fn invalid_query_is_refused_with_its_field(world: World) {
         ("/v1/messages?until=2026-11-23T12:00", "until"),
         ("/v1/messages?date_sent=2026-11-31", "date_sent"),
         ("/v1/messages?account_sid=AC1", "account_sid"),
+        ("/v1/messages?state=gone", "state"),
+        ("/v1/messages?direction=sideways", "direction"),
         ("/v1/events?class=other", "class"),
         ("/v1/windows", "person"),
         ("/v1/windows?person=", "person"),
@@ -379,6 +386,7 @@ async fn invalid_query_is_refused_with_its_field(world: World) {
         "/v1/messages?cursor=x",
         "/v1/messages?cursor=",
         "/v1/messages?cursor=eyJ3Ijp7Im8iOiIiLCJjIjoiIn19",
+        "/v1/messages?cursor=eyJlIjp7InQiOjEsImsiOiIifX0",
         "/v1/windows?person=1&cursor=eyJlIjp7InQiOjEsImsiOiIifX0",
     ] {
         let no_page = coded(404, "invalid_cursor");

@@ -5,4 +5,5 @@ pub(crate) mod endpoints;
 pub(crate) mod guide;
 pub(crate) mod message_lists;
 pub(crate) mod message_views;
+pub(crate) mod messages;
 pub(crate) mod openapi;

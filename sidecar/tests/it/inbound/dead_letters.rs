@@ -172,7 +172,7 @@ async fn a_command_for_one_account_decides_about_its_own(world: World) {
         serde_json::from_str(&told).unwrap()
     };
     assert_eq!(letters(&[]).len(), 3);
-    let theirs = letters(&["--tenant", OTHER]);
+    let theirs = letters(&["--account", OTHER]);
     assert!(
         theirs.len() == 2 && theirs.iter().all(|one| one["account_sid"] == OTHER),
         "{theirs:?}"
@@ -186,12 +186,15 @@ async fn a_command_for_one_account_decides_about_its_own(world: World) {
         command.env("TWILIO_ACCOUNT_SID", ACCOUNT).output().unwrap()
     };
     let elsewhere = deliveries(&["discard", &id]);
-    assert_eq!(String::from_utf8(elsewhere.stdout).unwrap(), "0 of 1 are discarded\n");
+    assert_eq!(
+        String::from_utf8(elsewhere.stdout).unwrap(),
+        "0 of 1 dead letters were discarded\n"
+    );
     assert_eq!(deliveries(&["discard"]).status.code(), Some(2));
     assert_eq!(listed(&root, "").await, 3);
 
-    let all = command(&world, &["deliveries", "discard", "--all", "--tenant", OTHER]);
-    assert_eq!(all, "2 of 2 are discarded\n");
+    let all = command(&world, &["deliveries", "discard", "--all", "--account", OTHER]);
+    assert_eq!(all, "2 of 2 dead letters were discarded\n");
     assert_eq!(letters(&[])[0]["account_sid"], ACCOUNT);
     let audit = "SELECT action || ' ' || account_sid FROM audit WHERE action LIKE 'delivery.%'";
     assert_eq!(world.stored(audit).await, [format!("delivery.discarded {OTHER}")]);

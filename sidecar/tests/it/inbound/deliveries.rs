@@ -212,7 +212,7 @@ async fn refused_delivery_becomes_a_dead_letter_and_delays_nothing(world: World)
     assert!(standing.contains("app\tdead\t1\t"), "{standing}");
     receiver.answers(|_| 200);
     let retried = command(&world, &["deliveries", "retry", &id]);
-    assert_eq!(retried, "1 of 1 are on their way again\n");
+    assert_eq!(retried, "1 of 1 dead letters were queued again\n");
     eventually("it is delivered after all", async || receiver.taken().len() == 3).await;
     let audit = world.stored("SELECT action || ' ' || detail FROM audit").await;
     assert_eq!(audit, [format!("delivery.retried {{\"ids\":[{id}]}}")]);

@@ -149,7 +149,7 @@ async fn every_event_matches_the_schema_and_verifies_with_the_official_libraries
     eventually("all are there", async || app.taken().len() == claims.len()).await;
     // And one of them once more.
     let replay = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
-        .args(["replay", "--message-sid", "SM1s", "--tenant", ACCOUNT, "--to", "app"])
+        .args(["replay", "--message-sid", "SM1s", "--account", ACCOUNT, "--to", "app"])
         .envs([("DATABASE_URL", &world.database_url), ("TWILIO_EDGE_SINKS_FILE", &file)])
         .output()
         .unwrap();

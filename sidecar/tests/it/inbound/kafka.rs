@@ -159,7 +159,7 @@ async fn accepted_webhooks_reach_their_topic_keyed_by_number() {
     nothing_is_owed(&world).await;
     let file = world.directory.path().join("sinks.toml");
     let replayed = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
-        .args(["replay", "--message-sid", "SM1x1", "--tenant", ACCOUNT, "--to", "bus"])
+        .args(["replay", "--message-sid", "SM1x1", "--account", ACCOUNT, "--to", "bus"])
         .env("DATABASE_URL", &world.database_url)
         .env("TWILIO_EDGE_SINKS_FILE", file)
         .status();

@@ -204,7 +204,7 @@ async fn message_with_steps_is_one_message_in_the_api(world: World) {
     let message = app.get("/v1/messages/SM1").await;
     let timeline = message["timeline"].as_array().unwrap();
     assert_eq!(timeline.len(), 1, "{message}");
-    assert_eq!(&timeline[0]["id"], id, "{message}");
+    assert_eq!(&timeline[0]["webhook"]["id"], id, "{message}");
     // An erasure of the contact reaches the answers of all steps.
     let erasure = json!({"account_sid": ACCOUNT, "number": "whatsapp:+15551234567"});
     let erased = admin.send(Method::POST, "/v1/redactions", erasure.to_string()).await;

@@ -161,7 +161,7 @@ async fn replay_continues_after_its_command_was_killed(world: World) {
     assert_eq!(
         said,
         format!(
-            "replay {}: {COUNT} webhooks found, 0 left out that are not whole any more, {COUNT} on their way to app\n",
+            "replay {}: {COUNT} webhooks found, 0 skipped that are no longer complete, {COUNT} on their way to app\n",
             id[0]
         )
     );

@@ -289,7 +289,7 @@ async fn webhooks_are_archived_as_they_were_signed(world: World) {
     let again = Claim { claim_id: "c8".into(), ..refused };
     assert_eq!(sidecar.decide(again.clone()).await, Decision::Proceed);
     sidecar.commit(&again).await;
-    assert!(deliveries::command(&world, &["archive", "status"]).ends_with("nothing waits\n"));
+    assert!(deliveries::command(&world, &["archive", "status"]).ends_with("none is waiting\n"));
     assert!(sidecar.stop().contains("stopped"));
     assert_eq!(self::counted(&read(&["folder", &folder(&world)])), counted);
 
@@ -381,8 +381,17 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
     assert_eq!((queued(&world).await, read(&["folder", &folder(&world)]).len()), (0, objects));
 
     // One message, found by the index; by the command, resumed where it was.
-    let arguments =
-        ["replay", "--message-sid", "SM3", "--tenant", ACCOUNT, "--to", "app", "--from", "archive"];
+    let arguments = [
+        "replay",
+        "--message-sid",
+        "SM3",
+        "--account",
+        ACCOUNT,
+        "--to",
+        "app",
+        "--from",
+        "archive",
+    ];
     let output = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
         .args(arguments)
         .env("DATABASE_URL", &world.database_url)
@@ -393,7 +402,7 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         said.ends_with(
-            ": 1 webhooks found, 0 left out that are not whole any more, 1 on their way to app\n"
+            ": 1 webhooks found, 0 skipped that are no longer complete, 1 on their way to app\n"
         ),
         "{said}"
     );
@@ -487,8 +496,8 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
     };
     assert_eq!(found(&["--since", "2001-01-01"]), "5");
     assert_eq!(found(&["--until", "2001-01-01"]), "0");
-    assert_eq!(found(&["--message-sid", "SM12", "--tenant", ACCOUNT]), "1");
-    assert_eq!(found(&["--message-sid", "SM2", "--tenant", ACCOUNT]), "0");
+    assert_eq!(found(&["--message-sid", "SM12", "--account", ACCOUNT]), "1");
+    assert_eq!(found(&["--message-sid", "SM2", "--account", ACCOUNT]), "0");
     for (erased, left) in [("SM12", 4), ("SM13", 3)] {
         deliveries::command(&world, &["redact", "--account", ACCOUNT, "--message-sid", erased]);
         eventually("it is taken out", async || counted(&store.read()).len() == left).await;

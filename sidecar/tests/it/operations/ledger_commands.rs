@@ -57,26 +57,30 @@ async fn messages_are_listed_beside_a_running_sidecar(world: World) {
     let lines: Vec<Vec<&str>> =
         table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines.len(), 3, "{table}");
-    assert_eq!(lines[0][..4], ["SID", "DIRECTION", "FROM", "TO"]);
-    assert_eq!(lines[1][..6], ["SM2", "outbound", OURS, BOB, "failed", "21610"]);
-    assert_eq!(lines[2][..5], ["SM1", "outbound", OURS, ALICE, "read"]);
+    assert_eq!(lines[0][..6], ["ID", "SID", "DIRECTION", "FROM", "TO", "STATE"]);
+    assert_eq!(lines[1][..8], ["SM2", "SM2", "outbound", OURS, BOB, "sent", "failed", "21610"]);
+    assert_eq!(lines[2][..7], ["SM1", "SM1", "outbound", OURS, ALICE, "sent", "read"]);
 
-    let (day, _) = lines[1][6].split_once('T').unwrap();
+    let (day, _) = lines[1][8].split_once('T').unwrap();
     for (filter, expected) in [
         (&["--to", ALICE][..], &["SM1"][..]),
         (&["--from", OURS, "--limit", "1"], &["SM2"]),
         (&["--status", "failed"], &["SM2"]),
         (&["--date-sent", day], &["SM2", "SM1"]),
         (&["--date-sent", "2001-01-01"], &[]),
-        (&["--until", lines[1][6]], &["SM1"]),
-        (&["--since", lines[1][6]], &["SM2"]),
+        (&["--until", lines[1][8]], &["SM1"]),
+        (&["--since", lines[1][8]], &["SM2"]),
+        (&["--number", BOB], &["SM2"]),
+        (&["--direction", "outbound", "--state", "sent"], &["SM2", "SM1"]),
+        (&["--direction", "inbound"], &[]),
+        (&["--state", "received"], &[]),
     ] {
         let rows = json(&world, &[&["messages", "list", "--json"], filter].concat());
         assert_eq!(column(&rows, "sid"), expected, "{filter:?}");
     }
     let tsv = out(&world, &["messages", "list", "--output", "tsv", "--to", BOB]);
     let cells: Vec<Vec<&str>> = tsv.lines().map(|line| line.split('\t').collect()).collect();
-    assert_eq!((cells.len(), cells[1][4], cells[1].len()), (2, "failed", cells[0].len()));
+    assert_eq!((cells.len(), cells[1][6], cells[1].len()), (2, "failed", cells[0].len()));
     // And the sidecar was not disturbed.
     accepted(&sidecar, &[told("SM3", "sent", None, BOB)]).await;
     assert_eq!(
@@ -89,15 +93,17 @@ async fn history_of_a_message_is_one_command(world: World) {
     let sidecar = world.sidecar().await;
     let words = ["sent", "read", "delivered"];
     accepted(&sidecar, &words.map(|word| told("SM1", word, None, ALICE))).await;
-    let message = json(&world, &["messages", "fetch", "SM1", "--json"]);
+    let message = json(&world, &["messages", "show", "SM1", "--json"]);
     assert_eq!((&message["status"], &message["to"]), (&"read".into(), &ALICE.into()));
-    assert_eq!(column(&message["timeline"], "status"), words);
-    let text = out(&world, &["messages", "fetch", "SM1"]);
+    let statuses = message["timeline"].as_array().unwrap().iter();
+    let statuses: Vec<_> = statuses.map(|entry| entry["webhook"]["status"].clone()).collect();
+    assert_eq!(statuses, words);
+    let text = out(&world, &["messages", "show", "SM1"]);
     assert!(text.contains("/twilio/status") && text.contains(ALICE), "{text}");
 
-    let missing = ran(&world, &["messages", "fetch", "SM404"]);
+    let missing = ran(&world, &["messages", "show", "SM404"]);
     assert_eq!(missing.status.code(), Some(1));
-    assert!(String::from_utf8(missing.stderr).unwrap().contains("nothing was heard of SM404"));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("has no message SM404"));
 }
 
 async fn webhooks_are_listed_with_every_parameter(world: World) {
@@ -128,20 +134,21 @@ async fn history_of_a_number_is_one_command(world: World) {
         ],
     )
     .await;
-    let text = out(&world, &["story", ALICE]);
+    let text = out(&world, &["history", ALICE]);
     assert!(text.starts_with(&format!("{ALICE} in {ACCOUNT}\n")), "{text}");
-    for part in ["Windows: ", "Messages, ", "Webhooks, ", "SM1", "SM2", "63016", OURS] {
+    for part in ["Conversation windows, ", "Messages, ", "Webhooks, ", "SM1", "SM2", "63016", OURS]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains("SM3") && !text.contains("SM9"), "{text}");
-    let story = json(&world, &["story", &format!("whatsapp:{ALICE}"), "--json", "--limit", "1"]);
+    let story = json(&world, &["history", &format!("whatsapp:{ALICE}"), "--json", "--limit", "1"]);
     assert_eq!(column(&story["messages"], "sid"), ["SM2"]);
     assert_eq!(
         (&story["windows"][0]["open"], &story["channel"]),
         (&true.into(), &"whatsapp".into())
     );
-    let nothing = out(&world, &["story", "+15559999999"]);
-    assert!(nothing.contains("Nothing is known"), "{nothing}");
+    let nothing = out(&world, &["history", "+15559999999"]);
+    assert!(nothing.contains("has nothing about this number"), "{nothing}");
 }
 
 async fn the_ledger_can_be_read_when_no_sidecar_runs(world: World) {

@@ -137,13 +137,16 @@ async fn bodies_go_and_what_is_decided_by_stays(world: World) {
     assert!(told.contains("SM1") && told.contains("+15551230001"), "{told}");
     let told = world.command(&["events", "list", "--number", BOB, "--json"]);
     assert!(told.contains("SM6") && !told.contains("stop"), "{told}");
-    let told = world.command(&["messages", "fetch", "SM1", "--json"]);
+    let told = world.command(&["messages", "show", "SM1", "--json"]);
     assert!(told.contains("accepted") && !has_secrets(&told), "{told}");
     let told: Value = serde_json::from_str(&told).unwrap();
-    assert!(told["timeline"][0]["redacted_at"].is_string(), "when it was taken out: {told}");
+    assert!(
+        told["timeline"][0]["webhook"]["redacted_at"].is_string(),
+        "when it was taken out: {told}"
+    );
     let told: Value =
-        serde_json::from_str(&world.command(&["messages", "fetch", "SM7", "--json"])).unwrap();
-    assert!(told["timeline"][0]["redacted_at"].is_null(), "nothing was: {told}");
+        serde_json::from_str(&world.command(&["messages", "show", "SM7", "--json"])).unwrap();
+    assert!(told["timeline"][0]["webhook"]["redacted_at"].is_null(), "nothing was: {told}");
 
     // What is decided by is as it was, also for a sidecar that has only the database.
     sidecar.stop();

@@ -110,7 +110,7 @@ async fn hostile_ledger(world: &World) {
         ("tenants", &["friendly_name"]),
         ("templates", &["name", "reason", "text"]),
         ("deliveries", &["reason"]),
-        ("sends", &["sender", "reason", "created_by"]),
+        ("outbound_messages", &["sender", "reason", "created_by"]),
     ] {
         let set: Vec<String> =
             columns.iter().map(|column| format!("{column} = '{HOSTILE}'")).collect();
@@ -131,26 +131,22 @@ async fn stored_text_cannot_command_the_terminal() {
     let lists: [(&[&str], bool); 10] = [
         (&["messages", "list", account[0], account[1]], false),
         (
-            &["messages", "fetch", "SM00112233445566778899aabbccddeeff", account[0], account[1]],
+            &["messages", "show", "SM00112233445566778899aabbccddeeff", account[0], account[1]],
             false,
         ),
         (&["events", "list", account[0], account[1]], false),
-        (&["story", NUMBER, account[0], account[1]], true),
+        (&["history", NUMBER, account[0], account[1]], true),
         (&["suppressions", "list", account[0], account[1]], false),
         (&["consents", "list", account[0], account[1]], true),
         (&["deliveries", "list"], true),
-        (&["sends", "list"], true),
+        (&["messages", "list"], true),
         (&["templates", "list", account[0], account[1]], true),
         (&["keys", "list"], true),
     ];
     let mut shown = String::new();
     for (arguments, is_shown) in lists {
-        let outputs: &[&[&str]] = match arguments[0] {
-            "story" | "keys" => &[&[], &["--json"]],
-            _ => &[&["-o", "table"], &["-o", "json"], &["-o", "tsv"]],
-        };
-        for output in outputs {
-            let arguments = [arguments, output].concat();
+        for output in ["table", "json", "tsv"] {
+            let arguments = [arguments, &["-o", output]].concat();
             let (is_done, text) = written(&world, &arguments, false);
             assert!(is_done, "{arguments:?}: {text}");
             let found = text.find(is_hazardous);
@@ -189,7 +185,7 @@ async fn stored_text_cannot_command_the_terminal() {
     }
     // Errors repeat what was typed or read.
     for arguments in
-        [&["story", HOSTILE, account[0], account[1]][..], &["templates", "show", HOSTILE]]
+        [&["history", HOSTILE, account[0], account[1]][..], &["templates", "show", HOSTILE]]
     {
         let (is_done, text) = written(&world, arguments, false);
         assert!(!is_done && !text.contains(is_hazardous), "{text:?}");

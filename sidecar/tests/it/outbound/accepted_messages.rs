@@ -62,9 +62,10 @@ async fn waiting_request_gets_the_outcome_from_twilio(world: World) {
     };
     let (status, sent) = told(ask("?wait_ms=20000", text("+14155550101"), "a").await).await;
     assert_eq!((status, &sent["state"]), (200, &json!("sent")), "{sent}");
-    let sid = sent["message_sid"].as_str().unwrap().to_owned();
+    let sid = sent["sid"].as_str().unwrap().to_owned();
     assert!(simulator.made().await.contains_key(&sid));
-    assert_eq!(sent["links"]["message"], format!("/v1/messages/{sid}"));
+    let by_sid = app.get(&format!("/v1/messages/{sid}?account_sid={ACCOUNT}")).await;
+    assert_eq!(by_sid["id"], sent["id"], "Twilio's SID leads to the same message");
     assert_eq!(sent["links"]["cancel"], Value::Null);
     // How long somebody waits is no part of what is asked for.
     for (query, expected) in [("", 202), ("?wait_ms=1", 200), ("?wait_ms=9000&wait_ms=1", 400)] {
@@ -78,7 +79,7 @@ async fn waiting_request_gets_the_outcome_from_twilio(world: World) {
         assert_eq!((status, &copy["id"]), (expected, &sent["id"]), "{query}");
     }
     let (status, refused) = told(ask("?wait_ms=20000", text("+14155559002"), "b").await).await;
-    let said = (status, &refused["state"], &refused["code"], &refused["actor"]);
+    let said = (status, &refused["state"], &refused["error"]["code"], &refused["error"]["actor"]);
     assert_eq!(said, (200, &json!("refused"), &json!("21211"), &json!("caller")));
     let (status, unknown) = told(ask("?wait_ms=20000", text("+14155559005"), "c").await).await;
     assert_eq!(status, 202, "nobody knows, and nobody can say when that is over: {unknown}");
@@ -123,8 +124,8 @@ async fn queued_messages_are_listed_and_canceled(world: World) {
     let listed = async |query: &str| {
         let (mut all, mut pages, mut cursor) = (Vec::new(), 0, String::new());
         loop {
-            let page = app.get(&format!("/v1/sends?limit=2{query}{cursor}")).await;
-            let rows = page["sends"].as_array().unwrap();
+            let page = app.get(&format!("/v1/messages?limit=2{query}{cursor}")).await;
+            let rows = page["messages"].as_array().unwrap();
             assert!(rows.len() <= 2);
             all.extend(rows.iter().map(|one| one["id"].as_str().unwrap().to_owned()));
             pages += 1;
@@ -141,11 +142,14 @@ async fn queued_messages_are_listed_and_canceled(world: World) {
     let mut expected = [ids.clone(), vec![sent["id"].as_str().unwrap().to_owned()]].concat();
     expected.sort();
     assert_eq!(everything, expected);
-    let shown = app.get("/v1/sends?state=sent").await;
-    assert_eq!(shown["sends"][0]["to"], "sms:..09", "{shown}");
-    assert_eq!(other.get("/v1/sends").await, json!({"sends": [], "next_cursor": null}));
+    let shown = app.get("/v1/messages?state=sent").await;
+    assert_eq!(shown["messages"][0]["to"], "sms:..09", "{shown}");
+    assert_eq!(other.get("/v1/messages").await, json!({"messages": [], "next_cursor": null}));
+    for path in ["/v1/sends", "/v1/sends?state=queued", "/v1/sends/ms_0"] {
+        assert_eq!(app.refusal(Method::GET, path, &json!(null)).await, coded(404, "not_found"));
+    }
     for query in ["?state=gone", "?limit=0", "?cursor=x", "?x=1"] {
-        let path = format!("/v1/sends{query}");
+        let path = format!("/v1/messages{query}");
         let status = app.send(Method::GET, &path, String::new()).await.status().as_u16();
         assert!((400..500).contains(&status), "{query} {status}");
     }
@@ -238,7 +242,10 @@ async fn stop_at_one_sidecar_stops_queued_messages_of_another(mut world: World) 
         redis.kill();
     }
     two.claim(inbound("c1", "SM1", "+14155550401", "STOP")).await;
-    eventually("it is refused", async || app.get(&places[0]).await["code"] == "suppressed").await;
+    eventually("it is refused", async || {
+        app.get(&places[0]).await["error"]["code"] == "suppressed"
+    })
+    .await;
     eventually("the other one is sent", async || app.get(&places[1]).await["state"] == "sent")
         .await;
     let to: Vec<Value> =

@@ -87,7 +87,7 @@ async fn made(simulator: &Simulator, text: &str) -> usize {
 
 /// As the filter claims that Twilio tells it.
 fn failed(claim_id: &str, send: &Value, code: &str) -> Claim {
-    let mut claim = status(claim_id, send["message_sid"].as_str().unwrap(), "failed");
+    let mut claim = status(claim_id, send["sid"].as_str().unwrap(), "failed");
     claim.identity.error_code = Some(code.to_owned());
     claim.form = format!("{}&ErrorCode={code}", claim.form);
     claim.message_id = Some(send["id"].as_str().unwrap().to_owned());
@@ -103,7 +103,11 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
     let id = taken(&app, &text(REFUSED, "one", template())).await;
     let other = instead(&app, &id, "sent").await;
     let first = reached(&app, &id, "refused").await;
-    assert_eq!((&first["code"], &other["kind"]), (&json!("63016"), &json!("template")), "{first}");
+    assert_eq!(
+        (&first["error"]["code"], &other["kind"]),
+        (&json!("63016"), &json!("template")),
+        "{first}"
+    );
     assert_eq!(
         first["links"]["fallback"],
         format!("/v1/messages/{}", other["id"].as_str().unwrap())
@@ -126,7 +130,7 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
     );
     let id = taken(&app, &text(PERSON, "two", template())).await;
     instead(&app, &id, "sent").await;
-    assert_eq!(reached(&app, &id, "refused").await["code"], "window_closed");
+    assert_eq!(reached(&app, &id, "refused").await["error"]["code"], "window_closed");
     assert_eq!((made(&simulator, "two").await, made(&simulator, NEWS).await), (0, 2));
     assert_eq!(sidecar.metric("twilio_edge_sends_switched_total{to=\"template\"}").await, 2.0);
 
@@ -168,7 +172,7 @@ async fn fallback_of_a_late_failure_is_sent_once(world: World) {
     instead(&app, &id, "sent").await;
     sidecar.claim(failed("late", &sent, "63016")).await;
     let first = reached(&app, &id, "sent").await;
-    assert_eq!(first["code"], "63016", "Twilio had it: {first}");
+    assert_eq!(first["error"]["code"], "63016", "Twilio had it: {first}");
     assert_eq!(made(&simulator, NEWS).await, 1);
     assert_eq!(world.stored("SELECT id FROM outbound_messages").await.len(), 2);
 
@@ -233,7 +237,7 @@ async fn every_rule_is_asked_again(world: World) {
     sidecar.claim(failed("a", &sent, "63016")).await;
     let other = instead(&app, &id, "refused").await;
     assert_eq!(
-        (&other["code"], made(&simulator, NEWS).await),
+        (&other["error"]["code"], made(&simulator, NEWS).await),
         (&json!("suppressed"), 0),
         "{other}"
     );
@@ -286,7 +290,7 @@ async fn sidecar_killed_during_a_fallback_sends_it_once(world: World) {
         sidecar.kill();
         let _ = told.await;
         // As if the hold of its attempt had ended.
-        let end_hold = "UPDATE sends SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' RETURNING id";
+        let end_hold = "UPDATE outbound_messages SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' RETURNING id";
         world.stored(end_hold).await;
         let sidecar = started(&world, &simulator, &soon).await;
         let app = Caller::app(&sidecar, &token);

@@ -381,7 +381,7 @@ async fn media_that_disappeared_is_not_sent(world: World) {
     server.go.send_replace(true);
     eventually("it is refused", async || app.get(&places[0]).await["state"] == "refused").await;
     let shown = app.get(&places[0]).await;
-    assert_eq!(shown["code"], "media_unreachable", "{shown}");
+    assert_eq!(shown["error"]["code"], "media_unreachable", "{shown}");
     eventually("the other is sent", async || app.get(&places[1]).await["state"] == "sent").await;
     let sent: Vec<String> =
         twilio.made.lock().unwrap().iter().map(|(_, form)| form["MediaUrl"].clone()).collect();

@@ -255,7 +255,7 @@ async fn status_settles_an_unknown_attempt() {
     assert_eq!(app.get(&place).await["state"], "unknown");
     sidecar.claim(told).await;
     let shown = app.get(&place).await;
-    assert_eq!((&shown["state"], &shown["message_sid"]), (&json!("sent"), &json!(sid)));
+    assert_eq!((&shown["state"], &shown["sid"]), (&json!("sent"), &json!(sid)));
     let heard = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"callback\"}").await;
     assert_eq!(heard, 1.0);
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
@@ -278,7 +278,7 @@ async fn refusal_suppresses_its_recipient() {
         .await
         .unwrap();
     let place = format!("/v1/messages/{}?account_sid={ACCOUNT}", taken["id"].as_str().unwrap());
-    eventually("it is refused", async || app.get(&place).await["code"] == "21610").await;
+    eventually("it is refused", async || app.get(&place).await["error"]["code"] == "21610").await;
     let shown = app.get(&place).await;
     assert!(shown["twilio_request_id"].as_str().unwrap().starts_with("RQ"), "{shown}");
     let refusal = app.refusal(reqwest::Method::POST, "/v1/messages", &wanted).await;
@@ -310,7 +310,7 @@ async fn queued_message_can_be_canceled_and_redacted() {
         let state = async |n: usize| {
             app.get(&format!("/v1/messages/{}?account_sid={ACCOUNT}", places[n])).await
         };
-        command(&world, &["sends", "cancel", &places[0]]);
+        command(&world, &["messages", "cancel", &places[0]]);
         assert_eq!(state(0).await["state"], "canceled");
         let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.canceled'").await;
         assert_eq!(audit, [places[0].as_str()]);
@@ -320,7 +320,7 @@ async fn queued_message_can_be_canceled_and_redacted() {
         command(&world, &redact);
         let forgotten = state(1).await;
         assert_eq!(
-            (&forgotten["state"], &forgotten["code"]),
+            (&forgotten["state"], &forgotten["error"]["code"]),
             (&json!("refused"), &json!("erased"))
         );
         let kept = world
@@ -351,10 +351,10 @@ async fn message_that_never_arrived_is_sent_again() {
     let looks = "SELECT id FROM outbound_messages WHERE lookups >= 2";
     eventually("it is looked for", async || world.stored(looks).await.len() == 1).await;
     let shown = app.get(&place).await;
-    assert_eq!((&shown["state"], &shown["attempts"]), (&json!("unknown"), &json!(1)));
+    assert_eq!((&shown["state"], &shown["attempts"]["count"]), (&json!("unknown"), &json!(1)));
     // As if its hold were over.
     world.stored("UPDATE outbound_messages SET due_at_ms = attempted_at_ms, lookup_due_at_ms = 1 RETURNING id").await;
-    eventually("it is sent again", async || app.get(&place).await["attempts"] == 2).await;
+    eventually("it is sent again", async || app.get(&place).await["attempts"]["count"] == 2).await;
     let absent = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"absent\"}").await;
     assert_eq!(absent, 1.0);
     assert!(simulator.made().await.is_empty());

@@ -122,7 +122,7 @@ async fn message_listed_under_another_spelling_is_found_and_not_sent_again(world
         let text = format!("text {n}");
         let posted = made.iter().position(|form| form["Body"] == text).unwrap();
         let shown = app.get(&place).await;
-        assert_eq!(shown["message_sid"], format!("SM{posted:032x}"), "{to}: {shown}");
+        assert_eq!(shown["sid"], format!("SM{posted:032x}"), "{to}: {shown}");
     }
     assert_eq!(twilio.made.lock().unwrap().len(), SPELLINGS.len(), "each was posted once");
     let found = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"found\"}").await;

@@ -148,10 +148,10 @@ pub(crate) async fn a_message_is_sent_once(world: World) {
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
     eventually("it is sent", async || app.get(&place).await["state"] == "sent").await;
     let shown = app.get(&place).await;
-    assert_eq!(shown["attempts"], 3, "twice it was told to wait: {shown}");
+    assert_eq!(shown["attempts"]["count"], 3, "twice it was told to wait: {shown}");
     let made = twilio.made.lock().unwrap().clone();
     let [(sid, form)] = made.as_slice() else { panic!("{made:?}") };
-    assert_eq!(shown["message_sid"], *sid);
+    assert_eq!(shown["sid"], *sid);
     assert_eq!((form["To"].as_str(), form["From"].as_str()), ("+15550001234", "+15557654321"));
     // Nobody else is told of it.
     let (_, theirs) = root.create("app", Some(OTHER), "theirs").await;
@@ -186,9 +186,13 @@ async fn operator_defines_the_meaning_of_a_code(world: World) {
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
     eventually("it is refused", async || app.get(&place).await["state"] == "refused").await;
     let shown = app.get(&place).await;
-    assert_eq!((&shown["code"], &shown["actor"]), (&json!("20429"), &json!("operator")), "{shown}");
-    assert!(shown["remedy"].as_str().is_some_and(|how| !how.is_empty()), "{shown}");
-    assert_eq!((&shown["attempts"], twilio.bodies().len()), (&json!(1), 0));
+    assert_eq!(
+        (&shown["error"]["code"], &shown["error"]["actor"]),
+        (&json!("20429"), &json!("operator")),
+        "{shown}"
+    );
+    assert!(shown["error"]["remedy"].as_str().is_some_and(|how| !how.is_empty()), "{shown}");
+    assert_eq!((&shown["attempts"]["count"], twilio.bodies().len()), (&json!(1), 0));
 }
 
 /// Who sends is said by a file, that counts as soon as it changes; one that is broken changes nothing.
@@ -303,7 +307,8 @@ async fn unwanted_messages_are_refused(world: World) {
     assert_eq!(status, 202, "{taken}");
     sidecar.claim(inbound("c9", "SM9", "+15550001234", "STOP")).await;
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
-    eventually("it is refused", async || app.get(&place).await["code"] == "suppressed").await;
+    eventually("it is refused", async || app.get(&place).await["error"]["code"] == "suppressed")
+        .await;
     assert_eq!(refusal(&sms("again")).await, coded(409, "suppressed"));
     assert_eq!(twilio.bodies(), [""; 0]);
 }
@@ -378,12 +383,12 @@ async fn message_that_may_have_been_sent_is_not_sent_again(world: World) {
         .await;
     assert_eq!(twilio.bodies(), ["once"], "and it is not tried again");
     let id = taken["id"].as_str().unwrap();
-    let listed = command(&world, &["sends", "list", "--state", "unknown", "-o", "tsv"]);
+    let listed = command(&world, &["messages", "list", "--state", "unknown", "-o", "tsv"]);
     assert!(listed.contains(id), "{listed}");
     let sid = twilio.made.lock().unwrap()[0].0.clone();
-    command(&world, &["sends", "resolve", id, "--sent", &sid]);
+    command(&world, &["messages", "resolve", id, "--sent", &sid]);
     let shown = app.get(&place).await;
-    assert_eq!((&shown["state"], &shown["message_sid"]), (&json!("sent"), &json!(sid)));
+    assert_eq!((&shown["state"], &shown["sid"]), (&json!("sent"), &json!(sid)));
     let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.resolved'").await;
     assert_eq!(audit, [id]);
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);

@@ -21,15 +21,10 @@ fn codes(sender: Option<&str>, content: Content, to: &str) -> Vec<&'static str> 
 }
 
 fn request(sender: Option<&str>, content: Content, to: &str) -> Request {
+    let account_sid = "AC00112233445566778899aabbccddeeff".to_owned();
     Request {
-        account_sid: "AC00112233445566778899aabbccddeeff".into(),
-        to: address(to),
         sender: sender.map(|from| Sender::From(address(from))),
-        content,
-        category: None,
-        locale: None,
-        template: None,
-        fallback: None,
+        ..Request::new(account_sid, address(to), content)
     }
 }
 

@@ -266,7 +266,7 @@ impl SendAttempt {
             "refused" => self.sending.instead(send, outcome.code, now_ms()).await?,
             _ => None,
         };
-        let row = instead.as_ref().map(|switched| (&switched.send, switched.priority));
+        let row = instead.as_ref().map(|switched| &switched.send);
         let is_ours = self.sends.record_outcome(send, masked, outcome, row, now_ms()).await?;
         if let Some(switched) = instead.filter(|_| is_ours) {
             self.sending.tell(send, outcome.code, &switched);

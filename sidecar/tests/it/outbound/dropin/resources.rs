@@ -165,12 +165,12 @@ async fn senders_are_alike_and_a_later_failure_is_shown(world: World) {
         if service.is_null() {
             assert_eq!(made["from"], expected["from"], "{made}");
         }
-        let sid = shown["message_sid"].as_str().unwrap();
-        assert_eq!((&shown["status"], &shown["error_code"]), (&Value::Null, &Value::Null));
+        let sid = shown["sid"].as_str().unwrap();
+        assert_eq!((&shown["status"], &shown["error"]), (&Value::Null, &Value::Null));
         accepted(&sidecar, &[told(sid, "failed", Some("63018"), "+447400123456")]).await;
         let shown = app.get(shown["links"]["self"].as_str().unwrap()).await;
         let failed = (&json!("failed"), &json!("63018"));
-        assert_eq!((&shown["status"], &shown["error_code"]), failed, "{shown}");
+        assert_eq!((&shown["status"], &shown["error"]["code"]), failed, "{shown}");
     }
     let wanted = json!({"to": "whatsapp:+14155550123", "from": "ACME", "body": "hi"});
     let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;

@@ -227,7 +227,10 @@ async fn stored_media_are_sent_by_a_link_and_deleted(world: World) {
     assert_eq!(status(&sidecar, &link).await, StatusCode::NOT_FOUND);
     eventually("its bytes are gone", async || objects(&folder) == 0).await;
     let waiting = taken["links"]["self"].as_str().unwrap();
-    eventually("it is refused", async || app.get(waiting).await["code"] == "media_rejected").await;
+    eventually("it is refused", async || {
+        app.get(waiting).await["error"]["code"] == "media_rejected"
+    })
+    .await;
 
     // And what has had its time.
     let (_, _, old) = upload(&sidecar, &token, "image/png", "k4", PNG).await;

@@ -4,7 +4,9 @@
 use axum::extract::{Path, rejection::PathRejection};
 
 use super::{kinds, problem::Problem};
-use twilio_edge_domain::{address::Address, contact, phone::Region, suppression::EVERY_CHANNEL};
+use twilio_edge_domain::{
+    address::Address, contact as user_id, phone::Region, suppression::EVERY_CHANNEL,
+};
 use twilio_edge_services::access::permissions::{Checks, Permissions};
 
 /// Longest number or id, in characters.
@@ -22,7 +24,7 @@ pub(super) fn address(
 }
 
 /// Parses a contact on every channel, or an address that the account knows ([`Permissions::person`]).
-pub(super) async fn person(
+pub(super) async fn contact(
     permissions: &Permissions,
     account_sid: &str,
     text: &str,
@@ -32,14 +34,14 @@ pub(super) async fn person(
     const FIELD: &str = "number";
     let channel = any_channel(channel)?;
     check_length(FIELD, text)?;
-    let person = permissions.person(account_sid, text, channel, region).await;
-    let person = person.map_err(|reason| Problem::unavailable(&reason))?;
-    person.map_err(|problem| impossible(FIELD, &problem))
+    let contact = permissions.person(account_sid, text, channel, region).await;
+    let contact = contact.map_err(|reason| Problem::unavailable(&reason))?;
+    contact.map_err(|problem| invalid_field(FIELD, &problem))
 }
 
 /// Parses an address as [`address`] does, and also accepts an address from which a contact wrote to the account: a reply
 /// must be possible even if the current numbering plan lacks the number.
-pub(super) async fn known_address(
+pub(super) async fn recipient(
     checks: &Checks,
     account_sid: &str,
     field: &str,
@@ -65,7 +67,7 @@ fn read(
     address: impl FnOnce() -> Result<Address, String>,
 ) -> Result<Address, Problem> {
     check_length(field, text)?;
-    address().map_err(|problem| impossible(field, &problem))
+    address().map_err(|problem| invalid_field(field, &problem))
 }
 
 fn check_length(field: &str, text: &str) -> Result<(), Problem> {
@@ -85,9 +87,9 @@ pub(super) async fn in_path(
     let number = number.map_or_else(|_| String::new(), |Path(number)| number);
     let says = number.contains(':') || channel.is_some();
     // A user id belongs to one channel only, so its channel may be omitted.
-    let of_id = contact::is_user_id(&number).then_some(contact::CHANNEL);
+    let of_id = user_id::is_user_id(&number).then_some(user_id::CHANNEL);
     let found =
-        person(permissions, account_sid, &number, channel.as_deref().or(of_id), None).await?;
+        contact(permissions, account_sid, &number, channel.as_deref().or(of_id), None).await?;
     Ok((found.number, says.then_some(found.channel)))
 }
 
@@ -116,16 +118,16 @@ pub(super) fn any_channel(channel: Option<&str>) -> Result<Option<&str>, Problem
 }
 
 /// Validates a country, if there is one.
-pub(super) fn region(asked: Option<String>) -> Result<Option<Region>, Problem> {
+pub(super) fn region(text: Option<String>) -> Result<Option<Region>, Problem> {
     let read = |text: String| match text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())
     {
-        true => text.parse::<Region>().map_err(|problem| impossible("region", &problem)),
+        true => text.parse::<Region>().map_err(|problem| invalid_field("region", &problem)),
         false => Err(Problem::unreadable("region: must be two letters, as in FR")),
     };
-    asked.map(read).transpose()
+    text.map(read).transpose()
 }
 
-/// Refuses a field that can be read but has an impossible value.
-pub(super) fn impossible(field: &str, problem: &str) -> Problem {
+/// Refuses a field that can be read but has an invalid value.
+pub(super) fn invalid_field(field: &str, problem: &str) -> Problem {
     Problem::with(kinds::INVALID_FIELD, format!("{field}: {problem}"))
 }

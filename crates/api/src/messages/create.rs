@@ -15,15 +15,19 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    finding,
-    idempotency::{Kept, Repeatable, as_of_ms},
-    kinds, people,
-    problem::Problem,
-    taken::{Patience, SendShown},
+    super::{
+        addresses,
+        idempotency::{Kept, Repeatable, as_of_ms},
+        kinds,
+        problem::Problem,
+        query,
+    },
+    outcome::WaitQuery,
 };
 use crate::{
     app::App,
     body::{json, object},
+    views::Message,
 };
 use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
@@ -79,9 +83,9 @@ struct CreateMessageRequest {
     /// Media of the message: public https URLs that Twilio and this sidecar can fetch, or ids from `POST /v1/media`.
     /// WhatsApp permits one.
     #[serde(default)]
-    media: Vec<WantedMedium>,
+    media: Vec<MediumReference>,
     /// Template by its name in the catalogue (`GET /v1/templates`), instead of text and media.
-    template: Option<WantedTemplate>,
+    template: Option<MessageTemplate>,
     /// Language of the recipient, such as `pt_BR`. It is the default for the template, and selects the templates that are
     /// offered instead of free text.
     #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
@@ -109,7 +113,7 @@ struct CreateMessageRequest {
 /// A template and the values of its variables.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WantedTemplate {
+pub(super) struct MessageTemplate {
     /// Name of the template in the catalogue.
     #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     name: String,
@@ -125,15 +129,15 @@ pub(super) struct WantedTemplate {
 /// A URL, or a reference to a stored medium.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-enum WantedMedium {
+enum MediumReference {
     Url(String),
-    Kept(KeptMedium),
+    Stored(StoredMedium),
 }
 
 /// Reference to a medium that `POST /v1/media` stored.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct KeptMedium {
+struct StoredMedium {
     /// Id of the medium, `md_` and 32 hexadecimal digits.
     #[schema(pattern = "^md_[0-9a-f]{32}$")]
     id: String,
@@ -148,12 +152,12 @@ struct DryRun {
     /// Verdicts of all rules.
     verdicts: Vec<Verdict>,
     /// Fallbacks that would be used if the channel did not accept the message, in order of preference.
-    fallback: Vec<AlternativeShown>,
+    fallback: Vec<FallbackVerdict>,
 }
 
 /// One fallback with its verdicts.
 #[derive(Serialize, ToSchema)]
-struct AlternativeShown {
+struct FallbackVerdict {
     to: FallbackTarget,
     /// True if no rule refuses the fallback.
     allowed: bool,
@@ -166,11 +170,11 @@ struct AlternativeShown {
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
 enum CreateMessageResponse {
-    Rules(DryRun),
-    Send(Box<SendShown>),
+    DryRun(DryRun),
+    Message(Box<Message>),
 }
 
-pub(super) fn router() -> OpenApiRouter<App> {
+pub(in super::super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(send))
 }
 
@@ -180,12 +184,12 @@ pub(super) fn router() -> OpenApiRouter<App> {
     post,
     path = "/v1/messages",
     tag = "messages",
-    params(Repeatable, Patience),
+    params(Repeatable, WaitQuery),
     operation_id = "send_message",
     request_body = CreateMessageRequest,
     responses(
         (status = 200, description = "With `dry_run`: the verdict of each rule; no message is sent. With `wait_ms`: the outcome of the message", body = CreateMessageResponse),
-        (status = 202, description = "The message is accepted and has no outcome yet", body = SendShown, headers(("location" = String, description = "Path of the message, which shows its state"), ("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
+        (status = 202, description = "The message is accepted and has no outcome yet", body = Message, headers(("location" = String, description = "Path of the message, which shows its state"), ("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -196,136 +200,139 @@ async fn send(
     turn: Option<Extension<IdempotencyClaim>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: CreateMessageRequest = object(body)?;
+    let body: CreateMessageRequest = object(body)?;
     let now_ms = as_of_ms(turn.clone());
-    let (dry_run, send_at) = (wanted.dry_run, wanted.send_at.clone());
+    let (dry_run, send_at) = (body.dry_run, body.send_at.clone());
     let send_at_ms = send_at.map(|text| instant(&text)).transpose();
     let send_at_ms =
         send_at_ms.map_err(|problem| Problem::unreadable(&format!("send_at: {problem}")))?;
     if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
-        return Err(people::impossible("send_at", "must be within 35 days"));
+        return Err(addresses::invalid_field("send_at", "must be within 35 days"));
     }
-    let account_sid = finding::account(&caller, wanted.account_sid.clone())?;
-    let region = people::region(wanted.region.clone())?;
-    let channel = wanted.channel.as_deref();
+    let account_sid = query::account(&caller, body.account_sid.clone())?;
+    let region = addresses::region(body.region.clone())?;
+    let channel = body.channel.as_deref();
     let to =
-        people::known_address(&sending.checks, &account_sid, "to", &wanted.to, channel, region)
-            .await;
-    let request = wanted.read(account_sid, to.map_err(|problem| problem.about_recipient())?)?;
+        addresses::recipient(&sending.checks, &account_sid, "to", &body.to, channel, region).await;
+    let request = body.read(account_sid, to.map_err(|problem| problem.about_recipient())?)?;
     if dry_run {
-        let Judged { verdicts, alternatives, .. } = judged(&sending, request).await?;
-        let allowed = against(&verdicts, &alternatives).is_none();
+        let Evaluation { verdicts, alternatives, .. } = evaluated(&sending, request).await?;
+        let allowed = refusing(&verdicts, &alternatives).is_none();
         let shown = alternatives.into_iter().map(|way| {
             let (allowed, Alternative { to, verdicts, .. }) = (way.is_allowed(), way);
-            AlternativeShown { to, allowed, verdicts }
+            FallbackVerdict { to, allowed, verdicts }
         });
         return Ok(json(&DryRun { allowed, verdicts, fallback: shown.collect() }));
     }
-    let asked = Asked { request, send_at_ms, other_parameters: String::new() };
+    let message = NewMessage { request, send_at_ms, other_parameters: String::new() };
     let is_kept = turn.is_some();
-    let answer = |send: &OutboundMessage| {
-        let shown = SendShown::of(send.clone(), &sending.errors);
+    let answer = |row: &OutboundMessage| {
+        let message = Message::of(&row.clone().into(), None, &sending.errors);
         StoredResponse {
             status: StatusCode::ACCEPTED.as_u16(),
             headers: Headers {
                 content_type: Some("application/json".to_owned()),
-                location: Some(shown.links.this.clone()),
+                location: Some(message.summary.links.this.clone()),
             },
-            body: serde_json::to_string(&shown).unwrap_or_default(),
+            body: serde_json::to_string(&message).unwrap_or_default(),
         }
     };
-    let send = take_on(&sending, &caller, turn, asked, answer).await?;
-    let shown = SendShown::of(send, &sending.errors);
-    let mut response = json(&shown);
+    let row = accept(&sending, &caller, turn, message, answer).await?;
+    let message = Message::of(&row.into(), None, &sending.errors);
+    let mut response = json(&message);
     *response.status_mut() = StatusCode::ACCEPTED;
     if is_kept {
         response.extensions_mut().insert(Kept);
     }
-    if let Ok(place) = HeaderValue::try_from(shown.links.this) {
-        response.headers_mut().insert(header::LOCATION, place);
+    if let Ok(location) = HeaderValue::try_from(message.summary.links.this) {
+        response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
 }
 
 /// A message to accept, from either API.
-pub(super) struct Asked {
-    pub(super) request: Request,
+pub(in super::super) struct NewMessage {
+    pub(in super::super) request: Request,
     /// Earliest time of sending, in milliseconds since 1970.
-    pub(super) send_at_ms: Option<i64>,
+    pub(in super::super) send_at_ms: Option<i64>,
     /// Twilio parameters, as a form, that no rule reads and that are passed to Twilio.
-    pub(super) other_parameters: String,
+    pub(in super::super) other_parameters: String,
 }
 
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
 /// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`Kept`].
-pub(super) async fn take_on(
+pub(in super::super) async fn accept(
     sending: &Sending,
     caller: &Caller,
     turn: Option<Extension<IdempotencyClaim>>,
-    asked: Asked,
+    message: NewMessage,
     answer: impl FnOnce(&OutboundMessage) -> StoredResponse,
 ) -> Result<OutboundMessage, Problem> {
-    let away = |reason| Problem::unavailable(&reason);
-    let Asked { request, send_at_ms, other_parameters } = asked;
-    let Judged { request, verdicts, alternatives } = judged(sending, request).await?;
-    if let Some((code, said)) = against(&verdicts, &alternatives) {
+    let unavailable = |reason| Problem::unavailable(&reason);
+    let NewMessage { request, send_at_ms, other_parameters } = message;
+    let Evaluation { request, verdicts, alternatives } = evaluated(sending, request).await?;
+    if let Some((code, verdict)) = refusing(&verdicts, &alternatives) {
         sending.metrics.sends.refused(code);
-        return Err(Problem::with(code, said.detail.clone()).offering(said.templates.clone()));
+        return Err(Problem::with(code, verdict.detail.clone()).offering(verdict.templates.clone()));
     }
     let now_ms = as_of_ms(turn.clone());
-    let mut send = sending.prepared(&request, caller, send_at_ms, now_ms).map_err(away)?;
+    let mut send = sending.prepared(&request, caller, send_at_ms, now_ms).map_err(unavailable)?;
     if !other_parameters.is_empty() {
         send.form = format!("{}&{other_parameters}", send.form);
     }
     let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&send) });
-    sending.add(&send, &request, done.as_ref()).await.map_err(away)?;
+    sending.add(&send, done.as_ref()).await.map_err(unavailable)?;
     Ok(send)
 }
 
 /// A message with its verdicts and its fallbacks.
-struct Judged {
+struct Evaluation {
     request: Request,
     verdicts: Vec<Verdict>,
     alternatives: Vec<Alternative>,
 }
 
-async fn judged(sending: &Sending, request: Request) -> Result<Judged, Problem> {
-    let away = |reason| Problem::unavailable(&reason);
+async fn evaluated(sending: &Sending, request: Request) -> Result<Evaluation, Problem> {
+    let unavailable = |reason| Problem::unavailable(&reason);
     let is_theirs = request.fallback.is_some();
     let request = sending.completed(request);
     if is_theirs && fallback::FallbackPlan::of(&request).is_some_and(|kept| kept.has_no_text()) {
-        return Err(people::impossible("fallback.body", "is required: the message has no text"));
+        return Err(addresses::invalid_field(
+            "fallback.body",
+            "is required: the message has no text",
+        ));
     }
     let now_ms = twilio_edge_platform::clock::now_ms();
-    let verdicts = sending.evaluate(&request, now_ms).await.map_err(away)?;
-    let alternatives = sending.alternatives(&request, now_ms).await.map_err(away)?;
+    let verdicts = sending.evaluate(&request, now_ms).await.map_err(unavailable)?;
+    let alternatives = sending.alternatives(&request, now_ms).await.map_err(unavailable)?;
     // A fallback of the caller must be valid, except for rules that depend on the contact.
     for way in alternatives.iter().filter(|_| is_theirs) {
-        let wrong = way.verdicts.iter().find(|said| !said.ok && !said.rule.is_about_recipient());
-        if let Some((code, said)) = wrong.and_then(|said| Some((said.code?, said))) {
+        let wrong =
+            way.verdicts.iter().find(|verdict| !verdict.ok && !verdict.rule.is_about_recipient());
+        if let Some((code, verdict)) = wrong.and_then(|verdict| Some((verdict.code?, verdict))) {
             return Err(Problem::with(
                 code,
-                format!("fallback, {}: {}", way.to.as_str(), said.detail),
+                format!("fallback, {}: {}", way.to.as_str(), verdict.detail),
             ));
         }
     }
-    Ok(Judged { request, verdicts, alternatives })
+    Ok(Evaluation { request, verdicts, alternatives })
 }
 
 /// Returns the first verdict that refuses the message. A closed window does not refuse it if a fallback is allowed.
-fn against<'v>(
+fn refusing<'v>(
     verdicts: &'v [Verdict],
     alternatives: &[Alternative],
 ) -> Option<(RefusalCode, &'v Verdict)> {
     let has_other = alternatives.iter().any(Alternative::is_allowed);
     let counts = |code: &RefusalCode| !(has_other && *code == RefusalCode::WindowClosed);
-    verdicts.iter().find_map(|said| Some((said.code.filter(counts)?, said)))
+    verdicts.iter().find_map(|verdict| Some((verdict.code.filter(counts)?, verdict)))
 }
 
 /// Parses a language, or refuses it.
-pub(super) fn locale(text: &str) -> Result<Locale, Problem> {
-    let told = "locale: must be a language such as en, pt_BR or zh_Hant_TW";
-    Locale::parse(text).ok_or_else(|| Problem::unreadable(told))
+pub(in super::super) fn locale(text: &str) -> Result<Locale, Problem> {
+    let must = "locale: must be a language such as en, pt_BR or zh_Hant_TW";
+    Locale::parse(text).ok_or_else(|| Problem::unreadable(must))
 }
 
 impl CreateMessageRequest {
@@ -339,7 +346,7 @@ impl CreateMessageRequest {
             (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
             (Some(from), None) => Some(
                 sender(&from, Some(&to.channel))
-                    .map_err(|problem| people::impossible("from", &problem))?,
+                    .map_err(|problem| addresses::invalid_field("from", &problem))?,
             ),
             (None, Some(sid)) if !is_sid(&sid, "MG") => {
                 let must = "messaging_service_sid: must be MG and 32 hexadecimal digits";
@@ -349,15 +356,15 @@ impl CreateMessageRequest {
         };
         let body = self.body.unwrap_or_default();
         let named = |medium| match medium {
-            WantedMedium::Url(url) => url,
-            WantedMedium::Kept(KeptMedium { id }) => reference_to(&id),
+            MediumReference::Url(url) => url,
+            MediumReference::Stored(StoredMedium { id }) => reference_to(&id),
         };
         let media: Vec<String> = self.media.into_iter().map(named).collect();
         let asked = self.template.as_ref().and_then(|template| template.locale.as_deref());
         let locale = asked.or(self.locale.as_deref()).map(locale).transpose()?;
         let content = match (self.content_sid, self.template) {
             (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
-            (None, Some(WantedTemplate { name, variables, .. }))
+            (None, Some(MessageTemplate { name, variables, .. }))
                 if body.is_empty() && media.is_empty() && self.content_variables.is_empty() =>
             {
                 if !is_name(&name) {
@@ -387,14 +394,11 @@ impl CreateMessageRequest {
             None => Ok(fallback),
         });
         Ok(Request {
-            fallback: fallback.transpose()?,
-            account_sid,
-            to,
             sender,
-            content,
             category: self.category,
             locale,
-            template: None,
+            fallback: fallback.transpose()?,
+            ..Request::new(account_sid, to, content)
         })
     }
 }

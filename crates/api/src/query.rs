@@ -6,7 +6,12 @@ use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
 use super::{kinds, problem::Problem};
-use twilio_edge_domain::{cursor::Cursor, message::NumberQuery, period, tenant::is_account_sid};
+use twilio_edge_domain::{
+    cursor::Cursor,
+    message::NumberQuery,
+    period::{self, DAY_MS},
+    tenant::is_account_sid,
+};
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::message_history::Page;
 
@@ -43,45 +48,46 @@ pub(super) struct Listing {
 }
 
 /// Parses the whole query, or refuses it with the name of the wrong field.
-pub(super) fn query<T: DeserializeOwned>(
+pub(super) fn read<T: DeserializeOwned>(
     query: Result<Query<T>, QueryRejection>,
 ) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|error| Problem::unreadable(&error.body_text()))
 }
 
 /// Returns the account of a request: the account of the key, or the account that a key without one names.
-pub(super) fn account(caller: &Caller, asked: Option<String>) -> Result<String, Problem> {
-    match one_account(asked)? {
-        Some(asked) if !caller.sees(&asked) => Err(Problem::other_account()),
-        Some(asked) => Ok(asked),
+pub(super) fn account(caller: &Caller, text: Option<String>) -> Result<String, Problem> {
+    match one_account(text)? {
+        Some(text) if !caller.sees(&text) => Err(Problem::other_account()),
+        Some(text) => Ok(text),
         None => caller.account_sid.clone().ok_or_else(|| Problem::of(kinds::ACCOUNT_REQUIRED)),
     }
 }
 
 /// Validates an account SID, if there is one. It does not check whether the caller sees the account.
-pub(super) fn one_account(asked: Option<String>) -> Result<Option<String>, Problem> {
-    match asked {
-        Some(asked) if !is_account_sid(&asked) => {
+pub(super) fn one_account(text: Option<String>) -> Result<Option<String>, Problem> {
+    match text {
+        Some(text) if !is_account_sid(&text) => {
             Err(Problem::unreadable("account_sid: must be AC and 32 lower-case hexadecimal digits"))
         }
-        asked => Ok(asked),
+        text => Ok(text),
     }
 }
 
 /// Parses a number: without a channel prefix it matches every channel.
-pub(super) fn one_number(field: &str, asked: &str) -> Result<NumberQuery, Problem> {
-    let told = "must be a number such as +15551234567, or one on a channel: whatsapp:+15551234567";
-    NumberQuery::parse_query(asked).ok_or_else(|| Problem::unreadable(&format!("{field}: {told}")))
+pub(super) fn one_number(field: &str, text: &str) -> Result<NumberQuery, Problem> {
+    let must =
+        "must be an address such as +15551234567, or one on a channel: whatsapp:+15551234567";
+    NumberQuery::parse_query(text).ok_or_else(|| Problem::unreadable(&format!("{field}: {must}")))
 }
 
 /// Parses an optional number.
-pub(super) fn number(field: &str, asked: Option<String>) -> Result<Option<NumberQuery>, Problem> {
-    asked.map(|asked| one_number(field, &asked)).transpose()
+pub(super) fn number(field: &str, text: Option<String>) -> Result<Option<NumberQuery>, Problem> {
+    text.map(|text| one_number(field, &text)).transpose()
 }
 
 /// Returns the time range in milliseconds, start inclusive and end exclusive, limited to one day in UTC if `day` is
 /// given.
-pub(super) fn times(
+pub(super) fn period(
     since: Option<String>,
     until: Option<String>,
     day: Option<String>,
@@ -93,13 +99,13 @@ pub(super) fn times(
     let since = read("since", since, period::instant)?.unwrap_or(i64::MIN);
     let until = read("until", until, period::instant)?.unwrap_or(i64::MAX);
     let day = read("date_sent", day, period::day)?;
-    let (first, last) = day.map_or((i64::MIN, i64::MAX), |day| (day, day + period::DAY_MS));
+    let (first, last) = day.map_or((i64::MIN, i64::MAX), |day| (day, day.saturating_add(DAY_MS)));
     Ok((since.max(first), until.min(last)))
 }
 
 /// Validates the page size.
-pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
-    match asked.unwrap_or(USUAL) {
+pub(super) fn limit(limit: Option<u32>) -> Result<usize, Problem> {
+    match limit.unwrap_or(USUAL) {
         limit @ 1..=MOST => Ok(limit as usize),
         _ => Err(Problem::unreadable(&format!("limit: must be 1 to {MOST}"))),
     }
@@ -107,11 +113,11 @@ pub(super) fn limit(asked: Option<u32>) -> Result<usize, Problem> {
 
 /// Parses a cursor, and refuses one of another list.
 pub(super) fn cursor(
-    asked: Option<String>,
+    text: Option<String>,
     is_of_this_list: fn(&Cursor) -> bool,
 ) -> Result<Option<Cursor>, Problem> {
-    let Some(asked) = asked else { return Ok(None) };
-    let cursor = asked.parse().ok().filter(is_of_this_list);
+    let Some(text) = text else { return Ok(None) };
+    let cursor = text.parse().ok().filter(is_of_this_list);
     cursor.map(Some).ok_or_else(|| Problem::of(kinds::INVALID_CURSOR))
 }
 
@@ -131,7 +137,7 @@ pub(super) fn cut<T>(
     found.last().filter(|_| more).map(|last| place(last).to_string())
 }
 
-/// Tests for a cursor of webhooks or messages.
+/// Tests for a cursor of webhooks.
 pub(super) fn is_event(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::Event { .. })
 }
@@ -166,9 +172,9 @@ pub(super) fn is_dead_letter(cursor: &Cursor) -> bool {
     matches!(cursor, Cursor::DeadLetter { .. })
 }
 
-/// Tests for a cursor of outbound messages.
-pub(super) fn is_send(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Send { .. })
+/// Tests for a cursor of messages.
+pub(super) fn is_message(cursor: &Cursor) -> bool {
+    matches!(cursor, Cursor::Message { .. })
 }
 
 /// Tests for a cursor of accounts.
@@ -182,6 +188,6 @@ pub(super) fn is_template(cursor: &Cursor) -> bool {
 }
 
 /// Renders the rows of a page, and the cursor of the next one.
-pub(super) fn shown<T, S>(page: &Page<T>, show: impl Fn(&T) -> S) -> (Vec<S>, Option<String>) {
+pub(super) fn rendered<T, S>(page: &Page<T>, show: impl Fn(&T) -> S) -> (Vec<S>, Option<String>) {
     (page.found.iter().map(show).collect(), page.next.as_ref().map(Cursor::to_string))
 }
