@@ -19,9 +19,10 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
-use super::{kinds, problem::Problem};
+use super::problem::Problem;
 use crate::bad_token_limiter::BadTokenLimiter;
 use twilio_edge_domain::api_key::Scope;
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::{
     config,
@@ -126,7 +127,7 @@ async fn admitted(access: &Access, needed: Scope, mut request: Request, next: Ne
     let account_sid = caller.account_sid.as_deref();
     if needed == Scope::App && account_sid.is_some_and(|sid| access.tenants.is_closed(sid)) {
         access.metrics.denied(Denial::Closed);
-        return Problem::of(kinds::ACCOUNT_CLOSED).into_response();
+        return Problem::of(RefusalCode::AccountClosed).into_response();
     }
     if needed != Scope::Edge
         && let Err(problem) = access.limits.take(&caller)

@@ -3,7 +3,8 @@
 
 use axum::extract::{Path, rejection::PathRejection};
 
-use super::{kinds, problem::Problem};
+use super::problem::Problem;
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     address::Address, contact as user_id, phone::Region, suppression::EVERY_CHANNEL,
 };
@@ -129,5 +130,5 @@ pub(super) fn region(text: Option<String>) -> Result<Option<Region>, Problem> {
 
 /// Refuses a field that can be read but has an invalid value.
 pub(super) fn invalid_field(field: &str, problem: &str) -> Problem {
-    Problem::with(kinds::INVALID_FIELD, format!("{field}: {problem}"))
+    Problem::with(RefusalCode::InvalidField, format!("{field}: {problem}"))
 }

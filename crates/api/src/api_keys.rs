@@ -17,6 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     idempotency::{Kept, Repeatable},
+    page::PageRequest,
     problem::Problem,
     query::{self, Listing},
 };
@@ -192,18 +193,16 @@ async fn list(
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Listing { account_sid, limit, cursor } = query::read(query)?;
-    let (account_sid, limit) = (query::one_account(account_sid)?, query::limit(limit)?);
-    let cursor = query::cursor(cursor, query::is_key)?;
-    let before = match &cursor {
-        Some(Cursor::Key { created_ms, id }) => Some((*created_ms, id.as_str())),
+    let account_sid = query::one_account(account_sid)?;
+    let page = PageRequest::read(limit, cursor, |cursor| match cursor {
+        Cursor::Key { created_ms, id } => Some((created_ms, id)),
         _ => None,
-    };
-    let most = query::one_more(limit);
-    let found = keys.list(&caller, account_sid.as_deref(), before, most).await;
-    let mut found = found.map_err(refused)?;
-    let place = |key: &Key| Cursor::Key { created_ms: key.created_at_ms, id: key.id.clone() };
-    let next_cursor = query::cut(&mut found, limit, place);
-    Ok(json(&KeyList { keys: found.into_iter().map(ApiKey::of).collect(), next_cursor }))
+    })?;
+    let before = page.after.as_ref().map(|(created_ms, id)| (*created_ms, id.as_str()));
+    let found = keys.list(&caller, account_sid.as_deref(), before, page.rows()).await;
+    let cursor = |key: &Key| Cursor::Key { created_ms: key.created_at_ms, id: key.id.clone() };
+    let (keys, next_cursor) = page.page(found.map_err(refused)?, cursor, ApiKey::of);
+    Ok(json(&KeyList { keys, next_cursor }))
 }
 
 /// Returns one API key.

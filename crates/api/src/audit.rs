@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
+    page::PageRequest,
     problem::Problem,
     query::{self, Listing},
 };
@@ -86,14 +87,14 @@ async fn list(
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Listing { account_sid, limit, cursor } = query::read(query)?;
-    let (account_sid, limit) = (query::one_account(account_sid)?, query::limit(limit)?);
-    let before = match query::cursor(cursor, query::is_entry)? {
-        Some(Cursor::Entry { id }) => Some(id),
+    let account_sid = query::one_account(account_sid)?;
+    let page = PageRequest::read(limit, cursor, |cursor| match cursor {
+        Cursor::Entry { id } => Some(id),
         _ => None,
-    };
-    let most = query::one_more(limit);
-    let found = keys.audit(&caller, account_sid.as_deref(), before, most).await;
-    let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
-    let next_cursor = query::cut(&mut found, limit, |entry| Cursor::Entry { id: entry.id });
-    Ok(json(&ChangeList { entries: found.into_iter().map(Change::of).collect(), next_cursor }))
+    })?;
+    let found = keys.audit(&caller, account_sid.as_deref(), page.after, page.rows()).await;
+    let found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
+    let cursor = |entry: &AuditEntry| Cursor::Entry { id: entry.id };
+    let (entries, next_cursor) = page.page(found, cursor, Change::of);
+    Ok(json(&ChangeList { entries, next_cursor }))
 }

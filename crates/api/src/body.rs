@@ -6,14 +6,15 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 
-use super::{kinds, problem::Problem};
+use super::problem::Problem;
 
 /// Returns the whole body, or the refusal: too large or not readable.
 pub(crate) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Problem> {
     body.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            Problem::of(kinds::BODY_TOO_LARGE)
+            Problem::of(RefusalCode::BodyTooLarge)
         }
         other => Problem::unreadable(&other.body_text()),
     })

@@ -20,7 +20,7 @@ use super::{
     addresses,
     csv::{self, Import, Imported},
     idempotency::{Repeatable, as_of_ms},
-    kinds,
+    page::PageRequest,
     problem::Problem,
     query,
 };
@@ -29,6 +29,7 @@ use crate::{
     app::App,
     body::{json, object, whole},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     consent::{self, Consent},
     csv_import as lists,
@@ -39,6 +40,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_services::access::{
     api_keys::Caller,
+    contact_records::ConsentRecords,
     permissions::{Checks, Permissions},
 };
 use twilio_edge_store::{ConsentsPage, IdempotencyClaim};
@@ -168,20 +170,21 @@ async fn list(
 ) -> Result<Response, Problem> {
     let wanted = query::read(query)?;
     let account_sid = query::account(&caller, wanted.account_sid)?;
-    let limit = query::limit(wanted.limit)?;
-    let after = query::cursor(wanted.cursor, query::is_consent)?;
-    let asked = ConsentsPage {
+    let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Consent { .. });
+    let page = PageRequest::by_cursor(wanted.limit, wanted.cursor, is_of_list)?;
+    let filter = ConsentsPage {
         account_sid: &account_sid,
         channel: addresses::one_channel(wanted.channel.as_deref())?,
         category: wanted.category,
         history: wanted.history.unwrap_or_default(),
-        after: after.as_ref(),
-        most: query::one_more(limit),
+        after: page.after.as_ref(),
+        most: page.rows(),
     };
-    let found = permissions.consents.list(&asked).await;
-    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let next_cursor = query::cut(&mut found, limit, Cursor::of_consent);
-    Ok(json(&ConsentList { consents: found.iter().map(ConsentView::of).collect(), next_cursor }))
+    let found = permissions.consents.list(&filter).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let view = |consent: Consent| ConsentView::of(&consent);
+    let (consents, next_cursor) = page.page(found, Cursor::of_consent, view);
+    Ok(json(&ConsentList { consents, next_cursor }))
 }
 
 /// Returns the consents of one number: those in effect, and the history.
@@ -255,7 +258,7 @@ async fn record(
         recorded_by: caller.actor.clone(),
         stored_id: None,
     };
-    consent.check(now_ms).map_err(|problem| Problem::with(kinds::INVALID_FIELD, problem))?;
+    consent.check(now_ms).map_err(|problem| Problem::with(RefusalCode::InvalidField, problem))?;
     let new = permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;
     let new = new.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&RecordedConsent { consent: ConsentView::of(&consent), new }))
@@ -280,13 +283,8 @@ async fn import(
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let (import, now_ms) = (query::read(query)?, as_of_ms(turn));
-    let account_sid = query::account(&caller, Some(import.account_sid.clone()))?;
-    let list = CsvList::of_consents(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
-    let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
-    let said = list.valid_rows();
-    let added = permissions.record_list(&caller, &account_sid, said, now_ms).await;
-    csv::report(checked, added)
+    let import = query::read(query)?;
+    csv::import::<ConsentRecords>(&permissions, &caller, import, whole(body)?, as_of_ms(turn)).await
 }
 
 /// Exports the whole history of consents as CSV, ordered by number.
@@ -305,23 +303,5 @@ async fn export(
     query: Result<Query<query::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
-    let consents = permissions.consents.clone();
-    let names = lists::to_csv([lists::CONSENT_COLUMNS.map(str::to_owned)]);
-    csv::streamed(names, move |after: Option<Cursor>| {
-        let (consents, account_sid) = (consents.clone(), account_sid.clone());
-        async move {
-            let page = ConsentsPage {
-                account_sid: &account_sid,
-                channel: None,
-                category: None,
-                history: true,
-                after: after.as_ref(),
-                most: csv::PAGE,
-            };
-            let found = consents.list(&page).await?;
-            let text = lists::to_csv(found.iter().map(lists::consent_row));
-            Ok((text, found.last().map(Cursor::of_consent)))
-        }
-    })
-    .await
+    csv::export::<ConsentRecords>(permissions, account_sid).await
 }

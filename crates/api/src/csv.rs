@@ -1,28 +1,32 @@
 //! CSV imports and exports over HTTP. An import is accepted whole, or with `partial` without its bad lines. An export is
 //! streamed one database page at a time.
 
-use std::{collections::BTreeSet, future::Future};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::{StreamExt, future, stream};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{addresses, kinds, problem::Problem};
+use super::{addresses, problem::Problem, query};
 use crate::body::json;
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     address::Address,
     csv_import::{CsvList, ImportContext, ImportReport, InvalidLine},
 };
-use twilio_edge_services::access::{api_keys::Caller, permissions::Permissions};
-use twilio_edge_store::StoreError;
+use twilio_edge_services::access::{
+    api_keys::Caller,
+    contact_records::{ContactRecords, CsvPage},
+    permissions::Permissions,
+};
 
 /// Rows per database page.
-pub(super) const PAGE: i64 = 500;
+const PAGE: i64 = 500;
 
 /// Parameters of a CSV import.
 #[derive(Deserialize, IntoParams)]
@@ -31,22 +35,17 @@ pub(super) const PAGE: i64 = 500;
 pub(super) struct Import {
     /// Account SID. It is required even if the key is bound to an account.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
-    pub(super) account_sid: String,
+    account_sid: String,
     /// Country of numbers that have no country code: two letters, such as `DE`.
     #[param(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
     /// True: import the good lines and skip the bad ones. False, the default: one bad line refuses the whole list.
-    pub(super) partial: Option<bool>,
+    partial: Option<bool>,
 }
 
 impl Import {
     /// Returns the values that are the same for every line of the list.
-    pub(super) fn about(
-        &self,
-        account_sid: &str,
-        by: &Caller,
-        now_ms: i64,
-    ) -> Result<ImportContext, Problem> {
+    fn about(&self, account_sid: &str, by: &Caller, now_ms: i64) -> Result<ImportContext, Problem> {
         Ok(ImportContext {
             account_sid: account_sid.to_owned(),
             region: addresses::region(self.region.clone())?,
@@ -71,15 +70,32 @@ pub(super) struct Imported {
     bad_lines: usize,
 }
 
+/// Imports the list of a request body.
+pub(super) async fn import<R: ContactRecords>(
+    permissions: &Permissions,
+    caller: &Caller,
+    import: Import,
+    body: Bytes,
+    now_ms: i64,
+) -> Result<Response, Problem> {
+    let account_sid = query::account(caller, Some(import.account_sid.clone()))?;
+    let list = R::parse(body, import.about(&account_sid, caller, now_ms)?);
+    let (list, checked) = checked(permissions, &account_sid, list, import.partial).await?;
+    let added = R::import(permissions, caller, &account_sid, list.valid_rows(), now_ms).await;
+    let added = added.map_err(|reason| Problem::unavailable(&reason))?;
+    let ImportReport { valid: lines, invalid: bad, invalid_lines: bad_lines } = checked;
+    Ok(json(&Imported { lines, added, bad, bad_lines }))
+}
+
 /// Returns the list, if it may be imported, and the result of its check. The check of a long list takes a while, so it
 /// runs on a blocking thread and does not delay claims.
-pub(super) async fn checked<T: 'static>(
+async fn checked<T: 'static>(
     permissions: &Permissions,
     account_sid: &str,
     list: Result<CsvList<Bytes, T>, String>,
     partial: Option<bool>,
 ) -> Result<(CsvList<Bytes, T>, ImportReport), Problem> {
-    let list = list.map_err(|problem| Problem::with(kinds::BAD_LINES, problem))?;
+    let list = list.map_err(|problem| Problem::with(RefusalCode::BadLines, problem))?;
     let (mut list, mut checked, unread) = read(list).await?;
     if !unread.is_empty() {
         let known = permissions.known_addresses(account_sid, unread).await;
@@ -89,7 +105,9 @@ pub(super) async fn checked<T: 'static>(
         }
     }
     match checked.error_summary() {
-        Some(complaint) if partial != Some(true) => Err(Problem::with(kinds::BAD_LINES, complaint)),
+        Some(complaint) if partial != Some(true) => {
+            Err(Problem::with(RefusalCode::BadLines, complaint))
+        }
         _ => Ok((list, checked)),
     }
 }
@@ -110,40 +128,28 @@ async fn read<T: 'static>(
     reading.await.map_err(|_| Problem::internal("the check of the list panicked"))
 }
 
-/// Renders the result of an import.
-pub(super) fn report(
-    checked: ImportReport,
-    added: Result<usize, StoreError>,
+/// Streams a list as CSV, one database page at a time. An error of the first page is a refusal. An error of a later page
+/// breaks the connection, so that no client takes half a list for a whole one.
+pub(super) async fn export<R: ContactRecords>(
+    permissions: Arc<Permissions>,
+    account_sid: String,
 ) -> Result<Response, Problem> {
-    let added = added.map_err(|reason| Problem::unavailable(&reason))?;
-    let ImportReport { valid: lines, invalid: bad, invalid_lines: bad_lines } = checked;
-    Ok(json(&Imported { lines, added, bad, bad_lines }))
-}
-
-/// Streams a CSV export: calls `page` with the last row of the previous page until there are no more rows. An error of
-/// the first page is a refusal. An error of a later page breaks the connection, so that no client takes half a list for a
-/// whole one.
-pub(super) async fn streamed<T, F>(
-    names: Vec<u8>,
-    page: impl Fn(Option<T>) -> F + Send + 'static,
-) -> Result<Response, Problem>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<(Vec<u8>, Option<T>), StoreError>> + Send + 'static,
-{
-    let (first, last) = page(None).await.map_err(|reason| Problem::unavailable(&reason))?;
-    let begun = Some(([names, first].concat(), last));
-    let pages = stream::try_unfold((page, begun, None), async |(page, begun, after)| {
-        let (text, last) = match (begun, after) {
-            (Some(begun), _) => begun,
-            (None, None) => return Ok::<_, std::io::Error>(None),
-            (None, after) => page(after).await.map_err(|reason| {
+    let first = R::export(&permissions, &account_sid, None, PAGE).await;
+    let CsvPage { text, last } = first.map_err(|reason| Problem::unavailable(&reason))?;
+    let begun = [R::header(), text].concat();
+    let rest = stream::try_unfold(last, move |last| {
+        let (permissions, account_sid) = (permissions.clone(), account_sid.clone());
+        async move {
+            let Some(last) = last else { return Ok::<_, io::Error>(None) };
+            let page = R::export(&permissions, &account_sid, Some(&last), PAGE).await;
+            let CsvPage { text, last } = page.map_err(|reason| {
                 tracing::warn!(event = "list.cut_short", %reason, "the sidecar could not read a list to its end; the export is incomplete");
-                std::io::Error::other(reason.to_string())
-            })?,
-        };
-        Ok(Some((text, (page, None, last))))
+                io::Error::other(reason.to_string())
+            })?;
+            Ok(Some((Bytes::from(text), last)))
+        }
     });
+    let pages = stream::once(future::ready(Ok(Bytes::from(begun)))).chain(rest);
     let kind = [(header::CONTENT_TYPE, "text/csv; charset=utf-8")];
     Ok((kind, Body::from_stream(pages)).into_response())
 }

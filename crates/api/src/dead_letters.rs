@@ -15,11 +15,12 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{idempotency::Repeatable, kinds, problem::Problem, query};
+use super::{idempotency::Repeatable, page::PageRequest, problem::Problem, query};
 use crate::{
     app::App,
     body::{json, object},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{cursor::Cursor, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
@@ -166,20 +167,19 @@ async fn list(
 ) -> Result<Response, Problem> {
     let DeadLettersQuery { account_sid, sink, limit, cursor } = query::read(query)?;
     let account_sid = account(&caller, account_sid)?;
-    let (sink, limit) = (one_sink(sink)?, query::limit(limit)?);
-    let (before_ms, before_seq) = match query::cursor(cursor, query::is_dead_letter)? {
-        Some(Cursor::DeadLetter { ended_ms, seq }) => (ended_ms, seq),
-        _ => (i64::MAX, i64::MAX),
-    };
+    let sink = one_sink(sink)?;
+    let page = PageRequest::read(limit, cursor, |cursor| match cursor {
+        Cursor::DeadLetter { ended_ms, seq } => Some((ended_ms, seq)),
+        _ => None,
+    })?;
+    let (before_ms, before_seq) = page.after.unwrap_or((i64::MAX, i64::MAX));
     let (account_sid, sink) = (account_sid.as_deref(), sink.as_deref());
-    let most = query::one_more(limit);
-    let page = DeadLetters { account_sid, sink, before_ms, before_seq, most };
-    let found = outbox.dead_letters(page).await;
-    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let place =
+    let filter = DeadLetters { account_sid, sink, before_ms, before_seq, most: page.rows() };
+    let found = outbox.dead_letters(filter).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let cursor =
         |last: &DeadLetter| Cursor::DeadLetter { ended_ms: last.ended_at_ms, seq: last.seq };
-    let next_cursor = query::cut(&mut found, limit, place);
-    let dead_letters = found.into_iter().map(DeadLetterSummary::of).collect();
+    let (dead_letters, next_cursor) = page.page(found, cursor, DeadLetterSummary::of);
     Ok(json(&DeadLetterList { dead_letters, next_cursor }))
 }
 
@@ -198,7 +198,7 @@ async fn fetch(
     Extension(caller): Extension<Caller>,
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let not_found = || Problem::of(kinds::NO_SUCH_DEAD_LETTER);
+    let not_found = || Problem::of(RefusalCode::NoSuchDeadLetter);
     let Path(id) = id.map_err(|_| not_found())?;
     let found = outbox.dead_letter(id, caller.account_sid.as_deref()).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
@@ -268,7 +268,7 @@ async fn decide(
 impl DeadLetterSelection {
     fn read(self, caller: &Caller) -> Result<Choice, Problem> {
         if self.ids.is_none() && self.sink.is_none() && self.account_sid.is_none() {
-            return Err(Problem::of(kinds::SELECTOR_REQUIRED));
+            return Err(Problem::of(RefusalCode::SelectorRequired));
         }
         let ids = self.ids;
         if ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > MOST) {

@@ -30,8 +30,8 @@ pub(super) use self::refusals::spoken;
 use super::{
     access, addresses,
     idempotency::{self, Kept, REPLAYED, as_of_ms},
-    kinds,
     messages::create::{NewMessage, accept},
+    page,
     problem::Problem,
     query,
 };
@@ -39,6 +39,7 @@ use crate::{
     app::{App, Timeouts},
     body::{json, whole},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     address::Address,
     dropin::{
@@ -194,7 +195,7 @@ async fn list(
         to: listing.to.as_ref(),
         from: &listing.from,
         before: (before_ms, before_id),
-        most: query::one_more(listing.size),
+        most: page::one_more(listing.size),
     };
     let found = sending.sends.list_queued(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
@@ -283,7 +284,7 @@ fn message_sid(last: &str) -> Result<&str, Problem> {
     let sid = last.strip_suffix(".json").unwrap_or(last);
     match is_sid(sid, "SM") || is_sid(sid, "MM") {
         true => Ok(sid),
-        false => Err(Problem::of(kinds::NO_SUCH_MESSAGE)),
+        false => Err(Problem::of(RefusalCode::NoSuchMessage)),
     }
 }
 

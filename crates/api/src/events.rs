@@ -12,10 +12,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{kinds, problem::Problem, query};
+use super::{
+    page::{self, PageRequest},
+    problem::Problem,
+    query,
+};
 use crate::views::{Class, Event, EventSummary};
 use crate::{app::App, body::json};
-use twilio_edge_domain::cursor;
+use twilio_edge_domain::cursor::{self, Cursor};
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::message_history::{MessageHistory, Search};
 
@@ -82,6 +87,9 @@ async fn list(
     query: Result<Query<EventsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let query = query::read(query)?;
+    let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Event { .. });
+    let PageRequest { size, after } =
+        PageRequest::by_cursor(query.limit, query.cursor, is_of_list)?;
     let (since_ms, until_ms) = query::period(query.since, query.until, None)?;
     let search = Search {
         account_sid: query::account(&caller, query.account_sid)?,
@@ -91,12 +99,12 @@ async fn list(
         since_ms,
         until_ms,
         status: query.status,
-        after: query::cursor(query.cursor, query::is_event)?,
-        ..Search::of("", query::limit(query.limit)?)
+        after,
+        ..Search::of("", size)
     };
     let page = histories.events(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (events, next_cursor) = query::rendered(&page, EventSummary::of);
+    let (events, next_cursor) = page::render(&page, EventSummary::of);
     Ok(json(&EventList { events, next_cursor }))
 }
 
@@ -115,7 +123,7 @@ async fn fetch(
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let not_found = || Problem::of(kinds::NO_SUCH_EVENT);
+    let not_found = || Problem::of(RefusalCode::NoSuchEvent);
     let Path(id) = id.map_err(|_| not_found())?;
     let key = cursor::read(&id).ok_or_else(not_found)?;
     let found = histories.event(caller.account_sid.as_deref(), &key).await;

@@ -13,9 +13,10 @@ use axum::{
 };
 use utoipa::IntoParams;
 
-use super::{kinds, problem::Problem};
+use super::problem::Problem;
 use crate::{app::Timeouts, body::whole};
 use twilio_edge_domain::idempotency::{Headers, Key, MAX_KEY_BYTES, StoredResponse, fingerprint};
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::{
@@ -76,7 +77,7 @@ pub(super) async fn once(
         Admission::Execute(turn) => turn,
         Admission::Replay(answer) => return Ok(replayed(answer)),
         Admission::InProgress => return Err(Problem::still_running()),
-        Admission::KeyReused => return Err(Problem::of(kinds::IDEMPOTENCY_KEY_REUSED)),
+        Admission::KeyReused => return Err(Problem::of(RefusalCode::IdempotencyKeyReused)),
     };
     // The task finishes even if the client disconnects, so that the next copy gets the answer.
     let limit = timeouts.request;

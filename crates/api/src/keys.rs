@@ -7,9 +7,10 @@ use axum::{
     response::Response,
 };
 use twilio_edge_contract::{AccountKeys, KeyRing};
+use twilio_edge_domain::refusal::RefusalCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{kinds, problem::Problem};
+use super::problem::Problem;
 use crate::{app::App, body::json};
 use twilio_edge_services::access::{api_keys::Caller, webhook_keys::Accounts};
 
@@ -34,7 +35,7 @@ async fn config(
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let accounts = accounts.ok_or_else(|| Problem::of(kinds::NO_ACCOUNTS_FILE))?;
+    let accounts = accounts.ok_or_else(|| Problem::of(RefusalCode::NoAccountsFile))?;
     let ring = accounts.current().await.ring;
     let seen = |accounts: &Vec<AccountKeys>| -> Vec<AccountKeys> {
         accounts.iter().filter(|account| caller.sees(&account.sid)).cloned().collect()

@@ -20,13 +20,13 @@ mod events;
 mod health;
 mod idempotency;
 mod keys;
-mod kinds;
 mod media;
 mod media_links;
 mod messages;
 mod numbers;
 mod observed;
 mod openapi;
+mod page;
 mod problem;
 mod query;
 mod redactions;
@@ -47,6 +47,7 @@ use axum::{
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::tasks::{Panicked, catch_panic};
 
 pub use self::app::{App, Services};
@@ -124,7 +125,7 @@ fn finish(app: &App, document: OpenApi, router: OpenApiRouter<App>) -> Router {
     router
         .merge(openapi::router(&document))
         .fallback(async move || Problem::not_found(&paths))
-        .method_not_allowed_fallback(async || Problem::of(kinds::METHOD_NOT_ALLOWED))
+        .method_not_allowed_fallback(async || Problem::of(RefusalCode::MethodNotAllowed))
         .layer(DefaultBodyLimit::max(app.body_limits().api))
         .layer(middleware::from_fn_with_state(app.clone(), in_time))
         .layer(middleware::from_fn(dropin::spoken))

@@ -18,7 +18,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     idempotency::{Repeatable, as_of_ms},
-    kinds,
     problem::Problem,
     query::{self, AccountQuery},
 };
@@ -26,6 +25,7 @@ use crate::{
     app::App,
     body::{json, whole},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{media::limits::content_type, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
@@ -72,7 +72,7 @@ pub(super) async fn one_of_few(
     next: Next,
 ) -> Response {
     let Some(library) = library else {
-        return Problem::of(kinds::NO_MEDIA_STORE).into_response();
+        return Problem::of(RefusalCode::NoMediaStore).into_response();
     };
     let _room = library.room().await;
     next.run(request).await
@@ -148,7 +148,7 @@ async fn fetch(
     let library = configured(library.as_ref())?;
     let found = library.fetch(&id, &account_sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    shown(library, found.ok_or_else(|| Problem::of(kinds::NO_SUCH_MEDIA))?).await
+    shown(library, found.ok_or_else(|| Problem::of(RefusalCode::NoSuchMedia))?).await
 }
 
 /// Deletes a medium: it is not served any more, and its bytes are deleted within `redaction.every_s`. Messages that wait
@@ -172,12 +172,12 @@ async fn remove(
     let dropped = configured(library.as_ref())?.drop(&id, &account_sid).await;
     match dropped.map_err(|reason| Problem::unavailable(&reason))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Err(Problem::of(kinds::NO_SUCH_MEDIA)),
+        false => Err(Problem::of(RefusalCode::NoSuchMedia)),
     }
 }
 
 fn configured(library: Option<&Library>) -> Result<&Library, Problem> {
-    library.ok_or_else(|| Problem::of(kinds::NO_MEDIA_STORE))
+    library.ok_or_else(|| Problem::of(RefusalCode::NoMediaStore))
 }
 
 async fn shown(library: &Library, medium: Medium) -> Result<Response, Problem> {
@@ -199,7 +199,7 @@ async fn shown(library: &Library, medium: Medium) -> Result<Response, Problem> {
 fn problem(failure: Failure) -> Problem {
     match failure {
         Failure::MediaProblem(unfit) => {
-            Problem::with(kinds::MEDIA_REJECTED, format!("the body: {}", unfit.detail))
+            Problem::with(RefusalCode::MediaRejected, format!("the body: {}", unfit.detail))
         }
         Failure::Store(reason) => Problem::unavailable(&reason),
         Failure::Bucket(reason) => {
@@ -209,7 +209,7 @@ fn problem(failure: Failure) -> Problem {
                 "the bucket of media.store failed an operation"
             );
             Problem::with(
-                kinds::UNAVAILABLE,
+                RefusalCode::Unavailable,
                 "The bucket of media.store does not do it; the log says why. Sending it again is safe.",
             )
         }

@@ -19,13 +19,18 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::outcome::MessageQuery;
-use super::{kinds, problem::Problem, query};
+use super::{
+    page::{self, PageRequest},
+    problem::Problem,
+    query,
+};
 use crate::{
     app::{App, Timeouts},
     body::json,
     views::{Message, MessageSummary},
 };
-use twilio_edge_domain::message::Direction;
+use twilio_edge_domain::refusal::RefusalCode;
+use twilio_edge_domain::{cursor::Cursor, message::Direction};
 use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::sending::{PREFIX, Sending},
@@ -135,6 +140,9 @@ async fn list(
     query: Result<Query<MessagesQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let query = query::read(query)?;
+    let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Message { .. });
+    let PageRequest { size, after } =
+        PageRequest::by_cursor(query.limit, query.cursor, is_of_list)?;
     let (since_ms, until_ms) = query::period(query.since, query.until, query.date_sent)?;
     let search = Search {
         account_sid: query::account(&caller, query.account_sid)?,
@@ -146,14 +154,13 @@ async fn list(
         since_ms,
         until_ms,
         status: query.status,
-        after: query::cursor(query.cursor, query::is_message)?,
-        ..Search::of("", query::limit(query.limit)?)
+        after,
+        ..Search::of("", size)
     };
     let page = histories.messages(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
     let errors = &sending.errors;
-    let (messages, next_cursor) =
-        query::rendered(&page, |record| MessageSummary::of(record, errors));
+    let (messages, next_cursor) = page::render(&page, |record| MessageSummary::of(record, errors));
     Ok(json(&MessageList { messages, next_cursor }))
 }
 
@@ -178,7 +185,7 @@ async fn fetch(
     let query = query::read(query)?;
     let wait = query.wait()?.min(timeouts.wait);
     let account_sid = query::account(&caller, query.account_sid)?;
-    let not_found = || Problem::of(kinds::NO_SUCH_MESSAGE);
+    let not_found = || Problem::of(RefusalCode::NoSuchMessage);
     let Path(id) = id.map_err(|_| not_found())?;
     // The databases reject a NUL character in text.
     if id.contains('\0') {

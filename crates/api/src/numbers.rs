@@ -14,7 +14,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{problem::Problem, query};
+use super::{page, problem::Problem, query};
 use crate::views::NumberHistory;
 use crate::{app::App, body::json};
 use twilio_edge_platform::clock::now_ms;
@@ -67,7 +67,7 @@ async fn fetch(
     let account_sid = query::account(&caller, query.account_sid)?;
     let number = number.map_or_else(|_| String::new(), |Path(number)| number);
     let number = query::one_number("number", &number)?;
-    let limit = query::limit(query.limit)?;
+    let limit = page::size(query.limit)?;
     let now_ms = now_ms();
     let policy = permissions.policies.of(&account_sid);
     let history = contact_history::of(&histories, &policy, &account_sid, &number, limit).await;

@@ -1,25 +1,18 @@
-//! Query parameters of lists (account, number, time, limit, cursor), and pages of results with the cursor that continues
-//! them. An invalid parameter is refused with the name of its field. Nothing here reads the store.
+//! Query parameters of lists: account, number and time. An invalid parameter is refused with the name of its field.
+//! Nothing here reads the store.
 
 use axum::extract::{Query, rejection::QueryRejection};
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
-use super::{kinds, problem::Problem};
+use super::problem::Problem;
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
-    cursor::Cursor,
     message::NumberQuery,
     period::{self, DAY_MS},
     tenant::is_account_sid,
 };
 use twilio_edge_services::access::api_keys::Caller;
-use twilio_edge_store::message_history::Page;
-
-/// Default page size.
-const USUAL: u32 = 50;
-
-/// Largest page size.
-const MOST: u32 = 200;
 
 /// Account of a request.
 #[derive(Deserialize, IntoParams)]
@@ -59,7 +52,7 @@ pub(super) fn account(caller: &Caller, text: Option<String>) -> Result<String, P
     match one_account(text)? {
         Some(text) if !caller.sees(&text) => Err(Problem::other_account()),
         Some(text) => Ok(text),
-        None => caller.account_sid.clone().ok_or_else(|| Problem::of(kinds::ACCOUNT_REQUIRED)),
+        None => caller.account_sid.clone().ok_or_else(|| Problem::of(RefusalCode::AccountRequired)),
     }
 }
 
@@ -101,93 +94,4 @@ pub(super) fn period(
     let day = read("date_sent", day, period::day)?;
     let (first, last) = day.map_or((i64::MIN, i64::MAX), |day| (day, day.saturating_add(DAY_MS)));
     Ok((since.max(first), until.min(last)))
-}
-
-/// Validates the page size.
-pub(super) fn limit(limit: Option<u32>) -> Result<usize, Problem> {
-    match limit.unwrap_or(USUAL) {
-        limit @ 1..=MOST => Ok(limit as usize),
-        _ => Err(Problem::unreadable(&format!("limit: must be 1 to {MOST}"))),
-    }
-}
-
-/// Parses a cursor, and refuses one of another list.
-pub(super) fn cursor(
-    text: Option<String>,
-    is_of_this_list: fn(&Cursor) -> bool,
-) -> Result<Option<Cursor>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    let cursor = text.parse().ok().filter(is_of_this_list);
-    cursor.map(Some).ok_or_else(|| Problem::of(kinds::INVALID_CURSOR))
-}
-
-/// Returns the number of rows to read: one more than the page size, which shows whether a next page exists.
-pub(super) fn one_more(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
-}
-
-/// Cuts the rows to one page. Returns the cursor after its last row, if more rows follow.
-pub(super) fn cut<T>(
-    found: &mut Vec<T>,
-    limit: usize,
-    place: impl FnOnce(&T) -> Cursor,
-) -> Option<String> {
-    let more = found.len() > limit;
-    found.truncate(limit);
-    found.last().filter(|_| more).map(|last| place(last).to_string())
-}
-
-/// Tests for a cursor of webhooks.
-pub(super) fn is_event(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Event { .. })
-}
-
-/// Tests for a cursor of windows.
-pub(super) fn is_pair(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Pair { .. })
-}
-
-/// Tests for a cursor of suppressions.
-pub(super) fn is_suppression(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Suppression { .. })
-}
-
-/// Tests for a cursor of consents.
-pub(super) fn is_consent(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Consent { .. })
-}
-
-/// Tests for a cursor of API keys.
-pub(super) fn is_key(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Key { .. })
-}
-
-/// Tests for a cursor of the audit log.
-pub(super) fn is_entry(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Entry { .. })
-}
-
-/// Tests for a cursor of dead letters.
-pub(super) fn is_dead_letter(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::DeadLetter { .. })
-}
-
-/// Tests for a cursor of messages.
-pub(super) fn is_message(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Message { .. })
-}
-
-/// Tests for a cursor of accounts.
-pub(super) fn is_tenant(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Tenant { .. })
-}
-
-/// Tests for a cursor of templates.
-pub(super) fn is_template(cursor: &Cursor) -> bool {
-    matches!(cursor, Cursor::Template { .. })
-}
-
-/// Renders the rows of a page, and the cursor of the next one.
-pub(super) fn rendered<T, S>(page: &Page<T>, show: impl Fn(&T) -> S) -> (Vec<S>, Option<String>) {
-    (page.found.iter().map(show).collect(), page.next.as_ref().map(Cursor::to_string))
 }

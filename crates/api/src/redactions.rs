@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{idempotency::Repeatable, kinds, problem::Problem, query};
+use super::{idempotency::Repeatable, problem::Problem, query};
 use crate::{
     app::App,
     body::{json, object},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
@@ -136,7 +137,7 @@ impl CreateRedactionRequest {
             delete: self.delete,
         };
         match filter.is_everything() {
-            true => Err(Problem::of(kinds::UNCLEAR_REDACTION)),
+            true => Err(Problem::of(RefusalCode::UnclearRedaction)),
             false => Ok(filter),
         }
     }

@@ -15,13 +15,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{dead_letters::one_sink, idempotency::Repeatable, kinds, problem::Problem};
+use super::{dead_letters::one_sink, idempotency::Repeatable, problem::Problem};
 use crate::views::Class;
 use crate::{
     app::App,
     body::{json, object},
 };
 use twilio_edge_connectors::sinks::Sinks;
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
@@ -138,23 +139,23 @@ async fn start(
         None => filter.since_ms.is_some() || filter.until_ms.is_some(),
     };
     if !is_clear {
-        return Err(Problem::of(kinds::SELECTOR_REQUIRED));
+        return Err(Problem::of(RefusalCode::SelectorRequired));
     }
     let replay = replays::read(&caller, filter, now_ms());
     let replay = replay.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     if sinks.get(&replay.sink).is_none() {
         let detail = "sink: none of the sinks file of this sidecar has that name";
-        return Err(Problem::with(kinds::INVALID_FIELD, detail));
+        return Err(Problem::with(RefusalCode::InvalidField, detail));
     }
     if replay.is_of_archive() && replay_sources.archive.is_none() {
         let detail = "from: this sidecar has no archive; set archive.url";
-        return Err(Problem::with(kinds::INVALID_FIELD, detail));
+        return Err(Problem::with(RefusalCode::InvalidField, detail));
     }
     if dry_run {
         let counted = replay_sources.count(replay, MOST).await;
         let counted = counted.map_err(|stopped| match stopped {
             Stopped::Store(reason) => Problem::unavailable(&reason),
-            Stopped::Archive(reason) => Problem::with(kinds::ARCHIVE_UNAVAILABLE, reason),
+            Stopped::Archive(reason) => Problem::with(RefusalCode::ArchiveUnavailable, reason),
         })?;
         return Ok(json(&ReplayView { id: None, ..ReplayView::of(counted) }));
     }
@@ -180,7 +181,7 @@ async fn fetch(
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let not_found = || Problem::of(kinds::NO_SUCH_REPLAY);
+    let not_found = || Problem::of(RefusalCode::NoSuchReplay);
     let Path(id) = id.map_err(|_| not_found())?;
     // The databases reject a NUL character in text.
     if id.contains('\0') {

@@ -20,7 +20,7 @@ use super::{
     addresses,
     csv::{self, Import, Imported},
     idempotency::Repeatable,
-    kinds,
+    page::PageRequest,
     problem::Problem,
     query,
 };
@@ -29,6 +29,7 @@ use crate::{
     app::App,
     body::{json, object, whole},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     api_key::Scope,
     csv_import as lists,
@@ -37,7 +38,9 @@ use twilio_edge_domain::{
     suppression::{Source, Suppression},
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::{api_keys::Caller, permissions::Permissions};
+use twilio_edge_services::access::{
+    api_keys::Caller, contact_records::SuppressionRecords, permissions::Permissions,
+};
 use twilio_edge_store::SuppressionsPage;
 
 /// Filter of the suppressions of an account.
@@ -151,9 +154,9 @@ async fn list(
 ) -> Result<Response, Problem> {
     let wanted = query::read(query)?;
     let account_sid = query::account(&caller, wanted.account_sid)?;
-    let limit = query::limit(wanted.limit)?;
     let ended = wanted.ended.unwrap_or_default();
-    let after = query::cursor(wanted.cursor, query::is_suppression)?;
+    let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Suppression { .. });
+    let page = PageRequest::by_cursor(wanted.limit, wanted.cursor, is_of_list)?;
     let channel = addresses::any_channel(wanted.channel.as_deref())?;
     if let Some(number) = wanted.number {
         let number =
@@ -162,21 +165,22 @@ async fn list(
         found.retain(|known| {
             (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
         });
-        return Ok(page(&found, None));
+        return Ok(whole_list(&found));
     }
     let policy = permissions.policies.of(&account_sid);
-    let asked = SuppressionsPage {
+    let filter = SuppressionsPage {
         account_sid: &account_sid,
         source: wanted.source,
         channels: channel.map(|channel| policy.channels_with(channel).collect()),
         ended,
-        after: after.as_ref(),
-        most: query::one_more(limit),
+        after: page.after.as_ref(),
+        most: page.rows(),
     };
-    let found = permissions.suppressions.list(&asked).await;
-    let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let next = query::cut(&mut found, limit, Cursor::of_suppression);
-    Ok(page(&found, next))
+    let found = permissions.suppressions.list(&filter).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let view = |known: Suppression| SuppressionView::of(&known);
+    let (suppressions, next_cursor) = page.page(found, Cursor::of_suppression, view);
+    Ok(json(&SuppressionList { suppressions, next_cursor }))
 }
 
 /// Returns the suppressions of one number, with those that have ended.
@@ -200,7 +204,7 @@ async fn fetch(
     let (number, channel) =
         addresses::in_path(&permissions, &account_sid, number, whose.channel).await?;
     let found = of_number(&permissions, &account_sid, &number, channel.as_deref()).await?;
-    Ok(page(&found, None))
+    Ok(whole_list(&found))
 }
 
 /// Suppresses a contact from now on. Sending the request again changes nothing.
@@ -233,7 +237,7 @@ async fn add(
     let added = permissions.suppress(&caller, &account_sid, addresses, source, now_ms()).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
     let found = of_number(&permissions, &account_sid, &person.number, None).await?;
-    Ok(page(&found, None))
+    Ok(whole_list(&found))
 }
 
 /// Ends all suppressions of a number, on one channel or on all. The answer lists the suppressions that ended.
@@ -260,9 +264,9 @@ async fn remove(
         permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
     let ended = ended.map_err(|reason| Problem::unavailable(&reason))?;
     if ended.is_empty() {
-        return Err(Problem::of(kinds::NOT_SUPPRESSED));
+        return Err(Problem::of(RefusalCode::NotSuppressed));
     }
-    Ok(page(&ended, None))
+    Ok(whole_list(&ended))
 }
 
 /// Imports suppressions from CSV. The column `number` is required; the column `channel` is required for numbers without a
@@ -283,13 +287,8 @@ async fn import(
     query: Result<Query<Import>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let (import, now_ms) = (query::read(query)?, now_ms());
-    let account_sid = query::account(&caller, Some(import.account_sid.clone()))?;
-    let list = CsvList::of_suppressions(whole(body)?, import.about(&account_sid, &caller, now_ms)?);
-    let (list, checked) = csv::checked(&permissions, &account_sid, list, import.partial).await?;
-    let addresses = list.valid_rows();
-    let added = permissions.suppress_list(&caller, &account_sid, addresses, now_ms).await;
-    csv::report(checked, added)
+    let import = query::read(query)?;
+    csv::import::<SuppressionRecords>(&permissions, &caller, import, whole(body)?, now_ms()).await
 }
 
 /// Exports all suppressions in effect as CSV, ordered by number.
@@ -308,30 +307,13 @@ async fn export(
     query: Result<Query<query::AccountQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
-    let suppressions = permissions.suppressions.clone();
-    let names = lists::to_csv([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]);
-    csv::streamed(names, move |after: Option<Cursor>| {
-        let (suppressions, account_sid) = (suppressions.clone(), account_sid.clone());
-        async move {
-            let page = SuppressionsPage {
-                account_sid: &account_sid,
-                source: None,
-                channels: None,
-                ended: false,
-                after: after.as_ref(),
-                most: csv::PAGE,
-            };
-            let found = suppressions.list(&page).await?;
-            let text = lists::to_csv(found.iter().map(lists::suppression_row));
-            Ok((text, found.last().map(Cursor::of_suppression)))
-        }
-    })
-    .await
+    csv::export::<SuppressionRecords>(permissions, account_sid).await
 }
 
-fn page(found: &[Suppression], next_cursor: Option<String>) -> Response {
+/// Renders a list that needs no second page.
+fn whole_list(found: &[Suppression]) -> Response {
     let suppressions = found.iter().map(SuppressionView::of).collect();
-    json(&SuppressionList { suppressions, next_cursor })
+    json(&SuppressionList { suppressions, next_cursor: None })
 }
 
 async fn of_number(

@@ -18,8 +18,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    kinds,
     messages::create::locale,
+    page::PageRequest,
     problem::Problem,
     query::{self, AccountQuery},
 };
@@ -27,6 +27,7 @@ use crate::{
     app::App,
     body::{json, object},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     api_key::Scope,
     cursor::Cursor,
@@ -176,12 +177,11 @@ async fn list(
 ) -> Result<Response, Problem> {
     let TemplatesQuery { account_sid, approval, limit, cursor } = query::read(query)?;
     let account_sid = query::account(&caller, account_sid)?;
-    let limit = query::limit(limit)?;
-    let after = match query::cursor(cursor, query::is_template)? {
-        Some(Cursor::Template { name, locale, reference }) => Some((name, locale, reference)),
+    let page = PageRequest::read(limit, cursor, |cursor| match cursor {
+        Cursor::Template { name, locale, reference } => Some((name, locale, reference)),
         _ => None,
-    };
-    let place = |one: &Template| {
+    })?;
+    let position = |one: &Template| {
         // An administrator has at most one entry per name and language.
         let reference = match one.source {
             Source::Administrator => String::new(),
@@ -193,16 +193,17 @@ async fn list(
     let mut found: Vec<&Template> = catalogue
         .all()
         .filter(|one| approval.is_none_or(|approval| approval == one.approval))
-        .filter(|one| after.as_ref().is_none_or(|after| place(one) > *after))
+        .filter(|one| page.after.as_ref().is_none_or(|after| position(one) > *after))
         .collect();
-    found.sort_by_key(|one| place(one));
-    let next_cursor = query::cut(&mut found, limit, |last| {
-        let (name, locale, reference) = place(last);
+    found.sort_by_key(|one| position(one));
+    let cursor = |last: &&Template| {
+        let (name, locale, reference) = position(last);
         Cursor::Template { name, locale, reference }
-    });
+    };
+    let (found, next_cursor) = page.page(found, cursor, TemplateView::of);
     let age = templates.age(&account_sid);
     Ok(json(&TemplateList {
-        templates: found.into_iter().map(TemplateView::of).collect(),
+        templates: found,
         next_cursor,
         synced_at: Some(age.synced_at_ms).filter(|at_ms| *at_ms > 0).and_then(rfc3339),
         problem: Some(age.problem).filter(|problem| !problem.is_empty()),
@@ -231,7 +232,7 @@ async fn fetch(
     let templates: Vec<TemplateView> =
         catalogue.of_name(&name).take(MOST).map(TemplateView::of).collect();
     match templates.is_empty() {
-        true => Err(Problem::of(kinds::NO_SUCH_TEMPLATE)),
+        true => Err(Problem::of(RefusalCode::NoSuchTemplate)),
         false => Ok(json(&TemplateLanguages { templates })),
     }
 }
@@ -321,7 +322,7 @@ async fn remove(
         templates.remove(&caller, &account_sid, &name, &locale, now_ms()).await;
     match removed.map_err(|refusal| Problem::refused(refusal, Scope::Admin))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => Err(Problem::of(kinds::NO_SUCH_TEMPLATE)),
+        false => Err(Problem::of(RefusalCode::NoSuchTemplate)),
     }
 }
 

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    kinds,
+    page::PageRequest,
     problem::Problem,
     query::{self, Listing},
 };
@@ -25,6 +25,7 @@ use crate::{
     app::App,
     body::{json, object},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     api_key::Scope,
     cursor::Cursor,
@@ -152,17 +153,16 @@ async fn list(
     query: Result<Query<Listing>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Listing { account_sid, limit, cursor } = query::read(query)?;
-    let (account_sid, limit) = (query::one_account(account_sid)?, query::limit(limit)?);
-    let after = match query::cursor(cursor, query::is_tenant)? {
-        Some(Cursor::Tenant { account_sid }) => account_sid,
-        _ => String::new(),
-    };
-    let most = query::one_more(limit);
-    let found = tenants.list(&caller, account_sid.as_deref(), &after, most).await;
-    let mut found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
-    let place = |tenant: &Tenant| Cursor::Tenant { account_sid: tenant.account_sid.clone() };
-    let next_cursor = query::cut(&mut found, limit, place);
-    let tenants = found.into_iter().map(TenantView::of).collect();
+    let account_sid = query::one_account(account_sid)?;
+    let page = PageRequest::read(limit, cursor, |cursor| match cursor {
+        Cursor::Tenant { account_sid } => Some(account_sid),
+        _ => None,
+    })?;
+    let after = page.after.as_deref().unwrap_or_default();
+    let found = tenants.list(&caller, account_sid.as_deref(), after, page.rows()).await;
+    let found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
+    let cursor = |tenant: &Tenant| Cursor::Tenant { account_sid: tenant.account_sid.clone() };
+    let (tenants, next_cursor) = page.page(found, cursor, TenantView::of);
     Ok(json(&TenantList { tenants, next_cursor }))
 }
 
@@ -266,7 +266,7 @@ fn seen(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     let Some(shown) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let quoted = shown.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
     let revision = quoted.and_then(|tag| tag.parse().ok());
-    revision.map(Some).ok_or_else(|| Problem::of(kinds::ETAG_MISMATCH))
+    revision.map(Some).ok_or_else(|| Problem::of(RefusalCode::EtagMismatch))
 }
 
 fn shown(tenant: Tenant) -> Response {
@@ -281,12 +281,12 @@ fn shown(tenant: Tenant) -> Response {
 fn denied(denied: Denied) -> Problem {
     match denied {
         Denied::Refused(refusal) => Problem::refused(refusal, Scope::Admin),
-        Denied::NoSuchTenant => Problem::of(kinds::NO_SUCH_TENANT),
-        Denied::Unseen(_) => Problem::of(kinds::IF_MATCH_REQUIRED),
-        Denied::Changed(_) => Problem::of(kinds::ETAG_MISMATCH),
+        Denied::NoSuchTenant => Problem::of(RefusalCode::NoSuchTenant),
+        Denied::Unseen(_) => Problem::of(RefusalCode::IfMatchRequired),
+        Denied::Changed(_) => Problem::of(RefusalCode::EtagMismatch),
         Denied::ProfileError(ProfileError::Syntax(told)) => Problem::unreadable(&told),
         Denied::ProfileError(ProfileError::Invalid(told)) => {
-            Problem::with(kinds::INVALID_FIELD, told)
+            Problem::with(RefusalCode::InvalidField, told)
         }
     }
 }

@@ -9,10 +9,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{problem::Problem, query};
+use super::{
+    page::{self, PageRequest},
+    problem::Problem,
+    query,
+};
 use crate::views::WindowView;
 use crate::{app::App, body::json};
-use twilio_edge_domain::window;
+use twilio_edge_domain::{cursor::Cursor, window};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::api_keys::Caller;
 use twilio_edge_store::message_history::{MessageHistory, WindowSearch};
@@ -73,6 +77,9 @@ async fn list(
     query: Result<Query<WindowsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let query = query::read(query)?;
+    let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Pair { .. });
+    let PageRequest { size, after } =
+        PageRequest::by_cursor(query.limit, query.cursor, is_of_list)?;
     let now_ms = now_ms();
     let closed_by_ms = window::closed_by_ms(now_ms);
     let search = WindowSearch {
@@ -81,11 +88,11 @@ async fn list(
         sender: query::number("sender", query.sender)?,
         after_ms: if query.open == Some(true) { closed_by_ms } else { i64::MIN },
         until_ms: if query.open == Some(false) { closed_by_ms } else { i64::MAX },
-        after: query::cursor(query.cursor, query::is_pair)?,
-        limit: query::limit(query.limit)?,
+        after,
+        limit: size,
     };
     let page = histories.windows(&search).await;
     let page = page.map_err(|reason| Problem::unavailable(&reason))?;
-    let (windows, next_cursor) = query::rendered(&page, |window| WindowView::of(window, now_ms));
+    let (windows, next_cursor) = page::render(&page, |window| WindowView::of(window, now_ms));
     Ok(json(&WindowList { windows, next_cursor }))
 }

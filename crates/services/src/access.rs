@@ -2,6 +2,7 @@
 
 pub mod api_keys;
 pub mod contact_history;
+pub mod contact_records;
 pub mod marketing;
 pub mod permissions;
 pub mod tenants;

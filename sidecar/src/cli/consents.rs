@@ -1,11 +1,11 @@
 //! `twilio-edge consents`: consents of contacts with their evidence: record, withdraw, list, import and export.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use super::{
     globals::Globals,
     ledger, listing,
-    permissions::{Account, Failure, Numbers, accepted, contents, each_page},
+    permissions::{Account, Export, Failure, Import, Numbers, each_page},
 };
 use twilio_edge_api::views::ConsentView;
 use twilio_edge_domain::{
@@ -19,7 +19,7 @@ use twilio_edge_domain::{
     suppression::EVERY_CHANNEL,
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::permissions::Permissions;
+use twilio_edge_services::access::{contact_records::ConsentRecords, permissions::Permissions};
 use twilio_edge_store::ConsentsPage;
 
 #[derive(Debug, clap::Args)]
@@ -37,22 +37,9 @@ enum Verb {
     /// List the consents in effect, ordered by number
     List(Filter),
     /// Import a list: CSV with columns number, category, source and, optionally, channel, state, at, proof, ip, user_agent
-    Import {
-        /// File to import; - reads standard input
-        file: PathBuf,
-        /// Skip bad lines; without it, one bad line refuses the list
-        #[arg(long)]
-        partial: bool,
-        #[command(flatten)]
-        spelling: Numbers,
-        #[command(flatten)]
-        account: Account,
-    },
+    Import(Import),
     /// Print all recorded events as CSV
-    Export {
-        #[command(flatten)]
-        account: Account,
-    },
+    Export(Export),
 }
 
 #[derive(Debug, clap::Args)]
@@ -115,44 +102,8 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
         Verb::Record(evidence) => record(evidence, State::Granted, globals),
         Verb::Withdraw(evidence) => record(evidence, State::Withdrawn, globals),
         Verb::List(filter) => run_list(filter, globals),
-        Verb::Import { file, partial, spelling, account } => {
-            let now_ms = now_ms();
-            let about = spelling.about(&account, now_ms);
-            let list = contents(&file).and_then(|csv| CsvList::of_consents(csv, about));
-            account.work(
-                globals,
-                async |permissions, by, account| {
-                    let (list, lines) = accepted(permissions, account, list, partial).await?;
-                    let good = list.valid_rows();
-                    Ok((lines, permissions.record_list(by, account, good, now_ms).await?))
-                },
-                |(lines, added)| listing::write(&format!("{lines} lines, {added} new consents\n")),
-            )
-        }
-        Verb::Export { account } => account.work(
-            globals,
-            async |permissions, _, account| {
-                let write = |text: Vec<u8>| listing::write_data(&text);
-                write(lists::to_csv([lists::CONSENT_COLUMNS.map(str::to_owned)]));
-                let ask = async |after: Option<&Cursor>, most| {
-                    let page = ConsentsPage {
-                        account_sid: account,
-                        channel: None,
-                        category: None,
-                        history: true,
-                        after,
-                        most,
-                    };
-                    permissions.consents.list(&page).await
-                };
-                each_page(usize::MAX, ask, Cursor::of_consent, |found| {
-                    write(lists::to_csv(found.iter().map(lists::consent_row)));
-                })
-                .await?;
-                Ok(())
-            },
-            |()| ExitCode::SUCCESS,
-        ),
+        Verb::Import(import) => import.run::<ConsentRecords>(globals),
+        Verb::Export(export) => export.run::<ConsentRecords>(globals),
     }
 }
 

@@ -1,10 +1,16 @@
 //! Common part of the commands for suppressions and consents: the account, the database, and the spelling of numbers. The
 //! commands run beside a sidecar; their changes are recorded in the audit log.
 
-use std::{collections::BTreeSet, fs::File, io::Read, path::Path, process::ExitCode};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use twilio_edge_platform::terminal;
 
-use super::{credentials::variable, ledger};
+use super::{credentials::variable, ledger, listing};
 use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::{
     address::Address,
@@ -13,9 +19,11 @@ use twilio_edge_domain::{
     phone::Region,
     policy::Policies,
 };
+use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{self, Config, without_password};
 use twilio_edge_services::access::{
     api_keys::Caller,
+    contact_records::ContactRecords,
     permissions::{Permissions, TOGETHER},
 };
 use twilio_edge_store::{Consents, StoreError, Tenants};
@@ -79,7 +87,7 @@ impl Numbers {
     }
 
     /// Returns the defaults for the fields that a line of a list omits.
-    pub(super) fn about(&self, account: &Account, now_ms: i64) -> ImportContext {
+    fn about(&self, account: &Account, now_ms: i64) -> ImportContext {
         ImportContext {
             account_sid: account.account.clone(),
             region: self.region,
@@ -145,7 +153,7 @@ pub(super) async fn policies(config: &Config, account_sid: &str) -> Result<Polic
 }
 
 /// Reads a whole list; `-` is standard input.
-pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
+fn contents(path: &Path) -> Result<Vec<u8>, String> {
     let problem = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut bytes = Vec::new();
     if path == Path::new("-") {
@@ -162,7 +170,7 @@ pub(super) fn contents(path: &Path) -> Result<Vec<u8>, String> {
 
 /// Returns the list and the number of its good lines, if the list is accepted; reports the bad lines. Addresses that the
 /// account already knows are good.
-pub(super) async fn accepted<C: AsRef<[u8]>, T>(
+async fn accepted<C: AsRef<[u8]>, T>(
     permissions: &Permissions,
     account_sid: &str,
     list: Result<CsvList<C, T>, String>,
@@ -185,6 +193,66 @@ pub(super) async fn accepted<C: AsRef<[u8]>, T>(
                 .for_each(|line| terminal::complain(&format!("twilio-edge: skipped: {line}")));
             Ok((list, checked.valid))
         }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Import {
+    /// File to import; - reads standard input
+    file: PathBuf,
+    /// Skip bad lines; without it, one bad line refuses the list
+    #[arg(long)]
+    partial: bool,
+    #[command(flatten)]
+    spelling: Numbers,
+    #[command(flatten)]
+    account: Account,
+}
+
+impl Import {
+    /// Imports a list, and prints the number of its lines and of new entries.
+    pub(super) fn run<R: ContactRecords>(self, globals: &Globals) -> ExitCode {
+        let Import { file, partial, spelling, account } = self;
+        let now_ms = now_ms();
+        let about = spelling.about(&account, now_ms);
+        let list = contents(&file).and_then(|csv| R::parse(csv, about));
+        account.work(
+            globals,
+            async |permissions, by, account| {
+                let (list, lines) = accepted(permissions, account, list, partial).await?;
+                Ok((lines, R::import(permissions, by, account, list.valid_rows(), now_ms).await?))
+            },
+            |(lines, added)| listing::write(&format!("{lines} lines, {added} new {}\n", R::NAME)),
+        )
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    account: Account,
+}
+
+impl Export {
+    /// Prints a list as CSV.
+    pub(super) fn run<R: ContactRecords>(self, globals: &Globals) -> ExitCode {
+        self.account.work(
+            globals,
+            async |permissions, _, account| {
+                listing::write_data(&R::header());
+                let most = i64::try_from(TOGETHER).unwrap_or(i64::MAX);
+                let mut after = None;
+                loop {
+                    let page = R::export(permissions, account, after.as_ref(), most).await?;
+                    listing::write_data(&page.text);
+                    if page.last.is_none() {
+                        return Ok(());
+                    }
+                    after = page.last;
+                }
+            },
+            |()| ExitCode::SUCCESS,
+        )
     }
 }
 

@@ -1,11 +1,11 @@
 //! `twilio-edge suppressions`: numbers that must not receive messages: add, remove, list, import and export.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use super::{
     globals::Globals,
     ledger, listing,
-    permissions::{Account, Numbers, accepted, contents, each_page},
+    permissions::{Account, Export, Import, Numbers, each_page},
 };
 use crate::cli::failure::fail;
 use twilio_edge_api::views::SuppressionView;
@@ -16,6 +16,7 @@ use twilio_edge_domain::{
     suppression::{Source, Suppression},
 };
 use twilio_edge_platform::clock::now_ms;
+use twilio_edge_services::access::contact_records::SuppressionRecords;
 use twilio_edge_store::SuppressionsPage;
 
 #[derive(Debug, clap::Args)]
@@ -48,22 +49,9 @@ enum Verb {
     /// List suppressions, ordered by number
     List(Filter),
     /// Suppress every number of a list: CSV with a column `number` and, where the number does not name it, `channel`
-    Import {
-        /// File to import; - reads standard input
-        file: PathBuf,
-        /// Skip bad lines; without it, one bad line refuses the list
-        #[arg(long)]
-        partial: bool,
-        #[command(flatten)]
-        spelling: Numbers,
-        #[command(flatten)]
-        account: Account,
-    },
+    Import(Import),
     /// Print the suppressions in effect as CSV
-    Export {
-        #[command(flatten)]
-        account: Account,
-    },
+    Export(Export),
 }
 
 #[derive(Debug, clap::Args)]
@@ -124,44 +112,8 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
             )
         }
         Verb::List(filter) => run_list(filter, globals),
-        Verb::Import { file, partial, spelling, account } => {
-            let now_ms = now_ms();
-            let about = spelling.about(&account, now_ms);
-            let list = contents(&file).and_then(|csv| CsvList::of_suppressions(csv, about));
-            account.work(
-            globals,
-                async |permissions, by, account| {
-                    let (list, lines) = accepted(permissions, account, list, partial).await?;
-                    let good = list.valid_rows();
-                    Ok((lines, permissions.suppress_list(by, account, good, now_ms).await?))
-                },
-                |(lines, added)| listing::write(&format!("{lines} lines, {added} new suppressions\n")),
-            )
-        }
-        Verb::Export { account } => account.work(
-            globals,
-            async |permissions, _, account| {
-                let write = |text: Vec<u8>| listing::write_data(&text);
-                write(lists::to_csv([lists::SUPPRESSION_COLUMNS.map(str::to_owned)]));
-                let ask = async |after: Option<&Cursor>, most| {
-                    let page = SuppressionsPage {
-                        account_sid: account,
-                        source: None,
-                        channels: None,
-                        ended: false,
-                        after,
-                        most,
-                    };
-                    permissions.suppressions.list(&page).await
-                };
-                each_page(usize::MAX, ask, Cursor::of_suppression, |found| {
-                    write(lists::to_csv(found.iter().map(lists::suppression_row)));
-                })
-                .await?;
-                Ok(())
-            },
-            |()| ExitCode::SUCCESS,
-        ),
+        Verb::Import(import) => import.run::<SuppressionRecords>(globals),
+        Verb::Export(export) => export.run::<SuppressionRecords>(globals),
     }
 }
 

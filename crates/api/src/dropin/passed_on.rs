@@ -7,13 +7,10 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{
-    super::{kinds, problem::Problem},
-    codes,
-    refusals::Refusal,
-};
+use super::{super::problem::Problem, codes, refusals::Refusal};
 use twilio_edge_connectors::twilio::{Forward, Forwarded, Twilio};
 use twilio_edge_domain::dropin::DropInError;
+use twilio_edge_domain::refusal::RefusalCode;
 
 /// Answer of an operation.
 pub(super) type Answer = Result<Response, Refusal>;
@@ -26,7 +23,7 @@ pub(super) async fn look(twilio: &Twilio, account_sid: &str, path: &str) -> Answ
 
 fn unreadable() -> Refusal {
     let told = "Twilio's answer cannot be read: call Twilio directly";
-    Problem::with(kinds::UNAVAILABLE, told).into()
+    Problem::with(RefusalCode::Unavailable, told).into()
 }
 
 /// Forwards a request to Twilio.
@@ -36,11 +33,11 @@ pub(super) async fn forwarded(
     forward: Forward<'_>,
 ) -> Result<Passed, Refusal> {
     if !twilio.knows(account_sid) {
-        return Err(Problem::of(kinds::NO_CREDENTIALS).into());
+        return Err(Problem::of(RefusalCode::NoCredentials).into());
     }
     let answer = twilio.forward(account_sid, forward).await.map_err(|reason| {
         let detail = format!("Twilio does not answer ({reason}); call Twilio directly");
-        Problem::with(kinds::UNAVAILABLE, detail)
+        Problem::with(RefusalCode::Unavailable, detail)
     })?;
     Ok(Passed(answer))
 }

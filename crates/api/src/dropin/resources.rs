@@ -14,13 +14,14 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    super::{kinds, problem::Problem, query},
+    super::{problem::Problem, query},
     known, message_sid, own, pairs,
     passed_on::{Answer, forwarded, look},
     refusals::Refusal,
 };
 use crate::body::{json, whole};
 use twilio_edge_connectors::twilio::Forward;
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     api_key::Scope,
     dropin::{
@@ -208,7 +209,7 @@ pub(super) async fn account(
     Path(last): Path<String>,
 ) -> Answer {
     let Some(account_sid) = last.strip_suffix(".json") else {
-        return Err(Problem::of(kinds::NOT_FOUND).into());
+        return Err(Problem::of(RefusalCode::NotFound).into());
     };
     let account_sid = query::account(&caller, Some(account_sid.to_owned()))?;
     let forward = Forward { method: Method::GET, path: ".json", form: None };
@@ -279,7 +280,8 @@ async fn medium_path(
     sid: &str,
     medium: &str,
 ) -> Result<String, Refusal> {
-    let nowhere = || Problem::with(kinds::NOT_FOUND, "a medium is ME and 32 hexadecimal digits");
+    let nowhere =
+        || Problem::with(RefusalCode::NotFound, "a medium is ME and 32 hexadecimal digits");
     if !is_sid(medium.strip_suffix(".json").unwrap_or(medium), "ME") {
         return Err(nowhere().into());
     }

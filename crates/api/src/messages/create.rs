@@ -18,7 +18,6 @@ use super::{
     super::{
         addresses,
         idempotency::{Kept, Repeatable, as_of_ms},
-        kinds,
         problem::Problem,
         query,
     },
@@ -343,7 +342,7 @@ impl CreateMessageRequest {
             })
         };
         let sender = match (self.from, self.messaging_service_sid) {
-            (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+            (Some(_), Some(_)) => return Err(Problem::of(RefusalCode::UnclearMessage)),
             (Some(from), None) => Some(
                 sender(&from, Some(&to.channel))
                     .map_err(|problem| addresses::invalid_field("from", &problem))?,
@@ -363,7 +362,7 @@ impl CreateMessageRequest {
         let asked = self.template.as_ref().and_then(|template| template.locale.as_deref());
         let locale = asked.or(self.locale.as_deref()).map(locale).transpose()?;
         let content = match (self.content_sid, self.template) {
-            (Some(_), Some(_)) => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+            (Some(_), Some(_)) => return Err(Problem::of(RefusalCode::UnclearMessage)),
             (None, Some(MessageTemplate { name, variables, .. }))
                 if body.is_empty() && media.is_empty() && self.content_variables.is_empty() =>
             {
@@ -387,7 +386,7 @@ impl CreateMessageRequest {
             {
                 Content::Session { body, media }
             }
-            _ => return Err(Problem::of(kinds::UNCLEAR_MESSAGE)),
+            _ => return Err(Problem::of(RefusalCode::UnclearMessage)),
         };
         let fallback = self.fallback.map(|fallback| match fallback.problems().first() {
             Some(problem) => Err(Problem::unreadable(&format!("fallback.{problem}"))),

@@ -23,7 +23,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     super::{
-        kinds,
         problem::Problem,
         query::{self, AccountQuery},
     },
@@ -34,6 +33,7 @@ use crate::{
     body::json,
     views::{Message, MessageSummary},
 };
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
@@ -115,7 +115,7 @@ async fn cancel(
     let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
     match message.state.as_str() {
         "canceled" => Ok(json(&view(&sending, &message.into()).await?)),
-        state => Err(Problem::with(kinds::NOT_CANCELABLE, format!("It is {state}."))),
+        state => Err(Problem::with(RefusalCode::NotCancelable, format!("It is {state}."))),
     }
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn row(
     id: &str,
     wait: Duration,
 ) -> Result<OutboundMessage, Problem> {
-    let not_found = || Problem::of(kinds::NO_SUCH_MESSAGE);
+    let not_found = || Problem::of(RefusalCode::NoSuchMessage);
     // The databases reject a NUL character in text.
     if !id.starts_with(sending::PREFIX) || id.contains('\0') {
         return Err(not_found());
