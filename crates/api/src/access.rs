@@ -61,7 +61,7 @@ impl Access {
 struct RateLimits {
     /// One token bucket per key. Only known keys are counted, so the number of entries is bounded.
     callers: DefaultKeyedRateLimiter<String>,
-    strangers: BadTokenLimiter,
+    bad_tokens: BadTokenLimiter,
 }
 
 impl RateLimits {
@@ -70,13 +70,13 @@ impl RateLimits {
         let quota = Quota::per_second(some(settings.requests_per_second));
         RateLimits {
             callers: RateLimiter::keyed(quota.allow_burst(some(settings.burst))),
-            strangers: BadTokenLimiter::new(settings.bad_tokens_per_minute),
+            bad_tokens: BadTokenLimiter::new(settings.bad_tokens_per_minute),
         }
     }
 
     fn take(&self, caller: &Caller) -> Result<(), Problem> {
         let early = |until: governor::NotUntil<_>| {
-            Problem::too_many(until.wait_time_from(DefaultClock::default().now()))
+            Problem::rate_limited(until.wait_time_from(DefaultClock::default().now()))
         };
         self.callers.check_key(&caller.actor).map_err(early)
     }
@@ -84,37 +84,37 @@ impl RateLimits {
 
 /// Admits filters (scope edge). They are not rate-limited: their load follows from the webhooks that Twilio sends, and
 /// each webhook waits for its answer.
-pub(super) async fn edge(
+pub(super) async fn admit_filter(
     State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Response {
-    admitted(&access, Scope::Edge, request, next).await
+    admit(&access, Scope::Edge, request, next).await
 }
 
 /// Admits applications (scope app).
-pub(super) async fn application(
+pub(super) async fn admit_application(
     State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Response {
-    admitted(&access, Scope::App, request, next).await
+    admit(&access, Scope::App, request, next).await
 }
 
 /// Admits administrators (scope admin).
-pub(super) async fn administration(
+pub(super) async fn admit_administrator(
     State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Response {
-    admitted(&access, Scope::Admin, request, next).await
+    admit(&access, Scope::Admin, request, next).await
 }
 
-async fn admitted(access: &Access, needed: Scope, mut request: Request, next: Next) -> Response {
+async fn admit(access: &Access, needed: Scope, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let address = peer.map(|ConnectInfo(peer)| peer.ip());
-    let shown = bearer(request.headers()).unwrap_or_default();
-    let caller = match known(access, needed, shown, address).await {
+    let token = bearer(request.headers()).unwrap_or_default();
+    let caller = match authenticate(access, needed, token, address).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
@@ -143,31 +143,31 @@ async fn admitted(access: &Access, needed: Scope, mut request: Request, next: Ne
 }
 
 /// Returns the caller of a bearer token, if the token is known and permits `needed`.
-async fn known(
+async fn authenticate(
     access: &Access,
     needed: Scope,
-    shown: &[u8],
+    token: &[u8],
     address: Option<IpAddr>,
 ) -> Result<Caller, Problem> {
-    let strangers = &access.limits.strangers;
+    let bad_tokens = &access.limits.bad_tokens;
     // Bad tokens from an address never lock out a good key behind the same address: a limited address is refused without
     // a lookup only if its token cannot be a good one.
-    let wait = address.and_then(|address| strangers.wait(address, Instant::now()));
+    let wait = address.and_then(|address| bad_tokens.wait(address, Instant::now()));
     let limited = |wait| {
         access.metrics.limited(Limit::Address);
         Err(Problem::too_many_bad_tokens(wait))
     };
     if let Some(wait) = wait {
-        match access.keys.may_be_good(shown).await {
+        match access.keys.may_be_good(token).await {
             Ok(true) => {}
             Ok(false) => return limited(wait),
             Err(refusal) => return Err(Problem::refused(refusal, needed)),
         }
     }
     let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
-    let caller = access.keys.caller(shown, needed, source, now_ms()).await;
+    let caller = access.keys.caller(token, needed, source, now_ms()).await;
     if let (Err(Refusal::Unknown), Some(address)) = (&caller, address) {
-        strangers.note(address, Instant::now());
+        bad_tokens.note(address, Instant::now());
         if let Some(wait) = wait {
             return limited(wait);
         }
@@ -183,7 +183,7 @@ async fn known(
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let shown = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = shown.split_at_checked(7)?;
+    let token = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = token.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }

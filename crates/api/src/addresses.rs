@@ -74,7 +74,7 @@ fn read(
 fn check_length(field: &str, text: &str) -> Result<(), Problem> {
     match (1..=LONGEST).contains(&text.chars().count()) {
         true => Ok(()),
-        false => Err(Problem::unreadable(&format!("{field}: must be 1 to {LONGEST} characters"))),
+        false => Err(Problem::malformed(&format!("{field}: must be 1 to {LONGEST} characters"))),
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn one_channel(channel: Option<&str>) -> Result<Option<&str>, Problem
     };
     match channel {
         Some(text) if !is_name(text) => {
-            Err(Problem::unreadable("channel: must be sms, whatsapp, .."))
+            Err(Problem::malformed("channel: must be sms, whatsapp, .."))
         }
         channel => Ok(channel),
     }
@@ -113,7 +113,7 @@ pub(super) fn any_channel(channel: Option<&str>) -> Result<Option<&str>, Problem
     match channel {
         Some(EVERY_CHANNEL) => Ok(channel),
         channel => one_channel(channel).map_err(|_| {
-            Problem::unreadable("channel: must be sms, whatsapp, .. or * for every channel")
+            Problem::malformed("channel: must be sms, whatsapp, .. or * for every channel")
         }),
     }
 }
@@ -123,7 +123,7 @@ pub(super) fn region(text: Option<String>) -> Result<Option<Region>, Problem> {
     let read = |text: String| match text.len() == 2 && text.bytes().all(|b| b.is_ascii_alphabetic())
     {
         true => text.parse::<Region>().map_err(|problem| invalid_field("region", &problem)),
-        false => Err(Problem::unreadable("region: must be two letters, as in FR")),
+        false => Err(Problem::malformed("region: must be two letters, as in FR")),
     };
     text.map(read).transpose()
 }

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    idempotency::{Kept, Repeatable},
+    idempotency::{IdempotencyKeyHeader, StoredReplay},
     page::PageRequest,
     problem::Problem,
     query::{self, Listing},
@@ -73,7 +73,7 @@ impl ApiKey {
 /// Request to create an API key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WantedKey {
+struct CreateApiKeyRequest {
     /// Display name, at most 100 characters.
     #[schema(
         max_length = 100,
@@ -91,7 +91,7 @@ struct WantedKey {
 
 /// A new key with its token.
 #[derive(Serialize, ToSchema)]
-struct CreatedKey {
+struct CreateApiKeyResponse {
     key: ApiKey,
     /// Bearer token of the key. It is shown once: `null` in the answer to a copy of the request.
     token: Option<String>,
@@ -99,7 +99,7 @@ struct CreatedKey {
 
 /// A page of API keys, the newest first.
 #[derive(Serialize, ToSchema)]
-struct KeyList {
+struct ApiKeyList {
     keys: Vec<ApiKey>,
     /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
@@ -121,11 +121,11 @@ pub(super) fn own_router() -> OpenApiRouter<App> {
     post,
     path = "/v1/keys",
     tag = "keys",
-    params(Repeatable),
+    params(IdempotencyKeyHeader),
     operation_id = "create_key",
-    request_body = WantedKey,
+    request_body = CreateApiKeyRequest,
     responses(
-        (status = 201, description = "The API key", body = CreatedKey, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
+        (status = 201, description = "The API key", body = CreateApiKeyResponse, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -136,41 +136,41 @@ async fn create(
     turn: Option<Extension<IdempotencyClaim>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: WantedKey = object(body)?;
-    let WantedKey { name, scope, account_sid } = wanted;
+    let CreateApiKeyRequest { name, scope, account_sid } = object(body)?;
     let is_kept = turn.is_some();
-    let once =
-        |key: &Key| turn.map(|Extension(turn)| CompletedRequest { turn, answer: repeated(key) });
+    let once = |key: &Key| {
+        turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer_without_token(key) })
+    };
     let created = keys.create(&caller, scope, account_sid, &name, now_ms(), once).await;
     let (key, token) = created.map_err(refused)?;
-    let place = HeaderValue::try_from(place(&key));
-    let mut response = json(&CreatedKey { key: ApiKey::of(key), token: Some(token) });
+    let location = HeaderValue::try_from(path(&key));
+    let mut response = json(&CreateApiKeyResponse { key: ApiKey::of(key), token: Some(token) });
     *response.status_mut() = StatusCode::CREATED;
     if is_kept {
-        response.extensions_mut().insert(Kept);
+        response.extensions_mut().insert(StoredReplay);
     }
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(place) = place {
-        headers.insert(header::LOCATION, place);
+    if let Ok(location) = location {
+        headers.insert(header::LOCATION, location);
     }
     Ok(response)
 }
 
 /// Returns the answer for copies of the request: it lacks the token, which is not stored.
-fn repeated(key: &Key) -> StoredResponse {
-    let created = CreatedKey { key: ApiKey::of(key.clone()), token: None };
+fn answer_without_token(key: &Key) -> StoredResponse {
+    let created = CreateApiKeyResponse { key: ApiKey::of(key.clone()), token: None };
     StoredResponse {
         status: StatusCode::CREATED.as_u16(),
         headers: Headers {
             content_type: Some("application/json".to_owned()),
-            location: Some(place(key)),
+            location: Some(path(key)),
         },
         body: serde_json::to_string(&created).unwrap_or_default(),
     }
 }
 
-fn place(key: &Key) -> String {
+fn path(key: &Key) -> String {
     format!("/v1/keys/{}", key.id)
 }
 
@@ -182,7 +182,7 @@ fn place(key: &Key) -> String {
     params(Listing),
     operation_id = "list_keys",
     responses(
-        (status = 200, description = "A page of API keys", body = KeyList),
+        (status = 200, description = "A page of API keys", body = ApiKeyList),
         Problem,
     ),
     security(("key" = [])),
@@ -202,7 +202,7 @@ async fn list(
     let found = keys.list(&caller, account_sid.as_deref(), before, page.rows()).await;
     let cursor = |key: &Key| Cursor::Key { created_ms: key.created_at_ms, id: key.id.clone() };
     let (keys, next_cursor) = page.page(found.map_err(refused)?, cursor, ApiKey::of);
-    Ok(json(&KeyList { keys, next_cursor }))
+    Ok(json(&ApiKeyList { keys, next_cursor }))
 }
 
 /// Returns one API key.

@@ -22,7 +22,7 @@ use twilio_edge_store::AuditEntry;
 
 /// One administrative change: the actor, the action, the object, the account, the time and the source address.
 #[derive(Serialize, ToSchema)]
-struct Change {
+struct AuditLogEntry {
     /// Number of the entry, ascending.
     id: i64,
     /// Time of the change, in RFC 3339.
@@ -41,9 +41,9 @@ struct Change {
     detail: Value,
 }
 
-impl Change {
-    fn of(entry: AuditEntry) -> Change {
-        Change {
+impl AuditLogEntry {
+    fn of(entry: AuditEntry) -> AuditLogEntry {
+        AuditLogEntry {
             id: entry.id,
             at: rfc3339(entry.at_ms),
             actor: entry.actor,
@@ -58,8 +58,8 @@ impl Change {
 
 /// A page of administrative changes, the newest first.
 #[derive(Serialize, ToSchema)]
-struct ChangeList {
-    entries: Vec<Change>,
+struct AuditLog {
+    entries: Vec<AuditLogEntry>,
     /// Cursor of the next page; `null` on the last page.
     next_cursor: Option<String>,
 }
@@ -76,7 +76,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     params(Listing),
     operation_id = "list_audit",
     responses(
-        (status = 200, description = "A page of administrative changes", body = ChangeList),
+        (status = 200, description = "A page of administrative changes", body = AuditLog),
         Problem,
     ),
     security(("key" = [])),
@@ -95,6 +95,6 @@ async fn list(
     let found = keys.audit(&caller, account_sid.as_deref(), page.after, page.rows()).await;
     let found = found.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     let cursor = |entry: &AuditEntry| Cursor::Entry { id: entry.id };
-    let (entries, next_cursor) = page.page(found, cursor, Change::of);
-    Ok(json(&ChangeList { entries, next_cursor }))
+    let (entries, next_cursor) = page.page(found, cursor, AuditLogEntry::of);
+    Ok(json(&AuditLog { entries, next_cursor }))
 }

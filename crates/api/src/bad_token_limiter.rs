@@ -33,7 +33,7 @@ impl BadTokenLimiter {
     /// Returns how long the next token from `address` has to wait; `None` if it need not wait.
     pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        let forgiven = met.get(&place(&met, network(address)))?;
+        let forgiven = met.get(&entry(&met, network(address)))?;
         let full = *forgiven + self.each;
         full.checked_duration_since(now + self.allowance).filter(|wait| !wait.is_zero())
     }
@@ -44,15 +44,15 @@ impl BadTokenLimiter {
         if met.len() >= MOST {
             met.retain(|_, forgiven| *forgiven > now);
         }
-        let place = place(&met, network(address));
-        let forgiven = met.entry(place).or_insert(now);
+        let address = entry(&met, network(address));
+        let forgiven = met.entry(address).or_insert(now);
         // Requests that were in progress when the allowance ran out do not extend the wait.
         *forgiven = ((*forgiven).max(now) + self.each).min(now + self.allowance);
     }
 }
 
 /// Returns the entry of an address: its own, or the shared one if there is no room for another.
-fn place(met: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
+fn entry(met: &HashMap<IpAddr, Instant>, address: IpAddr) -> IpAddr {
     if met.len() < MOST || met.contains_key(&address) { address } else { CROWD }
 }
 
@@ -86,17 +86,17 @@ mod tests {
             per_minute in 1u32..50,
             gaps in prop::collection::vec(0u64..20_000, 1..200),
         ) {
-            let strangers = BadTokenLimiter::new(per_minute);
-            let (guesser, start) = (address("192.0.2.1"), Instant::now());
+            let limiter = BadTokenLimiter::new(per_minute);
+            let (client, start) = (address("192.0.2.1"), Instant::now());
             let (mut now, mut through) = (start, Vec::new());
             for gap in gaps {
                 now += Duration::from_millis(gap);
-                match strangers.wait(guesser, now) {
+                match limiter.wait(client, now) {
                     None => {
-                        strangers.note(guesser, now);
+                        limiter.note(client, now);
                         through.push(now);
                     }
-                    Some(wait) => prop_assert_eq!(strangers.wait(guesser, now + wait), None),
+                    Some(wait) => prop_assert_eq!(limiter.wait(client, now + wait), None),
                 }
             }
             for first in &through {
@@ -111,26 +111,26 @@ mod tests {
 
     #[test]
     fn one_address_does_not_lock_out_another_but_its_network() {
-        let (strangers, now) = (BadTokenLimiter::new(1), Instant::now());
-        strangers.note(address("2001:db8::1"), now);
-        assert!(strangers.wait(address("2001:db8::2"), now).is_some());
-        assert_eq!(strangers.wait(address("2001:db8:0:1::1"), now), None);
-        strangers.note(address("192.0.2.1"), now);
-        assert!(strangers.wait(address("::ffff:192.0.2.1"), now).is_some());
-        assert_eq!(strangers.wait(address("192.0.2.2"), now), None);
+        let (limiter, now) = (BadTokenLimiter::new(1), Instant::now());
+        limiter.note(address("2001:db8::1"), now);
+        assert!(limiter.wait(address("2001:db8::2"), now).is_some());
+        assert_eq!(limiter.wait(address("2001:db8:0:1::1"), now), None);
+        limiter.note(address("192.0.2.1"), now);
+        assert!(limiter.wait(address("::ffff:192.0.2.1"), now).is_some());
+        assert_eq!(limiter.wait(address("192.0.2.2"), now), None);
     }
 
     #[test]
     fn a_crowd_takes_no_more_room() {
-        let (strangers, now) = (BadTokenLimiter::new(1), Instant::now());
+        let (limiter, now) = (BadTokenLimiter::new(1), Instant::now());
         for n in 0..3 * u32::try_from(MOST).unwrap() {
-            strangers.note(IpAddr::from(n.to_be_bytes()), now);
+            limiter.note(IpAddr::from(n.to_be_bytes()), now);
         }
-        assert!(strangers.met.lock().unwrap().len() <= MOST + 1);
+        assert!(limiter.met.lock().unwrap().len() <= MOST + 1);
         // An address in the shared entry waits with the others. After a minute there is room again.
-        assert!(strangers.wait(address("255.0.0.1"), now).is_some());
+        assert!(limiter.wait(address("255.0.0.1"), now).is_some());
         let later = now + Duration::from_secs(60);
-        strangers.note(address("255.0.0.1"), later);
-        assert_eq!(strangers.met.lock().unwrap().len(), 1);
+        limiter.note(address("255.0.0.1"), later);
+        assert_eq!(limiter.met.lock().unwrap().len(), 1);
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Proble
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
             Problem::of(RefusalCode::BodyTooLarge)
         }
-        other => Problem::unreadable(&other.body_text()),
+        other => Problem::malformed(&other.body_text()),
     })
 }
 
@@ -27,9 +27,9 @@ pub(crate) fn object<T: serde::de::DeserializeOwned>(
 ) -> Result<T, Problem> {
     let body = whole(body)?;
     if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Problem::unreadable("the body must be a JSON object, not a list"));
+        return Err(Problem::malformed("the body must be a JSON object, not a list"));
     }
-    serde_json::from_slice(&body).map_err(|error| Problem::unreadable(&error.to_string()))
+    serde_json::from_slice(&body).map_err(|error| Problem::malformed(&error.to_string()))
 }
 
 /// Parses the body of a filter's request as `T`; `version` returns the protocol version of the parsed value.
@@ -38,21 +38,21 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(
     version: impl Fn(&T) -> u32,
 ) -> Result<T, Problem> {
     let body = whole(body)?;
-    let unreadable = |error: serde_json::Error| Problem::unreadable(&error.to_string());
-    let said = match serde_json::from_slice::<T>(&body) {
+    let malformed = |error: serde_json::Error| Problem::malformed(&error.to_string());
+    let version = match serde_json::from_slice::<T>(&body) {
         Ok(request) if version(&request) == twilio_edge_contract::PROTOCOL_VERSION => {
             return Ok(request);
         }
         Ok(request) => f64::from(version(&request)),
         // Another protocol version may differ in every other respect, so the version is reported before any other error.
-        Err(error) => match serde_json::from_slice(&body).map_err(unreadable)? {
+        Err(error) => match serde_json::from_slice(&body).map_err(malformed)? {
             Versioned { v } if v == f64::from(twilio_edge_contract::PROTOCOL_VERSION) => {
-                return Err(unreadable(error));
+                return Err(malformed(error));
             }
             Versioned { v } => v,
         },
     };
-    Err(Problem::unknown_version(said))
+    Err(Problem::unknown_version(version))
 }
 
 #[derive(serde::Deserialize)]
@@ -66,7 +66,7 @@ pub(crate) fn check_batch(size: usize) -> Result<(), Problem> {
         return Err(Problem::batch_too_large(size));
     }
     if size == 0 {
-        return Err(Problem::unreadable("the batch is empty"));
+        return Err(Problem::malformed("the batch is empty"));
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ use twilio_edge_services::access::{
 /// A message to check: its sender, recipient, kind and category.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Check {
+struct CheckRequest {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -55,7 +55,7 @@ struct Check {
 
 /// Result of a check: the decision, and the verdict of every rule.
 #[derive(Serialize, ToSchema)]
-struct CheckAnswer {
+struct CheckResponse {
     /// True if no rule refuses the message.
     allowed: bool,
     account_sid: String,
@@ -81,8 +81,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     path = "/v1/checks",
     tag = "checks",
     operation_id = "check",
-    request_body = Check,
-    responses((status = 200, description = "The verdict of each rule", body = CheckAnswer), Problem),
+    request_body = CheckRequest,
+    responses((status = 200, description = "The verdict of each rule", body = CheckResponse), Problem),
     security(("key" = [])),
 )]
 async fn check(
@@ -90,8 +90,7 @@ async fn check(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let wanted: Check = object(body)?;
-    let Check { account_sid, from, to, channel, region, category, kind } = wanted;
+    let CheckRequest { account_sid, from, to, channel, region, category, kind } = object(body)?;
     let region = addresses::region(region)?;
     let account_sid = query::account(&caller, account_sid)?;
     let to =
@@ -106,7 +105,7 @@ async fn check(
     };
     let verdicts = checks.may_send(&intent, now_ms()).await;
     let verdicts = verdicts.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&CheckAnswer {
+    Ok(json(&CheckResponse {
         allowed: verdicts.iter().all(|verdict| verdict.ok),
         account_sid: intent.account_sid,
         country: contact::country(&intent.to.channel, &intent.to.number),

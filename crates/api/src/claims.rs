@@ -54,15 +54,15 @@ async fn claim(
     }
     claims.metrics.webhooks.batched(Batch::Claims, request.claims.len());
     let spans = telemetry.claim_spans(&request.claims);
-    let asked = Instant::now();
+    let start = Instant::now();
     // Boxed: the future has thousands of bytes, which every layer above would otherwise move.
     let claiming = Box::pin(claims.claim(request.claims, now_ms()));
     let (verdicts, steps) = match spans {
         Some(_) => steps::record(claiming).await,
         None => (claiming.await, Vec::new()),
     };
-    let verdicts = verdicts.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
-    claims.metrics.webhooks.claims_took(asked.elapsed());
+    let verdicts = verdicts.map_err(|malformed| Problem::malformed(&malformed.0))?;
+    claims.metrics.webhooks.claims_took(start.elapsed());
     if let Some(spans) = spans {
         spans.end(&verdicts, callout.as_ref().map(|Extension(callout)| callout), &steps);
     }

@@ -18,8 +18,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     addresses,
-    csv::{self, Import, Imported},
-    idempotency::{Repeatable, as_of_ms},
+    csv::{self, ImportQuery, ImportResponse},
+    idempotency::{IdempotencyKeyHeader, as_of_ms},
     page::PageRequest,
     problem::Problem,
     query,
@@ -32,8 +32,6 @@ use crate::{
 use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     consent::{self, Consent},
-    csv_import as lists,
-    csv_import::CsvList,
     cursor::Cursor,
     period,
     policy::Category,
@@ -49,7 +47,7 @@ use twilio_edge_store::{ConsentsPage, IdempotencyClaim};
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct ConsentsQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -72,7 +70,7 @@ struct Wanted {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct AccountQuery {
+struct ChannelQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -92,7 +90,7 @@ struct ConsentList {
 /// Consent of a contact, with its evidence.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewConsent {
+struct RecordConsentRequest {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -125,7 +123,7 @@ struct NewConsent {
 
 /// A recorded consent.
 #[derive(Serialize, ToSchema)]
-struct RecordedConsent {
+struct RecordConsentResponse {
     consent: ConsentView,
     /// False if the same evidence was recorded before.
     new: bool,
@@ -158,7 +156,7 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
     get,
     path = "/v1/consents",
     tag = "consents",
-    params(Wanted),
+    params(ConsentsQuery),
     operation_id = "list_consents",
     responses((status = 200, description = "A page of consents", body = ConsentList), Problem),
     security(("key" = [])),
@@ -166,17 +164,17 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
 async fn list(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<ConsentsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wanted = query::read(query)?;
-    let account_sid = query::account(&caller, wanted.account_sid)?;
+    let query = query::read(query)?;
+    let account_sid = query::account(&caller, query.account_sid)?;
     let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Consent { .. });
-    let page = PageRequest::by_cursor(wanted.limit, wanted.cursor, is_of_list)?;
+    let page = PageRequest::by_cursor(query.limit, query.cursor, is_of_list)?;
     let filter = ConsentsPage {
         account_sid: &account_sid,
-        channel: addresses::one_channel(wanted.channel.as_deref())?,
-        category: wanted.category,
-        history: wanted.history.unwrap_or_default(),
+        channel: addresses::one_channel(query.channel.as_deref())?,
+        category: query.category,
+        history: query.history.unwrap_or_default(),
         after: page.after.as_ref(),
         most: page.rows(),
     };
@@ -192,7 +190,7 @@ async fn list(
     get,
     path = "/v1/consents/{number}",
     tag = "consents",
-    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), AccountQuery),
+    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), ChannelQuery),
     operation_id = "fetch_consents",
     responses((status = 200, description = "The current consents of the contact and their history", body = ContactConsents), Problem),
     security(("key" = [])),
@@ -201,19 +199,21 @@ async fn fetch(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
-    query: Result<Query<AccountQuery>, QueryRejection>,
+    query: Result<Query<ChannelQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let whose = query::read(query)?;
-    let account_sid = query::account(&caller, whose.account_sid)?;
+    let target = query::read(query)?;
+    let account_sid = query::account(&caller, target.account_sid)?;
     let (number, channel) =
-        addresses::in_path(&permissions, &account_sid, number, whose.channel).await?;
+        addresses::in_path(&permissions, &account_sid, number, target.channel).await?;
     let keys = permissions.consents.contacts().keys(&account_sid, &number).await;
     let keys = keys.map_err(|reason| Problem::unavailable(&reason))?;
-    let said = permissions.consents.of_numbers(&account_sid, &keys.certain_keys()).await;
-    let mut said = said.map_err(|reason| Problem::unavailable(&reason))?;
-    said.retain(|said| channel.as_ref().is_none_or(|channel| said.address.channel == *channel));
-    let history = said.iter().map(ConsentView::of).collect();
-    let current = consent::current_of_each(said);
+    let recorded = permissions.consents.of_numbers(&account_sid, &keys.certain_keys()).await;
+    let mut recorded = recorded.map_err(|reason| Problem::unavailable(&reason))?;
+    recorded.retain(|recorded| {
+        channel.as_ref().is_none_or(|channel| recorded.address.channel == *channel)
+    });
+    let history = recorded.iter().map(ConsentView::of).collect();
+    let current = consent::current_of_each(recorded);
     Ok(json(&ContactConsents { current: current.iter().map(ConsentView::of).collect(), history }))
 }
 
@@ -222,10 +222,10 @@ async fn fetch(
     post,
     path = "/v1/consents",
     tag = "consents",
-    params(Repeatable),
+    params(IdempotencyKeyHeader),
     operation_id = "record_consent",
-    request_body = NewConsent,
-    responses((status = 200, description = "The recorded consent", body = RecordedConsent, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
+    request_body = RecordConsentRequest,
+    responses((status = 200, description = "The recorded consent", body = RecordConsentResponse, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
 async fn record(
@@ -235,7 +235,7 @@ async fn record(
     turn: Option<Extension<IdempotencyClaim>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let new: NewConsent = object(body)?;
+    let new: RecordConsentRequest = object(body)?;
     let now_ms = as_of_ms(turn);
     let region = addresses::region(new.region)?;
     let wrong_time = |problem: String| addresses::invalid_field("at", &problem);
@@ -261,7 +261,7 @@ async fn record(
     consent.check(now_ms).map_err(|problem| Problem::with(RefusalCode::InvalidField, problem))?;
     let new = permissions.record(&caller, &consent.account_sid, &consent, now_ms).await;
     let new = new.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&RecordedConsent { consent: ConsentView::of(&consent), new }))
+    Ok(json(&RecordConsentResponse { consent: ConsentView::of(&consent), new }))
 }
 
 /// Imports consents from CSV. The columns `number`, `category` and `source` are required; `channel`, `state`, `at`,
@@ -270,17 +270,17 @@ async fn record(
     post,
     path = "/v1/consents/import",
     tag = "consents",
-    params(Import, Repeatable),
+    params(ImportQuery, IdempotencyKeyHeader),
     operation_id = "import_consents",
     request_body(content = String, content_type = "text/csv"),
-    responses((status = 200, description = "The result of the import", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
+    responses((status = 200, description = "The result of the import", body = ImportResponse, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
 async fn import(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     turn: Option<Extension<IdempotencyClaim>>,
-    query: Result<Query<Import>, QueryRejection>,
+    query: Result<Query<ImportQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let import = query::read(query)?;

@@ -32,7 +32,7 @@ const PAGE: i64 = 500;
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Import {
+pub(super) struct ImportQuery {
     /// Account SID. It is required even if the key is bound to an account.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: String,
@@ -43,7 +43,7 @@ pub(super) struct Import {
     partial: Option<bool>,
 }
 
-impl Import {
+impl ImportQuery {
     /// Returns the values that are the same for every line of the list.
     fn about(&self, account_sid: &str, by: &Caller, now_ms: i64) -> Result<ImportContext, Problem> {
         Ok(ImportContext {
@@ -59,7 +59,7 @@ impl Import {
 
 /// Result of a CSV import.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Imported {
+pub(super) struct ImportResponse {
     /// Number of good lines.
     lines: usize,
     /// Number of lines that added something new.
@@ -74,7 +74,7 @@ pub(super) struct Imported {
 pub(super) async fn import<R: ContactRecords>(
     permissions: &Permissions,
     caller: &Caller,
-    import: Import,
+    import: ImportQuery,
     body: Bytes,
     now_ms: i64,
 ) -> Result<Response, Problem> {
@@ -84,7 +84,7 @@ pub(super) async fn import<R: ContactRecords>(
     let added = R::import(permissions, caller, &account_sid, list.valid_rows(), now_ms).await;
     let added = added.map_err(|reason| Problem::unavailable(&reason))?;
     let ImportReport { valid: lines, invalid: bad, invalid_lines: bad_lines } = checked;
-    Ok(json(&Imported { lines, added, bad, bad_lines }))
+    Ok(json(&ImportResponse { lines, added, bad, bad_lines }))
 }
 
 /// Returns the list, if it may be imported, and the result of its check. The check of a long list takes a while, so it
@@ -136,7 +136,7 @@ pub(super) async fn export<R: ContactRecords>(
 ) -> Result<Response, Problem> {
     let first = R::export(&permissions, &account_sid, None, PAGE).await;
     let CsvPage { text, last } = first.map_err(|reason| Problem::unavailable(&reason))?;
-    let begun = [R::header(), text].concat();
+    let first_page = [R::header(), text].concat();
     let rest = stream::try_unfold(last, move |last| {
         let (permissions, account_sid) = (permissions.clone(), account_sid.clone());
         async move {
@@ -149,7 +149,7 @@ pub(super) async fn export<R: ContactRecords>(
             Ok(Some((Bytes::from(text), last)))
         }
     });
-    let pages = stream::once(future::ready(Ok(Bytes::from(begun)))).chain(rest);
+    let pages = stream::once(future::ready(Ok(Bytes::from(first_page)))).chain(rest);
     let kind = [(header::CONTENT_TYPE, "text/csv; charset=utf-8")];
     Ok((kind, Body::from_stream(pages)).into_response())
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{idempotency::Repeatable, page::PageRequest, problem::Problem, query};
+use super::{idempotency::IdempotencyKeyHeader, page::PageRequest, problem::Problem, query};
 use crate::{
     app::App,
     body::{json, object},
@@ -210,7 +210,7 @@ async fn fetch(
     post,
     path = "/v1/dead-letters/retry",
     tag = "dead letters",
-    params(Repeatable),
+    params(IdempotencyKeyHeader),
     operation_id = "retry_dead_letters",
     request_body = DeadLetterSelection,
     responses(
@@ -235,7 +235,7 @@ async fn retry(
     post,
     path = "/v1/dead-letters/discard",
     tag = "dead letters",
-    params(Repeatable),
+    params(IdempotencyKeyHeader),
     operation_id = "discard_dead_letters",
     request_body = DeadLetterSelection,
     responses(
@@ -272,7 +272,7 @@ impl DeadLetterSelection {
         }
         let ids = self.ids;
         if ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > MOST) {
-            return Err(Problem::unreadable(&format!("ids: must be 1 to {MOST}")));
+            return Err(Problem::malformed(&format!("ids: must be 1 to {MOST}")));
         }
         let account_sid = account(caller, self.account_sid)?;
         Ok(Choice { ids, sink: one_sink(self.sink)?, account_sid })
@@ -333,7 +333,7 @@ pub(super) fn one_sink(text: Option<String>) -> Result<Option<String>, Problem> 
     };
     match text {
         Some(text) if !is_name(&text) => {
-            Err(Problem::unreadable("sink: must be letters, digits, - and _"))
+            Err(Problem::malformed("sink: must be letters, digits, - and _"))
         }
         text => Ok(text),
     }

@@ -4,7 +4,7 @@
 //! our OpenAPI document omits them. docs/DROP-IN.md lists the differences.
 
 mod codes;
-mod passed_on;
+mod forwarding;
 mod refusals;
 mod resources;
 
@@ -25,11 +25,11 @@ use axum::{
 use serde_json::Value;
 
 pub use self::codes::reference;
-use self::refusals::Refusal;
-pub(super) use self::refusals::spoken;
+use self::refusals::DropInRefusal;
+pub(super) use self::refusals::translate_refusals;
 use super::{
     access, addresses,
-    idempotency::{self, Kept, REPLAYED, as_of_ms},
+    idempotency::{self, REPLAYED, StoredReplay, as_of_ms},
     messages::create::{NewMessage, accept},
     page,
     problem::Problem,
@@ -56,7 +56,7 @@ use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending}
 use twilio_edge_store::{IdempotencyClaim, OutboundMessage, QueuedMessagesPage};
 
 /// Twilio's header for an idempotency key; some Twilio clients send it.
-const TWILIOS_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
+const TWILIO_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
 const OUR_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Header with the category of a message, which Twilio's API does not have.
@@ -78,14 +78,14 @@ pub(super) fn router(app: &App) -> Router<App> {
             get(resources::media_fetch).delete(resources::media_remove),
         )
         .route(&format!("{message}/Feedback.json"), post(resources::feedback))
-        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
-        .layer(middleware::from_fn_with_state(app.clone(), up_to_date))
-        .layer(middleware::from_fn_with_state(app.clone(), access::application))
-        .layer(middleware::from_fn(named))
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::run_once))
+        .layer(middleware::from_fn_with_state(app.clone(), refresh_replay))
+        .layer(middleware::from_fn_with_state(app.clone(), access::admit_application))
+        .layer(middleware::from_fn(translate_credentials))
 }
 
 /// Translates Twilio's credentials and idempotency header into those that the layers below expect.
-async fn named(mut request: Request, next: Next) -> Response {
+async fn translate_credentials(mut request: Request, next: Next) -> Response {
     let path = request.uri().path().strip_prefix(codes::PATHS).unwrap_or_default();
     let account_sid = path.split('/').nth(1).unwrap_or_default();
     let account_sid = account_sid.strip_suffix(".json").unwrap_or(account_sid).to_owned();
@@ -96,27 +96,27 @@ async fn named(mut request: Request, next: Next) -> Response {
     {
         headers.insert(header::AUTHORIZATION, bearer);
     }
-    if let Some(key) = headers.remove(TWILIOS_KEY) {
+    if let Some(key) = headers.remove(TWILIO_KEY) {
         headers.entry(OUR_KEY).or_insert(key);
     }
     next.run(request).await
 }
 
 /// Updates the replayed answer of a copy: the stored answer was written before Twilio was called.
-async fn up_to_date(
+async fn refresh_replay(
     State(sending): State<Arc<Sending>>,
     State(timeouts): State<Timeouts>,
     request: Request,
     next: Next,
-) -> Result<Response, Refusal> {
+) -> Result<Response, DropInRefusal> {
     let settle_by = Instant::now() + timeouts.drop_in_wait;
     let response = next.run(request).await;
     let Some(replayed) = response.headers().get(REPLAYED).cloned() else { return Ok(response) };
     let status = response.status();
     let body = to_bytes(response.into_body(), LARGEST).await.unwrap_or_default();
     let shown: Value = serde_json::from_slice(&body)
-        .map_err(|error| Problem::internal(&format!("what is kept of a message: {error}")))?;
-    let mut response = match settled(&sending, shown, settle_by).await {
+        .map_err(|error| Problem::internal(&format!("the stored answer of a message: {error}")))?;
+    let mut response = match await_outcome(&sending, shown, settle_by).await {
         Ok(shown) => with_status(status, &shown),
         Err(refusal) => refusal.into_response(),
     };
@@ -133,7 +133,7 @@ async fn create(
     Path(account_sid): Path<String>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, DropInRefusal> {
     let settle_by = Instant::now() + timeouts.drop_in_wait;
     let account_sid = query::account(&caller, Some(account_sid))?;
     let pairs = pairs(&whole(body)?);
@@ -160,12 +160,12 @@ async fn create(
     let message = NewMessage { request, send_at_ms, other_parameters };
     let send = accept(&sending, &caller, turn, message, answer).await?;
     let mut response =
-        match settled(&sending, resource::message_resource(&known(&send)), settle_by).await {
+        match await_outcome(&sending, resource::message_resource(&known(&send)), settle_by).await {
             Ok(shown) => with_status(StatusCode::CREATED, &shown),
             Err(refusal) => refusal.into_response(),
         };
     if is_kept {
-        response.extensions_mut().insert(Kept);
+        response.extensions_mut().insert(StoredReplay);
     }
     Ok(response)
 }
@@ -176,13 +176,13 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Path(account_sid): Path<String>,
     RawQuery(query): RawQuery,
-) -> Result<Response, Refusal> {
+) -> Result<Response, DropInRefusal> {
     let account_sid = query::account(&caller, Some(account_sid))?;
     let listing = ListRequest::read(query.as_deref().unwrap_or_default())?;
     let (before_ms, before_id) = match &listing.place {
         ListPosition::Waiting(at_ms, id) => (*at_ms, id.as_str()),
         ListPosition::Twilio(query) => {
-            return passed_on::look(
+            return forwarding::get(
                 &sending.twilio,
                 &account_sid,
                 &format!("/Messages.json?{query}"),
@@ -201,7 +201,7 @@ async fn list(
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     if found.is_empty() {
         let query = listing.twilio_query();
-        return passed_on::look(&sending.twilio, &account_sid, &format!("/Messages.json?{query}"))
+        return forwarding::get(&sending.twilio, &account_sid, &format!("/Messages.json?{query}"))
             .await;
     }
     let has_more = found.len() > listing.size;
@@ -214,32 +214,32 @@ async fn list(
 
 /// Returns the resource of an accepted message once Twilio has decided, or at `settle_by`. The message is accepted
 /// in any case, so errors of the lookup are ignored: a client that received one would send a second message.
-async fn settled(
+async fn await_outcome(
     sending: &Sending,
     mut shown: Value,
     settle_by: Instant,
-) -> Result<Value, Refusal> {
+) -> Result<Value, DropInRefusal> {
     let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, mut id) =
         (text("account_sid"), resource::id_of_sid(&text("sid")).unwrap_or_default());
-    let patience = settle_by.saturating_duration_since(Instant::now());
+    let wait = settle_by.saturating_duration_since(Instant::now());
     // The deadline also bounds a slow database.
-    let deadline = Instant::now() + patience + Duration::from_millis(200);
+    let deadline = Instant::now() + wait + Duration::from_millis(200);
     let send = loop {
-        let patience = settle_by.saturating_duration_since(Instant::now());
-        let answered = sending.answers.of(&sending.sends, &account_sid, &id, patience);
+        let wait = settle_by.saturating_duration_since(Instant::now());
+        let answered = sending.answers.of(&sending.sends, &account_sid, &id, wait);
         let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
             return Ok(shown);
         };
         // The outcome of a message that was replaced is the outcome of its fallback.
-        let instead = sending.sends.find_fallback_of(&send.id);
-        let Ok(instead) = tokio::time::timeout_at(deadline.into(), instead).await else {
+        let fallback = sending.sends.find_fallback_of(&send.id);
+        let Ok(fallback) = tokio::time::timeout_at(deadline.into(), fallback).await else {
             return Ok(shown);
         };
-        match instead {
-            Ok(Some(instead)) if send.state == "refused" => {
-                shown = resource::message_resource(&known(&instead));
-                id = instead.id;
+        match fallback {
+            Ok(Some(fallback)) if send.state == "refused" => {
+                shown = resource::message_resource(&known(&fallback));
+                id = fallback.id;
             }
             _ => break send,
         }
@@ -262,18 +262,18 @@ async fn settled(
 const UNKNOWN: u32 = 30008;
 
 /// Finds one of our messages by the SID that is derived from its id.
-async fn own(
+async fn find_own(
     sending: &Sending,
     account_sid: &str,
     sid: &str,
 ) -> Result<Option<OutboundMessage>, Problem> {
     let Some(id) = resource::id_of_sid(sid) else { return Ok(None) };
-    let away = |reason| Problem::unavailable(&reason);
-    let mut found = sending.sends.fetch(&id, Some(account_sid)).await.map_err(away)?;
+    let unavailable = |reason| Problem::unavailable(&reason);
+    let mut found = sending.sends.fetch(&id, Some(account_sid)).await.map_err(unavailable)?;
     // The outcome of a refused message that has a fallback is that of its fallback.
     while let Some(refused) = found.as_ref().filter(|send| send.state == "refused") {
-        match sending.sends.find_fallback_of(&refused.id).await.map_err(away)? {
-            Some(instead) => found = Some(instead),
+        match sending.sends.find_fallback_of(&refused.id).await.map_err(unavailable)? {
+            Some(fallback) => found = Some(fallback),
             None => break,
         }
     }
@@ -295,10 +295,10 @@ fn with_status(status: StatusCode, shown: &Value) -> Response {
 }
 
 fn category(headers: &HeaderMap) -> Result<Option<Category>, Problem> {
-    let Some(said) = headers.get(CATEGORY) else { return Ok(None) };
-    let found = Category::ALL.into_iter().find(|category| said == category.as_str());
+    let Some(name) = headers.get(CATEGORY) else { return Ok(None) };
+    let found = Category::ALL.into_iter().find(|category| name == category.as_str());
     let names = Category::ALL.map(Category::as_str).join(", ");
-    let problem = || Problem::unreadable(&format!("{CATEGORY}: must be one of {names}"));
+    let problem = || Problem::malformed(&format!("{CATEGORY}: must be one of {names}"));
     found.map(Some).ok_or_else(problem)
 }
 

@@ -20,14 +20,14 @@ use twilio_edge_store::{StoreError, Stores, message_history::MessageHistory};
 /// Content type that Prometheus negotiates for OpenMetrics text.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// State of the stores: `ok` or `away`; of the accounts file: `ok` or `stale`.
+/// State of the stores: `ok` or `unavailable`; of the accounts file: `ok` or `stale`.
 #[derive(Serialize, ToSchema)]
 struct Readiness {
     /// True if the database answers.
     ready: bool,
-    /// State of the database: `ok` or `away`.
+    /// State of the database: `ok` or `unavailable`.
     database: &'static str,
-    /// State of Redis: `ok` or `away`; absent if Redis is not configured.
+    /// State of Redis: `ok` or `unavailable`; absent if Redis is not configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     redis: Option<&'static str>,
     /// State of the accounts file: `ok` or `stale`; absent if there is none.
@@ -68,7 +68,7 @@ async fn alive() -> &'static str {
 )]
 async fn ready(State(stores): State<Stores>, State(accounts): State<Option<Accounts>>) -> Response {
     let health = stores.health().await;
-    let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "away" };
+    let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "unavailable" };
     let readiness = Readiness {
         ready: health.ledger.is_ok(),
         database: word(&health.ledger),

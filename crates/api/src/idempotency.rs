@@ -31,8 +31,8 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Description of the header for the operations that heed it.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "describes the header; `once` reads it")]
-pub(super) struct Repeatable {
+#[expect(dead_code, reason = "describes the header; `run_once` reads it")]
+pub(super) struct IdempotencyKeyHeader {
     /// Unique key of the request, for instance a UUID. A copy with the same key is not carried out again: it gets the
     /// answer of the first request, with `Idempotent-Replayed: true`. A different request with the same key is refused
     /// (422). A copy that arrives while the first request is in progress is refused with `Retry-After` (409).
@@ -45,7 +45,7 @@ pub(super) struct Repeatable {
 
 /// Marker of a response whose handler has stored the answer for copies, in the same transaction as the change.
 #[derive(Debug, Clone)]
-pub(super) struct Kept;
+pub(super) struct StoredReplay;
 
 /// Returns the time, in milliseconds since 1970, as of which to carry out a request: that of its first copy.
 pub(super) fn as_of_ms(turn: Option<Extension<IdempotencyClaim>>) -> i64 {
@@ -53,7 +53,7 @@ pub(super) fn as_of_ms(turn: Option<Extension<IdempotencyClaim>>) -> i64 {
 }
 
 /// Carries out a request once, if it is a POST with an idempotency key.
-pub(super) async fn once(
+pub(super) async fn run_once(
     State(idempotency): State<Idempotency>,
     State(timeouts): State<Timeouts>,
     Extension(caller): Extension<Caller>,
@@ -76,7 +76,7 @@ pub(super) async fn once(
     let turn = match taken.map_err(|reason| Problem::unavailable(&reason))? {
         Admission::Execute(turn) => turn,
         Admission::Replay(answer) => return Ok(replayed(answer)),
-        Admission::InProgress => return Err(Problem::still_running()),
+        Admission::InProgress => return Err(Problem::request_in_progress()),
         Admission::KeyReused => return Err(Problem::of(RefusalCode::IdempotencyKeyReused)),
     };
     // The task finishes even if the client disconnects, so that the next copy gets the answer.
@@ -85,7 +85,7 @@ pub(super) async fn once(
         tokio::spawn(tokio::time::timeout(limit, answered(idempotency, turn, request, next)));
     match answering.await {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => Err(Problem::too_slow(limit)),
+        Ok(Err(_)) => Err(Problem::timeout(limit)),
         // Copies of the request wait until its hold ends; then the next one is carried out.
         Err(_) => Err(Problem::internal("the handler panicked")),
     }
@@ -95,7 +95,7 @@ fn key(request: &Request) -> Result<Key, Problem> {
     let mut sent = request.headers().get_all(NAME).iter();
     let key = sent.next().and_then(|sent| Key::read(sent.as_bytes()));
     key.filter(|_| sent.next().is_none()).ok_or_else(|| {
-        Problem::unreadable(&format!(
+        Problem::malformed(&format!(
             "Idempotency-Key: must be there once, with 1 to {MAX_KEY_BYTES} visible ASCII characters, with or without quotes around them"
         ))
     })
@@ -119,7 +119,7 @@ async fn answered(
 ) -> Result<Response, Problem> {
     request.extensions_mut().insert(turn.clone());
     let response = next.run(request).await;
-    if response.extensions().get::<Kept>().is_some() {
+    if response.extensions().get::<StoredReplay>().is_some() {
         return Ok(response);
     }
     if !response.status().is_success() {
@@ -159,11 +159,11 @@ fn replayed(answer: StoredResponse) -> Response {
     let mut response = (status, answer.body).into_response();
     let headers = response.headers_mut();
     headers.insert(REPLAYED, HeaderValue::from_static("true"));
-    let kept = [
+    let stored = [
         (header::CONTENT_TYPE, answer.headers.content_type),
         (header::LOCATION, answer.headers.location),
     ];
-    for (name, value) in kept {
+    for (name, value) in stored {
         if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
             headers.insert(name, value);
         }

@@ -24,13 +24,13 @@ mod media;
 mod media_links;
 mod messages;
 mod numbers;
-mod observed;
 mod openapi;
 mod page;
 mod problem;
 mod query;
 mod redactions;
 mod replays;
+mod request_log;
 mod settlements;
 mod suppressions;
 pub mod templates;
@@ -61,15 +61,15 @@ pub fn router(app: &App) -> Router {
         .merge(settlements::router())
         .merge(keys::router())
         .layer(DefaultBodyLimit::max(limits.edge))
-        .layer(middleware::from_fn_with_state(app.clone(), access::edge));
-    let once = || middleware::from_fn_with_state(app.clone(), idempotency::once);
-    let changing = suppressions::router().merge(consents::router()).layer(once());
+        .layer(middleware::from_fn_with_state(app.clone(), access::admit_filter));
+    let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
+    let changing = suppressions::router().merge(consents::router()).layer(idempotent());
     let sending = messages::create::router()
-        .layer(once())
+        .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
     let uploads = media::upload_router()
-        .layer(once())
-        .layer(middleware::from_fn_with_state(app.clone(), media::one_of_few))
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), media::limit_uploads))
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
         .merge(messages::router())
@@ -83,7 +83,7 @@ pub fn router(app: &App) -> Router {
         .merge(sending)
         .merge(messages::outcome::router())
         .merge(checks::router())
-        .layer(middleware::from_fn_with_state(app.clone(), access::application));
+        .layer(middleware::from_fn_with_state(app.clone(), access::admit_application));
     let twilios = OpenApiRouter::from(dropin::router(app));
     let router = edge.merge(application).merge(health::router()).merge(twilios);
     finish(app, openapi::of("twilio-edge", ABOUT), router)
@@ -92,16 +92,16 @@ pub fn router(app: &App) -> Router {
 /// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
     const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, dead letters, replays, and the import and export of suppressions and consents.";
-    let once = || middleware::from_fn_with_state(app.clone(), idempotency::once);
+    let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let lists = suppressions::import_router()
         .merge(consents::import_router())
-        .layer(once())
+        .layer(idempotent())
         .layer(DefaultBodyLimit::max(app.body_limits().import));
     let changing = api_keys::router()
         .merge(redactions::router())
         .merge(dead_letters::deciding_router())
         .merge(replays::starting_router())
-        .layer(once());
+        .layer(idempotent());
     let admin = audit::router()
         .merge(tenants::router())
         .merge(templates::admin_router())
@@ -110,7 +110,7 @@ pub fn admin_router(app: &App) -> Router {
         .merge(suppressions::admin_router())
         .merge(changing)
         .merge(lists)
-        .layer(middleware::from_fn_with_state(app.clone(), access::administration));
+        .layer(middleware::from_fn_with_state(app.clone(), access::admit_administrator));
     finish(app, openapi::of("twilio-edge administration", ABOUT), admin)
 }
 
@@ -127,16 +127,16 @@ fn finish(app: &App, document: OpenApi, router: OpenApiRouter<App>) -> Router {
         .fallback(async move || Problem::not_found(&paths))
         .method_not_allowed_fallback(async || Problem::of(RefusalCode::MethodNotAllowed))
         .layer(DefaultBodyLimit::max(app.body_limits().api))
-        .layer(middleware::from_fn_with_state(app.clone(), in_time))
-        .layer(middleware::from_fn(dropin::spoken))
-        .layer(middleware::from_fn_with_state(app.clone(), observed::observed))
+        .layer(middleware::from_fn_with_state(app.clone(), limit_time))
+        .layer(middleware::from_fn(dropin::translate_refusals))
+        .layer(middleware::from_fn_with_state(app.clone(), request_log::record))
         .with_state(app.clone())
 }
 
-async fn in_time(State(timeouts): State<Timeouts>, request: Request, next: Next) -> Response {
+async fn limit_time(State(timeouts): State<Timeouts>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(timeouts.request, catch_panic(next.run(request))).await {
         Ok(Ok(response)) => response,
         Ok(Err(Panicked)) => Problem::internal("the handler panicked").into_response(),
-        Err(_) => Problem::too_slow(timeouts.request).into_response(),
+        Err(_) => Problem::timeout(timeouts.request).into_response(),
     }
 }

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    idempotency::{Repeatable, as_of_ms},
+    idempotency::{IdempotencyKeyHeader, as_of_ms},
     problem::Problem,
     query::{self, AccountQuery},
 };
@@ -35,7 +35,7 @@ use twilio_edge_store::{IdempotencyClaim, Medium};
 
 /// A stored medium.
 #[derive(Serialize, ToSchema)]
-struct MediumShown {
+struct MediaItem {
     /// Id by which a message refers to the medium: `"media": [{"id": ".."}]`.
     id: String,
     /// Account SID, `AC` and 32 hexadecimal digits.
@@ -66,7 +66,7 @@ pub(super) fn upload_router() -> OpenApiRouter<App> {
 }
 
 /// Limits concurrent uploads: each waits for a free slot before its body is read.
-pub(super) async fn one_of_few(
+pub(super) async fn limit_uploads(
     State(library): State<Option<Library>>,
     request: Request,
     next: Next,
@@ -83,11 +83,11 @@ pub(super) async fn one_of_few(
     post,
     path = "/v1/media",
     tag = "media",
-    params(AccountQuery, Repeatable),
+    params(AccountQuery, IdempotencyKeyHeader),
     operation_id = "add_media",
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Bytes of the media item, in a Content-Type that a channel accepts"),
     responses(
-        (status = 201, description = "The media item is stored", body = MediumShown, headers(("location" = String, description = "Path of the media item"), ("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
+        (status = 201, description = "The media item is stored", body = MediaItem, headers(("location" = String, description = "Path of the media item"), ("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
         Problem,
     ),
     security(("key" = [])),
@@ -104,13 +104,14 @@ async fn add(
     let library = configured(library.as_ref())?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.and_then(content_type);
-    let kind = kind
-        .ok_or_else(|| Problem::unreadable("Content-Type: must say what it is, as in image/png"))?;
+    let kind = kind.ok_or_else(|| {
+        Problem::malformed("Content-Type: must be the type of the body, such as image/png")
+    })?;
     let bytes = whole(body)?;
     if bytes.is_empty() {
-        return Err(Problem::unreadable("the body is empty"));
+        return Err(Problem::malformed("the body is empty"));
     }
-    let given = Given {
+    let upload = Given {
         account_sid,
         by: caller.actor.clone(),
         content_type: kind,
@@ -118,12 +119,12 @@ async fn add(
         is_repeatable: turn.is_some(),
         at_ms: as_of_ms(turn),
     };
-    let medium = library.add(given).await.map_err(problem)?;
-    let place = format!("/v1/media/{}", medium.id);
-    let mut response = shown(library, medium).await?;
+    let medium = library.add(upload).await.map_err(refusal)?;
+    let path = format!("/v1/media/{}", medium.id);
+    let mut response = render(library, medium).await?;
     *response.status_mut() = StatusCode::CREATED;
-    if let Ok(place) = HeaderValue::try_from(place) {
-        response.headers_mut().insert(header::LOCATION, place);
+    if let Ok(path) = HeaderValue::try_from(path) {
+        response.headers_mut().insert(header::LOCATION, path);
     }
     Ok(response)
 }
@@ -135,7 +136,7 @@ async fn add(
     tag = "media",
     params(("id" = String, Path, description = "Id of the media item"), AccountQuery),
     operation_id = "fetch_media",
-    responses((status = 200, description = "The description of the media item", body = MediumShown), Problem),
+    responses((status = 200, description = "The description of the media item", body = MediaItem), Problem),
     security(("key" = [])),
 )]
 async fn fetch(
@@ -148,7 +149,7 @@ async fn fetch(
     let library = configured(library.as_ref())?;
     let found = library.fetch(&id, &account_sid).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    shown(library, found.ok_or_else(|| Problem::of(RefusalCode::NoSuchMedia))?).await
+    render(library, found.ok_or_else(|| Problem::of(RefusalCode::NoSuchMedia))?).await
 }
 
 /// Deletes a medium: it is not served any more, and its bytes are deleted within `redaction.every_s`. Messages that wait
@@ -180,10 +181,10 @@ fn configured(library: Option<&Library>) -> Result<&Library, Problem> {
     library.ok_or_else(|| Problem::of(RefusalCode::NoMediaStore))
 }
 
-async fn shown(library: &Library, medium: Medium) -> Result<Response, Problem> {
+async fn render(library: &Library, medium: Medium) -> Result<Response, Problem> {
     let link = library.link(&medium).await;
-    let (url, until_ms) = link.map_err(|reason| problem(Failure::Bucket(reason)))?;
-    Ok(json(&MediumShown {
+    let (url, until_ms) = link.map_err(|reason| refusal(Failure::Bucket(reason)))?;
+    Ok(json(&MediaItem {
         id: medium.id,
         account_sid: medium.account_sid,
         content_type: medium.content_type,
@@ -196,7 +197,7 @@ async fn shown(library: &Library, medium: Medium) -> Result<Response, Problem> {
     }))
 }
 
-fn problem(failure: Failure) -> Problem {
+fn refusal(failure: Failure) -> Problem {
     match failure {
         Failure::MediaProblem(unfit) => {
             Problem::with(RefusalCode::MediaRejected, format!("the body: {}", unfit.detail))
@@ -210,7 +211,7 @@ fn problem(failure: Failure) -> Problem {
             );
             Problem::with(
                 RefusalCode::Unavailable,
-                "The bucket of media.store does not do it; the log says why. Sending it again is safe.",
+                "The media store failed; the log has the reason. A retry of the request is safe.",
             )
         }
     }

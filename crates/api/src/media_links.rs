@@ -34,19 +34,19 @@ async fn fetch(
     connection: Option<Extension<Connection>>,
     headers: HeaderMap,
 ) -> Response {
-    let nothing = || StatusCode::NOT_FOUND.into_response();
+    let not_found = || StatusCode::NOT_FOUND.into_response();
     let is_head = method == Method::HEAD;
     if !is_head && method != Method::GET {
-        return nothing();
+        return not_found();
     }
-    let Some(library) = library else { return nothing() };
-    let Some(room) = library.fetching() else { return later() };
-    let asked = headers.get(header::RANGE).filter(|_| !is_head);
-    let range = asked.and_then(|range| range.to_str().ok()).and_then(part);
+    let Some(library) = library else { return not_found() };
+    let Some(slot) = library.fetching() else { return later() };
+    let header = headers.get(header::RANGE).filter(|_| !is_head);
+    let range = header.and_then(|range| range.to_str().ok()).and_then(part);
     let query = query.unwrap_or_default();
     let (medium, got) = match library.linked(&id, &query, range.clone(), is_head).await {
         Ok(Some(found)) => found,
-        Ok(None) => return nothing(),
+        Ok(None) => return not_found(),
         // The store also reports an error for a range outside the medium. Reading the whole medium shows which error it
         // is.
         Err(Failure::Bucket(_)) if range.is_some() => {
@@ -56,12 +56,12 @@ async fn fetch(
                     return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, size)])
                         .into_response();
                 }
-                _ => return away("a part of an object"),
+                _ => return failed("a part of an object"),
             }
         }
-        Err(Failure::Bucket(reason)) => return away(&reason),
-        Err(Failure::Store(reason)) => return away(&reason.to_string()),
-        Err(Failure::MediaProblem(_)) => return nothing(),
+        Err(Failure::Bucket(reason)) => return failed(&reason),
+        Err(Failure::Store(reason)) => return failed(&reason.to_string()),
+        Err(Failure::MediaProblem(_)) => return not_found(),
     };
     if let Some(Extension(connection)) = connection {
         connection.prove(CallerKind::Known);
@@ -82,20 +82,20 @@ async fn fetch(
         return (fixed, Body::empty()).into_response();
     }
     // Holds the slot until the last byte is sent or the client disconnects.
-    let bytes = got.into_stream().map_err(io::Error::other).inspect_ok(move |_| _ = &room);
+    let bytes = got.into_stream().map_err(io::Error::other).inspect_ok(move |_| _ = &slot);
     let body = Body::from_stream(bytes);
     match range {
         Some(_) => {
             let last = sent.end.saturating_sub(1);
-            let told = format!("bytes {}-{last}/{size}", sent.start);
-            (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, told)], fixed, body)
+            let part = format!("bytes {}-{last}/{size}", sent.start);
+            (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, part)], fixed, body)
                 .into_response()
         }
         None => (fixed, body).into_response(),
     }
 }
 
-fn away(reason: &str) -> Response {
+fn failed(reason: &str) -> Response {
     tracing::warn!(
         event = "media.no_bucket",
         reason,

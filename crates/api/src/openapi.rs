@@ -31,7 +31,7 @@ pub(super) fn paths(document: &OpenApi) -> String {
     let described = document.paths.paths.keys().map(String::as_str);
     let paths: Vec<&str> = described.chain(["/openapi.json"]).collect();
     format!(
-        "{} and /docs here; filters, applications and administrators are not all answered at one listener",
+        "{} and /docs at this listener; filters, applications and administrators do not all use the same listener",
         paths.join(", ")
     )
 }

@@ -14,7 +14,7 @@ const MAX_SIZE: u32 = 200;
 pub(super) fn size(limit: Option<u32>) -> Result<usize, Problem> {
     match limit.unwrap_or(DEFAULT_SIZE) {
         size @ 1..=MAX_SIZE => Ok(size as usize),
-        _ => Err(Problem::unreadable(&format!("limit: must be 1 to {MAX_SIZE}"))),
+        _ => Err(Problem::malformed(&format!("limit: must be 1 to {MAX_SIZE}"))),
     }
 }
 

@@ -95,20 +95,21 @@ impl Problem {
         match refusal {
             api_keys::Refusal::Unknown => Problem::unauthorized(needed),
             api_keys::Refusal::Scope { has, needed } => {
-                let detail = format!("It has scope {has}, and this takes {needed}.");
+                let detail =
+                    format!("The key has scope {has}; the operation needs scope {needed}.");
                 Problem::with(RefusalCode::WrongScope, detail)
             }
             api_keys::Refusal::BootstrapOver => Problem::of(RefusalCode::BootstrapOver),
             api_keys::Refusal::Grant(scope) => {
                 let detail = format!(
-                    "A key of scope {scope} reads what this key does not. On a machine that reaches the database: `twilio-edge keys create --scope {scope} --name ..`."
+                    "A key of scope {scope} has permissions that this key lacks. Run `twilio-edge keys create --scope {scope} --name ..` on a machine that reaches the database."
                 );
                 Problem::with(RefusalCode::ScopeNotGrantable, detail)
             }
             api_keys::Refusal::OtherAccount => Problem::other_account(),
             api_keys::Refusal::OwnKey => Problem::of(RefusalCode::CannotRevokeOwnKey),
             api_keys::Refusal::NoSuchKey => Problem::of(RefusalCode::NoSuchKey),
-            api_keys::Refusal::Invalid(problem) => Problem::unreadable(&problem),
+            api_keys::Refusal::Invalid(problem) => Problem::malformed(&problem),
             api_keys::Refusal::Store(reason) => Problem::unavailable(&reason),
         }
     }
@@ -117,7 +118,7 @@ impl Problem {
         let detail = match needed {
             Scope::Edge => "The filter's sidecar.token must be the TWILIO_EDGE_TOKEN of this sidecar, or an API key of scope edge, sent as `Authorization: Bearer ..`.".to_owned(),
             Scope::App | Scope::Admin => format!(
-                "Send an API key of scope {needed} as `Authorization: Bearer ..`; `twilio-edge keys create --scope {needed} --name ..` makes one. A revoked key is none."
+                "Send an API key of scope {needed} as `Authorization: Bearer ..`; `twilio-edge keys create --scope {needed} --name ..` creates one. A revoked key is invalid."
             ),
         };
         Problem::with(RefusalCode::Unauthorized, detail)
@@ -141,11 +142,11 @@ impl Problem {
         Problem { reason: Some(reason.to_string().into()), ..problem }
     }
 
-    pub(super) fn still_running() -> Problem {
+    pub(super) fn request_in_progress() -> Problem {
         Problem::of(RefusalCode::RequestInProgress).after(Duration::ZERO)
     }
 
-    pub(super) fn too_many(wait: Duration) -> Problem {
+    pub(super) fn rate_limited(wait: Duration) -> Problem {
         Problem::of(RefusalCode::RateLimited).after(wait)
     }
 
@@ -154,16 +155,16 @@ impl Problem {
     }
 
     pub(super) fn not_found(paths: &str) -> Problem {
-        Problem::with(RefusalCode::NotFound, format!("There is {paths}."))
+        Problem::with(RefusalCode::NotFound, format!("The paths are {paths}."))
     }
 
-    pub(super) fn unreadable(problem: &str) -> Problem {
+    pub(super) fn malformed(problem: &str) -> Problem {
         Problem::with(RefusalCode::MalformedRequest, problem)
     }
 
     pub(super) fn unknown_version(version: f64) -> Problem {
         let detail = format!(
-            "The request has v {version}, this sidecar speaks v {PROTOCOL_VERSION}: deploy a filter and a sidecar of the same release."
+            "The request has v {version}, this sidecar supports v {PROTOCOL_VERSION}: deploy a filter and a sidecar of the same release."
         );
         Problem::with(RefusalCode::UnknownVersion, detail)
     }
@@ -173,9 +174,9 @@ impl Problem {
         Problem::with(RefusalCode::BatchTooLarge, detail)
     }
 
-    pub(super) fn too_slow(limit: Duration) -> Problem {
+    pub(super) fn timeout(limit: Duration) -> Problem {
         let detail = format!(
-            "It took longer than http.request_timeout_ms ({limit:?}); sending it again is safe."
+            "The request took longer than http.request_timeout_ms ({limit:?}). A retry is safe."
         );
         Problem::with(RefusalCode::Timeout, detail)
     }
@@ -197,8 +198,8 @@ impl IntoResponses for Problem {
 }
 
 const RANGES: [(&str, &str, &str); 2] = [
-    ("4XX", "Refused", "Refused; nothing was done"),
-    ("5XX", "Unanswered", "Not answered; sending it again is safe"),
+    ("4XX", "Refusal", "The request is refused; no change was made"),
+    ("5XX", "Failure", "The request failed; a retry is safe"),
 ];
 
 impl Problem {

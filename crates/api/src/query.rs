@@ -44,7 +44,7 @@ pub(super) struct Listing {
 pub(super) fn read<T: DeserializeOwned>(
     query: Result<Query<T>, QueryRejection>,
 ) -> Result<T, Problem> {
-    query.map(|Query(query)| query).map_err(|error| Problem::unreadable(&error.body_text()))
+    query.map(|Query(query)| query).map_err(|error| Problem::malformed(&error.body_text()))
 }
 
 /// Returns the account of a request: the account of the key, or the account that a key without one names.
@@ -60,7 +60,7 @@ pub(super) fn account(caller: &Caller, text: Option<String>) -> Result<String, P
 pub(super) fn one_account(text: Option<String>) -> Result<Option<String>, Problem> {
     match text {
         Some(text) if !is_account_sid(&text) => {
-            Err(Problem::unreadable("account_sid: must be AC and 32 lower-case hexadecimal digits"))
+            Err(Problem::malformed("account_sid: must be AC and 32 lower-case hexadecimal digits"))
         }
         text => Ok(text),
     }
@@ -70,7 +70,7 @@ pub(super) fn one_account(text: Option<String>) -> Result<Option<String>, Proble
 pub(super) fn one_number(field: &str, text: &str) -> Result<NumberQuery, Problem> {
     let must =
         "must be an address such as +15551234567, or one on a channel: whatsapp:+15551234567";
-    NumberQuery::parse_query(text).ok_or_else(|| Problem::unreadable(&format!("{field}: {must}")))
+    NumberQuery::parse_query(text).ok_or_else(|| Problem::malformed(&format!("{field}: {must}")))
 }
 
 /// Parses an optional number.
@@ -86,7 +86,7 @@ pub(super) fn period(
     day: Option<String>,
 ) -> Result<(i64, i64), Problem> {
     let read = |field: &str, text: Option<String>, of: fn(&str) -> Result<i64, String>| {
-        let wrong = |problem| Problem::unreadable(&format!("{field}: {problem}"));
+        let wrong = |problem| Problem::malformed(&format!("{field}: {problem}"));
         text.map(|text| of(&text)).transpose().map_err(wrong)
     };
     let since = read("since", since, period::instant)?.unwrap_or(i64::MIN);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{idempotency::Repeatable, problem::Problem, query};
+use super::{idempotency::IdempotencyKeyHeader, problem::Problem, query};
 use crate::{
     app::App,
     body::{json, object},
@@ -87,7 +87,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     post,
     path = "/v1/redactions",
     tag = "redactions",
-    params(Repeatable),
+    params(IdempotencyKeyHeader),
     operation_id = "redact",
     request_body = CreateRedactionRequest,
     responses(
@@ -121,7 +121,7 @@ impl CreateRedactionRequest {
     fn read(self, caller: &Caller) -> Result<Asked, Problem> {
         let time = |name: &str, text: Option<String>| {
             let read = |text: String| {
-                instant(&text).map_err(|problem| Problem::unreadable(&format!("{name}: {problem}")))
+                instant(&text).map_err(|problem| Problem::malformed(&format!("{name}: {problem}")))
             };
             text.map(read).transpose()
         };

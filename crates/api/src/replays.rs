@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{dead_letters::one_sink, idempotency::Repeatable, problem::Problem};
+use super::{dead_letters::one_sink, idempotency::IdempotencyKeyHeader, problem::Problem};
 use crate::views::Class;
 use crate::{
     app::App,
@@ -114,7 +114,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     post,
     path = "/v1/replays",
     tag = "replays",
-    params(Repeatable),
+    params(IdempotencyKeyHeader),
     operation_id = "start_replay",
     request_body = CreateReplayRequest,
     responses(
@@ -196,7 +196,7 @@ impl CreateReplayRequest {
     fn read(self) -> Result<Asked, Problem> {
         let time = |name: &str, text: Option<String>| {
             let read = |text: String| {
-                instant(&text).map_err(|problem| Problem::unreadable(&format!("{name}: {problem}")))
+                instant(&text).map_err(|problem| Problem::malformed(&format!("{name}: {problem}")))
             };
             text.map(read).transpose()
         };

@@ -49,6 +49,6 @@ async fn settle(
     claims.metrics.webhooks.batched(Batch::Settlements, request.settlements.len());
     // Boxed for the same reason as a claim: every layer above would otherwise move the whole future.
     let results = Box::pin(claims.settle(request.settlements, now_ms())).await;
-    let results = results.map_err(|unreadable| Problem::unreadable(&unreadable.0))?;
+    let results = results.map_err(|malformed| Problem::malformed(&malformed.0))?;
     Ok(json(&SettlementsReply { v: PROTOCOL_VERSION, results }))
 }

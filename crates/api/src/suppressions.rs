@@ -18,8 +18,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     addresses,
-    csv::{self, Import, Imported},
-    idempotency::Repeatable,
+    csv::{self, ImportQuery, ImportResponse},
+    idempotency::IdempotencyKeyHeader,
     page::PageRequest,
     problem::Problem,
     query,
@@ -32,8 +32,6 @@ use crate::{
 use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     api_key::Scope,
-    csv_import as lists,
-    csv_import::CsvList,
     cursor::Cursor,
     suppression::{Source, Suppression},
 };
@@ -47,7 +45,7 @@ use twilio_edge_store::SuppressionsPage;
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct SuppressionsQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -82,7 +80,7 @@ struct SuppressionList {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct AccountQuery {
+struct ChannelQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -95,7 +93,7 @@ struct AccountQuery {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Removal {
+struct RemoveSuppressionsQuery {
     /// Account SID. It is required even if the key is bound to an account.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: String,
@@ -107,7 +105,7 @@ struct Removal {
 /// Contact to suppress.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewSuppression {
+struct CreateSuppressionRequest {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -142,7 +140,7 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
     get,
     path = "/v1/suppressions",
     tag = "suppressions",
-    params(Wanted),
+    params(SuppressionsQuery),
     operation_id = "list_suppressions",
     responses((status = 200, description = "A page of suppressions", body = SuppressionList), Problem),
     security(("key" = [])),
@@ -150,27 +148,27 @@ pub(super) fn import_router() -> OpenApiRouter<App> {
 async fn list(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<SuppressionsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let wanted = query::read(query)?;
-    let account_sid = query::account(&caller, wanted.account_sid)?;
-    let ended = wanted.ended.unwrap_or_default();
+    let query = query::read(query)?;
+    let account_sid = query::account(&caller, query.account_sid)?;
+    let ended = query.ended.unwrap_or_default();
     let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Suppression { .. });
-    let page = PageRequest::by_cursor(wanted.limit, wanted.cursor, is_of_list)?;
-    let channel = addresses::any_channel(wanted.channel.as_deref())?;
-    if let Some(number) = wanted.number {
+    let page = PageRequest::by_cursor(query.limit, query.cursor, is_of_list)?;
+    let channel = addresses::any_channel(query.channel.as_deref())?;
+    if let Some(number) = query.number {
         let number =
             addresses::contact(&permissions, &account_sid, &number, None, None).await?.number;
         let mut found = of_number(&permissions, &account_sid, &number, channel).await?;
         found.retain(|known| {
-            (ended || known.in_force) && wanted.source.is_none_or(|source| source == known.source)
+            (ended || known.in_force) && query.source.is_none_or(|source| source == known.source)
         });
         return Ok(whole_list(&found));
     }
     let policy = permissions.policies.of(&account_sid);
     let filter = SuppressionsPage {
         account_sid: &account_sid,
-        source: wanted.source,
+        source: query.source,
         channels: channel.map(|channel| policy.channels_with(channel).collect()),
         ended,
         after: page.after.as_ref(),
@@ -188,7 +186,7 @@ async fn list(
     get,
     path = "/v1/suppressions/{number}",
     tag = "suppressions",
-    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), AccountQuery),
+    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), ChannelQuery),
     operation_id = "fetch_suppressions",
     responses((status = 200, description = "All suppressions of the number, with those that have ended", body = SuppressionList), Problem),
     security(("key" = [])),
@@ -197,12 +195,12 @@ async fn fetch(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
-    query: Result<Query<AccountQuery>, QueryRejection>,
+    query: Result<Query<ChannelQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let whose = query::read(query)?;
-    let account_sid = query::account(&caller, whose.account_sid)?;
+    let target = query::read(query)?;
+    let account_sid = query::account(&caller, target.account_sid)?;
     let (number, channel) =
-        addresses::in_path(&permissions, &account_sid, number, whose.channel).await?;
+        addresses::in_path(&permissions, &account_sid, number, target.channel).await?;
     let found = of_number(&permissions, &account_sid, &number, channel.as_deref()).await?;
     Ok(whole_list(&found))
 }
@@ -212,9 +210,9 @@ async fn fetch(
     post,
     path = "/v1/suppressions",
     tag = "suppressions",
-    params(Repeatable),
+    params(IdempotencyKeyHeader),
     operation_id = "add_suppression",
-    request_body = NewSuppression,
+    request_body = CreateSuppressionRequest,
     responses((status = 200, description = "All suppressions of the number, with those that have ended", body = SuppressionList, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
@@ -223,20 +221,20 @@ async fn add(
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let new: NewSuppression = object(body)?;
+    let new: CreateSuppressionRequest = object(body)?;
     let account_sid = query::account(&caller, new.account_sid)?;
     let region = addresses::region(new.region)?;
     let channel = new.channel.as_deref();
-    let person =
+    let contact =
         addresses::contact(&permissions, &account_sid, &new.number, channel, region).await?;
     let source = match caller.scope {
         Scope::Admin => Source::Administrator,
         _ => Source::Application,
     };
-    let addresses = std::slice::from_ref(&person);
+    let addresses = std::slice::from_ref(&contact);
     let added = permissions.suppress(&caller, &account_sid, addresses, source, now_ms()).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
-    let found = of_number(&permissions, &account_sid, &person.number, None).await?;
+    let found = of_number(&permissions, &account_sid, &contact.number, None).await?;
     Ok(whole_list(&found))
 }
 
@@ -245,7 +243,7 @@ async fn add(
     delete,
     path = "/v1/suppressions/{number}",
     tag = "suppressions",
-    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), Removal),
+    params(("number" = String, Path, description = "Number of the contact, such as `+15551234567`, or its address on another channel, such as `messenger:108`"), RemoveSuppressionsQuery),
     operation_id = "remove_suppressions",
     responses((status = 200, description = "The suppressions that this request ended", body = SuppressionList), Problem),
     security(("key" = [])),
@@ -254,12 +252,12 @@ async fn remove(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
     number: Result<Path<String>, PathRejection>,
-    query: Result<Query<Removal>, QueryRejection>,
+    query: Result<Query<RemoveSuppressionsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let whose = query::read(query)?;
-    let account_sid = query::account(&caller, Some(whose.account_sid))?;
+    let target = query::read(query)?;
+    let account_sid = query::account(&caller, Some(target.account_sid))?;
     let (number, channel) =
-        addresses::in_path(&permissions, &account_sid, number, whose.channel).await?;
+        addresses::in_path(&permissions, &account_sid, number, target.channel).await?;
     let ended =
         permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
     let ended = ended.map_err(|reason| Problem::unavailable(&reason))?;
@@ -275,16 +273,16 @@ async fn remove(
     post,
     path = "/v1/suppressions/import",
     tag = "suppressions",
-    params(Import, Repeatable),
+    params(ImportQuery, IdempotencyKeyHeader),
     operation_id = "import_suppressions",
     request_body(content = String, content_type = "text/csv"),
-    responses((status = 200, description = "The result of the import", body = Imported, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
+    responses((status = 200, description = "The result of the import", body = ImportResponse, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))), Problem),
     security(("key" = [])),
 )]
 async fn import(
     State(permissions): State<Arc<Permissions>>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<Import>, QueryRejection>,
+    query: Result<Query<ImportQuery>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let import = query::read(query)?;

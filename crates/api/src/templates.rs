@@ -264,17 +264,17 @@ async fn put(
     let (name, locale) = place(path)?;
     let request: PutTemplateRequest = object(body)?;
     if !is_content_sid(&request.content_sid) {
-        return Err(Problem::unreadable("content_sid: must be HX and 32 hexadecimal digits"));
+        return Err(Problem::malformed("content_sid: must be HX and 32 hexadecimal digits"));
     }
     let variables: BTreeSet<String> =
         request.variables.into_iter().map(|VariableName(name)| name).collect();
     if !variables::are_variable_names(&variables) {
         let must = "variables: at most 100 names of 1 to 64 characters, without blanks and braces";
-        return Err(Problem::unreadable(must));
+        return Err(Problem::malformed(must));
     }
     let text = request.text.unwrap_or_default();
     if text.chars().count() > MAX_TEXT_CHARS {
-        return Err(Problem::unreadable("text: at most 1600 characters"));
+        return Err(Problem::malformed("text: at most 1600 characters"));
     }
     let at_ms = now_ms();
     let template = Template {
@@ -327,9 +327,9 @@ async fn remove(
 }
 
 fn place(path: Result<Path<(String, String)>, PathRejection>) -> Result<(String, Locale), Problem> {
-    let Path((name, language)) = path.map_err(|error| Problem::unreadable(&error.body_text()))?;
+    let Path((name, language)) = path.map_err(|error| Problem::malformed(&error.body_text()))?;
     if !is_name(&name) {
-        return Err(Problem::unreadable("name: must be one line of at most 512 characters"));
+        return Err(Problem::malformed("name: must be one line of at most 512 characters"));
     }
     Ok((name, locale(&language)?))
 }

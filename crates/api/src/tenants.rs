@@ -89,7 +89,7 @@ impl TenantView {
 /// New profile of an account. It replaces the current profile as a whole.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct WantedTenant {
+struct PutTenantRequest {
     /// SID of the parent account, for a subaccount.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     parent_sid: Option<String>,
@@ -185,7 +185,7 @@ async fn fetch(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let found = tenants.get(&caller, &account(path)?).await;
-    Ok(shown(found.map_err(denied)?))
+    Ok(render(found.map_err(refusal)?))
 }
 
 /// Replaces the profile of an account. It is in effect here at once, and in all other sidecars within about two seconds. A
@@ -199,7 +199,7 @@ async fn fetch(
         ("if-match" = Option<String>, Header, description = "ETag of the current profile; omit it for an account without a profile"),
     ),
     operation_id = "put_tenant",
-    request_body = WantedTenant,
+    request_body = PutTenantRequest,
     responses(
         (status = 200, description = "The account profile", body = TenantView, headers(("etag" = String, description = "ETag of the profile; send it in If-Match to change the profile"))),
         Problem,
@@ -214,18 +214,18 @@ async fn put(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = account(path)?;
-    let wanted: WantedTenant = object(body)?;
+    let request: PutTenantRequest = object(body)?;
     let profile = Profile {
-        parent_sid: wanted.parent_sid,
-        friendly_name: wanted.friendly_name,
-        senders: wanted.senders.into_iter().map(|Sender(sender)| sender).collect(),
-        services: wanted.services.into_iter().map(|Service(service)| service).collect(),
-        policy: Value::Object(wanted.policy),
-        retention: Value::Object(wanted.retention),
+        parent_sid: request.parent_sid,
+        friendly_name: request.friendly_name,
+        senders: request.senders.into_iter().map(|Sender(sender)| sender).collect(),
+        services: request.services.into_iter().map(|Service(service)| service).collect(),
+        policy: Value::Object(request.policy),
+        retention: Value::Object(request.retention),
     };
-    let seen = seen(&headers)?;
-    let said = tenants.put(&caller, &account_sid, profile, seen, now_ms()).await;
-    Ok(shown(said.map_err(denied)?))
+    let revision = if_match(&headers)?;
+    let saved = tenants.put(&caller, &account_sid, profile, revision, now_ms()).await;
+    Ok(render(saved.map_err(refusal)?))
 }
 
 /// Closes an account: keys of scope app that are bound to it get no answers any more. Its webhooks are still verified,
@@ -252,8 +252,8 @@ async fn close(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let account_sid = account(path)?;
-    let closed = tenants.close(&caller, &account_sid, seen(&headers)?, now_ms()).await;
-    Ok(shown(closed.map_err(denied)?))
+    let closed = tenants.close(&caller, &account_sid, if_match(&headers)?, now_ms()).await;
+    Ok(render(closed.map_err(refusal)?))
 }
 
 fn account(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
@@ -262,14 +262,14 @@ fn account(path: Result<Path<String>, PathRejection>) -> Result<String, Problem>
 }
 
 /// Returns the revision in `If-Match`, if there is one. A value that is not one of our ETags never matches.
-fn seen(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
-    let Some(shown) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let quoted = shown.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let Some(tag) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let quoted = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
     let revision = quoted.and_then(|tag| tag.parse().ok());
     revision.map(Some).ok_or_else(|| Problem::of(RefusalCode::EtagMismatch))
 }
 
-fn shown(tenant: Tenant) -> Response {
+fn render(tenant: Tenant) -> Response {
     let tag = HeaderValue::try_from(format!("\"{}\"", tenant.revision));
     let mut response = json(&TenantView::of(tenant));
     if let Ok(tag) = tag {
@@ -278,15 +278,15 @@ fn shown(tenant: Tenant) -> Response {
     response
 }
 
-fn denied(denied: Denied) -> Problem {
+fn refusal(denied: Denied) -> Problem {
     match denied {
         Denied::Refused(refusal) => Problem::refused(refusal, Scope::Admin),
         Denied::NoSuchTenant => Problem::of(RefusalCode::NoSuchTenant),
         Denied::Unseen(_) => Problem::of(RefusalCode::IfMatchRequired),
         Denied::Changed(_) => Problem::of(RefusalCode::EtagMismatch),
-        Denied::ProfileError(ProfileError::Syntax(told)) => Problem::unreadable(&told),
-        Denied::ProfileError(ProfileError::Invalid(told)) => {
-            Problem::with(RefusalCode::InvalidField, told)
+        Denied::ProfileError(ProfileError::Syntax(problem)) => Problem::malformed(&problem),
+        Denied::ProfileError(ProfileError::Invalid(problem)) => {
+            Problem::with(RefusalCode::InvalidField, problem)
         }
     }
 }

@@ -11,8 +11,6 @@ use twilio_edge_api::views::ConsentView;
 use twilio_edge_domain::{
     address::Address,
     consent::{self, Consent, State},
-    csv_import as lists,
-    csv_import::CsvList,
     cursor::Cursor,
     period,
     policy::Category,

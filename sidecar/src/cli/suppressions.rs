@@ -10,8 +10,6 @@ use super::{
 use crate::cli::failure::fail;
 use twilio_edge_api::views::SuppressionView;
 use twilio_edge_domain::{
-    csv_import as lists,
-    csv_import::CsvList,
     cursor::Cursor,
     suppression::{Source, Suppression},
 };

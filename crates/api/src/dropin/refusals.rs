@@ -18,7 +18,7 @@ use super::{
 use twilio_edge_domain::dropin::DropInError;
 use twilio_edge_domain::refusal::RefusalCode;
 
-/// Size limit of a refusal that is translated, in bytes. Every refusal of ours is smaller.
+/// Size limit of a refusal that is translated, in bytes. Every refusal is smaller.
 const LARGEST: usize = 64 << 10;
 
 /// Detail of an authentication error for Twilio's clients, which send HTTP basic authentication instead of a bearer
@@ -26,41 +26,43 @@ const LARGEST: usize = 64 << 10;
 const AUTHENTICATE: &str = "Authenticate: the password is an API key of this sidecar, of scope app; the user is the account \
     of the path, or the key's id";
 
-/// Refusal of a path that Twilio has and this sidecar does not.
-const ELSEWHERE: &str = "the sidecar does not answer this request; call Twilio (https://api.twilio.com) directly for it. \
+/// Detail for a path that Twilio has and this sidecar does not.
+const NOT_SUPPORTED: &str = "the sidecar does not answer this request; call Twilio (https://api.twilio.com) directly for it. \
     docs/DROP-IN.md lists what the sidecar answers";
 
 /// Code in the log for refusals that have none of our codes.
-const MISTAKEN: RefusalCode = RefusalCode::MalformedRequest;
+const LOGGED_CODE: RefusalCode = RefusalCode::MalformedRequest;
 
 /// Refusal of a drop-in request.
-pub(super) enum Refusal {
+pub(super) enum DropInRefusal {
     /// A refusal with one of our codes.
-    Ours(Problem),
+    Problem(Problem),
     /// A refusal with a Twilio code, for errors that only Twilio's API defines.
-    Theirs(DropInError),
+    Twilio(DropInError),
 }
 
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Refusal {
-        Refusal::Ours(problem)
+impl From<Problem> for DropInRefusal {
+    fn from(problem: Problem) -> DropInRefusal {
+        DropInRefusal::Problem(problem)
     }
 }
 
-impl From<DropInError> for Refusal {
-    fn from(mistake: DropInError) -> Refusal {
-        Refusal::Theirs(mistake)
+impl From<DropInError> for DropInRefusal {
+    fn from(error: DropInError) -> DropInRefusal {
+        DropInRefusal::Twilio(error)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for DropInRefusal {
     fn into_response(self) -> Response {
         match self {
-            // `spoken` translates it, together with the refusals of the layers above.
-            Refusal::Ours(problem) => problem.into_response(),
-            Refusal::Theirs(DropInError { code, status, message }) => {
-                let mut response = told(status, code, &message, None);
-                response.extensions_mut().insert(Refused { code: MISTAKEN.as_str(), reason: None });
+            // `translate_refusals` translates it, together with the refusals of the layers above.
+            DropInRefusal::Problem(problem) => problem.into_response(),
+            DropInRefusal::Twilio(DropInError { code, status, message }) => {
+                let mut response = error(status, code, &message, None);
+                response
+                    .extensions_mut()
+                    .insert(Refused { code: LOGGED_CODE.as_str(), reason: None });
                 response
             }
         }
@@ -69,14 +71,14 @@ impl IntoResponse for Refusal {
 
 /// Fields of our refusals that the translation needs.
 #[derive(Deserialize)]
-struct Ours {
+struct ProblemBody {
     code: String,
     detail: String,
     actor: String,
 }
 
 /// Translates every refusal on Twilio's paths into Twilio's shape.
-pub(crate) async fn spoken(request: Request, next: Next) -> Response {
+pub(crate) async fn translate_refusals(request: Request, next: Next) -> Response {
     let is_twilios = request.uri().path().starts_with(codes::PATHS);
     let response = next.run(request).await;
     if !is_twilios || !is_problem(&response) {
@@ -84,22 +86,22 @@ pub(crate) async fn spoken(request: Request, next: Next) -> Response {
     }
     let (mut parts, body) = response.into_parts();
     let body = to_bytes(body, LARGEST).await.unwrap_or_default();
-    let Ok(ours) = serde_json::from_slice::<Ours>(&body) else {
+    let Ok(problem) = serde_json::from_slice::<ProblemBody>(&body) else {
         return Response::from_parts(parts, Body::from(body));
     };
-    let code = RefusalCode::find(&ours.code);
+    let code = RefusalCode::find(&problem.code);
     let (twilio_code, status) = codes::of(code, parts.status);
     let message = match parts.status {
         StatusCode::UNAUTHORIZED => AUTHENTICATE.to_owned(),
         _ if matches!(code, Some(RefusalCode::NotFound | RefusalCode::MethodNotAllowed)) => {
-            format!("{}: {ELSEWHERE}", ours.code)
+            format!("{}: {NOT_SUPPORTED}", problem.code)
         }
-        _ => format!("{}: {}", ours.code, ours.detail),
+        _ => format!("{}: {}", problem.code, problem.detail),
     };
-    let details = json!({"code": ours.code, "actor": ours.actor});
-    let (told, body) = told(status, twilio_code, &message, Some(details)).into_parts();
-    parts.status = told.status;
-    parts.headers.extend(told.headers);
+    let details = json!({"code": problem.code, "actor": problem.actor});
+    let (error, body) = error(status, twilio_code, &message, Some(details)).into_parts();
+    parts.status = error.status;
+    parts.headers.extend(error.headers);
     parts.headers.remove(header::CONTENT_LENGTH);
     if parts.status == StatusCode::UNAUTHORIZED {
         let realm = HeaderValue::from_static("Basic realm=\"Twilio API\"");
@@ -113,7 +115,7 @@ fn is_problem(response: &Response) -> bool {
     kind.is_some_and(|kind| kind == "application/problem+json")
 }
 
-fn told(status: u16, code: u32, message: &str, details: Option<Value>) -> Response {
+fn error(status: u16, code: u32, message: &str, details: Option<Value>) -> Response {
     let mut body = json!({
         "code": code, "message": message, "status": status,
         "more_info": format!("https://www.twilio.com/docs/errors/{code}"),

@@ -15,9 +15,10 @@ use serde_json::json;
 
 use super::{
     super::{problem::Problem, query},
-    known, message_sid, own, pairs,
-    passed_on::{Answer, forwarded, look},
-    refusals::Refusal,
+    find_own,
+    forwarding::{Answer, forward, get},
+    known, message_sid, pairs,
+    refusals::DropInRefusal,
 };
 use crate::body::{json, whole};
 use twilio_edge_connectors::twilio::Forward;
@@ -52,11 +53,11 @@ pub(super) async fn fetch(
 ) -> Answer {
     let account_sid = query::account(&caller, Some(account_sid))?;
     let sid = message_sid(&sid)?;
-    match place(&sending, &account_sid, sid).await? {
-        Place::Twilio(sid) => {
-            look(&sending.twilio, &account_sid, &format!("/Messages/{sid}.json")).await
+    match locate(&sending, &account_sid, sid).await? {
+        Location::Twilio(sid) => {
+            get(&sending.twilio, &account_sid, &format!("/Messages/{sid}.json")).await
         }
-        Place::Waiting(send) | Place::Over(send) => {
+        Location::Queued(send) | Location::Ended(send) => {
             Ok(json(&resource::message_resource(&known(&send))))
         }
     }
@@ -75,22 +76,22 @@ pub(super) async fn update(
     let sid = message_sid(&sid)?;
     let body = whole(body)?;
     let change = Change::read(&pairs(&body))?;
-    let sid = match (place(&sending, &account_sid, sid).await?, change) {
-        (Place::Twilio(sid), _) => sid,
-        (Place::Waiting(send), Change::Cancel) => return cancel(&sending, &caller, &send).await,
-        (Place::Over(_), Change::Cancel) => return Err(too_late()),
-        (Place::Waiting(_), Change::Redact) => return Err(not_complete("redacted")),
-        (Place::Over(send), Change::Redact) => {
-            let mut shown = resource::message_resource(&known(&send));
-            if let Some(fields) = shown.as_object_mut() {
+    let sid = match (locate(&sending, &account_sid, sid).await?, change) {
+        (Location::Twilio(sid), _) => sid,
+        (Location::Queued(send), Change::Cancel) => return cancel(&sending, &caller, &send).await,
+        (Location::Ended(_), Change::Cancel) => return Err(not_cancelable()),
+        (Location::Queued(_), Change::Redact) => return Err(not_complete("redacted")),
+        (Location::Ended(send), Change::Redact) => {
+            let mut resource = resource::message_resource(&known(&send));
+            if let Some(fields) = resource.as_object_mut() {
                 fields.insert("body".to_owned(), json!(""));
             }
-            return Ok(json(&shown));
+            return Ok(json(&resource));
         }
     };
     let path = format!("/Messages/{sid}.json");
-    let forward = Forward { method: Method::POST, path: &path, form: Some(body.to_vec()) };
-    let answer = forwarded(&sending.twilio, &account_sid, forward).await?;
+    let request = Forward { method: Method::POST, path: &path, form: Some(body.to_vec()) };
+    let answer = forward(&sending.twilio, &account_sid, request).await?;
     if answer.is_success() && change == Change::Redact {
         erase(&sweeper, &caller, &account_sid, &sid, true).await?;
     }
@@ -107,12 +108,12 @@ pub(super) async fn remove(
 ) -> Answer {
     let account_sid = query::account(&caller, Some(account_sid))?;
     let asked = message_sid(&last)?;
-    let sid = match place(&sending, &account_sid, asked).await? {
-        Place::Twilio(sid) => sid,
-        Place::Waiting(_) => return Err(not_complete("deleted")),
-        Place::Over(last) => {
+    let sid = match locate(&sending, &account_sid, asked).await? {
+        Location::Twilio(sid) => sid,
+        Location::Queued(_) => return Err(not_complete("deleted")),
+        Location::Ended(last) => {
             // A message that was sent as a fallback also has the SID of the message it replaces.
-            let first = first_of(&sending, &account_sid, asked).await?;
+            let first = find_replaced(&sending, &account_sid, asked).await?;
             for send in [Some(last), first].into_iter().flatten() {
                 let removed = sending::remove(&sending.sends, &caller, &send, now_ms()).await;
                 removed.map_err(|reason| Problem::unavailable(&reason))?;
@@ -121,13 +122,13 @@ pub(super) async fn remove(
         }
     };
     let path = format!("/Messages/{sid}.json");
-    let forward = Forward { method: Method::DELETE, path: &path, form: None };
-    let answer = forwarded(&sending.twilio, &account_sid, forward).await?;
-    let is_gone = answer.status() == 404 && is_held(&histories, &account_sid, &sid).await?;
+    let request = Forward { method: Method::DELETE, path: &path, form: None };
+    let answer = forward(&sending.twilio, &account_sid, request).await?;
+    let is_gone = answer.status() == 404 && is_stored(&histories, &account_sid, &sid).await?;
     if answer.is_success() || is_gone {
-        let taken_out = erase(&sweeper, &caller, &account_sid, &sid, false).await?;
+        let is_erased = erase(&sweeper, &caller, &account_sid, &sid, false).await?;
         // Twilio had already deleted it, and our store had not.
-        if is_gone && taken_out {
+        if is_gone && is_erased {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }
@@ -143,9 +144,9 @@ pub(super) async fn media_list(
 ) -> Answer {
     let account_sid = query::account(&caller, Some(account_sid))?;
     let sid = message_sid(&sid)?;
-    let path = match place(&sending, &account_sid, sid).await? {
-        Place::Twilio(sid) => format!("/Messages/{sid}/Media.json"),
-        Place::Waiting(_) | Place::Over(_) => {
+    let path = match locate(&sending, &account_sid, sid).await? {
+        Location::Twilio(sid) => format!("/Messages/{sid}/Media.json"),
+        Location::Queued(_) | Location::Ended(_) => {
             let uri = format!("/2010-04-01/Accounts/{account_sid}/Messages/{sid}/Media.json");
             return Ok(json(&json!({
                 "media_list": [], "first_page_uri": &uri, "uri": &uri, "next_page_uri": null,
@@ -154,7 +155,7 @@ pub(super) async fn media_list(
         }
     };
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    look(&sending.twilio, &account_sid, &format!("{path}{query}")).await
+    get(&sending.twilio, &account_sid, &format!("{path}{query}")).await
 }
 
 /// Returns one medium: its resource, or without `.json` the redirect to its content.
@@ -165,8 +166,8 @@ pub(super) async fn media_fetch(
 ) -> Answer {
     let account_sid = query::account(&caller, Some(account_sid))?;
     let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
-    let forward = Forward { method: Method::GET, path: &path, form: None };
-    let answer = forwarded(&sending.twilio, &account_sid, forward).await?;
+    let request = Forward { method: Method::GET, path: &path, form: None };
+    let answer = forward(&sending.twilio, &account_sid, request).await?;
     match medium.ends_with(".json") || answer.status() >= 400 {
         true => answer.json(),
         false => Ok(answer.unchanged()),
@@ -181,8 +182,8 @@ pub(super) async fn media_remove(
 ) -> Answer {
     let account_sid = query::account(&caller, Some(account_sid))?;
     let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
-    let forward = Forward { method: Method::DELETE, path: &path, form: None };
-    forwarded(&sending.twilio, &account_sid, forward).await?.json()
+    let request = Forward { method: Method::DELETE, path: &path, form: None };
+    forward(&sending.twilio, &account_sid, request).await?.json()
 }
 
 /// Reports to Twilio that the recipient has done what the message was for.
@@ -194,12 +195,12 @@ pub(super) async fn feedback(
 ) -> Answer {
     let account_sid = query::account(&caller, Some(account_sid))?;
     let form = whole(body)?.to_vec();
-    let Place::Twilio(sid) = place(&sending, &account_sid, message_sid(&sid)?).await? else {
+    let Location::Twilio(sid) = locate(&sending, &account_sid, message_sid(&sid)?).await? else {
         return Err(not_at_twilio());
     };
     let path = format!("/Messages/{sid}/Feedback.json");
-    let forward = Forward { method: Method::POST, path: &path, form: Some(form) };
-    forwarded(&sending.twilio, &account_sid, forward).await?.json()
+    let request = Forward { method: Method::POST, path: &path, form: Some(form) };
+    forward(&sending.twilio, &account_sid, request).await?.json()
 }
 
 /// Returns the account without its auth token: an API key of this sidecar must not reveal a Twilio credential.
@@ -212,8 +213,8 @@ pub(super) async fn account(
         return Err(Problem::of(RefusalCode::NotFound).into());
     };
     let account_sid = query::account(&caller, Some(account_sid.to_owned()))?;
-    let forward = Forward { method: Method::GET, path: ".json", form: None };
-    let mut answer = forwarded(&sending.twilio, &account_sid, forward).await?;
+    let request = Forward { method: Method::GET, path: ".json", form: None };
+    let mut answer = forward(&sending.twilio, &account_sid, request).await?;
     if answer.is_success() {
         answer.without("auth_token")?;
     }
@@ -243,28 +244,28 @@ impl Change {
 }
 
 /// Location of a message.
-enum Place {
+enum Location {
     /// At Twilio under this SID, or not found anywhere.
     Twilio(String),
     /// Here: it waits to be sent, or it is unknown whether Twilio has it.
-    Waiting(Box<OutboundMessage>),
+    Queued(Box<OutboundMessage>),
     /// Here: it ended without reaching Twilio.
-    Over(Box<OutboundMessage>),
+    Ended(Box<OutboundMessage>),
 }
 
-async fn place(sending: &Sending, account_sid: &str, sid: &str) -> Result<Place, Problem> {
-    Ok(match own(sending, account_sid, sid).await? {
-        Some(send) if send.state == "sent" => Place::Twilio(send.message_sid),
+async fn locate(sending: &Sending, account_sid: &str, sid: &str) -> Result<Location, Problem> {
+    Ok(match find_own(sending, account_sid, sid).await? {
+        Some(send) if send.state == "sent" => Location::Twilio(send.message_sid),
         Some(send) if matches!(send.state.as_str(), "refused" | "not_sent" | "canceled") => {
-            Place::Over(Box::new(send))
+            Location::Ended(Box::new(send))
         }
-        Some(send) => Place::Waiting(Box::new(send)),
-        None => Place::Twilio(sid.to_owned()),
+        Some(send) => Location::Queued(Box::new(send)),
+        None => Location::Twilio(sid.to_owned()),
     })
 }
 
 /// Finds the message whose own SID this is, even if a fallback replaced it.
-async fn first_of(
+async fn find_replaced(
     sending: &Sending,
     account_sid: &str,
     sid: &str,
@@ -279,30 +280,30 @@ async fn medium_path(
     account_sid: &str,
     sid: &str,
     medium: &str,
-) -> Result<String, Refusal> {
-    let nowhere =
+) -> Result<String, DropInRefusal> {
+    let not_found =
         || Problem::with(RefusalCode::NotFound, "a medium is ME and 32 hexadecimal digits");
     if !is_sid(medium.strip_suffix(".json").unwrap_or(medium), "ME") {
-        return Err(nowhere().into());
+        return Err(not_found().into());
     }
-    match place(sending, account_sid, message_sid(sid)?).await? {
-        Place::Twilio(sid) => Ok(format!("/Messages/{sid}/Media/{medium}")),
-        Place::Waiting(_) | Place::Over(_) => Err(not_at_twilio()),
+    match locate(sending, account_sid, message_sid(sid)?).await? {
+        Location::Twilio(sid) => Ok(format!("/Messages/{sid}/Media/{medium}")),
+        Location::Queued(_) | Location::Ended(_) => Err(not_at_twilio()),
     }
 }
 
 async fn cancel(sending: &Sending, caller: &Caller, send: &OutboundMessage) -> Answer {
     let canceled = sending::cancel(&sending.sends, caller, send, now_ms()).await;
     if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
-        return Err(too_late());
+        return Err(not_cancelable());
     }
-    let mut shown = resource::message_resource(&known(send));
-    resource::update(&mut shown, &StoredMessage { state: "canceled", ..known(send) });
-    Ok(json(&shown))
+    let mut resource = resource::message_resource(&known(send));
+    resource::update(&mut resource, &StoredMessage { state: "canceled", ..known(send) });
+    Ok(json(&resource))
 }
 
 /// Returns whether our store has anything about a message.
-async fn is_held(
+async fn is_stored(
     histories: &MessageHistory,
     account_sid: &str,
     sid: &str,
@@ -334,21 +335,21 @@ async fn erase(
     Ok(done.swept.rows + done.swept.deleted > 0)
 }
 
-fn too_late() -> Refusal {
+fn not_cancelable() -> DropInRefusal {
     DropInError::new(30409, "This message cannot be canceled").into()
 }
 
 /// Twilio's error 20009.
-fn not_complete(what: &str) -> Refusal {
-    let told = format!(
+fn not_complete(what: &str) -> DropInRefusal {
+    let message = format!(
         "This message has not been sent yet, and cannot be {what}: cancel it with Status=canceled, or wait until it is complete"
     );
-    DropInError::new(20009, told).with_status(409).into()
+    DropInError::new(20009, message).with_status(409).into()
 }
 
-fn not_at_twilio() -> Refusal {
-    let told = "Twilio does not have this message: it waits in the sidecar, or was not sent";
-    DropInError::new(20404, told).with_status(404).into()
+fn not_at_twilio() -> DropInRefusal {
+    let message = "Twilio does not have this message: it waits in the sidecar, or was not sent";
+    DropInError::new(20404, message).with_status(404).into()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     super::{
         addresses,
-        idempotency::{Kept, Repeatable, as_of_ms},
+        idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
         problem::Problem,
         query,
     },
@@ -183,7 +183,7 @@ pub(in super::super) fn router() -> OpenApiRouter<App> {
     post,
     path = "/v1/messages",
     tag = "messages",
-    params(Repeatable, WaitQuery),
+    params(IdempotencyKeyHeader, WaitQuery),
     operation_id = "send_message",
     request_body = CreateMessageRequest,
     responses(
@@ -204,7 +204,7 @@ async fn send(
     let (dry_run, send_at) = (body.dry_run, body.send_at.clone());
     let send_at_ms = send_at.map(|text| instant(&text)).transpose();
     let send_at_ms =
-        send_at_ms.map_err(|problem| Problem::unreadable(&format!("send_at: {problem}")))?;
+        send_at_ms.map_err(|problem| Problem::malformed(&format!("send_at: {problem}")))?;
     if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
         return Err(addresses::invalid_field("send_at", "must be within 35 days"));
     }
@@ -241,7 +241,7 @@ async fn send(
     let mut response = json(&message);
     *response.status_mut() = StatusCode::ACCEPTED;
     if is_kept {
-        response.extensions_mut().insert(Kept);
+        response.extensions_mut().insert(StoredReplay);
     }
     if let Ok(location) = HeaderValue::try_from(message.summary.links.this) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -259,7 +259,7 @@ pub(in super::super) struct NewMessage {
 }
 
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
-/// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`Kept`].
+/// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`StoredReplay`].
 pub(in super::super) async fn accept(
     sending: &Sending,
     caller: &Caller,
@@ -331,7 +331,7 @@ fn refusing<'v>(
 /// Parses a language, or refuses it.
 pub(in super::super) fn locale(text: &str) -> Result<Locale, Problem> {
     let must = "locale: must be a language such as en, pt_BR or zh_Hant_TW";
-    Locale::parse(text).ok_or_else(|| Problem::unreadable(must))
+    Locale::parse(text).ok_or_else(|| Problem::malformed(must))
 }
 
 impl CreateMessageRequest {
@@ -349,7 +349,7 @@ impl CreateMessageRequest {
             ),
             (None, Some(sid)) if !is_sid(&sid, "MG") => {
                 let must = "messaging_service_sid: must be MG and 32 hexadecimal digits";
-                return Err(Problem::unreadable(must));
+                return Err(Problem::malformed(must));
             }
             (None, sid) => sid.map(Sender::Service),
         };
@@ -367,14 +367,14 @@ impl CreateMessageRequest {
                 if body.is_empty() && media.is_empty() && self.content_variables.is_empty() =>
             {
                 if !is_name(&name) {
-                    return Err(Problem::unreadable(
+                    return Err(Problem::malformed(
                         "template.name: must be one line, and not empty",
                     ));
                 }
                 Content::Named { name, variables }
             }
             (Some(sid), None) if !is_content_sid(&sid) => {
-                return Err(Problem::unreadable(
+                return Err(Problem::malformed(
                     "content_sid: must be HX and 32 hexadecimal digits",
                 ));
             }
@@ -389,7 +389,7 @@ impl CreateMessageRequest {
             _ => return Err(Problem::of(RefusalCode::UnclearMessage)),
         };
         let fallback = self.fallback.map(|fallback| match fallback.problems().first() {
-            Some(problem) => Err(Problem::unreadable(&format!("fallback.{problem}"))),
+            Some(problem) => Err(Problem::malformed(&format!("fallback.{problem}"))),
             None => Ok(fallback),
         });
         Ok(Request {

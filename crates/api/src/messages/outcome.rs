@@ -81,7 +81,7 @@ impl MessageQuery {
 fn wait(wait_ms: Option<u32>) -> Result<Duration, Problem> {
     match wait_ms.unwrap_or_default() {
         wait_ms @ 0..=LONGEST_MS => Ok(Duration::from_millis(wait_ms.into())),
-        _ => Err(Problem::unreadable(&format!("wait_ms: must be 0 to {LONGEST_MS}"))),
+        _ => Err(Problem::malformed(&format!("wait_ms: must be 0 to {LONGEST_MS}"))),
     }
 }
 
@@ -146,7 +146,7 @@ pub(in super::super) async fn waited(
 ) -> Result<Response, Problem> {
     let begun = Instant::now();
     let Query(WaitQuery { wait_ms }) = Query::try_from_uri(request.uri())
-        .map_err(|error| Problem::unreadable(&error.body_text()))?;
+        .map_err(|error| Problem::malformed(&error.body_text()))?;
     let wait = wait(wait_ms)?;
     if wait_ms.is_some() {
         *request.uri_mut() = without_wait(request.uri());

@@ -24,7 +24,10 @@ pub trait ContactRecords: 'static {
     ///
     /// # Errors
     /// Returns a problem of the header line.
-    fn parse<C: AsRef<[u8]>>(csv: C, context: ImportContext) -> Result<CsvList<C, Self::Line>, String>;
+    fn parse<C: AsRef<[u8]>>(
+        csv: C,
+        context: ImportContext,
+    ) -> Result<CsvList<C, Self::Line>, String>;
 
     /// Stores the lines of an import. Returns the number of lines that added something new.
     ///
@@ -75,7 +78,10 @@ impl ContactRecords for SuppressionRecords {
 
     const NAME: &'static str = "suppressions";
 
-    fn parse<C: AsRef<[u8]>>(csv: C, context: ImportContext) -> Result<CsvList<C, Address>, String> {
+    fn parse<C: AsRef<[u8]>>(
+        csv: C,
+        context: ImportContext,
+    ) -> Result<CsvList<C, Address>, String> {
         CsvList::of_suppressions(csv, context)
     }
 
@@ -120,7 +126,10 @@ impl ContactRecords for ConsentRecords {
 
     const NAME: &'static str = "consents";
 
-    fn parse<C: AsRef<[u8]>>(csv: C, context: ImportContext) -> Result<CsvList<C, Consent>, String> {
+    fn parse<C: AsRef<[u8]>>(
+        csv: C,
+        context: ImportContext,
+    ) -> Result<CsvList<C, Consent>, String> {
         CsvList::of_consents(csv, context)
     }
 

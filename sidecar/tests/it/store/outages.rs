@@ -112,7 +112,7 @@ async fn redis_is_used_again_as_soon_as_it_is_back() {
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_REDIS_RETRY_AFTER_MS", "50")]).await;
     world.redis.as_mut().unwrap().kill();
     assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
-    assert_eq!(sidecar.get("/readyz").await, (200, readiness("away")));
+    assert_eq!(sidecar.get("/readyz").await, (200, readiness("unavailable")));
 
     world.redis.as_mut().unwrap().start_again().await;
     let redis = world.redis.as_ref().unwrap();

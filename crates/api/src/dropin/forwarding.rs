@@ -7,45 +7,45 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{super::problem::Problem, codes, refusals::Refusal};
+use super::{super::problem::Problem, codes, refusals::DropInRefusal};
 use twilio_edge_connectors::twilio::{Forward, Forwarded, Twilio};
 use twilio_edge_domain::dropin::DropInError;
 use twilio_edge_domain::refusal::RefusalCode;
 
 /// Answer of an operation.
-pub(super) type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, DropInRefusal>;
 
 /// Forwards a GET of a resource of this account, and returns Twilio's answer.
-pub(super) async fn look(twilio: &Twilio, account_sid: &str, path: &str) -> Answer {
-    let forward = Forward { method: Method::GET, path, form: None };
-    forwarded(twilio, account_sid, forward).await?.json()
+pub(super) async fn get(twilio: &Twilio, account_sid: &str, path: &str) -> Answer {
+    let request = Forward { method: Method::GET, path, form: None };
+    forward(twilio, account_sid, request).await?.json()
 }
 
-fn unreadable() -> Refusal {
-    let told = "Twilio's answer cannot be read: call Twilio directly";
-    Problem::with(RefusalCode::Unavailable, told).into()
+fn malformed() -> DropInRefusal {
+    let message = "Twilio's answer cannot be read: call Twilio directly";
+    Problem::with(RefusalCode::Unavailable, message).into()
 }
 
 /// Forwards a request to Twilio.
-pub(super) async fn forwarded(
+pub(super) async fn forward(
     twilio: &Twilio,
     account_sid: &str,
-    forward: Forward<'_>,
-) -> Result<Passed, Refusal> {
+    request: Forward<'_>,
+) -> Result<TwilioAnswer, DropInRefusal> {
     if !twilio.knows(account_sid) {
         return Err(Problem::of(RefusalCode::NoCredentials).into());
     }
-    let answer = twilio.forward(account_sid, forward).await.map_err(|reason| {
+    let answer = twilio.forward(account_sid, request).await.map_err(|reason| {
         let detail = format!("Twilio does not answer ({reason}); call Twilio directly");
         Problem::with(RefusalCode::Unavailable, detail)
     })?;
-    Ok(Passed(answer))
+    Ok(TwilioAnswer(answer))
 }
 
 /// Answer of Twilio to be passed back.
-pub(super) struct Passed(Forwarded);
+pub(super) struct TwilioAnswer(Forwarded);
 
-impl Passed {
+impl TwilioAnswer {
     pub(super) fn status(&self) -> u16 {
         self.0.status
     }
@@ -55,9 +55,9 @@ impl Passed {
     }
 
     /// Sets a field of the answer to null.
-    pub(super) fn without(&mut self, name: &str) -> Result<(), Refusal> {
-        let shown = serde_json::from_slice::<Value>(&self.0.body).ok();
-        let Some(Value::Object(mut fields)) = shown else { return Err(unreadable()) };
+    pub(super) fn without(&mut self, name: &str) -> Result<(), DropInRefusal> {
+        let body = serde_json::from_slice::<Value>(&self.0.body).ok();
+        let Some(Value::Object(mut fields)) = body else { return Err(malformed()) };
         fields.insert(name.to_owned(), Value::Null);
         self.0.body = Value::Object(fields).to_string().into_bytes();
         Ok(())
@@ -75,10 +75,11 @@ impl Passed {
             200..=299 | 400..=599 if is_object() => Ok(self.unchanged()),
             400..=499 => {
                 let code = codes::of_status(status);
-                let told = format!("Twilio answered with status {status} and no error of its own");
-                Err(DropInError::new(code, told).with_status(status).into())
+                let message =
+                    format!("Twilio answered with status {status} and no error of its own");
+                Err(DropInError::new(code, message).with_status(status).into())
             }
-            _ => Err(unreadable()),
+            _ => Err(malformed()),
         }
     }
 
@@ -97,19 +98,19 @@ impl Passed {
 mod tests {
     use super::*;
 
-    fn passed(status: u16, body: &str) -> Result<u16, ()> {
+    fn status_of(status: u16, body: &str) -> Result<u16, ()> {
         let forwarded = Forwarded { status, headers: header::HeaderMap::new(), body: body.into() };
-        Passed(forwarded).json().map(|response| response.status().as_u16()).map_err(|_| ())
+        TwilioAnswer(forwarded).json().map(|response| response.status().as_u16()).map_err(|_| ())
     }
 
     #[test]
     fn status_of_twilio_is_passed_back() {
         for status in [200, 201, 400, 401, 403, 404, 409, 429, 500, 503] {
-            assert_eq!(passed(status, "{}"), Ok(status));
+            assert_eq!(status_of(status, "{}"), Ok(status));
         }
-        assert_eq!(passed(204, ""), Ok(204));
+        assert_eq!(status_of(204, ""), Ok(204));
         for (status, body) in [(200, "<html>"), (302, "{}"), (404, "<html>"), (502, "<html>")] {
-            assert_eq!(passed(status, body), Err(()), "{status}");
+            assert_eq!(status_of(status, body), Err(()), "{status}");
         }
     }
 }

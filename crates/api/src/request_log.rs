@@ -21,7 +21,7 @@ use twilio_edge_platform::{
 /// Paths that are polled all the time and are not worth a trace.
 const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-pub(super) async fn observed(
+pub(super) async fn record(
     State(metrics): State<Arc<Metrics>>,
     State(telemetry): State<Telemetry>,
     mut request: Request,
@@ -39,15 +39,15 @@ pub(super) async fn observed(
     if let Some(span) = &span {
         request.extensions_mut().insert(span.callout());
     }
-    let asked = Instant::now();
+    let start = Instant::now();
     let (response, steps) = match span {
         Some(_) => steps::record(next.run(request)).await,
         None => (next.run(request).await, Vec::new()),
     };
     let status = response.status().as_u16();
-    let took = asked.elapsed();
-    metrics.answered(route, status, took);
-    write_down(&response, [method, route], trace.as_ref(), took);
+    let duration = start.elapsed();
+    metrics.answered(route, status, duration);
+    log(&response, [method, route], trace.as_ref(), duration);
     if let Some(span) = span {
         span.end(status, &steps);
     }
@@ -55,18 +55,18 @@ pub(super) async fn observed(
 }
 
 /// Writes one log line: for a refusal with the caller, for a failure with the reason.
-fn write_down(
+fn log(
     response: &Response,
     [method, route]: [&str; 2],
     trace: Option<&Traceparent>,
-    took: Duration,
+    duration: Duration,
 ) {
     let status = response.status().as_u16();
     let refused = response.extensions().get::<Refused>();
     let code = refused.map(|refused| refused.code);
     let reason = refused.and_then(|refused| refused.reason.as_deref());
     let actor = response.extensions().get::<Actor>().map(|Actor(actor)| actor.as_str());
-    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let trace_id = trace.map(Traceparent::trace_id);
     match status {
         500.. => tracing::warn!(
