@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_does_not_lock_out_another_but_its_network() {
+    fn address_locks_out_its_network_and_no_other() {
         let (limiter, now) = (BadTokenLimiter::new(1), Instant::now());
         limiter.note(address("2001:db8::1"), now);
         assert!(limiter.wait(address("2001:db8::2"), now).is_some());
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_takes_no_more_room() {
+    fn entries_are_bounded_and_addresses_beyond_share_one() {
         let (limiter, now) = (BadTokenLimiter::new(1), Instant::now());
         for n in 0..3 * u32::try_from(MOST).unwrap() {
             limiter.note(IpAddr::from(n.to_be_bytes()), now);

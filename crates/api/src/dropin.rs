@@ -50,7 +50,7 @@ use twilio_edge_domain::{
     },
     idempotency::{Headers, StoredResponse},
     policy::Category,
-    sending::request::Request as Wanted,
+    sending::request as outbound,
 };
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending};
 use twilio_edge_store::{IdempotencyClaim, OutboundMessage, QueuedMessagesPage};
@@ -90,8 +90,8 @@ async fn translate_credentials(mut request: Request, next: Next) -> Response {
     let account_sid = path.split('/').nth(1).unwrap_or_default();
     let account_sid = account_sid.strip_suffix(".json").unwrap_or(account_sid).to_owned();
     let headers = request.headers_mut();
-    let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    if let Some(token) = shown.and_then(|shown| credentials::token(shown, &account_sid))
+    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    if let Some(token) = authorization.and_then(|value| credentials::token(value, &account_sid))
         && let Ok(bearer) = HeaderValue::try_from(format!("Bearer {token}"))
     {
         headers.insert(header::AUTHORIZATION, bearer);
@@ -114,10 +114,10 @@ async fn refresh_replay(
     let Some(replayed) = response.headers().get(REPLAYED).cloned() else { return Ok(response) };
     let status = response.status();
     let body = to_bytes(response.into_body(), LARGEST).await.unwrap_or_default();
-    let shown: Value = serde_json::from_slice(&body)
+    let message: Value = serde_json::from_slice(&body)
         .map_err(|error| Problem::internal(&format!("the stored answer of a message: {error}")))?;
-    let mut response = match await_outcome(&sending, shown, settle_by).await {
-        Ok(shown) => with_status(status, &shown),
+    let mut response = match await_outcome(&sending, message, settle_by).await {
+        Ok(message) => with_status(status, &message),
         Err(refusal) => refusal.into_response(),
     };
     response.headers_mut().insert(REPLAYED, replayed);
@@ -144,12 +144,12 @@ async fn create(
         }
         None => None,
     };
-    let asked = MessageRequest::read(&pairs, as_of_ms(turn.clone()), writer)?;
-    let (send_at_ms, other_parameters) = (asked.send_at_ms, asked.other_parameters);
-    let request = Wanted {
-        sender: asked.sender,
+    let form = MessageRequest::read(&pairs, as_of_ms(turn.clone()), writer)?;
+    let (send_at_ms, other_parameters) = (form.send_at_ms, form.other_parameters);
+    let request = outbound::Request {
+        sender: form.sender,
         category: category(&headers)?,
-        ..Wanted::new(account_sid, asked.to, asked.content)
+        ..outbound::Request::new(account_sid, form.to, form.content)
     };
     let is_kept = turn.is_some();
     let answer = |send: &OutboundMessage| StoredResponse {
@@ -161,7 +161,7 @@ async fn create(
     let send = accept(&sending, &caller, turn, message, answer).await?;
     let mut response =
         match await_outcome(&sending, resource::message_resource(&known(&send)), settle_by).await {
-            Ok(shown) => with_status(StatusCode::CREATED, &shown),
+            Ok(message) => with_status(StatusCode::CREATED, &message),
             Err(refusal) => refusal.into_response(),
         };
     if is_kept {
@@ -206,20 +206,21 @@ async fn list(
     }
     let has_more = found.len() > listing.size;
     found.truncate(listing.size);
-    let shown: Vec<Value> =
+    let messages: Vec<Value> =
         found.iter().map(|send| resource::message_resource(&known(send))).collect();
     let last = found.last().filter(|_| has_more).map(|send| (send.created_at_ms, send.id.as_str()));
-    Ok(json(&listing.page(&account_sid, &shown, last)))
+    Ok(json(&listing.page(&account_sid, &messages, last)))
 }
 
 /// Returns the resource of an accepted message once Twilio has decided, or at `settle_by`. The message is accepted
 /// in any case, so errors of the lookup are ignored: a client that received one would send a second message.
 async fn await_outcome(
     sending: &Sending,
-    mut shown: Value,
+    mut message: Value,
     settle_by: Instant,
 ) -> Result<Value, DropInRefusal> {
-    let text = |name: &str| shown.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, mut id) =
         (text("account_sid"), resource::id_of_sid(&text("sid")).unwrap_or_default());
     let wait = settle_by.saturating_duration_since(Instant::now());
@@ -229,16 +230,16 @@ async fn await_outcome(
         let wait = settle_by.saturating_duration_since(Instant::now());
         let answered = sending.answers.of(&sending.sends, &account_sid, &id, wait);
         let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
-            return Ok(shown);
+            return Ok(message);
         };
         // The outcome of a message that was replaced is the outcome of its fallback.
         let fallback = sending.sends.find_fallback_of(&send.id);
         let Ok(fallback) = tokio::time::timeout_at(deadline.into(), fallback).await else {
-            return Ok(shown);
+            return Ok(message);
         };
         match fallback {
             Ok(Some(fallback)) if send.state == "refused" => {
-                shown = resource::message_resource(&known(&fallback));
+                message = resource::message_resource(&known(&fallback));
                 id = fallback.id;
             }
             _ => break send,
@@ -254,8 +255,8 @@ async fn await_outcome(
         }
         .into());
     }
-    resource::update(&mut shown, &known(&send));
-    Ok(shown)
+    resource::update(&mut message, &known(&send));
+    Ok(message)
 }
 
 /// Twilio's error 30008 (unknown error), used if the reason is unknown.
@@ -288,8 +289,8 @@ fn message_sid(last: &str) -> Result<&str, Problem> {
     }
 }
 
-fn with_status(status: StatusCode, shown: &Value) -> Response {
-    let mut response = json(shown);
+fn with_status(status: StatusCode, body: &Value) -> Response {
+    let mut response = json(body);
     *response.status_mut() = status;
     response
 }

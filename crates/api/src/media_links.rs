@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_part_is_read_and_anything_else_is_the_whole() {
+    fn range_header_with_one_part_is_parsed_and_any_other_means_the_whole() {
         for (header, expected) in [
             ("bytes=0-4", Some(GetRange::Bounded(0..5))),
             ("bytes=7-", Some(GetRange::Offset(7))),

@@ -190,6 +190,6 @@ fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
 }
 
 fn show(globals: &Globals, found: &[Consent]) -> ExitCode {
-    let rows: Vec<_> = found.iter().map(ConsentView::of).map(|shown| ledger::row(&shown)).collect();
+    let rows: Vec<_> = found.iter().map(ConsentView::of).map(|view| ledger::row(&view)).collect();
     listing::print(globals.output(), &COLUMNS, &rows)
 }

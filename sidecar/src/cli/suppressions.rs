@@ -159,6 +159,6 @@ fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
 
 fn show(globals: &Globals, found: &[Suppression]) -> ExitCode {
     let rows: Vec<_> =
-        found.iter().map(SuppressionView::of).map(|shown| ledger::row(&shown)).collect();
+        found.iter().map(SuppressionView::of).map(|view| ledger::row(&view)).collect();
     listing::print(globals.output(), &COLUMNS, &rows)
 }

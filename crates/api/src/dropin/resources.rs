@@ -107,13 +107,13 @@ pub(super) async fn remove(
     Path((account_sid, last)): Path<(String, String)>,
 ) -> Answer {
     let account_sid = query::account(&caller, Some(account_sid))?;
-    let asked = message_sid(&last)?;
-    let sid = match locate(&sending, &account_sid, asked).await? {
+    let own_sid = message_sid(&last)?;
+    let sid = match locate(&sending, &account_sid, own_sid).await? {
         Location::Twilio(sid) => sid,
         Location::Queued(_) => return Err(not_complete("deleted")),
         Location::Ended(last) => {
             // A message that was sent as a fallback also has the SID of the message it replaces.
-            let first = find_replaced(&sending, &account_sid, asked).await?;
+            let first = find_replaced(&sending, &account_sid, own_sid).await?;
             for send in [Some(last), first].into_iter().flatten() {
                 let removed = sending::remove(&sending.sends, &caller, &send, now_ms()).await;
                 removed.map_err(|reason| Problem::unavailable(&reason))?;
@@ -323,14 +323,14 @@ async fn erase(
     sid: &str,
     text_only: bool,
 ) -> Result<bool, Problem> {
-    let asked = Asked {
+    let selection = Asked {
         account_sid: Some(account_sid.to_owned()),
         message_sid: Some(sid.to_owned()),
         text_only,
         delete: !text_only,
         ..Asked::default()
     };
-    let done = erasure::erase(sweeper, caller, asked, MOST).await;
+    let done = erasure::erase(sweeper, caller, selection, MOST).await;
     let done = done.map_err(|refusal| Problem::refused(refusal, Scope::App))?;
     Ok(done.swept.rows + done.swept.deleted > 0)
 }
