@@ -158,7 +158,7 @@ async fn authenticate(
         Err(Problem::too_many_bad_tokens(wait))
     };
     if let Some(wait) = wait {
-        match access.keys.may_be_good(token).await {
+        match access.keys.may_be_valid(token).await {
             Ok(true) => {}
             Ok(false) => return limited(wait),
             Err(refusal) => return Err(Problem::refused(refusal, needed)),

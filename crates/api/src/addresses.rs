@@ -35,7 +35,7 @@ pub(super) async fn contact(
     const FIELD: &str = "number";
     let channel = any_channel(channel)?;
     check_length(FIELD, text)?;
-    let contact = permissions.person(account_sid, text, channel, region).await;
+    let contact = permissions.resolve_contact(account_sid, text, channel, region).await;
     let contact = contact.map_err(|reason| Problem::unavailable(&reason))?;
     contact.map_err(|problem| invalid_field(FIELD, &problem))
 }
@@ -55,7 +55,7 @@ pub(super) async fn recipient(
         Err(problem) => problem,
     };
     let Some(candidate) = Address::as_in_webhook(text, channel) else { return Err(problem) };
-    let has_written = checks.has_written(account_sid, &candidate).await;
+    let has_written = checks.has_sent_message(account_sid, &candidate).await;
     match has_written.map_err(|reason| Problem::unavailable(&reason))? {
         true => Ok(candidate),
         false => Err(problem),

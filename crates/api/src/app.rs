@@ -12,10 +12,11 @@ use twilio_edge_services::{
         api_keys::Keys,
         permissions::{Checks, Permissions},
         tenants::Tenants,
-        webhook_keys::Accounts,
+        webhook_keys::WebhookKeys,
     },
-    inbound::{claims::Claims, delivery_worker::Wakeup, replays::ReplaySources},
+    inbound::{claims::Claims, replays::ReplaySources},
     outbound::{media::library::Library, sending::Sending, templates::Templates},
+    wakeup::Wakeup,
 };
 use twilio_edge_store::{Idempotency, Outbox, Stores, Sweeper, message_history::MessageHistory};
 
@@ -30,7 +31,7 @@ pub struct Services {
     /// Claims and settlements of filters.
     pub claims: Claims,
     /// Account keys for filters; `None` without an accounts file.
-    pub webhook_keys: Option<Accounts>,
+    pub webhook_keys: Option<WebhookKeys>,
     /// Queries of the ledger.
     pub histories: MessageHistory,
     /// Account profiles.
@@ -104,7 +105,7 @@ parts! {
     templates: Templates,
     tenants: Tenants,
     timeouts: Timeouts,
-    webhook_keys: Option<Accounts>,
+    webhook_keys: Option<WebhookKeys>,
 }
 
 impl App {

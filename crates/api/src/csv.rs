@@ -143,7 +143,7 @@ pub(super) async fn export<R: ContactRecords>(
             let Some(last) = last else { return Ok::<_, io::Error>(None) };
             let page = R::export(&permissions, &account_sid, Some(&last), PAGE).await;
             let CsvPage { text, last } = page.map_err(|reason| {
-                tracing::warn!(event = "list.cut_short", %reason, "the sidecar could not read a list to its end; the export is incomplete");
+                tracing::warn!(event = "export.aborted", %reason, "the sidecar could not read a list to its end; the export is incomplete");
                 io::Error::other(reason.to_string())
             })?;
             Ok(Some((Bytes::from(text), last)))

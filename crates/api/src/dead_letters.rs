@@ -24,10 +24,8 @@ use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{cursor::Cursor, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
-    inbound::{
-        dead_letters::{self, Choice, Done},
-        delivery_worker::Wakeup,
-    },
+    inbound::dead_letters::{self, DeadLetterFilter, DecisionResult},
+    wakeup::Wakeup,
 };
 use twilio_edge_store::{DeadLetter, DeadLetterAction, DeadLetterDetail, DeadLetters, Outbox};
 
@@ -259,14 +257,15 @@ async fn decide(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let selection: DeadLetterSelection = object(body)?;
-    let choice = selection.read(caller)?;
-    let done = dead_letters::decide(outbox, caller, fate, &choice, MOST).await;
-    let Done { found, changed, complete } = done.map_err(|reason| Problem::unavailable(&reason))?;
+    let selection = selection.read(caller)?;
+    let done = dead_letters::decide(outbox, caller, fate, &selection, MOST).await;
+    let DecisionResult { found, changed, complete } =
+        done.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(json(&DeadLetterDecision { found, changed, complete }))
 }
 
 impl DeadLetterSelection {
-    fn read(self, caller: &Caller) -> Result<Choice, Problem> {
+    fn read(self, caller: &Caller) -> Result<DeadLetterFilter, Problem> {
         if self.ids.is_none() && self.sink.is_none() && self.account_sid.is_none() {
             return Err(Problem::of(RefusalCode::SelectorRequired));
         }
@@ -275,7 +274,7 @@ impl DeadLetterSelection {
             return Err(Problem::malformed(&format!("ids: must be 1 to {MOST}")));
         }
         let account_sid = account(caller, self.account_sid)?;
-        Ok(Choice { ids, sink: one_sink(self.sink)?, account_sid })
+        Ok(DeadLetterFilter { ids, sink: one_sink(self.sink)?, account_sid })
     }
 }
 

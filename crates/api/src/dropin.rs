@@ -228,7 +228,7 @@ async fn await_outcome(
     let deadline = Instant::now() + wait + Duration::from_millis(200);
     let send = loop {
         let wait = settle_by.saturating_duration_since(Instant::now());
-        let answered = sending.answers.of(&sending.sends, &account_sid, &id, wait);
+        let answered = sending.outcome_waiters.wait(&sending.sends, &account_sid, &id, wait);
         let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
             return Ok(message);
         };

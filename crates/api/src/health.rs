@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::app::App;
 use twilio_edge_platform::metrics::{Metrics, Pool};
-use twilio_edge_services::access::webhook_keys::Accounts;
+use twilio_edge_services::access::webhook_keys::WebhookKeys;
 use twilio_edge_store::{StoreError, Stores, message_history::MessageHistory};
 
 /// Content type that Prometheus negotiates for OpenMetrics text.
@@ -66,7 +66,10 @@ async fn alive() -> &'static str {
     ),
     security(()),
 )]
-async fn ready(State(stores): State<Stores>, State(accounts): State<Option<Accounts>>) -> Response {
+async fn ready(
+    State(stores): State<Stores>,
+    State(accounts): State<Option<WebhookKeys>>,
+) -> Response {
     let health = stores.health().await;
     let word = |answer: &Result<(), StoreError>| if answer.is_ok() { "ok" } else { "unavailable" };
     let readiness = Readiness {
@@ -75,7 +78,7 @@ async fn ready(State(stores): State<Stores>, State(accounts): State<Option<Accou
         redis: health.redis.as_ref().map(word),
         accounts: accounts
             .as_ref()
-            .map(|accounts| if accounts.known().stale { "stale" } else { "ok" }),
+            .map(|accounts| if accounts.cached().stale { "stale" } else { "ok" }),
     };
     let status = match readiness.ready {
         true => StatusCode::OK,

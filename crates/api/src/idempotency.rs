@@ -128,7 +128,7 @@ async fn answered(
             false => idempotency.abandon(&turn).await,
         };
         if let Err(reason) = given_back {
-            tracing::warn!(event = "idempotency.not_freed", %reason, "the sidecar could not release an idempotency key; repetitions of the request wait until its hold ends");
+            tracing::warn!(event = "idempotency.release_failed", %reason, "the sidecar could not release an idempotency key; repetitions of the request wait until its hold ends");
         }
         return Ok(response);
     }
@@ -145,7 +145,7 @@ async fn answered(
     };
     if let Err(reason) = idempotency.store_response(&CompletedRequest { turn, answer }).await {
         // The request was carried out. A later copy is carried out again with the same time, which changes nothing.
-        tracing::warn!(event = "idempotency.not_kept", %reason, "the sidecar could not store the response of a request for its repetitions");
+        tracing::warn!(event = "idempotency.persist_failed", %reason, "the sidecar could not store the response of a request for its repetitions");
     }
     Ok(Response::from_parts(parts, Body::from(body)))
 }

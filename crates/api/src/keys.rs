@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::problem::Problem;
 use crate::{app::App, body::json};
-use twilio_edge_services::access::{api_keys::Caller, webhook_keys::Accounts};
+use twilio_edge_services::access::{api_keys::Caller, webhook_keys::WebhookKeys};
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(config))
@@ -31,7 +31,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     security(("key" = [])),
 )]
 async fn config(
-    State(accounts): State<Option<Accounts>>,
+    State(accounts): State<Option<WebhookKeys>>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {

@@ -29,7 +29,7 @@ use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{media::limits::content_type, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
-    outbound::media::library::{Failure, Given, Library},
+    outbound::media::library::{Library, LibraryError, Upload},
 };
 use twilio_edge_store::{IdempotencyClaim, Medium};
 
@@ -74,7 +74,7 @@ pub(super) async fn limit_uploads(
     let Some(library) = library else {
         return Problem::of(RefusalCode::NoMediaStore).into_response();
     };
-    let _room = library.room().await;
+    let _permit = library.upload_permit().await;
     next.run(request).await
 }
 
@@ -111,7 +111,7 @@ async fn add(
     if bytes.is_empty() {
         return Err(Problem::malformed("the body is empty"));
     }
-    let upload = Given {
+    let upload = Upload {
         account_sid,
         by: caller.actor.clone(),
         content_type: kind,
@@ -183,7 +183,7 @@ fn configured(library: Option<&Library>) -> Result<&Library, Problem> {
 
 async fn render(library: &Library, medium: Medium) -> Result<Response, Problem> {
     let link = library.link(&medium).await;
-    let (url, until_ms) = link.map_err(|reason| refusal(Failure::Bucket(reason)))?;
+    let (url, until_ms) = link.map_err(|reason| refusal(LibraryError::Bucket(reason)))?;
     Ok(json(&MediaItem {
         id: medium.id,
         account_sid: medium.account_sid,
@@ -197,15 +197,15 @@ async fn render(library: &Library, medium: Medium) -> Result<Response, Problem> 
     }))
 }
 
-fn refusal(failure: Failure) -> Problem {
+fn refusal(failure: LibraryError) -> Problem {
     match failure {
-        Failure::MediaProblem(unfit) => {
+        LibraryError::MediaProblem(unfit) => {
             Problem::with(RefusalCode::MediaRejected, format!("the body: {}", unfit.detail))
         }
-        Failure::Store(reason) => Problem::unavailable(&reason),
-        Failure::Bucket(reason) => {
+        LibraryError::Store(reason) => Problem::unavailable(&reason),
+        LibraryError::Bucket(reason) => {
             tracing::warn!(
-                event = "media.no_bucket",
+                event = "media.bucket_failed",
                 reason,
                 "the bucket of media.store failed an operation"
             );

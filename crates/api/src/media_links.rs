@@ -17,7 +17,7 @@ use object_store::GetRange;
 use crate::app::App;
 use twilio_edge_domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition};
 use twilio_edge_platform::listener::admission::{CallerKind, Connection};
-use twilio_edge_services::outbound::media::library::{Failure, Library};
+use twilio_edge_services::outbound::media::library::{Library, LibraryError};
 
 pub(super) fn router(app: &App) -> Router {
     Router::new()
@@ -40,17 +40,17 @@ async fn fetch(
         return not_found();
     }
     let Some(library) = library else { return not_found() };
-    let Some(slot) = library.fetching() else { return later() };
+    let Some(slot) = library.download_permit() else { return later() };
     let header = headers.get(header::RANGE).filter(|_| !is_head);
     let range = header.and_then(|range| range.to_str().ok()).and_then(part);
     let query = query.unwrap_or_default();
-    let (medium, got) = match library.linked(&id, &query, range.clone(), is_head).await {
+    let (medium, got) = match library.open_link(&id, &query, range.clone(), is_head).await {
         Ok(Some(found)) => found,
         Ok(None) => return not_found(),
         // The store also reports an error for a range outside the medium. Reading the whole medium shows which error it
         // is.
-        Err(Failure::Bucket(_)) if range.is_some() => {
-            match library.linked(&id, &query, None, true).await {
+        Err(LibraryError::Bucket(_)) if range.is_some() => {
+            match library.open_link(&id, &query, None, true).await {
                 Ok(Some((_, whole))) => {
                     let size = format!("bytes */{}", whole.meta.size);
                     return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, size)])
@@ -59,9 +59,9 @@ async fn fetch(
                 _ => return failed("a part of an object"),
             }
         }
-        Err(Failure::Bucket(reason)) => return failed(&reason),
-        Err(Failure::Store(reason)) => return failed(&reason.to_string()),
-        Err(Failure::MediaProblem(_)) => return not_found(),
+        Err(LibraryError::Bucket(reason)) => return failed(&reason),
+        Err(LibraryError::Store(reason)) => return failed(&reason.to_string()),
+        Err(LibraryError::MediaProblem(_)) => return not_found(),
     };
     if let Some(Extension(connection)) = connection {
         connection.prove(CallerKind::Known);
@@ -97,7 +97,7 @@ async fn fetch(
 
 fn failed(reason: &str) -> Response {
     tracing::warn!(
-        event = "media.no_bucket",
+        event = "media.bucket_failed",
         reason,
         "the bucket of media.store failed an operation"
     );

@@ -21,7 +21,7 @@ use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
-    operations::erasure::{self, Asked},
+    operations::erasure::{self, ErasureRequest},
 };
 use twilio_edge_store::Sweeper;
 
@@ -118,7 +118,7 @@ async fn redact(
 }
 
 impl CreateRedactionRequest {
-    fn read(self, caller: &Caller) -> Result<Asked, Problem> {
+    fn read(self, caller: &Caller) -> Result<ErasureRequest, Problem> {
         let time = |name: &str, text: Option<String>| {
             let read = |text: String| {
                 instant(&text).map_err(|problem| Problem::malformed(&format!("{name}: {problem}")))
@@ -126,7 +126,7 @@ impl CreateRedactionRequest {
             text.map(read).transpose()
         };
         let number = |text: String| query::one_number("number", &text);
-        let filter = Asked {
+        let filter = ErasureRequest {
             account_sid: Some(query::account(caller, Some(self.account_sid))?),
             message_sid: self.message_sid,
             number: self.number.map(number).transpose()?,
@@ -136,7 +136,7 @@ impl CreateRedactionRequest {
             dry_run: self.dry_run,
             delete: self.delete,
         };
-        match filter.is_everything() {
+        match filter.has_no_filter() {
             true => Err(Problem::of(RefusalCode::UnclearRedaction)),
             false => Ok(filter),
         }

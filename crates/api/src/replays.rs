@@ -27,7 +27,7 @@ use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
-    inbound::replays::{self, Asked, Origin, ReplaySources, Stopped},
+    inbound::replays::{self, Origin, ReplayError, ReplayRequest, ReplaySources},
 };
 use twilio_edge_store::{Outbox, Replay};
 
@@ -141,7 +141,7 @@ async fn start(
     if !is_clear {
         return Err(Problem::of(RefusalCode::SelectorRequired));
     }
-    let replay = replays::read(&caller, filter, now_ms());
+    let replay = replays::validate(&caller, filter, now_ms());
     let replay = replay.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;
     if sinks.get(&replay.sink).is_none() {
         let detail = "sink: none of the sinks file of this sidecar has that name";
@@ -154,8 +154,8 @@ async fn start(
     if dry_run {
         let counted = replay_sources.count(replay, MOST).await;
         let counted = counted.map_err(|stopped| match stopped {
-            Stopped::Store(reason) => Problem::unavailable(&reason),
-            Stopped::Archive(reason) => Problem::with(RefusalCode::ArchiveUnavailable, reason),
+            ReplayError::Store(reason) => Problem::unavailable(&reason),
+            ReplayError::Archive(reason) => Problem::with(RefusalCode::ArchiveUnavailable, reason),
         })?;
         return Ok(json(&ReplayView { id: None, ..ReplayView::of(counted) }));
     }
@@ -193,7 +193,7 @@ async fn fetch(
 }
 
 impl CreateReplayRequest {
-    fn read(self) -> Result<Asked, Problem> {
+    fn read(self) -> Result<ReplayRequest, Problem> {
         let time = |name: &str, text: Option<String>| {
             let read = |text: String| {
                 instant(&text).map_err(|problem| Problem::malformed(&format!("{name}: {problem}")))
@@ -204,7 +204,7 @@ impl CreateReplayRequest {
             Class::Inbound => twilio_edge_contract::Class::Inbound,
             Class::Status => twilio_edge_contract::Class::Status,
         };
-        Ok(Asked {
+        Ok(ReplayRequest {
             sink: one_sink(Some(self.sink))?.unwrap_or_default(),
             account_sid: self.account_sid,
             message_sid: self.message_sid,

@@ -35,7 +35,7 @@ use twilio_edge_domain::{
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::{
     api_keys::Caller,
-    tenants::{Denied, Tenants},
+    tenants::{TenantError, Tenants},
 };
 
 /// Profile of an account. Times are in RFC 3339.
@@ -278,14 +278,14 @@ fn render(tenant: Tenant) -> Response {
     response
 }
 
-fn refusal(denied: Denied) -> Problem {
+fn refusal(denied: TenantError) -> Problem {
     match denied {
-        Denied::Refused(refusal) => Problem::refused(refusal, Scope::Admin),
-        Denied::NoSuchTenant => Problem::of(RefusalCode::NoSuchTenant),
-        Denied::Unseen(_) => Problem::of(RefusalCode::IfMatchRequired),
-        Denied::Changed(_) => Problem::of(RefusalCode::EtagMismatch),
-        Denied::ProfileError(ProfileError::Syntax(problem)) => Problem::malformed(&problem),
-        Denied::ProfileError(ProfileError::Invalid(problem)) => {
+        TenantError::Refused(refusal) => Problem::refused(refusal, Scope::Admin),
+        TenantError::NotFound => Problem::of(RefusalCode::NoSuchTenant),
+        TenantError::RevisionRequired(_) => Problem::of(RefusalCode::IfMatchRequired),
+        TenantError::RevisionMismatch(_) => Problem::of(RefusalCode::EtagMismatch),
+        TenantError::ProfileError(ProfileError::Syntax(problem)) => Problem::malformed(&problem),
+        TenantError::ProfileError(ProfileError::Invalid(problem)) => {
             Problem::with(RefusalCode::InvalidField, problem)
         }
     }

@@ -37,10 +37,10 @@ use object_store::{
 use twilio_edge_platform::config::bucket_location::{Kind, Place};
 
 /// Time limit of connecting.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time limit of one request.
-const REQUEST: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Immediate retries of the client library. More of them would only delay the caller.
 const RETRY: RetryConfig = RetryConfig {
@@ -124,8 +124,8 @@ fn client(endpoint: &str) -> ClientOptions {
     let _ = rustls::crypto::ring::default_provider().install_default();
     ClientOptions::new()
         .with_allow_http(endpoint.starts_with("http://"))
-        .with_connect_timeout(CONNECT)
-        .with_timeout(REQUEST)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout(REQUEST_TIMEOUT)
         .with_user_agent(HeaderValue::from_static(concat!(
             "twilio-edge/",
             env!("CARGO_PKG_VERSION")
@@ -171,7 +171,7 @@ fn gcs(place: &Place<'_>, bucket: &str) -> Result<object_store::gcp::GoogleCloud
         let text = read(place.credentials_file)?;
         let file = place.credentials_file;
         let json: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|_| format!("credentials_file: {file} is not JSON, as Google makes it"))?;
+            .map_err(|_| format!("credentials_file: {file} is not JSON in the format of Google"))?;
         let kind = json.get("type").and_then(serde_json::Value::as_str);
         if !matches!(kind, Some("service_account" | "authorized_user")) {
             return Err(format!(
@@ -181,7 +181,7 @@ fn gcs(place: &Place<'_>, bucket: &str) -> Result<object_store::gcp::GoogleCloud
         builder = builder.with_application_credentials(file);
     }
     builder.build().map_err(|_| {
-        "credentials_file: what Google's credentials say, there or in GOOGLE_APPLICATION_CREDENTIALS, cannot be used"
+        "credentials_file: the credentials in it, or in GOOGLE_APPLICATION_CREDENTIALS, cannot be used"
             .to_owned()
     })
 }
@@ -210,26 +210,28 @@ fn line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 pub fn reason(error: &Error) -> String {
     let code = code(error).map(|code| format!(" ({code})")).unwrap_or_default();
     match error {
-        Error::NotFound { .. } => format!("there is no such bucket or object{code}"),
+        Error::NotFound { .. } => format!("the bucket or object does not exist{code}"),
         Error::PermissionDenied { .. } => {
             format!(
-                "it refuses us{code}: give our credentials the right to read, write and list there"
+                "the bucket denies access{code}: its operator has to permit reads, writes and lists for our credentials"
             )
         }
         Error::Unauthenticated { .. } => {
-            format!("it does not know us{code}: look at the credentials and the clock")
+            format!(
+                "the bucket does not accept our credentials{code}: check the credentials and the clock"
+            )
         }
         _ => match transport(error) {
-            Some((HttpErrorKind::Connect, cause)) => format!("it cannot be reached: {cause}"),
-            Some((HttpErrorKind::Timeout, _)) => "it does not answer in time".to_owned(),
-            Some((_, cause)) => format!("it broke off: {cause}"),
+            Some((HttpErrorKind::Connect, cause)) => {
+                format!("the bucket cannot be reached: {cause}")
+            }
+            Some((HttpErrorKind::Timeout, _)) => "the bucket did not answer in time".to_owned(),
+            Some((_, cause)) => format!("the connection to the bucket broke off: {cause}"),
             None if code.is_empty() => match io(error) {
-                Some(cause) => format!("it cannot be read or written: {cause}"),
-                None => {
-                    "it failed, or said nothing of who we are: look at the credentials".to_owned()
-                }
+                Some(cause) => format!("the bucket cannot be read or written: {cause}"),
+                None => "the bucket failed without an error code: check the credentials".to_owned(),
             },
-            None => format!("it failed{code}"),
+            None => format!("the bucket failed{code}"),
         },
     }
 }
@@ -249,8 +251,8 @@ fn io(error: &Error) -> Option<&std::io::Error> {
 
 /// Extracts the error code from the XML answer of S3 or Google, for instance `NoSuchBucket`.
 fn code(error: &Error) -> Option<String> {
-    let said = error.to_string();
-    let (_, rest) = said.split_once("<Code>")?;
+    let text = error.to_string();
+    let (_, rest) = text.split_once("<Code>")?;
     let (code, _) = rest.split_once("</Code>")?;
     let is_word = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
     is_word.then(|| code.to_owned())
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_come_from_a_file_and_are_not_told() {
+    fn credentials_come_from_a_file_and_are_not_shown() {
         twilio_edge_platform::file_access::restrict_new_files();
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("credentials").display().to_string();
@@ -286,21 +288,21 @@ mod tests {
         std::fs::write(&file, "[default]\naws_access_key_id = AKIA\nAWS_SECRET_ACCESS_KEY=hush\n")
             .unwrap();
         assert_eq!(problems(&place("s3://acme")), Vec::<String>::new());
-        let told = problems(&place("gs://acme"));
-        assert!(told[0].contains("is not JSON"), "{told:?}");
+        let found = problems(&place("gs://acme"));
+        assert!(found[0].contains("is not JSON"), "{found:?}");
         std::fs::write(&file, "aws_secret_access_key = hush").unwrap();
-        let told = problems(&place("s3://acme"));
-        assert!(told[0].ends_with("has no line aws_access_key_id = .."), "{told:?}");
+        let found = problems(&place("s3://acme"));
+        assert!(found[0].ends_with("has no line aws_access_key_id = .."), "{found:?}");
         std::fs::write(&file, r#"{"type": "external_account", "private_key": "hush"}"#).unwrap();
-        let told = problems(&place("gs://acme"));
-        assert!(told[0].ends_with("must be of type service_account or authorized_user"));
+        let found = problems(&place("gs://acme"));
+        assert!(found[0].ends_with("must be of type service_account or authorized_user"));
         std::fs::write(&file, r#"{"type": "service_account", "private_key": "hush"}"#).unwrap();
-        let told = problems(&place("gs://acme"));
-        assert!(told[0].contains("cannot be used") && !told[0].contains("hush"), "{told:?}");
+        let found = problems(&place("gs://acme"));
+        assert!(found[0].contains("cannot be used") && !found[0].contains("hush"), "{found:?}");
     }
 
     #[tokio::test]
-    async fn what_is_away_is_told() {
+    async fn unavailable_bucket_is_reported() {
         twilio_edge_platform::file_access::restrict_new_files();
         use object_store::ObjectStoreExt;
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

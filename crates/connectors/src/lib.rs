@@ -4,5 +4,6 @@
 //! store retries by itself, twice and within seconds.
 
 pub mod bucket;
+mod causes;
 pub mod sinks;
 pub mod twilio;

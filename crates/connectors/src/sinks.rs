@@ -1,22 +1,33 @@
 //! Sinks: destinations of accepted webhooks. Reads their configuration, selects the sinks of a route, and makes
 //! delivery attempts. This module does not know the outbox, its order, or the retries.
+//!
+//! Each sink type is one module that implements [`SinkType`], and one line of [`TYPES`].
 
+mod fields;
 mod file;
 mod http;
 mod kafka;
 mod redis_stream;
+mod sink_type;
 
 use std::{sync::Arc, time::Duration};
 
 use twilio_edge_contract::Class;
-
-use self::file::Kind;
-pub use self::file::Sink as Settings;
 use twilio_edge_domain::{
     delivery::{DeliveryOutcome, RetryPolicy},
     event::Delivery,
-    secret,
 };
+use twilio_edge_platform::file_access;
+
+use self::sink_type::OpenSink;
+pub use self::sink_type::{Field, Registration, SinkType};
+
+/// Registry of the sink types that a sinks file can name.
+pub const TYPES: &[Registration] = &[
+    Registration::of::<http::Endpoint>(),
+    Registration::of::<kafka::Cluster>(),
+    Registration::of::<redis_stream::Streams>(),
+];
 
 /// All sinks of a sidecar. Copies share them.
 #[derive(Debug, Clone, Default)]
@@ -28,49 +39,70 @@ pub struct Sinks {
 #[derive(Debug)]
 pub struct Sink {
     name: String,
+    type_name: &'static str,
     routes: Vec<String>,
     classes: Vec<Class>,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
     concurrency: usize,
-    longest_try: Duration,
-    way: Way,
-}
-
-#[derive(Debug)]
-enum Way {
-    Http(http::Endpoint),
-    Kafka(Box<kafka::Cluster>),
-    RedisStream(Box<redis_stream::Streams>),
+    attempt_timeout: Duration,
+    open: Box<dyn OpenSink>,
 }
 
 /// Returns every problem of a sinks file, or the weak secrets of a valid file unless `is_demo`.
 pub fn problems(path: &str, is_demo: bool) -> Vec<String> {
-    match Sinks::read(path) {
-        Ok(_) if is_demo => Vec::new(),
-        Ok(sinks) => sinks.iter().filter_map(Sink::weakness).collect(),
+    let settings = match read(path, TYPES) {
+        Ok(settings) => settings,
+        Err(problems) => return problems,
+    };
+    let weak = |sink: &file::Settings| {
+        let problem = sink.parsed.weak_secret()?;
+        Some(format!("sink {:?}: {problem}", sink.name))
+    };
+    let weak: Vec<String> =
+        if is_demo { Vec::new() } else { settings.iter().filter_map(weak).collect() };
+    match Sinks::open(settings) {
+        Ok(_) => weak,
         Err(problems) => problems,
     }
 }
 
-impl Sink {
-    /// Returns the first secret that is too weak, with the reason.
-    fn weakness(&self) -> Option<String> {
-        let Way::Http(endpoint) = &self.way else { return None };
-        let mut weak = endpoint.secrets().iter().map(|key| secret::weakness_of_key(key));
-        let (n, why) = weak.by_ref().enumerate().find_map(|(n, why)| Some((n, why?)))?;
-        Some(format!("sink {:?}: secrets[{n}]: {why}", self.name))
-    }
+/// Returns the log targets of client libraries that are off unless `log.level` enables them. The error of a delivery
+/// is logged as an event.
+pub fn quiet_log_targets() -> impl Iterator<Item = &'static str> {
+    TYPES.iter().flat_map(|sink_type| sink_type.quiet_log_targets).copied()
+}
+
+/// Describes the sink types and the fields of the sinks file as Markdown tables.
+pub fn reference() -> String {
+    file::reference(TYPES)
+}
+
+fn read(path: &str, types: &[Registration]) -> Result<Vec<file::Settings>, Vec<String>> {
+    let text = file_access::read_secret(path.as_ref()).map_err(|problem| vec![problem])?;
+    file::parse(&text, types)
 }
 
 impl Sinks {
-    /// Reads a sinks file. Returns every problem of the file.
+    /// Reads a sinks file and opens its sinks.
+    ///
+    /// # Errors
+    /// Returns every problem of the file.
     pub fn read(path: &str) -> Result<Sinks, Vec<String>> {
-        let text = twilio_edge_platform::file_access::read_secret(path.as_ref())
-            .map_err(|problem| vec![problem])?;
-        let settings = file::parse(&text)?;
+        Sinks::read_with(path, TYPES)
+    }
+
+    /// Reads a sinks file that can name these types, and opens its sinks.
+    ///
+    /// # Errors
+    /// Returns every problem of the file.
+    pub fn read_with(path: &str, types: &[Registration]) -> Result<Sinks, Vec<String>> {
+        Sinks::open(read(path, types)?)
+    }
+
+    fn open(settings: Vec<file::Settings>) -> Result<Sinks, Vec<String>> {
         // The TLS provider of all sinks. This fails if a provider is installed already; that provider is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let sinks: Result<Vec<Sink>, String> = settings.into_iter().map(Sink::new).collect();
+        let sinks: Result<Vec<Sink>, String> = settings.into_iter().map(Sink::open).collect();
         Ok(Sinks { all: sinks.map_err(|problem| vec![problem])?.into() })
     }
 
@@ -81,8 +113,8 @@ impl Sinks {
 
     /// Returns the names of the sinks that receive webhooks of this class on this route.
     pub fn of<'a>(&'a self, route: &'a str, class: Class) -> impl Iterator<Item = &'a str> {
-        let gets = move |sink: &&Sink| sink.has_route(route) && sink.has_class(class);
-        self.all.iter().filter(gets).map(|sink| sink.name.as_str())
+        let receives = move |sink: &&Sink| sink.has_route(route) && sink.has_class(class);
+        self.all.iter().filter(receives).map(|sink| sink.name.as_str())
     }
 
     /// Returns the sink of this name.
@@ -92,24 +124,21 @@ impl Sinks {
 }
 
 impl Sink {
-    fn new(settings: Settings) -> Result<Sink, String> {
-        let Settings { name, routes, classes, patience, concurrency, kind } = settings;
-        // Connecting and the answer have one timeout each.
-        let longest_try = 2 * match &kind {
-            Kind::Http(settings) => settings.timeout,
-            Kind::Kafka(settings) => settings.timeout,
-            Kind::RedisStream(settings) => settings.timeout,
-        };
-        let way = match kind {
-            Kind::Http(settings) => http::Endpoint::new(settings).map(Way::Http),
-            Kind::Kafka(settings) => {
-                kafka::Cluster::new(settings).map(|cluster| Way::Kafka(Box::new(cluster)))
-            }
-            Kind::RedisStream(settings) => redis_stream::Streams::new(settings)
-                .map(|streams| Way::RedisStream(Box::new(streams))),
-        };
-        let way = way.map_err(|problem| format!("sink {name}: {problem}"))?;
-        Ok(Sink { name, routes, classes, patience, concurrency, longest_try, way })
+    fn open(settings: file::Settings) -> Result<Sink, String> {
+        let file::Settings { name, type_name, routes, classes, .. } = settings;
+        let open = settings.parsed.open(settings.timeout);
+        let open = open.map_err(|problem| format!("sink {name}: {problem}"))?;
+        Ok(Sink {
+            name,
+            type_name,
+            routes,
+            classes,
+            retry_policy: settings.retry_policy,
+            concurrency: settings.concurrency,
+            // Connecting and the answer have one timeout each.
+            attempt_timeout: 2 * settings.timeout,
+            open,
+        })
     }
 
     /// Name in metrics, logs and commands.
@@ -117,9 +146,14 @@ impl Sink {
         &self.name
     }
 
+    /// Value of `type` in the sinks file.
+    pub fn type_name(&self) -> &'static str {
+        self.type_name
+    }
+
     /// Retry policy of its deliveries.
-    pub fn patience(&self) -> &RetryPolicy {
-        &self.patience
+    pub fn retry_policy(&self) -> &RetryPolicy {
+        &self.retry_policy
     }
 
     /// Number of lanes that one sidecar delivers concurrently.
@@ -128,8 +162,8 @@ impl Sink {
     }
 
     /// Time limit of one delivery attempt; a longer attempt has failed.
-    pub fn longest_try(&self) -> Duration {
-        self.longest_try
+    pub fn attempt_timeout(&self) -> Duration {
+        self.attempt_timeout
     }
 
     fn has_route(&self, route: &str) -> bool {
@@ -141,19 +175,36 @@ impl Sink {
     }
 
     /// Makes one attempt to deliver one event.
-    pub async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
-        let tried = async {
-            match &self.way {
-                Way::Http(endpoint) => endpoint.deliver(parcel).await,
-                Way::Kafka(cluster) => cluster.deliver(parcel).await,
-                Way::RedisStream(streams) => streams.deliver(parcel).await,
-            }
-        };
-        let tried = tokio::time::timeout(self.longest_try, tried).await;
-        tried.unwrap_or_else(|_| DeliveryOutcome::Failed {
-            reason: "it did not answer in time".into(),
+    pub async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+        let attempt = tokio::time::timeout(self.attempt_timeout, self.open.deliver(delivery));
+        attempt.await.unwrap_or_else(|_| DeliveryOutcome::Failed {
+            reason: "the sink did not answer in time".into(),
             retry_after: None,
             is_outage: true,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sink_types_are_documented() {
+        let document = include_str!("../../../docs/DELIVERY.md");
+        assert!(document.contains(&reference()), "print it with `twilio-edge reference sinks`");
+    }
+
+    #[test]
+    fn sink_types_and_their_fields_have_unambiguous_names() {
+        let mut names: Vec<&str> = TYPES.iter().map(|sink_type| sink_type.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TYPES.len(), "two types have the same name");
+        for sink_type in TYPES {
+            let own = sink_type.fields.iter().map(|field| field.name);
+            let common = own.filter(|name| file::FIELDS.iter().any(|field| field.name == *name));
+            assert_eq!(common.collect::<Vec<_>>(), [""; 0], "{}", sink_type.name);
+        }
     }
 }

@@ -14,6 +14,7 @@ use twilio_edge_contract::MESSAGE_PARAMETER;
 pub use self::accounts::problems;
 use self::accounts::{Account, read};
 pub use self::forward::{Forward, Forwarded};
+use crate::causes::with_causes;
 use twilio_edge_domain::{
     delivery::parse_retry_after,
     sending::{matching::ListedMessage, outcome::CallResponse, rate_limit::Rate},
@@ -22,15 +23,15 @@ use twilio_edge_domain::{
 use twilio_edge_platform::config;
 
 /// Largest answer that is read, in bytes. A message is one kilobyte.
-const LARGEST_ANSWER: usize = 64 << 10;
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// Messages per page of a list, and the largest page in bytes: a text is up to 1600 characters of six bytes each in
+/// Messages per page of a list, and the max_bytes page in bytes: a text is up to 1600 characters of six bytes each in
 /// JSON.
-const PAGE: usize = 100;
-const LARGEST_PAGE: usize = 2 << 20;
+const PAGE_SIZE: usize = 100;
+const MAX_PAGE_BYTES: usize = 2 << 20;
 
 /// Time limit of connecting, within the time limit of the call.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One page of the list of messages.
 #[derive(Debug, Deserialize)]
@@ -41,9 +42,9 @@ pub struct Page {
     pub next_page_uri: Option<String>,
 }
 
-/// Templates per page of a list, and the largest page in bytes: a template with ten cards is a few kilobytes.
-const CONTENTS: usize = 100;
-const LARGEST_CONTENTS: usize = 8 << 20;
+/// Templates per page of a list, and the max_bytes page in bytes: a template with ten cards is a few kilobytes.
+const CONTENTS_PAGE_SIZE: usize = 100;
+const MAX_CONTENTS_BYTES: usize = 8 << 20;
 
 /// Path of the list of templates.
 const CONTENTS_PATH: &str = "/v1/ContentAndApprovals";
@@ -74,7 +75,7 @@ pub struct Twilio {
     timeout: Duration,
     accounts: Arc<BTreeMap<String, Account>>,
     /// Rate of a sender that has no rate of its own.
-    usual_rate: Rate,
+    default_rate: Rate,
 }
 
 impl Twilio {
@@ -98,7 +99,7 @@ impl Twilio {
             .retry(reqwest::retry::never())
             .no_proxy()
             .timeout(timeout)
-            .connect_timeout(CONNECT.min(timeout))
+            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| vec![error.to_string()])?;
@@ -109,12 +110,12 @@ impl Twilio {
             status_callback_url: settings.status_callback_url.as_str().into(),
             timeout,
             accounts: Arc::new(accounts),
-            usual_rate: Rate::whole(settings.per_second),
+            default_rate: Rate::whole(settings.per_second),
         })
     }
 
     /// Returns whether the account has credentials.
-    pub fn knows(&self, account_sid: &str) -> bool {
+    pub fn has_credentials(&self, account_sid: &str) -> bool {
         self.accounts.contains_key(account_sid)
     }
 
@@ -131,14 +132,15 @@ impl Twilio {
 
     /// Returns the rate of a sender or a Messaging Service.
     pub fn rate(&self, account_sid: &str, sender: &str) -> Rate {
-        let said = self.accounts.get(account_sid).and_then(|account| account.rates.get(sender));
-        said.copied().unwrap_or(self.usual_rate)
+        let account = self.accounts.get(account_sid);
+        let rate = account.and_then(|account| account.rates.get(sender));
+        rate.copied().unwrap_or(self.default_rate)
     }
 
     /// Returns the senders that have a rate of their own, and the rate of all others.
     pub fn rates(&self) -> (impl Iterator<Item = (&str, Rate)>, Rate) {
-        let said = self.accounts.values().flat_map(|account| &account.rates);
-        (said.map(|(sender, rate)| (sender.as_str(), *rate)), self.usual_rate)
+        let rates = self.accounts.values().flat_map(|account| &account.rates);
+        (rates.map(|(sender, rate)| (sender.as_str(), *rate)), self.default_rate)
     }
 
     /// Returns the time limit of a call.
@@ -156,12 +158,13 @@ impl Twilio {
     ) -> (CallResponse, Option<String>) {
         let Some(credentials) = self.accounts.get(account_sid) else {
             return (
-                CallResponse::NotConnected("there are no credentials for the account".into()),
+                CallResponse::NotConnected("the account has no credentials in sending.file".into()),
                 None,
             );
         };
-        let usual = credentials.status_callback_url.as_deref().unwrap_or(&self.status_callback_url);
-        let form = called_back(form, usual, id);
+        let default_url =
+            credentials.status_callback_url.as_deref().unwrap_or(&self.status_callback_url);
+        let form = with_callback(form, default_url, id);
         let url = format!("{}/2010-04-01/Accounts/{account_sid}/Messages.json", self.base_url);
         let request = self
             .client
@@ -170,7 +173,7 @@ impl Twilio {
             .header(header::ACCEPT, "application/json")
             .basic_auth(&credentials.user, Some(&credentials.secret))
             .body(form);
-        call(request, LARGEST_ANSWER).await
+        call(request, MAX_ANSWER_BYTES).await
     }
 
     /// Lists messages to a recipient, from a sender unless `from` is empty. Returns the first page, or the page at
@@ -186,11 +189,11 @@ impl Twilio {
         next_page_uri: Option<&str>,
     ) -> Result<Page, String> {
         let credentials = self.accounts.get(account_sid);
-        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let credentials = credentials.ok_or("the account has no credentials in sending.file")?;
         let first = format!("/2010-04-01/Accounts/{account_sid}/Messages.json?");
         let uri = match next_page_uri {
             Some(uri) if uri.starts_with(&first) => uri.to_owned(),
-            Some(_) => return Err("the next page is somewhere else".to_owned()),
+            Some(_) => return Err("Twilio named a next page outside of the list".to_owned()),
             None => {
                 let length = first.len();
                 let mut query = form_urlencoded::Serializer::for_suffix(first, length);
@@ -199,7 +202,7 @@ impl Twilio {
                     query.append_pair("From", from);
                 }
                 // The list is not filtered by DateSent, because a message in Twilio's queue has none yet.
-                query.append_pair("PageSize", &PAGE.to_string()).finish()
+                query.append_pair("PageSize", &PAGE_SIZE.to_string()).finish()
             }
         };
         let request = self
@@ -207,7 +210,7 @@ impl Twilio {
             .get(format!("{}{uri}", self.base_url))
             .header(header::ACCEPT, "application/json")
             .basic_auth(&credentials.user, Some(&credentials.secret));
-        match call(request, LARGEST_PAGE).await.0 {
+        match call(request, MAX_PAGE_BYTES).await.0 {
             CallResponse::Http { status: 200, body, .. } => {
                 serde_json::from_slice(&body).map_err(|error| error.to_string())
             }
@@ -228,19 +231,19 @@ impl Twilio {
         next_page_url: Option<&str>,
     ) -> Result<Contents, String> {
         let credentials = self.accounts.get(account_sid);
-        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let credentials = credentials.ok_or("the account has no credentials in sending.file")?;
         let list = format!("{}{CONTENTS_PATH}?", self.content_base_url);
         let url = match next_page_url {
             Some(url) if url.starts_with(&list) => url.to_owned(),
-            Some(_) => return Err("the next page is somewhere else".to_owned()),
-            None => format!("{list}PageSize={CONTENTS}"),
+            Some(_) => return Err("Twilio named a next page outside of the list".to_owned()),
+            None => format!("{list}PageSize={CONTENTS_PAGE_SIZE}"),
         };
         let request = self
             .client
             .get(url)
             .header(header::ACCEPT, "application/json")
             .basic_auth(&credentials.user, Some(&credentials.secret));
-        match call(request, LARGEST_CONTENTS).await.0 {
+        match call(request, MAX_CONTENTS_BYTES).await.0 {
             CallResponse::Http { status: 200, body, .. } => {
                 serde_json::from_slice(&body).map_err(|error| error.to_string())
             }
@@ -265,11 +268,11 @@ fn content_base_url(settings: &config::Sending) -> &str {
 }
 
 /// Adds the callback URL with our id to the form: the form's own callback, or else the configured one.
-fn called_back(form: &str, usual: &str, id: &str) -> String {
+fn with_callback(form: &str, default_url: &str, id: &str) -> String {
     let is_callback = |name: &str| name == "StatusCallback";
     let mut pairs = form_urlencoded::parse(form.as_bytes());
     let own = pairs.find(|(name, _)| is_callback(name)).map(|(_, url)| url.into_owned());
-    let url = own.as_deref().unwrap_or(usual);
+    let url = own.as_deref().unwrap_or(default_url);
     if url.is_empty() {
         return form.to_owned();
     }
@@ -280,7 +283,7 @@ fn called_back(form: &str, usual: &str, id: &str) -> String {
         .finish()
 }
 
-/// Adds the message id to a URL, before a fragment, which tells Twilio how to call and is not sent. A query in alphabetical
+/// Adds the message id to a URL, before a fragment, which contains settings for Twilio's request and is not sent. A query in alphabetical
 /// order stays in it: some proxies sort queries, and a sorted query must be the one that Twilio signed
 /// (twilio-php issue 790, twilio-node issue 1079).
 fn callback_url(url: &str, id: &str) -> String {
@@ -295,19 +298,19 @@ fn callback_url(url: &str, id: &str) -> String {
     let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
     let mut pairs: Vec<&str> = query.split('&').collect();
     let is_after = |pair: &&str| name(pair).as_str() > MESSAGE_PARAMETER;
-    let place = pairs.iter().position(is_after).unwrap_or(pairs.len());
-    pairs.insert(place, &own);
+    let index = pairs.iter().position(is_after).unwrap_or(pairs.len());
+    pairs.insert(index, &own);
     format!("{base}?{}{fragment}", pairs.join("&"))
 }
 
 /// Makes one call. Returns the answer and Twilio's request id.
-async fn call(request: RequestBuilder, largest: usize) -> (CallResponse, Option<String>) {
+async fn call(request: RequestBuilder, max_bytes: usize) -> (CallResponse, Option<String>) {
     let mut response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_connect() => {
-            return (CallResponse::NotConnected(reason(&error.without_url())), None);
+            return (CallResponse::NotConnected(with_causes(&error.without_url())), None);
         }
-        Err(error) => return (CallResponse::Lost(reason(&error.without_url())), None),
+        Err(error) => return (CallResponse::Lost(with_causes(&error.without_url())), None),
     };
     let text = |name: &str| {
         let value = response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -319,7 +322,7 @@ async fn call(request: RequestBuilder, largest: usize) -> (CallResponse, Option<
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= largest => {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= max_bytes => {
                 body.extend_from_slice(&chunk);
             }
             Ok(None) => break,
@@ -333,18 +336,12 @@ async fn call(request: RequestBuilder, largest: usize) -> (CallResponse, Option<
     (CallResponse::Http { status, retry_after, body }, request_id)
 }
 
-/// Joins an error and its causes; the outermost error alone does not contain the reason.
-fn reason(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn our_id_is_in_what_twilio_calls_and_signs() {
+    fn callback_url_contains_our_id() {
         let id = "ms_0";
         for (url, expected) in [
             ("https://a.example/s", "https://a.example/s?twilio_edge_message=ms_0"),
@@ -363,12 +360,15 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_may_say_where_statuses_are_told() {
+    fn caller_may_specify_the_callback_url() {
         let own = "To=a&StatusCallback=https%3A%2F%2Fown.example%2Fs&Body=%26";
         let told = "StatusCallback=https%3A%2F%2Fown.example%2Fs%3Ftwilio_edge_message%3Dms_0";
-        assert_eq!(called_back(own, "https://usual", "ms_0"), format!("To=a&Body=%26&{told}"));
-        assert_eq!(called_back("To=a", "", "ms_0"), "To=a");
-        let usual = "To=a&StatusCallback=https%3A%2F%2Fusual%3Ftwilio_edge_message%3Dms_0";
-        assert_eq!(called_back("To=a", "https://usual", "ms_0"), usual);
+        assert_eq!(
+            with_callback(own, "https://default_url", "ms_0"),
+            format!("To=a&Body=%26&{told}")
+        );
+        assert_eq!(with_callback("To=a", "", "ms_0"), "To=a");
+        let default_url = "To=a&StatusCallback=https%3A%2F%2Fusual%3Ftwilio_edge_message%3Dms_0";
+        assert_eq!(with_callback("To=a", "https://default_url", "ms_0"), default_url);
     }
 }

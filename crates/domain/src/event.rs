@@ -1,4 +1,4 @@
-//! Published event of a webhook: the JSON that sinks receive, the same for HTTP, Kafka and Redis. Its shape is a
+//! Published event of a webhook: the JSON that sinks receive, the same for every type of sinks. Its shape is a
 //! contract with other programs (docs/DELIVERY.md). Transports and sinks are not known here.
 
 use std::{borrow::Cow, collections::BTreeMap};

@@ -19,12 +19,12 @@ use crate::{
     terminal::LogLines,
 };
 
-/// Starts to log to standard error. Returns the limiter that counts suppressed lines.
-pub fn begin(settings: &config::Log) -> Repeats {
+/// Starts to log to standard error. The lines of `quiet_targets` are off unless `log.level` enables them. Returns the
+/// limiter that counts suppressed lines.
+pub fn begin<'a>(settings: &config::Log, quiet_targets: impl Iterator<Item = &'a str>) -> Repeats {
     let repeats = Repeats::default();
-    // Problems of the Kafka client are logged with the failed delivery, as an event; its own lines are off unless
-    // enabled.
-    let levels: Targets = format!("krafka=off,{}", settings.level).parse().unwrap_or_default();
+    let quiet: String = quiet_targets.map(|target| format!("{target}=off,")).collect();
+    let levels: Targets = format!("{quiet}{}", settings.level).parse().unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer().with_writer(LogLines);
     let registry = tracing_subscriber::registry().with(levels).with(repeats.clone());
     match settings.format {

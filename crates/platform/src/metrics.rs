@@ -103,7 +103,7 @@ impl Default for Metrics {
                 "Batches of spans that the collector did not accept; they are lost",
             ),
             lines_held_back: all.counter(
-                "log_lines_held_back",
+                "log_lines_suppressed",
                 "Log lines suppressed because there were too many of the same kind (docs/OBSERVABILITY.md)",
             ),
             retention: RetentionMetrics::of(all),

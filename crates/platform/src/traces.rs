@@ -270,10 +270,13 @@ impl Collector {
         }
         match problem {
             Some(reason) if !was_unavailable => {
-                tracing::warn!(event = "traces.not_taken", %reason, "the trace collector did not accept spans; spans are lost until it does");
+                tracing::warn!(event = "traces.export_failed", %reason, "the trace collector did not accept spans; spans are lost until it does");
             }
             None if was_unavailable => {
-                tracing::info!(event = "traces.taken", "the trace collector accepted spans again")
+                tracing::info!(
+                    event = "traces.export_recovered",
+                    "the trace collector accepted spans again"
+                )
             }
             _ => {}
         }

@@ -4,6 +4,7 @@
 //! - [`outbound`]: messages that are sent through Twilio.
 //! - [`access`]: API keys, webhook keys, tenants, permissions of contacts.
 //! - [`operations`]: retention, erasure, archive.
+//! - [`wakeup`]: wakes the tasks that deliver and send.
 //!
 //! Architecture invariant: holds no SQL text and knows nothing of HTTP requests to the sidecar.
 
@@ -11,3 +12,4 @@ pub mod access;
 pub mod inbound;
 pub mod operations;
 pub mod outbound;
+pub mod wakeup;

@@ -69,7 +69,7 @@ impl Stores {
                 true
             }
             Err(reason) => {
-                tracing::warn!(event = "webhooks.not_accepted", %reason, count = accepted.len(), "the database could not store accepted webhooks");
+                tracing::warn!(event = "webhooks.accept_failed", %reason, count = accepted.len(), "the database could not store accepted webhooks");
                 self.settle(settles(Outcome::Release), now_ms).await;
                 false
             }

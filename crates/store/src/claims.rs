@@ -69,7 +69,7 @@ impl Stores {
         let known = match known {
             Ok(known) => known,
             Err(reason) => {
-                tracing::warn!(event = "claims.undecided", %reason, count = to_confirm.len(), "the stores could not decide claims");
+                tracing::warn!(event = "claims.unavailable", %reason, count = to_confirm.len(), "the stores could not decide claims");
                 self.undo_leases(webhooks, &taken, now_ms).await;
                 let grant =
                     |taken: LeaseClaim| (!proceeds(&taken)).then(|| ClaimResult::of(taken.claimed));
@@ -93,7 +93,7 @@ impl Stores {
             self.metrics.stores.timed(Operation::JournalNote, self.journal.note(&events)).await
         {
             // The leases remain, but without the events there is no record of what arrived.
-            tracing::warn!(event = "events.no_room", %reason, "the sidecar could not write events, and its queue was full");
+            tracing::warn!(event = "events.queue_full", %reason, "the sidecar could not write events, and its queue was full");
             return vec![None; webhooks.len()];
         }
         let grants = webhooks.iter().zip(taken).map(|(webhook, taken)| {
@@ -165,7 +165,7 @@ impl Stores {
         let decided = self.ask_ledger(&to_confirm, now_ms).await;
         let mut decided = decided
             .unwrap_or_else(|reason| {
-                tracing::warn!(event = "claims.undecided", %reason, count = to_confirm.len(), "the stores could not decide claims");
+                tracing::warn!(event = "claims.unavailable", %reason, count = to_confirm.len(), "the stores could not decide claims");
                 Vec::new()
             })
             .into_iter();
@@ -237,7 +237,7 @@ impl Stores {
         match decided {
             Ok(decided) => decided.into_iter().map(|decided| Some(grant(decided))).collect(),
             Err(reason) => {
-                tracing::warn!(event = "claims.undecided", %reason, count, "the stores could not decide claims");
+                tracing::warn!(event = "claims.unavailable", %reason, count, "the stores could not decide claims");
                 vec![None; count]
             }
         }

@@ -324,7 +324,7 @@ impl Shared {
                         }
                         Err(reason) => {
                             self.metrics.journal.event_refused();
-                            tracing::error!(event = "event.refused", %reason, "the database rejected an event; the event is lost");
+                            tracing::error!(event = "event.rejected", %reason, "the database rejected an event; the event is lost");
                             self.free(noted.place.into_iter().collect());
                         }
                     }
@@ -335,7 +335,7 @@ impl Shared {
                 batch.urgent.into_iter().for_each(|urgent| {
                     let _ = urgent.written.send(Err(reason.clone()));
                 });
-                tracing::warn!(event = "events.waiting", %reason, count = batch.rows.len(), "the database did not store events; they wait");
+                tracing::warn!(event = "events.persist_failed", %reason, count = batch.rows.len(), "the database did not store events; they wait");
                 self.put_back(batch.rows);
                 false
             }

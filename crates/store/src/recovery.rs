@@ -49,7 +49,7 @@ impl Recovery {
                 Adoption::OtherVersion => {
                     if self.reported_files.insert(path.clone()) {
                         let file = path.display();
-                        tracing::error!(event = "spool.other_version", %file, "the sidecar found a spool file of another version and did not change it");
+                        tracing::error!(event = "spool.unknown_version", %file, "the sidecar found a spool file of another version and did not change it");
                     }
                 }
             }
@@ -62,7 +62,7 @@ impl Recovery {
         loop {
             tokio::time::sleep(INTERVAL).await;
             if let Err(reason) = self.recover().await {
-                tracing::warn!(event = "spool.waiting", %reason, "the sidecar could not write the events of a killed sidecar's spool; it retries");
+                tracing::warn!(event = "spool.recovery_failed", %reason, "the sidecar could not write the events of a killed sidecar's spool; it retries");
             }
         }
     }
@@ -97,7 +97,7 @@ async fn write_each(
         match ledger.write_events(&[row.event()]).await {
             Err(StoreError::Refused(reason)) => {
                 metrics.journal.event_refused();
-                tracing::error!(event = "event.refused", %reason, "the database rejected an event; the event is lost");
+                tracing::error!(event = "event.rejected", %reason, "the database rejected an event; the event is lost");
             }
             written => written?,
         }

@@ -53,7 +53,7 @@ impl Stores {
         let events = settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
         let write = self.journal.write(events);
         if let Err(reason) = self.metrics.stores.timed(Operation::JournalWrite, write).await {
-            tracing::warn!(event = "settlements.unsettled", %reason, count = settles.len(), "the sidecar could not store settlements; filters send them again");
+            tracing::warn!(event = "settlements.persist_failed", %reason, count = settles.len(), "the sidecar could not store settlements; filters send them again");
             return false;
         }
         let commit = self.leases.commit(settles, now_ms);
@@ -148,7 +148,7 @@ impl Stores {
         match released {
             Ok(results) => results.into_iter().map(Some).collect(),
             Err(reason) => {
-                tracing::warn!(event = "settlements.unsettled", %reason, count = settles.len(), "the sidecar could not store settlements; filters send them again");
+                tracing::warn!(event = "settlements.persist_failed", %reason, count = settles.len(), "the sidecar could not store settlements; filters send them again");
                 vec![None; settles.len()]
             }
         }

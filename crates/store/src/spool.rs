@@ -105,7 +105,7 @@ impl Spool {
         let appended = files.append(events, &self.folder, self.most_bytes);
         let refuses = appended.is_err();
         match &appended {
-            Err(reason) if !files.refuses => tracing::error!(event = "spool.refuses",
+            Err(reason) if !files.refuses => tracing::error!(event = "spool.unavailable",
                 %reason,
                 folder = %self.folder.display(),
                 "the spool could not store events; claims wait for the database",
@@ -230,7 +230,7 @@ impl Files {
         if let Some(segment) = self.open.pop_front()
             && let Err(error) = std::fs::remove_file(&segment.path)
         {
-            tracing::warn!(event = "spool.file_stays", %error, file = %segment.path.display(), "the sidecar could not remove a written spool file");
+            tracing::warn!(event = "spool.delete_failed", %error, file = %segment.path.display(), "the sidecar could not remove a written spool file");
         }
     }
 }

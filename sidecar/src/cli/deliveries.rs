@@ -11,7 +11,7 @@ use twilio_edge_domain::window::rfc3339;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::api_keys::Caller,
-    inbound::dead_letters::{self, Choice, Done, PAGE},
+    inbound::dead_letters::{self, DeadLetterFilter, DecisionResult, PAGE_SIZE},
 };
 use twilio_edge_store::{DeadLetter, DeadLetterAction, DeadLetters, Outbox, StoreError};
 
@@ -139,10 +139,10 @@ impl Decision {
         let user = variable("USER").unwrap_or_else(|| "unknown".into());
         let Selection { ids, all, sink } = self.selection;
         let ids = Some(ids).filter(|_| !all);
-        let choice = Choice { ids, sink, account_sid: self.account };
+        let selection = DeadLetterFilter { ids, sink, account_sid: self.account };
         let by = Caller::command_line(&user);
-        let Done { found, changed, .. } =
-            dead_letters::decide(outbox, &by, fate, &choice, usize::MAX).await?;
+        let DecisionResult { found, changed, .. } =
+            dead_letters::decide(outbox, &by, fate, &selection, usize::MAX).await?;
         let done = match fate {
             DeadLetterAction::Retry => "dead letters were queued again",
             DeadLetterAction::Discard => "dead letters were discarded",
@@ -161,7 +161,7 @@ async fn gather(
     while found.len() < limit {
         let last = found.last().map(|letter| (letter.ended_at_ms, letter.seq));
         let (before_ms, before_seq) = last.unwrap_or((i64::MAX, i64::MAX));
-        let most = i64::try_from(PAGE.min(limit - found.len())).unwrap_or(i64::MAX);
+        let most = i64::try_from(PAGE_SIZE.min(limit - found.len())).unwrap_or(i64::MAX);
         let page = DeadLetters { account_sid, sink, before_ms, before_seq, most };
         let page = outbox.dead_letters(page).await?;
         if page.is_empty() {

@@ -24,7 +24,7 @@ use twilio_edge_platform::config::{self, Config, without_password};
 use twilio_edge_services::access::{
     api_keys::Caller,
     contact_records::ContactRecords,
-    permissions::{Permissions, TOGETHER},
+    permissions::{PAGE_SIZE, Permissions},
 };
 use twilio_edge_store::{Consents, StoreError, Tenants};
 
@@ -82,7 +82,7 @@ impl Numbers {
         text: &str,
     ) -> Result<Address, Failure> {
         let channel = self.channel.as_deref();
-        let person = permissions.person(account_sid, text, channel, self.region).await?;
+        let person = permissions.resolve_contact(account_sid, text, channel, self.region).await?;
         Ok(person?)
     }
 
@@ -240,7 +240,7 @@ impl Export {
             globals,
             async |permissions, _, account| {
                 listing::write_data(&R::header());
-                let most = i64::try_from(TOGETHER).unwrap_or(i64::MAX);
+                let most = i64::try_from(PAGE_SIZE).unwrap_or(i64::MAX);
                 let mut after = None;
                 loop {
                     let page = R::export(permissions, account, after.as_ref(), most).await?;
@@ -265,7 +265,7 @@ pub(super) async fn each_page<T>(
 ) -> Result<(), StoreError> {
     let mut after = None;
     while limit > 0 {
-        let most = i64::try_from(limit.min(TOGETHER)).unwrap_or(i64::MAX);
+        let most = i64::try_from(limit.min(PAGE_SIZE)).unwrap_or(i64::MAX);
         let found = ask(after.as_ref(), most).await?;
         let Some(last) = found.last() else { break };
         after = Some(place(last));

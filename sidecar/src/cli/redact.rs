@@ -14,7 +14,7 @@ use twilio_edge_domain::{message::NumberQuery, period::instant};
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::api_keys::{Caller, Refusal},
-    operations::erasure::{self, Asked, Done},
+    operations::erasure::{self, ErasureRequest, ErasureResult},
 };
 use twilio_edge_store::Sweeper;
 
@@ -54,7 +54,7 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
         Err(error) => return fail(error),
     };
     let (dry_run, as_json) = (args.dry_run, globals.is_json());
-    let asked = Asked {
+    let request = ErasureRequest {
         account_sid: Some(args.account),
         message_sid: args.message_sid,
         number: args.number,
@@ -64,19 +64,19 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
         dry_run,
         delete: args.delete,
     };
-    match runtime.block_on(redact(&config, asked)) {
+    match runtime.block_on(redact(&config, request)) {
         Ok(done) => super::listing::write(&report(&done, dry_run, as_json)),
         Err(problem) => fail(problem),
     }
 }
 
-async fn redact(config: &Config, asked: Asked) -> Result<Done, String> {
+async fn redact(config: &Config, request: ErasureRequest) -> Result<ErasureResult, String> {
     let database = without_password(config.database.url.expose());
     let failure = |reason: &dyn std::fmt::Display| format!("the database {database} {reason}");
     let sweeper =
         Sweeper::open(&config.database, &config.leases).await.map_err(|reason| failure(&reason))?;
     let user = variable("USER").unwrap_or_else(|| "unknown".into());
-    let done = erasure::erase(&sweeper, &Caller::command_line(&user), asked, usize::MAX).await;
+    let done = erasure::erase(&sweeper, &Caller::command_line(&user), request, usize::MAX).await;
     sweeper.close().await;
     done.map_err(|refusal| match refusal {
         Refusal::Store(reason) => failure(&reason),
@@ -85,7 +85,7 @@ async fn redact(config: &Config, asked: Asked) -> Result<Done, String> {
     })
 }
 
-fn report(done: &Done, dry_run: bool, as_json: bool) -> String {
+fn report(done: &ErasureResult, dry_run: bool, as_json: bool) -> String {
     let swept = &done.swept;
     let parts = swept.redacted.iter().map(|(part, count)| (part.as_str().to_owned(), json!(count)));
     if as_json {

@@ -39,6 +39,8 @@ enum Subject {
     Retention,
     /// JSON Schema of the events that sinks receive (docs/event.schema.json)
     EventSchema,
+    /// Types of sinks, and the fields of the sinks file (docs/DELIVERY.md)
+    Sinks,
     /// Keywords that mean STOP, START and HELP (docs/COMPLIANCE.md)
     Keywords,
     /// Twilio error codes of the drop-in API's refusals (docs/DROP-IN.md)
@@ -62,6 +64,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::Errors => twilio_edge_domain::sending::errors::reference(),
         Subject::Retention => twilio_edge_domain::part::reference(),
         Subject::EventSchema => event::SCHEMA.to_owned(),
+        Subject::Sinks => twilio_edge_connectors::sinks::reference(),
         Subject::DropIn => twilio_edge_api::dropin::reference(),
         Subject::Simulator => twilio_edge_simulator::reference(),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check() {

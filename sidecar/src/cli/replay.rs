@@ -18,7 +18,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::api_keys::{Caller, Refusal},
-    inbound::replays::{self, Asked, Origin, ReplaySources, STEP, Stopped},
+    inbound::replays::{self, Origin, ReplayError, ReplayRequest, ReplaySources, STEP},
     operations::archive::Archive,
 };
 use twilio_edge_store::{ArchiveQueue, Outbox, Replay, StoreError};
@@ -123,35 +123,35 @@ async fn replay(config: &Config, args: Args) -> Result<String, String> {
     replay_sources.queue.close().await;
     replay_sources.outbox.close().await;
     done.map_err(|refused| match refused {
-        Refused::Asked(Refusal::Invalid(problem)) => problem,
-        Refused::Asked(Refusal::Store(reason)) => failure(&reason),
-        Refused::Asked(other) => format!("refused: {other:?}"),
-        Refused::Stopped(Stopped::Store(reason)) => failure(&reason),
-        Refused::Stopped(stopped) => stopped.to_string(),
+        Refused::ReplayRequest(Refusal::Invalid(problem)) => problem,
+        Refused::ReplayRequest(Refusal::Store(reason)) => failure(&reason),
+        Refused::ReplayRequest(other) => format!("refused: {other:?}"),
+        Refused::ReplayError(ReplayError::Store(reason)) => failure(&reason),
+        Refused::ReplayError(stopped) => stopped.to_string(),
     })
 }
 
 /// Reason why a replay does not start or continue.
 enum Refused {
-    Asked(Refusal),
-    Stopped(Stopped),
+    ReplayRequest(Refusal),
+    ReplayError(ReplayError),
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
-        Refused::Asked(refusal)
+        Refused::ReplayRequest(refusal)
     }
 }
 
 impl From<StoreError> for Refused {
     fn from(reason: StoreError) -> Refused {
-        Refused::Stopped(Stopped::Store(reason))
+        Refused::ReplayError(ReplayError::Store(reason))
     }
 }
 
-impl From<Stopped> for Refused {
-    fn from(stopped: Stopped) -> Refused {
-        Refused::Stopped(stopped)
+impl From<ReplayError> for Refused {
+    fn from(stopped: ReplayError) -> Refused {
+        Refused::ReplayError(stopped)
     }
 }
 
@@ -165,7 +165,7 @@ async fn carried_out(replay_sources: &ReplaySources, args: Args) -> Result<Strin
             found.ok_or_else(|| Refusal::Invalid(format!("there is no replay {id}")))?
         }
         None => {
-            let asked = Asked {
+            let request = ReplayRequest {
                 sink: args.sink.unwrap_or_default(),
                 account_sid: args.account,
                 message_sid: args.message_sid,
@@ -174,7 +174,7 @@ async fn carried_out(replay_sources: &ReplaySources, args: Args) -> Result<Strin
                 until_ms: args.until,
                 from: args.from,
             };
-            replays::read(&by, asked, now_ms())?
+            replays::validate(&by, request, now_ms())?
         }
     };
     if args.dry_run {
@@ -184,7 +184,7 @@ async fn carried_out(replay_sources: &ReplaySources, args: Args) -> Result<Strin
     if args.resume.is_none() {
         // The archive is listed before the replay is recorded as begun.
         if replay.is_of_archive() {
-            replay_sources.steps(&replay).await?;
+            replay_sources.resume(&replay).await?;
         }
         replays::begin(outbox, &by, &replay).await?;
     }
@@ -211,10 +211,10 @@ async fn carried_on(
     let mut first_ms = None;
     let mut last_line: Option<Instant> = None;
     while !replay.is_done() {
-        let mut steps = replay_sources.steps(&replay).await?;
-        while !replay.is_done() && !steps.is_overtaken() {
-            replay = steps.advance_replay(&replay, step).await?;
-            let part = match steps.objects() {
+        let mut run = replay_sources.resume(&replay).await?;
+        while !replay.is_done() && !run.is_overtaken() {
+            replay = run.advance_replay(&replay, step).await?;
+            let part = match run.objects() {
                 Some((done, all)) => done as f64 / all.max(1) as f64,
                 None => part(*first_ms.get_or_insert(replay.through_ms()), &replay),
             };

@@ -16,6 +16,7 @@ use self::{listeners::Listeners, services::Services, stop_signal::stop_signal};
 use super::preflight;
 use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_api::App;
+use twilio_edge_connectors::sinks;
 use twilio_edge_platform::{
     clock::now_ms,
     config::{Config, without_password},
@@ -28,7 +29,7 @@ use twilio_edge_services::{
     inbound::{dead_letters, delivery_worker::DeliveryWorkers, replays},
     operations::{archive::Archivist, retention::Job},
     outbound::{
-        dispatcher::Dispatcher, opt_out_from_error::Refusals, reconciler::Reconciler,
+        dispatcher::Dispatcher, opt_out_from_error::OptOutRecorder, reconciler::Reconciler,
         templates::sync::Syncer,
     },
 };
@@ -39,7 +40,7 @@ pub(super) fn run(globals: &Globals) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return fail(problems),
     };
-    let repeats = log::begin(&config.log);
+    let repeats = log::begin(&config.log, sinks::quiet_log_targets());
     let metrics = Arc::new(Metrics::default());
     log::report_panics(metrics.clone());
     log_warnings(&config);
@@ -67,7 +68,7 @@ fn log_warnings(config: &Config) {
         );
     }
     for problem in config.warnings() {
-        tracing::warn!(event = "limits.disagree", reason = problem, "{problem}");
+        tracing::warn!(event = "settings.contradictory", reason = problem, "{problem}");
     }
 }
 
@@ -132,7 +133,7 @@ async fn serve(
     let deadline = Instant::now() + Duration::from_millis(config.http.shutdown_timeout_ms);
     if !serving.finish(deadline).await {
         tracing::warn!(
-            event = "sidecar.cut_requests",
+            event = "shutdown.requests_aborted",
             "the shutdown deadline passed before every request was answered"
         );
     }
@@ -141,7 +142,7 @@ async fn serve(
     workers.finish(deadline).await;
     if !stores.close(remaining(deadline)).await {
         tracing::error!(
-            event = "sidecar.left_events",
+            event = "shutdown.events_spooled",
             "the shutdown deadline passed before every event was written; the spool contains them"
         );
     }
@@ -163,14 +164,14 @@ impl Workers {
             reconciler.finish().await;
             if !dispatcher.finish(remaining(deadline)).await {
                 tracing::error!(
-                    event = "sidecar.left_sends",
+                    event = "shutdown.messages_aborted",
                     "the shutdown deadline passed before Twilio answered; these messages become unknown"
                 );
             }
         }
         if !self.delivery_workers.finish(remaining(deadline)).await {
             tracing::warn!(
-                event = "sidecar.left_deliveries",
+                event = "shutdown.deliveries_aborted",
                 "the shutdown deadline passed before every delivery ended; the deliveries are retried"
             );
         }
@@ -199,11 +200,11 @@ async fn start_background_tasks(
     let delivery_workers =
         DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, metrics, &name, tasks);
     if sinks.iter().next().is_some() {
-        let measuring = dead_letters::watch(outbox, sinks.clone(), metrics.clone());
+        let measuring = dead_letters::update_metric(outbox, sinks.clone(), metrics.clone());
         tasks.spawn(Task::DeadLetterAge, measuring);
     }
     let replay_sources = services.replay_sources.clone();
-    tasks.spawn(Task::Replays, replays::work(replay_sources, claims.wakeup.clone()));
+    tasks.spawn(Task::Replays, replays::run_all(replay_sources, claims.wakeup.clone()));
     start_archivist(config, services, metrics, &name, tasks).await?;
 
     // Stored data: retention, profiles of accounts, media, templates.
@@ -211,38 +212,38 @@ async fn start_background_tasks(
         sweeper: stores.sweeper(),
         retention_policies: claims.retention_policies.clone(),
         metrics: metrics.clone(),
-        every: cleanup_interval,
+        interval: cleanup_interval,
         batch: config.redaction.batch,
-        busy: config.events.batch,
+        max_waiting_events: config.events.batch,
     };
     tasks.spawn(Task::Retention, retention.run());
-    tasks.spawn(Task::TenantsRefresh, services.tenants.clone().keep_fresh());
+    tasks.spawn(Task::TenantsRefresh, services.tenants.clone().run());
     let sending = &services.sending;
     if let Some(library) = sending.media.library() {
-        tasks.spawn(Task::MediaCleanup, library.clone().keep_clean(cleanup_interval));
+        tasks.spawn(Task::MediaCleanup, library.clone().run_cleanup(cleanup_interval));
     }
-    tasks.spawn(Task::TemplatesRefresh, sending.templates.clone().keep_fresh());
+    tasks.spawn(Task::TemplatesRefresh, sending.templates.clone().run());
 
     // Messages. Without credentials none is sent, and those that were begun stay unchanged.
     if sending.routes.has_file() {
-        tasks.spawn(Task::RoutingFile, sending.routes.clone().keep_fresh());
+        tasks.spawn(Task::RoutingFile, sending.routes.clone().run());
     }
     if sending.twilio.is_off() {
         return Ok(Workers { delivery_workers, senders: None });
     }
-    let refusals = Refusals {
+    let opt_outs = OptOutRecorder {
         stores: stores.clone(),
         lexicon: claims.lexicon.clone(),
         metrics: metrics.clone(),
     };
     let (settings, rate_limiter) = (&config.sending, stores.rate_limiter());
     let dispatcher =
-        Dispatcher::start(sending, rate_limiter, refusals, metrics, settings, &name, tasks);
+        Dispatcher::start(sending, rate_limiter, opt_outs, metrics, settings, &name, tasks);
     let reconciler = Reconciler::start(sending, metrics, settings, tasks);
-    let every = Duration::from_secs(settings.templates_every_s);
-    if !every.is_zero() {
+    let interval = Duration::from_secs(settings.templates_every_s);
+    if !interval.is_zero() {
         let (templates, twilio) = (sending.templates.clone(), sending.twilio.clone());
-        let syncer = Syncer { templates, twilio, every };
+        let syncer = Syncer { templates, twilio, interval };
         tasks.spawn(Task::TemplatesSync, syncer.run(metrics.clone()));
     }
     Ok(Workers { delivery_workers, senders: Some((dispatcher, reconciler)) })
@@ -261,7 +262,7 @@ async fn start_archivist(
     let Some(archive) = services.replay_sources.archive.clone() else {
         if queue.since().await.map_err(problem)?.is_some() {
             tracing::warn!(
-                event = "archive.missing",
+                event = "archive.not_configured",
                 "the sidecar found webhooks that are queued for an archive, but archive.url is not set; set it, or run `twilio-edge archive stop`"
             );
         }

@@ -13,11 +13,11 @@ use twilio_edge_domain::template::{
     Template,
     catalogue::{Catalogue, TemplateChange},
 };
-use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::clock::{millis, now_ms};
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::outbound::templates::{
     Templates,
-    sync::{Syncer, Unsynced},
+    sync::{SyncError, Syncer},
 };
 use twilio_edge_store as store;
 
@@ -90,14 +90,13 @@ async fn act(verb: Verb, config: &Config, globals: &Globals) -> Result<ExitCode,
         Verb::Sync(Account { account }) => {
             let twilio = Twilio::open(&config.sending)
                 .map_err(|problems| format!("sending.file: {}", problems.join("; ")))?;
-            let every = Duration::from_secs(config.sending.templates_every_s.max(1));
-            let due_at_ms =
-                now_ms().saturating_add(i64::try_from(every.as_millis()).unwrap_or(i64::MAX));
-            let syncer = Syncer { templates, twilio, every };
+            let interval = Duration::from_secs(config.sending.templates_every_s.max(1));
+            let due_at_ms = now_ms().saturating_add(millis(interval));
+            let syncer = Syncer { templates, twilio, interval };
             match syncer.sync(&account, due_at_ms).await {
                 Ok(changes) => Ok(listing::print(globals.output(), &CHANGES, &changed(&changes))),
-                Err(Unsynced::Twilio(reason)) => Err(format!("Twilio: {reason}")),
-                Err(Unsynced::Store(reason)) => Err(failure(reason)),
+                Err(SyncError::Twilio(reason)) => Err(format!("Twilio: {reason}")),
+                Err(SyncError::Store(reason)) => Err(failure(reason)),
             }
         }
     };

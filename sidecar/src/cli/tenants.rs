@@ -22,7 +22,7 @@ use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::{
         api_keys::{Caller, Refusal},
-        tenants::{Denied, Tenants},
+        tenants::{TenantError, Tenants},
     },
     operations::retention::RetentionPolicies,
 };
@@ -104,7 +104,7 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     }
 }
 
-async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, Denied>>>(
+async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, TenantError>>>(
     config: &Config,
     act: impl FnOnce(Tenants) -> F,
 ) -> Result<Vec<Tenant>, String> {
@@ -117,22 +117,22 @@ async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, Denied>>>(
     let done = act(Tenants::new(store.clone(), policies, retention_policies, config)).await;
     store.close().await;
     done.map_err(|denied| match denied {
-        Denied::Refused(Refusal::Store(reason)) => failure(&reason),
-        Denied::NoSuchTenant => {
+        TenantError::Refused(Refusal::Store(reason)) => failure(&reason),
+        TenantError::NotFound => {
             "the account has no profile: the settings apply to it without differences".into()
         }
-        Denied::ProfileError(ProfileError::Syntax(problem) | ProfileError::Invalid(problem)) => {
-            problem
-        }
-        Denied::Unseen(_) | Denied::Changed(_) => {
+        TenantError::ProfileError(
+            ProfileError::Syntax(problem) | ProfileError::Invalid(problem),
+        ) => problem,
+        TenantError::RevisionRequired(_) | TenantError::RevisionMismatch(_) => {
             "the profile was changed at the same time: show it, and try again".into()
         }
-        Denied::Refused(other) => format!("refused: {other:?}"),
+        TenantError::Refused(other) => format!("refused: {other:?}"),
     })
 }
 
 impl Verb {
-    async fn act(self, tenants: &Tenants) -> Result<Vec<Tenant>, Denied> {
+    async fn act(self, tenants: &Tenants) -> Result<Vec<Tenant>, TenantError> {
         let by = Caller::command_line(&variable("USER").unwrap_or_else(|| "unknown".into()));
         match self {
             Verb::List => {
@@ -140,7 +140,7 @@ impl Verb {
                 loop {
                     let last = found.last().map(|tenant| tenant.account_sid.clone());
                     let page = tenants.list(&by, None, &last.unwrap_or_default(), PAGE).await;
-                    let page = page.map_err(Denied::Refused)?;
+                    let page = page.map_err(TenantError::Refused)?;
                     if page.is_empty() {
                         return Ok(found);
                     }
@@ -152,7 +152,7 @@ impl Verb {
                 let account = changes.account.clone();
                 let known = match tenants.get(&by, &account).await {
                     Ok(known) => Some(known),
-                    Err(Denied::NoSuchTenant) => None,
+                    Err(TenantError::NotFound) => None,
                     Err(denied) => return Err(denied),
                 };
                 let seen = known.as_ref().map(|known| known.revision);

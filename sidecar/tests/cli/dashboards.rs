@@ -143,7 +143,7 @@ fn each_series_of_filter_and_sidecar_is_in_a_dashboard() {
         "twilio_edge_spool_replayed_total",
         "twilio_edge_spool_torn_total",
         "twilio_edge_trace_exports_failed_total",
-        "twilio_edge_log_lines_held_back_total",
+        "twilio_edge_log_lines_suppressed_total",
         "twilio_edge_retention_redacted_total",
         "twilio_edge_retention_deleted_total",
         "twilio_edge_retention_last_run_timestamp_seconds",

@@ -92,7 +92,7 @@ const UNACCEPTED_REJECTED: Row =
 const SENT_MESSAGE: OutboundBehaviour = OutboundBehaviour {
     status: Some(202),
     is_sent: true,
-    signals: &[Signal::sidecar("twilio_edge_sends_total{outcome=\"sent\"}")],
+    signals: &[Signal::sidecar("twilio_edge_message_attempts_total{outcome=\"sent\"}")],
 };
 
 /// The message cannot be accepted.
@@ -273,8 +273,8 @@ pub const OUTAGES: &[Outage] = &[
         outbound: OutboundBehaviour {
             is_sent: false,
             signals: &[
-                Signal::sidecar("twilio_edge_sends_total{outcome=\"retried\"}"),
-                Signal::amount("twilio_edge_send_queue_age_seconds"),
+                Signal::sidecar("twilio_edge_message_attempts_total{outcome=\"retried\"}"),
+                Signal::amount("twilio_edge_message_queue_age_seconds"),
             ],
             ..SENT_MESSAGE
         },

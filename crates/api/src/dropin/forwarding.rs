@@ -32,7 +32,7 @@ pub(super) async fn forward(
     account_sid: &str,
     request: Forward<'_>,
 ) -> Result<TwilioAnswer, DropInRefusal> {
-    if !twilio.knows(account_sid) {
+    if !twilio.has_credentials(account_sid) {
         return Err(Problem::of(RefusalCode::NoCredentials).into());
     }
     let answer = twilio.forward(account_sid, request).await.map_err(|reason| {

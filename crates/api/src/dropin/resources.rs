@@ -34,7 +34,7 @@ use twilio_edge_domain::{
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
-    operations::erasure::{self, Asked},
+    operations::erasure::{self, ErasureRequest},
     outbound::sending::{self, Sending},
 };
 use twilio_edge_store::{
@@ -323,12 +323,12 @@ async fn erase(
     sid: &str,
     text_only: bool,
 ) -> Result<bool, Problem> {
-    let selection = Asked {
+    let selection = ErasureRequest {
         account_sid: Some(account_sid.to_owned()),
         message_sid: Some(sid.to_owned()),
         text_only,
         delete: !text_only,
-        ..Asked::default()
+        ..ErasureRequest::default()
     };
     let done = erasure::erase(sweeper, caller, selection, MOST).await;
     let done = done.map_err(|refusal| Problem::refused(refusal, Scope::App))?;

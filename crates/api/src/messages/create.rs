@@ -294,7 +294,7 @@ struct Evaluation {
 async fn evaluated(sending: &Sending, request: Request) -> Result<Evaluation, Problem> {
     let unavailable = |reason| Problem::unavailable(&reason);
     let is_theirs = request.fallback.is_some();
-    let request = sending.completed(request);
+    let request = sending.complete(request);
     if is_theirs && fallback::FallbackPlan::of(&request).is_some_and(|kept| kept.has_no_text()) {
         return Err(addresses::invalid_field(
             "fallback.body",

@@ -110,7 +110,7 @@ async fn cancel(
     let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
     let canceled = sending::cancel(&sending.sends, &caller, &message, now_ms()).await;
     if canceled.map_err(|reason| Problem::unavailable(&reason))? {
-        sending.answers.tell(&id);
+        sending.outcome_waiters.notify(&id);
     }
     let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
     match message.state.as_str() {
@@ -131,7 +131,7 @@ pub(super) async fn row(
     if !id.starts_with(sending::PREFIX) || id.contains('\0') {
         return Err(not_found());
     }
-    let found = sending.answers.of(&sending.sends, account_sid, id, wait).await;
+    let found = sending.outcome_waiters.wait(&sending.sends, account_sid, id, wait).await;
     found.map_err(|reason| Problem::unavailable(&reason))?.ok_or_else(not_found)
 }
 

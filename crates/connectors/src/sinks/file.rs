@@ -1,19 +1,14 @@
 //! Parser of the sinks file: returns the settings of each sink, or every problem with its path. Pure: it connects to
 //! nothing.
 
-mod http;
-mod kafka;
-mod redis_stream;
-
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use toml::{Table, Value};
 use twilio_edge_contract::Class;
 
-pub(super) use self::{
-    http::{Format, Http},
-    kafka::{Kafka, Mechanism, Sasl},
-    redis_stream::{MaxLength, RedisStream},
+use super::{
+    fields::number,
+    sink_type::{Field, ParsedSink, Registration},
 };
 use twilio_edge_domain::delivery::RetryPolicy;
 use twilio_edge_platform::strict_toml::{Fields, Reading};
@@ -22,150 +17,174 @@ use twilio_edge_platform::strict_toml::{Fields, Reading};
 const MAX_SINKS: usize = 32;
 const MAX_ROUTES: usize = 256;
 const MAX_CLASSES: usize = 2;
-/// Longest topic name that Kafka accepts, in bytes; it applies to streams as well.
-const MAX_NAME: usize = 249;
+
 /// Fields of every sink.
-const FIELDS: [&str; 8] = [
-    "name",
-    "type",
-    "routes",
-    "classes",
-    "concurrency",
-    "give_up_after_s",
-    "longest_pause_ms",
-    "timeout_ms",
+pub(super) const FIELDS: [Field; 8] = [
+    Field {
+        name: "name",
+        meaning: "name in metrics, logs and commands: at most 64 letters, digits, `-` and `_`; required",
+    },
+    Field { name: "type", meaning: "one of the types above; required" },
+    Field {
+        name: "routes",
+        meaning: "paths of the routes whose webhooks it receives; default: all routes with `delivery: accept`",
+    },
+    Field { name: "classes", meaning: "`inbound`, `status` or both; default: both" },
+    Field {
+        name: "concurrency",
+        meaning: "contacts that one sidecar serves at the same time, 1 to 256; default 16",
+    },
+    Field {
+        name: "timeout_ms",
+        meaning: "limit of connecting and of the answer, each, in milliseconds, 100 to 60000; default 10000",
+    },
+    Field {
+        name: "longest_pause_ms",
+        meaning: "longest pause between two attempts, in milliseconds, 100 to 3600000; default 300000",
+    },
+    Field {
+        name: "give_up_after_s",
+        meaning: "seconds after which a failed delivery becomes a dead letter, 1 to 2592000; default 259200 (three days)",
+    },
 ];
 
 /// Configuration of one sink.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sink {
+#[derive(Debug)]
+pub(super) struct Settings {
     /// Name in metrics, logs and commands.
-    pub name: String,
+    pub(super) name: String,
+    /// Value of `type`.
+    pub(super) type_name: &'static str,
     /// Paths of the routes that it receives; empty for all routes with acceptance.
-    pub routes: Vec<String>,
-    /// Classes that it receives: messages, statuses; empty for both.
-    pub classes: Vec<Class>,
-    /// Retry policy.
-    pub patience: RetryPolicy,
+    pub(super) routes: Vec<String>,
+    /// Classes that it receives; empty for both.
+    pub(super) classes: Vec<Class>,
+    pub(super) retry_policy: RetryPolicy,
     /// Number of lanes that one sidecar delivers concurrently.
-    pub concurrency: usize,
-    /// Type of the sink with its own settings.
-    pub kind: Kind,
+    pub(super) concurrency: usize,
+    /// Time limit of connecting and of the answer, each.
+    pub(super) timeout: Duration,
+    /// Settings of its type.
+    pub(super) parsed: Box<dyn ParsedSink>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    Http(Http),
-    Kafka(Kafka),
-    RedisStream(RedisStream),
-}
-
-/// Names of a pair of topics or streams: one for messages, one for statuses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    pub inbound: String,
-    pub status: String,
-}
-
-impl Names {
-    /// Returns the name for webhooks of this class.
-    pub fn of(&self, class: Class) -> &str {
-        match class {
-            Class::Status => &self.status,
-            Class::Inbound | Class::Other => &self.inbound,
-        }
-    }
-}
-
-/// Parses the text of the file.
-pub(super) fn parse(text: &str) -> Result<Vec<Sink>, Vec<String>> {
+/// Parses the text of the file, which can name these types.
+pub(super) fn parse(text: &str, types: &[Registration]) -> Result<Vec<Settings>, Vec<String>> {
     let table = twilio_edge_platform::config::parse(text).map_err(|problem| vec![problem])?;
     let mut reading = Reading::default();
-    let sinks = sinks(&mut reading, &table);
-    reading.outcome(sinks)
+    let sinks = sinks(&mut reading, &table, types);
+    // A sink without a valid type is a problem, so that the outcome of a clean file has every sink.
+    reading.outcome(sinks.into_iter().flatten().collect())
 }
 
-fn sinks(reading: &mut Reading, table: &Table) -> Vec<Sink> {
+/// Describes the types and the fields as Markdown tables.
+pub(super) fn reference(types: &[Registration]) -> String {
+    let mut text = String::from("| `type` | destination |\n|---|---|\n");
+    for Registration { name, destination, .. } in types {
+        let _ = writeln!(text, "| `{name}` | {destination} |");
+    }
+    text.push_str("\n| field | of `type` | meaning |\n|---|---|---|\n");
+    for Field { name, meaning } in FIELDS {
+        let _ = writeln!(text, "| `{name}` | all | {meaning} |");
+    }
+    for sink_type in types {
+        for Field { name, meaning } in sink_type.fields {
+            let _ = writeln!(text, "| `{name}` | `{}` | {meaning} |", sink_type.name);
+        }
+    }
+    text
+}
+
+fn sinks(reading: &mut Reading, table: &Table, types: &[Registration]) -> Vec<Option<Settings>> {
     reading.known_fields("", table, &["sink"]);
     let tables = reading.list("sink", table.get("sink"), MAX_SINKS);
     if tables.is_empty() && reading.is_clean() {
-        reading.problem("sink", "holds nothing; there must be at least one [[sink]]");
+        reading.problem("sink", "the file has no sink; add at least one [[sink]]");
     }
-    let sinks: Vec<Sink> = tables
+    let sinks: Vec<(String, Option<Settings>)> = tables
         .iter()
         .enumerate()
-        .map(|(n, value)| sink(reading, &format!("sink[{n}]"), value))
+        .map(|(n, value)| sink(reading, &format!("sink[{n}]"), value, types))
         .collect();
-    reading.refuse_repeats("sink", "name", sinks.iter().map(|sink| &sink.name));
-    sinks
+    reading.refuse_repeats("sink", "name", sinks.iter().map(|(name, _)| name));
+    sinks.into_iter().map(|(_, sink)| sink).collect()
 }
 
-fn sink(reading: &mut Reading, path: &str, value: &Value) -> Sink {
-    let own: &[&str] = match value.get("type").and_then(Value::as_str) {
-        Some("kafka") => &kafka::FIELDS,
-        Some("redis-stream") => &redis_stream::FIELDS,
-        _ => &http::FIELDS,
-    };
-    let table = reading.table(path, value, &[&FIELDS[..], own].concat());
-    let name = reading.text(&format!("{path}.name"), table.get("name"));
+/// Reads one sink. Returns its name, which is also known if the type is invalid.
+fn sink(
+    reading: &mut Reading,
+    path: &str,
+    value: &Value,
+    types: &[Registration],
+) -> (String, Option<Settings>) {
+    let named = value.get("type").and_then(Value::as_str);
+    let sink_type = types.iter().find(|known| Some(known.name) == named);
+    // Of a sink with an invalid type, the fields of every type are accepted.
+    let own = types.iter().filter(|known| sink_type.is_none_or(|own| own.name == known.name));
+    let known: Vec<&str> =
+        own.flat_map(|sink_type| sink_type.fields).chain(&FIELDS).map(|field| field.name).collect();
+    let table = reading.table(path, value, &known);
+    let name = name(reading, &format!("{path}.name"), table);
+    if sink_type.is_none() {
+        let at = format!("{path}.type");
+        if !reading.text(&at, table.get("type")).is_empty() {
+            reading.problem(&at, format_args!("must be {}", one_of(types)));
+        }
+    }
+    let routes = routes(reading, &format!("{path}.routes"), table);
+    let classes = classes(reading, &format!("{path}.classes"), table);
+    let mut number = |field, range, default| number(reading, path, table, field, range, default);
+    let longest_pause_ms = number("longest_pause_ms", 100..=3_600_000, 300_000);
+    let give_up_after_s = number("give_up_after_s", 1..=2_592_000, 259_200);
+    let concurrency = number("concurrency", 1..=256, 16);
+    let timeout_ms = number("timeout_ms", 100..=60_000, 10_000);
+    let settings = sink_type.map(|sink_type| Settings {
+        name: name.clone(),
+        type_name: sink_type.name,
+        routes,
+        classes,
+        retry_policy: RetryPolicy {
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_millis(longest_pause_ms),
+            give_up_after: Duration::from_secs(give_up_after_s),
+        },
+        concurrency: usize::try_from(concurrency).unwrap_or(1),
+        timeout: Duration::from_millis(timeout_ms),
+        parsed: (sink_type.parse)(reading, path, table),
+    });
+    (name, settings)
+}
+
+/// Lists the types, as in "http, kafka or redis-stream".
+fn one_of(types: &[Registration]) -> String {
+    let names: Vec<&str> = types.iter().map(|sink_type| sink_type.name).collect();
+    match names.split_last() {
+        Some((last, names)) if !names.is_empty() => format!("{} or {last}", names.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+fn name(reading: &mut Reading, path: &str, table: Fields<'_>) -> String {
+    let name = reading.text(path, table.get("name"));
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         || name.len() > 64
     {
-        reading.problem(&format!("{path}.name"), "must be at most 64 letters, digits, - and _");
+        reading.problem(path, "must be at most 64 letters, digits, - and _");
     }
-    let kind = match reading.text(&format!("{path}.type"), table.get("type")).as_str() {
-        "kafka" => Kind::Kafka(kafka::read(reading, path, table)),
-        "redis-stream" => Kind::RedisStream(redis_stream::read(reading, path, table)),
-        other => {
-            if !matches!(other, "http" | "") {
-                reading.problem(&format!("{path}.type"), "must be http, kafka or redis-stream");
-            }
-            Kind::Http(http::read(reading, path, table))
+    name
+}
+
+fn routes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<String> {
+    let listed = reading.list(path, table.get("routes"), MAX_ROUTES);
+    let route = |(n, route): (usize, &Value)| {
+        let at = format!("{path}[{n}]");
+        let route = reading.text(&at, Some(route));
+        if !route.is_empty() && !route.starts_with('/') {
+            reading.problem(&at, "must be a path, as in /twilio/inbound");
         }
+        route
     };
-    let routes = format!("{path}.routes");
-    let routes: Vec<String> = reading
-        .list(&routes, table.get("routes"), MAX_ROUTES)
-        .iter()
-        .enumerate()
-        .map(|(n, route)| {
-            let at = format!("{routes}[{n}]");
-            let route = reading.text(&at, Some(route));
-            if !route.is_empty() && !route.starts_with('/') {
-                reading.problem(&at, "must be a path, as in /twilio/inbound");
-            }
-            route
-        })
-        .collect();
-    let classes = classes(reading, &format!("{path}.classes"), table);
-    let patience = RetryPolicy {
-        first_pause: Duration::from_millis(500),
-        longest_pause: Duration::from_millis(number(
-            reading,
-            path,
-            table,
-            "longest_pause_ms",
-            100..=3_600_000,
-            300_000,
-        )),
-        give_up_after: Duration::from_secs(number(
-            reading,
-            path,
-            table,
-            "give_up_after_s",
-            1..=2_592_000,
-            259_200,
-        )),
-    };
-    let concurrency = number(reading, path, table, "concurrency", 1..=256, 16);
-    Sink {
-        name,
-        routes,
-        classes,
-        patience,
-        concurrency: usize::try_from(concurrency).unwrap_or(1),
-        kind,
-    }
+    listed.iter().enumerate().map(route).collect()
 }
 
 fn classes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<Class> {
@@ -181,58 +200,13 @@ fn classes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<Class> {
     names.iter().enumerate().filter_map(class).collect()
 }
 
-/// Reads a pair of names; each has a default.
-fn names(reading: &mut Reading, path: &str, table: Fields<'_>, field: &str) -> Names {
-    let [inbound, status] = ["twilio.inbound.v1", "twilio.status.v1"];
-    let mut names = Names { inbound: inbound.to_owned(), status: status.to_owned() };
-    let Some(value) = table.get(field) else { return names };
-    let path = format!("{path}.{field}");
-    let given = reading.table(&path, value, &["inbound", "status"]);
-    for (class, name) in [("inbound", &mut names.inbound), ("status", &mut names.status)] {
-        if let Some(value) = given.get(class) {
-            let at = format!("{path}.{class}");
-            *name = reading.text(&at, Some(value));
-            if name.len() > MAX_NAME {
-                reading.problem(&at, format_args!("must be at most {MAX_NAME} bytes"));
-            }
-        }
-    }
-    names
-}
-
-fn timeout(reading: &mut Reading, path: &str, table: Fields<'_>) -> Duration {
-    Duration::from_millis(number(reading, path, table, "timeout_ms", 100..=60_000, 10_000))
-}
-
-fn number(
-    reading: &mut Reading,
-    path: &str,
-    table: Fields<'_>,
-    field: &str,
-    range: std::ops::RangeInclusive<u64>,
-    default: u64,
-) -> u64 {
-    let Some(value) = table.get(field) else { return default };
-    match value
-        .as_integer()
-        .and_then(|value| u64::try_from(value).ok())
-        .filter(|value| range.contains(value))
-    {
-        Some(value) => value,
-        None => {
-            let (least, most) = (range.start(), range.end());
-            reading.problem(&format!("{path}.{field}"), format_args!("must be {least} to {most}"));
-            default
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sinks::TYPES;
 
     #[test]
-    fn a_good_file_is_read_whole() {
+    fn valid_file_is_read_completely() {
         let file = r#"
 [[sink]]
 name = "app"
@@ -250,20 +224,18 @@ url = "http://127.0.0.1:9000"
 format = "form"
 concurrency = 1
 "#;
-        let sinks = parse(file).unwrap();
+        let sinks = parse(file, TYPES).unwrap();
         let [app, crm] = sinks.as_slice() else { panic!("{sinks:?}") };
-        let Kind::Http(http) = &app.kind else { panic!("{app:?}") };
-        assert_eq!((http.secrets[0].len(), http.timeout), (24, Duration::from_secs(2)));
+        assert_eq!((app.type_name, app.timeout), ("http", Duration::from_secs(2)));
         assert_eq!(
             (app.routes.as_slice(), app.classes.as_slice(), app.concurrency),
             (&["/twilio/inbound".to_owned()][..], &[Class::Inbound][..], 16)
         );
-        let Kind::Http(http) = &crm.kind else { panic!("{crm:?}") };
-        assert_eq!((http.format, crm.concurrency, crm.routes.len()), (Format::Form, 1, 0));
+        assert_eq!((crm.concurrency, crm.routes.len()), (1, 0));
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
+    fn invalid_file_has_all_problems_listed_without_a_value() {
         let file = r#"
 [[sink]]
 name = "hush sink"
@@ -284,7 +256,7 @@ url = "https://user:hush@host/"
 name = "a"
 type = "http"
 "#;
-        let problems = parse(file).unwrap_err();
+        let problems = parse(file, TYPES).unwrap_err();
         assert!(problems.iter().all(|problem| !problem.contains("hush")), "{problems:?}");
         for path in [
             "sink[0].password",
@@ -293,10 +265,6 @@ type = "http"
             "sink[0].routes[0]",
             "sink[0].classes[0]",
             "sink[0].concurrency",
-            "sink[0].url",
-            "sink[0].format",
-            "sink[0].secrets[0]",
-            "sink[0].secrets[1]",
             "sink[0].timeout_ms",
             "sink[1].url",
             "sink[2].url",
@@ -307,9 +275,9 @@ type = "http"
                 "{path}: {problems:?}"
             );
         }
-        assert_eq!(problems.len(), 14, "{problems:?}");
+        assert_eq!(problems.len(), 10, "{problems:?}");
         for empty in ["", "sink = []", "sink = 7", "[sink]"] {
-            assert!(!parse(empty).unwrap_err().is_empty(), "{empty:?}");
+            assert!(!parse(empty, TYPES).unwrap_err().is_empty(), "{empty:?}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! HTTP sink: one POST per delivery, signed after the Standard Webhooks specification
 //! (github.com/standard-webhooks/standard-webhooks), so that receivers can verify it with an existing library.
 
+mod settings;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -8,45 +10,59 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Client, header, redirect};
 use sha2::Sha256;
 
-use super::file;
+use self::settings::{Format, Settings};
+use super::sink_type::{Field, SinkType};
+use crate::causes::with_causes;
 use twilio_edge_domain::delivery::{DeliveryOutcome, outcome_of_response, parse_retry_after};
-use twilio_edge_domain::event::Delivery;
+use twilio_edge_domain::{event::Delivery, secret};
+use twilio_edge_platform::strict_toml::{Fields, Reading};
 
-/// Part of an answer other than 2xx that is kept as the reason, in bytes.
-const SAID_BYTES: usize = 200;
+/// Part of an answer other than 2xx that becomes part of the reason, in bytes.
+const ERROR_TEXT_BYTES: usize = 200;
 
 /// Time limit of connecting, within the time limit of the delivery.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
     client: Client,
-    settings: file::Http,
+    settings: Settings,
 }
 
-impl Endpoint {
-    /// Signing keys.
-    pub(super) fn secrets(&self) -> &[Vec<u8>] {
-        &self.settings.secrets
+impl SinkType for Endpoint {
+    const NAME: &'static str = "http";
+    const DESTINATION: &'static str = "HTTP endpoint: one POST for each delivery, signed after Standard Webhooks if `secrets` is set";
+    const FIELDS: &'static [Field] = settings::FIELDS;
+
+    type Settings = Settings;
+
+    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> Settings {
+        settings::parse(reading, path, fields)
     }
 
-    pub(super) fn new(settings: file::Http) -> Result<Endpoint, String> {
+    fn weak_secret(settings: &Settings) -> Option<String> {
+        let weaknesses = settings.secrets.iter().map(|key| secret::weakness_of_key(key));
+        let (n, reason) = weaknesses.enumerate().find_map(|(n, reason)| Some((n, reason?)))?;
+        Some(format!("secrets[{n}]: {reason}"))
+    }
+
+    fn open(settings: Settings, timeout: Duration) -> Result<Endpoint, String> {
         // A redirect is not followed, because the signature is for this receiver only. No proxy of the environment is
         // used, because a service mesh does not need one.
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
-            .timeout(settings.timeout)
-            .connect_timeout(CONNECT.min(settings.timeout))
+            .timeout(timeout)
+            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Endpoint { client: client.map_err(|error| error.to_string())?, settings })
     }
 
-    pub(super) async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
+    async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
         let (content_type, body) = match self.settings.format {
-            file::Format::Form => ("application/x-www-form-urlencoded", parcel.form.to_owned()),
-            file::Format::Event => match serde_json::to_string(&parcel.event) {
+            Format::Form => ("application/x-www-form-urlencoded", delivery.form.to_owned()),
+            Format::Event => match serde_json::to_string(&delivery.event) {
                 Ok(body) => ("application/json", body),
                 Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
             },
@@ -56,17 +72,17 @@ impl Endpoint {
             .client
             .post(&self.settings.url)
             .header(header::CONTENT_TYPE, content_type)
-            .header("webhook-id", &parcel.id)
+            .header("webhook-id", &delivery.id)
             .header("webhook-timestamp", now)
             .header(
                 "x-twilio-edge-replay",
-                if parcel.replay_id.is_some() { "true" } else { "false" },
+                if delivery.replay_id.is_some() { "true" } else { "false" },
             );
-        if let Some(replay_id) = parcel.replay_id {
+        if let Some(replay_id) = delivery.replay_id {
             request = request.header("x-twilio-edge-replay-id", replay_id);
         }
         if !self.settings.secrets.is_empty() {
-            let signatures = signatures(&self.settings.secrets, &parcel.id, now, &body);
+            let signatures = signatures(&self.settings.secrets, &delivery.id, now, &body);
             request = request.header("webhook-signature", signatures);
         }
         match request.body(body).send().await {
@@ -74,16 +90,16 @@ impl Endpoint {
                 let wait = response.headers().get(header::RETRY_AFTER);
                 let wait = wait.and_then(|wait| wait.to_str().ok()).and_then(parse_retry_after);
                 let status = response.status().as_u16();
-                let said = if response.status().is_success() {
+                let text = if response.status().is_success() {
                     String::new()
                 } else {
-                    said(response).await
+                    error_text(response).await
                 };
-                outcome_of_response(status, wait, &said)
+                outcome_of_response(status, wait, &text)
             }
             // The URL is removed from the reason, because it may contain a token.
             Err(error) => DeliveryOutcome::Failed {
-                reason: reason(&error.without_url()),
+                reason: with_causes(&error.without_url()),
                 retry_after: None,
                 is_outage: true,
             },
@@ -103,23 +119,17 @@ fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> Stri
 }
 
 /// Returns the beginning of the receiver's error text.
-async fn said(mut response: reqwest::Response) -> String {
+async fn error_text(mut response: reqwest::Response) -> String {
     let mut bytes = Vec::new();
-    while bytes.len() < SAID_BYTES {
+    while bytes.len() < ERROR_TEXT_BYTES {
         match response.chunk().await {
             Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
             Ok(None) | Err(_) => break,
         }
     }
-    bytes.truncate(SAID_BYTES);
+    bytes.truncate(ERROR_TEXT_BYTES);
     let text = String::from_utf8_lossy(&bytes);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
-}
-
-/// Joins an error and its causes; the outermost error alone does not contain the reason.
-fn reason(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
 }
 
 #[cfg(test)]
@@ -128,15 +138,15 @@ mod tests {
 
     /// Example of the specification.
     #[test]
-    fn signs_as_the_specification_does() {
+    fn signature_equals_the_example_of_the_specification() {
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let signed = signatures(
+        let header = signatures(
             &[secret.clone(), secret],
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             1_614_265_330,
             r#"{"test": 2432232314}"#,
         );
-        let once = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
-        assert_eq!(signed, format!("{once} {once}"));
+        let one = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(header, format!("{one} {one}"));
     }
 }

@@ -3,6 +3,8 @@
 //! (`acks=all`, idempotent producer). Decides the meaning of the brokers' errors for a delivery. The operators of the
 //! brokers create topics and grant permissions.
 
+mod settings;
+
 use std::{sync::Arc, time::Duration};
 
 use krafka::{
@@ -13,18 +15,22 @@ use krafka::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::file;
+use self::settings::{Mechanism, Sasl, Settings};
+use super::sink_type::{Field, SinkType};
 use twilio_edge_domain::delivery::DeliveryOutcome;
 use twilio_edge_domain::event::Delivery;
+use twilio_edge_platform::strict_toml::{Fields, Reading};
 
 /// Interval at which certificates are read again; they are renewed while the sidecar runs.
-const RENEWED: Duration = Duration::from_secs(300);
+const CERTIFICATE_RELOAD: Duration = Duration::from_secs(300);
 
 /// Time limit of connecting to one broker, within the time limit of the delivery.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Cluster {
-    settings: file::Kafka,
+    settings: Settings,
+    /// Time limit of a delivery, until the brokers have acknowledged the record.
+    timeout: Duration,
     /// `None` before the first delivery, and after an error that a producer cannot recover from.
     producer: Mutex<Option<Arc<Producer>>>,
 }
@@ -35,10 +41,21 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
-impl Cluster {
-    /// Creates the sink without a connection, because brokers may be unavailable at any time. The configured files must
-    /// exist.
-    pub(super) fn new(settings: file::Kafka) -> Result<Cluster, String> {
+impl SinkType for Cluster {
+    const NAME: &'static str = "kafka";
+    const DESTINATION: &'static str =
+        "Kafka cluster: one record for each delivery, acknowledged by every in-sync replica";
+    const FIELDS: &'static [Field] = settings::FIELDS;
+    const QUIET_LOG_TARGETS: &'static [&'static str] = &["krafka"];
+
+    type Settings = Settings;
+
+    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> Settings {
+        settings::parse(reading, path, fields)
+    }
+
+    /// Checks that the configured files exist.
+    fn open(settings: Settings, timeout: Duration) -> Result<Cluster, String> {
         if let Some(tls) = &settings.tls {
             let (cert, key) =
                 tls.identity.as_ref().map_or((None, None), |(cert, key)| (Some(cert), Some(key)));
@@ -49,26 +66,26 @@ impl Cluster {
                 }
             }
         }
-        Ok(Cluster { settings, producer: Mutex::default() })
+        Ok(Cluster { settings, timeout, producer: Mutex::default() })
     }
 
-    pub(super) async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
-        let value = match serde_json::to_vec(&parcel.event) {
+    async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+        let value = match serde_json::to_vec(&delivery.event) {
             Ok(value) => value,
             Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
         };
-        let topic = self.settings.topics.of(parcel.event.class());
-        let is_replay = if parcel.replay_id.is_some() { "true" } else { "false" };
+        let topic = self.settings.topics.of(delivery.event.class());
+        let is_replay = if delivery.replay_id.is_some() { "true" } else { "false" };
         let mut record = Record::new(topic, value)
-            .key(parcel.event.key())
-            .header("webhook-id", parcel.id.clone())
+            .key(delivery.event.key())
+            .header("webhook-id", delivery.id.clone())
             .header("x-twilio-edge-replay", is_replay);
-        if let Some(replay_id) = parcel.replay_id {
+        if let Some(replay_id) = delivery.replay_id {
             record = record.header("x-twilio-edge-replay-id", replay_id.to_owned());
         }
-        let producer = match timeout(self.settings.timeout, self.producer()).await {
+        let producer = match timeout(self.timeout, self.producer()).await {
             Ok(Ok(producer)) => producer,
-            Ok(Err(error)) => return tried(&error, topic),
+            Ok(Err(error)) => return failed(&error, topic),
             Err(_) => return outage("no broker answered in time".into()),
         };
         // The send is not canceled; its own limits bound it. An abandoned record could be written after the next one.
@@ -76,26 +93,28 @@ impl Cluster {
             Ok(_) => DeliveryOutcome::Delivered,
             Err(error) => {
                 if error.is_fatal() || matches!(error, KrafkaError::OutOfOrderSequence { .. }) {
-                    self.leave(&producer).await;
+                    self.drop_producer(&producer).await;
                 }
-                tried(&error, topic)
+                failed(&error, topic)
             }
         }
     }
+}
 
+impl Cluster {
     async fn producer(&self) -> Result<Arc<Producer>, KrafkaError> {
         let mut slot = self.producer.lock().await;
         if let Some(producer) = slot.as_ref() {
             return Ok(producer.clone());
         }
         // Half of the time is for the metadata, half for the record itself.
-        let limit = self.settings.timeout / 2;
+        let limit = self.timeout / 2;
         let kafka = Kafka::builder(self.settings.brokers.join(","))
             .client_id(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
             .security(self.security())
             .request_timeout(limit)
-            .connect_timeout(CONNECT.min(limit))
-            .tls_reload_interval(self.settings.tls.is_some().then_some(RENEWED))
+            .connect_timeout(CONNECT_TIMEOUT.min(limit))
+            .tls_reload_interval(self.settings.tls.is_some().then_some(CERTIFICATE_RELOAD))
             .connect()
             .await?;
         // A lane waits for each of its records, so lingering for a second one gains nothing.
@@ -113,7 +132,7 @@ impl Cluster {
     }
 
     /// Drops the failed producer, unless it is replaced already. The next delivery creates a new one.
-    async fn leave(&self, failed: &Arc<Producer>) {
+    async fn drop_producer(&self, failed: &Arc<Producer>) {
         let mut slot = self.producer.lock().await;
         if slot.as_ref().is_some_and(|own| Arc::ptr_eq(own, failed)) {
             *slot = None;
@@ -121,10 +140,10 @@ impl Cluster {
     }
 
     fn security(&self) -> AuthConfig {
-        use file::Mechanism::{Plain, ScramSha256, ScramSha512};
+        use Mechanism::{Plain, ScramSha256, ScramSha512};
         let security = match &self.settings.sasl {
             None => AuthConfig::plaintext(),
-            Some(file::Sasl { mechanism, username, password }) => {
+            Some(Sasl { mechanism, username, password }) => {
                 let (username, password) = (username.as_str(), password.as_str());
                 match mechanism {
                     Plain => AuthConfig::sasl_plain(username, password),
@@ -150,13 +169,13 @@ fn outage(reason: String) -> DeliveryOutcome {
 }
 
 /// Maps an error to the outcome of its delivery.
-fn tried(error: &KrafkaError, topic: &str) -> DeliveryOutcome {
+fn failed(error: &KrafkaError, topic: &str) -> DeliveryOutcome {
     use ErrorCode::{
         ClusterAuthorizationFailed, InvalidRecord, InvalidTopic, MessageTooLarge,
         RecordListTooLarge, SaslAuthenticationFailed, TopicAuthorizationFailed,
         UnknownTopicOrPartition,
     };
-    let mendable = |advice: &str| DeliveryOutcome::Failed {
+    let unusable = |advice: &str| DeliveryOutcome::Failed {
         reason: format!("{advice}: {error}"),
         retry_after: None,
         is_outage: false,
@@ -170,17 +189,19 @@ fn tried(error: &KrafkaError, topic: &str) -> DeliveryOutcome {
         }
         KrafkaError::UnknownTopic { .. }
         | KrafkaError::Broker { code: UnknownTopicOrPartition | InvalidTopic, .. } => {
-            mendable(&format!("whoever runs the brokers has to make the topic {topic}"))
+            unusable(&format!("the operator of the brokers has to create the topic {topic}"))
         }
         KrafkaError::Broker {
             code: TopicAuthorizationFailed | ClusterAuthorizationFailed, ..
-        } => mendable(&format!(
-            "whoever runs the brokers has to let this user write to {topic}, idempotently"
+        } => unusable(&format!(
+            "the operator of the brokers has to permit idempotent writes to {topic} for this user"
         )),
         KrafkaError::Auth { .. } | KrafkaError::Broker { code: SaslAuthenticationFailed, .. } => {
-            outage(format!("whoever runs the sidecar has to mend `sasl` or `tls`: {error}"))
+            outage(format!("the operator of the sidecar has to correct `sasl` or `tls`: {error}"))
         }
-        KrafkaError::Config { .. } => mendable("whoever runs the sidecar has to mend the sink"),
+        KrafkaError::Config { .. } => {
+            unusable("the operator of the sidecar has to correct the sink")
+        }
         _ => outage(error.to_string()),
     }
 }
@@ -190,29 +211,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_who_must_act() {
-        let said = |error: KrafkaError| tried(&error, "twilio.inbound.v1");
-        let of = |code| said(KrafkaError::broker(code, "no"));
-        assert!(matches!(of(ErrorCode::MessageTooLarge), DeliveryOutcome::Refused { .. }));
-        for (tried, whose) in [
-            (of(ErrorCode::UnknownTopicOrPartition), "make the topic twilio.inbound.v1"),
-            (said(KrafkaError::unknown_topic("t")), "runs the brokers"),
-            (of(ErrorCode::TopicAuthorizationFailed), "write to twilio.inbound.v1"),
+    fn error_names_the_operator_who_must_act() {
+        let failed = |error: KrafkaError| failed(&error, "twilio.inbound.v1");
+        let broker = |code| failed(KrafkaError::broker(code, "no"));
+        assert!(matches!(broker(ErrorCode::MessageTooLarge), DeliveryOutcome::Refused { .. }));
+        for (outcome, advice) in [
+            (broker(ErrorCode::UnknownTopicOrPartition), "create the topic twilio.inbound.v1"),
+            (failed(KrafkaError::unknown_topic("t")), "operator of the brokers"),
+            (broker(ErrorCode::TopicAuthorizationFailed), "writes to twilio.inbound.v1"),
         ] {
-            let DeliveryOutcome::Failed { reason, is_outage: false, .. } = tried else {
-                panic!("{tried:?}")
+            let DeliveryOutcome::Failed { reason, is_outage: false, .. } = outcome else {
+                panic!("{outcome:?}")
             };
-            assert!(reason.contains(whose), "{reason}");
+            assert!(reason.contains(advice), "{reason}");
         }
-        for (tried, told) in [
-            (said(KrafkaError::auth("no")), "`sasl` or `tls`"),
-            (of(ErrorCode::NotEnoughReplicas), "NotEnoughReplicas"),
-            (said(KrafkaError::timeout("produce")), "produce"),
+        for (outcome, text) in [
+            (failed(KrafkaError::auth("no")), "`sasl` or `tls`"),
+            (broker(ErrorCode::NotEnoughReplicas), "NotEnoughReplicas"),
+            (failed(KrafkaError::timeout("produce")), "produce"),
         ] {
-            let DeliveryOutcome::Failed { reason, is_outage: true, .. } = tried else {
-                panic!("{tried:?}")
+            let DeliveryOutcome::Failed { reason, is_outage: true, .. } = outcome else {
+                panic!("{outcome:?}")
             };
-            assert!(reason.contains(told), "{reason}");
+            assert!(reason.contains(text), "{reason}");
         }
     }
 }

@@ -1,18 +1,25 @@
 //! Redis Streams sink: one XADD per delivery, which also trims the stream. Decides the meaning of Redis's errors for a
 //! delivery. The durability of an entry depends on Redis's own persistence.
 
+mod settings;
+
+use std::time::Duration;
+
 use redis::{
     Client, Cmd, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::sync::OnceCell;
 
-use super::file;
+use self::settings::{MaxLength, Settings};
+use super::sink_type::{Field, SinkType};
 use twilio_edge_domain::delivery::DeliveryOutcome;
 use twilio_edge_domain::event::Delivery;
+use twilio_edge_platform::strict_toml::{Fields, Reading};
 
 pub(super) struct Streams {
-    settings: file::RedisStream,
+    settings: Settings,
+    timeout: Duration,
     client: Client,
     connection: OnceCell<ConnectionManager>,
 }
@@ -23,25 +30,34 @@ impl std::fmt::Debug for Streams {
     }
 }
 
-impl Streams {
-    /// Creates the sink without a connection.
-    pub(super) fn new(settings: file::RedisStream) -> Result<Streams, String> {
-        // The URL may contain a password, so the error does not contain it.
-        let client = Client::open(settings.url.as_str());
-        let client = client.map_err(|_| "url: no Redis URL".to_owned())?;
-        Ok(Streams { settings, client, connection: OnceCell::new() })
+impl SinkType for Streams {
+    const NAME: &'static str = "redis-stream";
+    const DESTINATION: &'static str = "stream of a Redis: one `XADD` for each delivery";
+    const FIELDS: &'static [Field] = settings::FIELDS;
+
+    type Settings = Settings;
+
+    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> Settings {
+        settings::parse(reading, path, fields)
     }
 
-    pub(super) async fn deliver(&self, parcel: &Delivery<'_>) -> DeliveryOutcome {
-        let event = match serde_json::to_string(&parcel.event) {
+    fn open(settings: Settings, timeout: Duration) -> Result<Streams, String> {
+        // The URL may contain a password, so the error does not contain it.
+        let client = Client::open(settings.url.as_str());
+        let client = client.map_err(|_| "url: not a Redis URL".to_owned())?;
+        Ok(Streams { settings, timeout, client, connection: OnceCell::new() })
+    }
+
+    async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+        let event = match serde_json::to_string(&delivery.event) {
             Ok(event) => event,
             Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
         };
-        let stream = self.settings.streams.of(parcel.event.class());
+        let stream = self.settings.streams.of(delivery.event.class());
         let added: Result<String, RedisError> = async {
             let mut connection =
-                self.connection.get_or_try_init(|| async { self.open() }).await?.clone();
-            self.add(stream, parcel, &event).query_async(&mut connection).await
+                self.connection.get_or_try_init(|| async { self.connection() }).await?.clone();
+            self.add(stream, delivery, &event).query_async(&mut connection).await
         }
         .await;
         match added {
@@ -49,34 +65,36 @@ impl Streams {
             Err(error) => failed(&error, stream),
         }
     }
+}
 
-    fn open(&self) -> Result<ConnectionManager, RedisError> {
+impl Streams {
+    fn connection(&self) -> Result<ConnectionManager, RedisError> {
         // No retries inside the client, because retries are decided for the whole sink.
         let limits = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(self.settings.timeout))
-            .set_response_timeout(Some(self.settings.timeout))
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout))
             .set_number_of_retries(0);
         ConnectionManager::new_lazy_with_config(self.client.clone(), limits)
     }
 
-    fn add(&self, stream: &str, parcel: &Delivery<'_>, event: &str) -> Cmd {
+    fn add(&self, stream: &str, delivery: &Delivery<'_>, event: &str) -> Cmd {
         let mut add = redis::cmd("XADD");
         add.arg(stream);
         match self.settings.max_length {
-            file::MaxLength::Any => {}
-            file::MaxLength::About(length) => {
+            MaxLength::Unlimited => {}
+            MaxLength::Approximate(length) => {
                 add.arg("MAXLEN").arg("~").arg(length);
             }
-            file::MaxLength::Exactly(length) => {
+            MaxLength::Exact(length) => {
                 add.arg("MAXLEN").arg("=").arg(length);
             }
         }
-        let is_replay = if parcel.replay_id.is_some() { "true" } else { "false" };
+        let is_replay = if delivery.replay_id.is_some() { "true" } else { "false" };
         add.arg("*")
-            .arg(&[("event", event), ("key", &parcel.event.key())])
-            .arg(&[("event_id", parcel.event.id()), ("delivery_id", &parcel.id)])
+            .arg(&[("event", event), ("key", &delivery.event.key())])
+            .arg(&[("event_id", delivery.event.id()), ("delivery_id", &delivery.id)])
             .arg(&[("replay", is_replay)]);
-        if let Some(replay_id) = parcel.replay_id {
+        if let Some(replay_id) = delivery.replay_id {
             add.arg(&[("replay_id", replay_id)]);
         }
         add
@@ -88,20 +106,20 @@ impl Streams {
 fn failed(error: &RedisError, stream: &str) -> DeliveryOutcome {
     let (advice, is_outage) = match error.code() {
         Some("WRONGTYPE") => {
-            (format!("{stream} is no stream: whoever runs Redis has to move what it is"), false)
+            (format!("the key {stream} is not a stream: the operator of Redis has to rename or delete it"), false)
         }
         Some("NOPERM") => {
-            (format!("whoever runs Redis has to let this user XADD to {stream}"), false)
+            (format!("the operator of Redis has to permit XADD to {stream} for this user"), false)
         }
         Some("NOAUTH" | "WRONGPASS") => {
-            ("whoever runs the sidecar has to mend the name and password in `url`".to_owned(), true)
+            ("the operator of the sidecar has to correct the name and password in `url`".to_owned(), true)
         }
         Some("OOM") => (
-            "Redis is full: whoever runs it has to give it room, or the sink a `max_length`"
+            "Redis is full: its operator has to add memory, or the operator of the sidecar has to set `max_length`"
                 .to_owned(),
             true,
         ),
-        _ => ("Redis did not take it".to_owned(), true),
+        _ => ("Redis did not add the entry".to_owned(), true),
     };
     DeliveryOutcome::Failed { reason: format!("{advice}: {error}"), retry_after: None, is_outage }
 }

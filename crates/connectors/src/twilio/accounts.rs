@@ -16,8 +16,8 @@ use twilio_edge_domain::{
 use twilio_edge_platform::strict_toml::Reading;
 
 /// Upper bounds of accounts in a file, and of senders with a rate in an account.
-const MOST_ACCOUNTS: usize = 1024;
-const MOST_SENDERS: usize = 1024;
+const MAX_ACCOUNTS: usize = 1024;
+const MAX_SENDERS: usize = 1024;
 
 /// Credentials and settings of one account.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
     let mut reading = Reading::default();
     reading.known_fields("", &table, &["account"]);
     let mut accounts = BTreeMap::new();
-    let listed = reading.list("account", table.get("account"), MOST_ACCOUNTS);
+    let listed = reading.list("account", table.get("account"), MAX_ACCOUNTS);
     for (n, value) in listed.iter().enumerate() {
         let path = format!("account[{n}]");
         let table = reading.table(
@@ -79,12 +79,12 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
                 rates,
             },
             (Some(_), Some(_)) => {
-                reading.problem(&path, "has an api_key and an auth_token: one of them is enough");
+                reading.problem(&path, "has both api_key and auth_token; remove one of them");
                 continue;
             }
         };
         if accounts.insert(sid, account).is_some() {
-            reading.problem(&format!("{path}.sid"), "is that of an earlier one");
+            reading.problem(&format!("{path}.sid"), "repeats that of an earlier account or sender");
         }
     }
     reading.outcome(accounts)
@@ -93,7 +93,7 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
 /// Reads the rates of senders that differ from the default rate.
 fn rates(reading: &mut Reading, path: &str, value: Option<&Value>) -> BTreeMap<String, Rate> {
     let mut rates = BTreeMap::new();
-    for (n, value) in reading.list(path, value, MOST_SENDERS).iter().enumerate() {
+    for (n, value) in reading.list(path, value, MAX_SENDERS).iter().enumerate() {
         let path = format!("{path}[{n}]");
         let table = reading.table(&path, value, &["name", "per_second"]);
         let name = reading.text(&format!("{path}.name"), table.get("name"));
@@ -106,17 +106,18 @@ fn rates(reading: &mut Reading, path: &str, value: Option<&Value>) -> BTreeMap<S
             let problem = "must be MG and 32 hexadecimal digits, a number as Twilio writes it, or an alphanumeric sender id";
             reading.problem(&format!("{path}.name"), problem);
         }
-        let said = table.get("per_second");
+        let value = table.get("per_second");
         #[expect(clippy::cast_precision_loss, reason = "a larger one is refused")]
-        let number =
-            said.and_then(|said| said.as_float().or(said.as_integer().map(|whole| whole as f64)));
+        let number = value
+            .and_then(|value| value.as_float().or(value.as_integer().map(|whole| whole as f64)));
         let Some(rate) = number.and_then(Rate::per_second) else {
             let problem = format_args!("must be a number from 0.001 to {}", Rate::MAX);
             reading.problem(&format!("{path}.per_second"), problem);
             continue;
         };
         if rates.insert(name, rate).is_some() {
-            reading.problem(&format!("{path}.name"), "is that of an earlier one");
+            reading
+                .problem(&format!("{path}.name"), "repeats that of an earlier account or sender");
         }
     }
     rates
@@ -127,7 +128,7 @@ mod tests {
     use super::read as accounts;
 
     #[test]
-    fn a_file_names_an_api_key_or_a_token() {
+    fn account_has_an_api_key_or_a_token() {
         let sid = "AC00112233445566778899aabbccddeeff";
         let read = |rest: &str| {
             accounts(&format!("[[account]]\nsid = \"{sid}\"\n{rest}"))
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_is_as_fast_as_the_file_says() {
+    fn sender_has_the_rate_of_the_file() {
         let sid = "AC00112233445566778899aabbccddeeff";
         let account = format!("[[account]]\nsid = \"{sid}\"\nauth_token = \"hush\"\n");
         let service = format!("MG{}", "1".repeat(32));

@@ -6,10 +6,11 @@ use reqwest::{
     header::{self, HeaderMap, HeaderName},
 };
 
-use super::{LARGEST_PAGE, Twilio, reason};
+use super::{MAX_PAGE_BYTES, Twilio};
+use crate::causes::with_causes;
 
 /// Headers of Twilio's answer that are returned with it.
-const PASSED_ON: [&str; 6] = [
+const FORWARDED_HEADERS: [&str; 6] = [
     "content-type",
     "location",
     "retry-after",
@@ -52,7 +53,7 @@ impl Twilio {
         forward: Forward<'_>,
     ) -> Result<Forwarded, String> {
         let credentials = self.accounts.get(account_sid);
-        let credentials = credentials.ok_or("there are no credentials for the account")?;
+        let credentials = credentials.ok_or("the account has no credentials in sending.file")?;
         let Forward { method, path, form } = forward;
         let url = format!("{}/2010-04-01/Accounts/{account_sid}{path}", self.base_url);
         let mut request = self
@@ -65,16 +66,16 @@ impl Twilio {
                 .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
                 .body(form);
         }
-        let failed = |error: reqwest::Error| reason(&error.without_url());
+        let failed = |error: reqwest::Error| with_causes(&error.without_url());
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status().as_u16();
-        let is_passed_on = |name: &HeaderName| PASSED_ON.contains(&name.as_str());
-        let headers = response.headers().iter().filter(|(name, _)| is_passed_on(name));
+        let is_forwarded = |name: &HeaderName| FORWARDED_HEADERS.contains(&name.as_str());
+        let headers = response.headers().iter().filter(|(name, _)| is_forwarded(name));
         let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > LARGEST_PAGE {
-                return Err(format!("its answer has more than {LARGEST_PAGE} bytes"));
+            if body.len() + chunk.len() > MAX_PAGE_BYTES {
+                return Err(format!("Twilio's answer has more than {MAX_PAGE_BYTES} bytes"));
             }
             body.extend_from_slice(&chunk);
         }

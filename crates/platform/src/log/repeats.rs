@@ -71,7 +71,7 @@ impl Repeats {
             for (of, count) in self.held_back() {
                 metrics.lines_held_back(count);
                 tracing::info!(
-                    event = "log.held_back",
+                    event = "log.lines_suppressed",
                     of,
                     count,
                     "the sidecar suppressed log lines, because there were too many of the same kind"

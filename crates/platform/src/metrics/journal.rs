@@ -28,13 +28,13 @@ impl JournalMetrics {
                 "Age in seconds of the oldest event that waits in memory and in the spool",
             ),
             events_written: all.counter("events_written", "Events written to the database"),
-            events_refused: all.counter("events_refused", "Events that the database rejected; they are lost"),
+            events_refused: all.counter("events_rejected", "Events that the database rejected; they are lost"),
             spool_bytes: all.gauge(
                 "spool_bytes",
                 "Size of the spool in bytes; the spool contains events that are not in the database yet",
             ),
             spool_refuses: all.gauge(
-                "spool_refuses",
+                "spool_unavailable",
                 "1 while the spool is full or its disk fails, so claims wait for the database; otherwise 0",
             ),
             spool_replayed: all.counter(

@@ -17,7 +17,7 @@ impl MediaMetrics {
             checks: all.counters(
                 "media_checks",
                 &["outcome"],
-                "Media probes by outcome: `fit`, `remembered` from an earlier probe, or the reason why the media cannot be sent (docs/MEDIA.md)",
+                "Media probes by outcome: `accepted`, `cached` from an earlier probe, or the reason why the media cannot be sent (docs/MEDIA.md)",
             ),
         }
     }
@@ -25,7 +25,7 @@ impl MediaMetrics {
     /// Creates every series with zero.
     pub(super) fn begin(&self) {
         let wrong = MediaProblemKind::ALL.map(MediaProblemKind::as_str);
-        for outcome in ["fit", "remembered"].into_iter().chain(wrong) {
+        for outcome in ["accepted", "cached"].into_iter().chain(wrong) {
             self.checks.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
     }

@@ -50,22 +50,22 @@ impl SendMetrics {
     pub(super) fn of(all: &mut Catalogue) -> SendMetrics {
         SendMetrics {
             outcomes: all.counters(
-                "sends",
+                "message_attempts",
                 &["outcome"],
                 "Attempts to send a message by outcome: `sent`, `refused` permanently, `retried` later, `unknown` (docs/SENDING.md)",
             ),
             refusals: all.counters(
-                "send_refusals",
+                "message_refusals",
                 &["code"],
                 "Messages that a rule of the sidecar refused, on request or immediately before the call to Twilio, by the code of the rule",
             ),
             reconciled: all.counters(
-                "sends_reconciled",
+                "messages_reconciled",
                 &["by"],
                 "Messages whose outcome was reconciled later: Twilio reported a status (`callback`), Twilio's list contains the message (`found`) or does not contain it, so it is sent again (`absent`)",
             ),
             switched: all.counters(
-                "sends_switched",
+                "fallbacks",
                 &["to"],
                 "Replacements for messages that their channel did not accept: a `template`, or a message on another `channel` (docs/SENDING.md)",
             ),
@@ -79,7 +79,7 @@ impl SendMetrics {
                 &["class"],
                 "Calls that created no message, by class: `throttled` (429, 20429), `temporary` (a temporary error, retried), `operator`, `caller` and `recipient` (an error that this party must resolve), `other` (an unknown code), `server` (5xx or an invalid answer), `lost` (no answer), `not_connected`",
             ),
-            under_way: all.gauge("twilio_calls_under_way", "Calls of Twilio's REST API in progress in this sidecar"),
+            under_way: all.gauge("twilio_calls_in_flight", "Calls of Twilio's REST API in progress in this sidecar"),
             allowed: all.gauge(
                 "twilio_calls_allowed",
                 "Concurrent calls of Twilio's REST API permitted for one account; the lowest limit of all accounts",
@@ -98,11 +98,11 @@ impl SendMetrics {
             ),
             named: RwLock::default(),
             unknowns: all.gauge(
-                "sends_unknown",
+                "messages_unknown",
                 "Messages in state `unknown`: it is not known whether Twilio sent them",
             ),
             oldest: all.measure(
-                "send_queue_age_seconds",
+                "message_queue_age_seconds",
                 "Seconds since the oldest waiting message should have been sent; it waits for its turn, for Twilio, or for the database",
             ),
         }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -20,20 +21,20 @@ use twilio_edge_store::{
 };
 
 /// Lifetime of a cached key. A revocation by another sidecar takes effect here after this time at the latest.
-const BELIEVED: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// Upper bound of cached keys. Only keys that exist are cached.
-const REMEMBERED: usize = 1024;
+const MAX_CACHED: usize = 1024;
 
 /// Number of key ids read per query, and the upper bound of ids in memory.
-const IDS_TOGETHER: usize = 500;
-const MOST_IDS: usize = 100_000;
+const IDS_PER_QUERY: usize = 500;
+const MAX_IDS: usize = 100_000;
 
 /// Resolution of a key's last use, in milliseconds.
-const LAST_USE_MS: i64 = 60_000;
+const LAST_USE_RESOLUTION_MS: i64 = 60_000;
 
 /// Longest name of a key, in characters.
-const LONGEST_NAME: usize = 100;
+const MAX_NAME_CHARS: usize = 100;
 
 /// Authenticated caller of an operation, and the origin of the call.
 #[derive(Debug, Clone)]
@@ -59,6 +60,28 @@ impl Caller {
             scope: Scope::Admin,
             account_sid: None,
             key: None,
+        }
+    }
+
+    /// Builds the audit entry of a change by this caller, at `now_ms` milliseconds since 1970. Without an
+    /// `account_sid`, only callers that see all accounts see the entry.
+    pub(crate) fn audit_entry(
+        &self,
+        action: &str,
+        subject: String,
+        account_sid: Option<String>,
+        detail: &Value,
+        now_ms: i64,
+    ) -> AuditEntry {
+        AuditEntry {
+            id: 0,
+            at_ms: now_ms,
+            actor: self.actor.clone(),
+            source: self.source.clone(),
+            action: action.to_owned(),
+            subject,
+            account_sid,
+            detail: detail.to_string(),
         }
     }
 
@@ -135,24 +158,24 @@ impl Keys {
     /// database fails.
     pub async fn caller(
         &self,
-        shown: &[u8],
+        presented: &[u8],
         needed: Scope,
         source: String,
         now_ms: i64,
     ) -> Result<Caller, Refusal> {
-        if self.is_token(shown) {
-            return self.bearer_of_the_token(needed, source).await;
+        if self.is_token(presented) {
+            return self.edge_caller(needed, source).await;
         }
-        let shown = KeyToken::read(shown).ok_or(Refusal::Unknown)?;
-        let stored = self.look_up(shown.id).await?.ok_or(Refusal::Unknown)?;
-        if !shown.matches_digest(&stored.secret_sha256) || stored.key.revoked_at_ms.is_some() {
+        let presented = KeyToken::read(presented).ok_or(Refusal::Unknown)?;
+        let stored = self.look_up(presented.id).await?.ok_or(Refusal::Unknown)?;
+        if !presented.matches_digest(&stored.secret_sha256) || stored.key.revoked_at_ms.is_some() {
             return Err(Refusal::Unknown);
         }
         let key = stored.key;
         if !key.scope.permits(needed) {
             return Err(Refusal::Scope { has: key.scope, needed });
         }
-        self.note_use(&key, now_ms);
+        self.record_use(&key, now_ms);
         Ok(Caller {
             actor: format!("key {}", key.id),
             source,
@@ -167,24 +190,24 @@ impl Keys {
     ///
     /// # Errors
     /// Returns `Store` if the id is not in memory and the database cannot list all ids.
-    pub async fn may_be_good(&self, shown: &[u8]) -> Result<bool, Refusal> {
-        if self.is_token(shown) {
+    pub async fn may_be_valid(&self, presented: &[u8]) -> Result<bool, Refusal> {
+        if self.is_token(presented) {
             return Ok(true);
         }
-        let Some(shown) = KeyToken::read(shown) else { return Ok(false) };
-        if self.remembered().contains_key(shown.id) || self.stored_ids().contains(shown.id) {
+        let Some(presented) = KeyToken::read(presented) else { return Ok(false) };
+        if self.cached().contains_key(presented.id) || self.stored_ids().contains(presented.id) {
             return Ok(true);
         }
         self.read_ids().await?;
-        Ok(self.stored_ids().contains(shown.id))
+        Ok(self.stored_ids().contains(presented.id))
     }
 
     /// Reads the ids of keys that were added since the last read. Returns the last result if the last read was less than
-    /// [`BELIEVED`] ago.
+    /// [`CACHE_TTL`] ago.
     async fn read_ids(&self) -> Result<(), StoreError> {
         let mut last = self.last_id_read.lock().await;
         if let Some((at, result)) = &*last
-            && at.elapsed() < BELIEVED
+            && at.elapsed() < CACHE_TTL
         {
             return result.clone();
         }
@@ -203,7 +226,7 @@ impl Keys {
                 account_sid: None,
                 before_ms,
                 before_id: &before_id,
-                most: i64::try_from(IDS_TOGETHER).unwrap_or(i64::MAX),
+                most: i64::try_from(IDS_PER_QUERY).unwrap_or(i64::MAX),
             };
             let keys = self.store.list_keys(page).await?;
             let mut ids = self.stored_ids();
@@ -213,8 +236,8 @@ impl Keys {
             }
             let unknown = keys.into_iter().map(|key| key.id).filter(|id| !ids.contains(id));
             let added = unknown.filter(|id| new.insert(id.clone())).count();
-            let is_full = ids.len().saturating_add(new.len()) >= MOST_IDS;
-            if added == 0 || is_full || count < IDS_TOGETHER {
+            let is_full = ids.len().saturating_add(new.len()) >= MAX_IDS;
+            if added == 0 || is_full || count < IDS_PER_QUERY {
                 ids.extend(new);
                 return Ok(());
             }
@@ -225,14 +248,14 @@ impl Keys {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_token(&self, shown: &[u8]) -> bool {
+    fn is_token(&self, presented: &[u8]) -> bool {
         // Digests are compared in constant time, so the comparison does not reveal the token or its length.
-        !shown.is_empty() && bool::from(digest(shown).ct_eq(&*self.token))
+        !presented.is_empty() && bool::from(digest(presented).ct_eq(&*self.token))
     }
 
     /// Builds the caller for the edge token. The token is for filters. It also permits administration until the first
     /// administrator key exists.
-    async fn bearer_of_the_token(&self, needed: Scope, source: String) -> Result<Caller, Refusal> {
+    async fn edge_caller(&self, needed: Scope, source: String) -> Result<Caller, Refusal> {
         match needed {
             Scope::Edge => {}
             Scope::App => return Err(Refusal::Scope { has: Scope::Edge, needed }),
@@ -260,11 +283,11 @@ impl Keys {
         now_ms: i64,
         once: impl FnOnce(&Key) -> Option<CompletedRequest>,
     ) -> Result<(Key, String), Refusal> {
-        let is_long = name.chars().count() > LONGEST_NAME;
+        let is_long = name.chars().count() > MAX_NAME_CHARS;
         let name = name.trim();
         if name.is_empty() || is_long || name.chars().any(char::is_control) {
             return Err(Refusal::Invalid(format!(
-                "name: must be 1 to {LONGEST_NAME} characters, none of them a control character"
+                "name: must be 1 to {MAX_NAME_CHARS} characters, none of them a control character"
             )));
         }
         if let Some(sid) = account_sid.as_deref().filter(|sid| !is_account_sid(sid)) {
@@ -323,9 +346,9 @@ impl Keys {
             return Err(Refusal::OwnKey);
         }
         let account_sid = by.account_sid.as_deref();
-        let wording = |key: &Key| entry(by, "key.revoked", key, now_ms);
-        let revoked = self.store.revoke_key(id, account_sid, now_ms, wording).await?;
-        self.remembered().remove(id);
+        let audit_entry = |key: &Key| entry(by, "key.revoked", key, now_ms);
+        let revoked = self.store.revoke_key(id, account_sid, now_ms, audit_entry).await?;
+        self.cached().remove(id);
         match revoked {
             Some(key) => {
                 tracing::info!(
@@ -385,67 +408,70 @@ impl Keys {
         Ok(self.store.audit_log().list(account_sid, before.unwrap_or(i64::MAX), most).await?)
     }
 
-    /// Looks up a key by its id, in the cache or in the database. A cached key is at most [`BELIEVED`] old.
+    /// Looks up a key by its id, in the cache or in the database. A cached key is at most [`CACHE_TTL`] old.
     async fn look_up(&self, id: &str) -> Result<Option<StoredKey>, StoreError> {
-        let recent = self.remembered().get(id).cloned();
+        let recent = self.cached().get(id).cloned();
         if let Some((at, stored)) = recent
-            && at.elapsed() < BELIEVED
+            && at.elapsed() < CACHE_TTL
         {
             return Ok(Some(stored));
         }
-        let asked = Instant::now();
+        let read_at = Instant::now();
         let found = self.store.find_key(id, None).await?;
         if let Some(stored) = &found {
-            let mut remembered = self.remembered();
-            if remembered.len() >= REMEMBERED {
-                remembered.clear();
+            let mut cached = self.cached();
+            if cached.len() >= MAX_CACHED {
+                cached.clear();
             }
-            remembered.insert(id.to_owned(), (asked, stored.clone()));
+            cached.insert(id.to_owned(), (read_at, stored.clone()));
         }
         Ok(found)
     }
 
     /// Stores the last use of a key in the background, at most once a minute. A failed write is logged and loses no
     /// more than this minute.
-    fn note_use(&self, key: &Key, now_ms: i64) {
-        if key.last_used_at_ms.is_some_and(|last| now_ms.saturating_sub(last) < LAST_USE_MS) {
+    fn record_use(&self, key: &Key, now_ms: i64) {
+        if key
+            .last_used_at_ms
+            .is_some_and(|last| now_ms.saturating_sub(last) < LAST_USE_RESOLUTION_MS)
+        {
             return;
         }
-        if let Some((_, stored)) = self.remembered().get_mut(&key.id) {
+        if let Some((_, stored)) = self.cached().get_mut(&key.id) {
             stored.key.last_used_at_ms = Some(now_ms);
         }
         let (store, id) = (self.store.clone(), key.id.clone());
         tokio::spawn(async move {
             if let Err(reason) = store.touch_key(&id, now_ms).await {
-                tracing::warn!(event = "key.use_not_noted", %reason, key.id = id, "the sidecar could not store the time of the last use of an API key");
+                tracing::warn!(event = "key.last_use_failed", %reason, key.id = id, "the sidecar could not store the time of the last use of an API key");
             }
         });
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, StoredKey)>> {
+    fn cached(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, StoredKey)>> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Returns the account whose rows to list: the requested one or the caller's own; `None` for all accounts.
-fn of_account<'a>(by: &'a Caller, asked: Option<&'a str>) -> Result<Option<&'a str>, Refusal> {
-    match asked {
-        Some(asked) if !by.sees(asked) => Err(Refusal::OtherAccount),
-        asked => Ok(asked.or(by.account_sid.as_deref())),
+fn of_account<'a>(
+    by: &'a Caller,
+    account_sid: Option<&'a str>,
+) -> Result<Option<&'a str>, Refusal> {
+    match account_sid {
+        Some(sid) if !by.sees(sid) => Err(Refusal::OtherAccount),
+        account_sid => Ok(account_sid.or(by.account_sid.as_deref())),
     }
 }
 
 fn entry(by: &Caller, action: &str, key: &Key, now_ms: i64) -> AuditEntry {
-    AuditEntry {
-        id: 0,
-        at_ms: now_ms,
-        actor: by.actor.clone(),
-        source: by.source.clone(),
-        action: action.to_owned(),
-        subject: format!("key {}", key.id),
-        account_sid: key.account_sid.clone(),
-        detail: serde_json::json!({"name": key.name, "scope": key.scope}).to_string(),
-    }
+    by.audit_entry(
+        action,
+        format!("key {}", key.id),
+        key.account_sid.clone(),
+        &json!({"name": key.name, "scope": key.scope}),
+        now_ms,
+    )
 }
 
 fn digest(token: &[u8]) -> [u8; 32] {

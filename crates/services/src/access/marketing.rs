@@ -48,12 +48,12 @@ impl Withdrawal {
     pub async fn record(&self, consents: &Consents, now_ms: i64) -> Result<bool, StoreError> {
         let source = format!("error {}", self.error_code);
         let proof = Some(format!("Twilio did not deliver the message {}", self.message_sid));
-        let known = consents.of_numbers(&self.account_sid, &[&self.address.number]).await?;
-        let is_known = known.iter().any(|known| {
-            known.state == State::Withdrawn
-                && known.address == self.address
-                && known.source == source
-                && known.proof == proof
+        let stored = consents.of_numbers(&self.account_sid, &[&self.address.number]).await?;
+        let is_known = stored.iter().any(|stored| {
+            stored.state == State::Withdrawn
+                && stored.address == self.address
+                && stored.source == source
+                && stored.proof == proof
         });
         if is_known {
             return Ok(false);

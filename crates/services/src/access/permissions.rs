@@ -39,7 +39,7 @@ pub struct Checks {
     metrics: Arc<Metrics>,
 }
 
-/// Message that a caller wants to send.
+/// Message that a caller intends to send.
 #[derive(Debug, Clone)]
 pub struct Intent {
     /// The account that sends.
@@ -55,7 +55,7 @@ pub struct Intent {
 }
 
 /// Number of entries of a list that are written in one transaction.
-pub const TOGETHER: usize = 500;
+pub const PAGE_SIZE: usize = 500;
 
 impl Permissions {
     /// Creates the service. `metrics` counts changes; commands have none.
@@ -76,11 +76,11 @@ impl Permissions {
         &self,
         by: &Caller,
         account_sid: &str,
-        people: &[Address],
+        addresses: &[Address],
         source: Source,
         now_ms: i64,
     ) -> Result<Vec<Suppression>, StoreError> {
-        let numbers: Vec<&str> = people.iter().map(|address| address.number.as_str()).collect();
+        let numbers: Vec<&str> = addresses.iter().map(|address| address.number.as_str()).collect();
         let begin = |address: &Address| Suppression {
             account_sid: account_sid.to_owned(),
             address: address.clone(),
@@ -96,19 +96,19 @@ impl Permissions {
             service_sid: None,
             changed_by: Some(by.actor.clone()),
         };
-        let change = |standing: &mut twilio_edge_domain::suppression::SuppressionSet| {
-            for address in people {
-                standing.begin(begin(address));
+        let change = |suppressions: &mut twilio_edge_domain::suppression::SuppressionSet| {
+            for address in addresses {
+                suppressions.begin(begin(address));
             }
         };
-        let written = |changes: &[Suppression]| {
+        let audit_entry = |changes: &[Suppression]| {
             let action = match source {
                 Source::Import => "suppressions.imported",
                 _ => "suppression.added",
             };
-            entry(by, account_sid, action, &about(changes), json!({"source": source}), now_ms)
+            entry(by, account_sid, action, &subject_of(changes), json!({"source": source}), now_ms)
         };
-        let changes = self.suppressions.change(account_sid, &numbers, change, written).await?;
+        let changes = self.suppressions.change(account_sid, &numbers, change, audit_entry).await?;
         self.count(&changes);
         Ok(changes)
     }
@@ -121,12 +121,12 @@ impl Permissions {
         &self,
         by: &Caller,
         account_sid: &str,
-        mut people: impl Iterator<Item = Address>,
+        mut addresses: impl Iterator<Item = Address>,
         now_ms: i64,
     ) -> Result<usize, StoreError> {
         let mut added = 0;
-        while let Some(some) = some_of(&mut people) {
-            added += self.suppress(by, account_sid, &some, Source::Import, now_ms).await?.len();
+        while let Some(batch) = next_batch(&mut addresses) {
+            added += self.suppress(by, account_sid, &batch, Source::Import, now_ms).await?.len();
         }
         Ok(added)
     }
@@ -150,15 +150,15 @@ impl Permissions {
         let of_channel = |known: &Suppression| {
             channel.is_none_or(|channel| known.holds_for(&known.address.number, channel, &policy))
         };
-        let change = |standing: &mut twilio_edge_domain::suppression::SuppressionSet| {
-            standing.end(of_channel, &by.actor, now_ms);
+        let change = |suppressions: &mut twilio_edge_domain::suppression::SuppressionSet| {
+            suppressions.end(of_channel, &by.actor, now_ms);
         };
-        let written = |changes: &[Suppression]| {
+        let audit_entry = |changes: &[Suppression]| {
             let sources: Vec<Source> = changes.iter().map(|known| known.source).collect();
             let detail = json!({"channel": channel, "sources": sources});
-            entry(by, account_sid, "suppression.removed", &about(changes), detail, now_ms)
+            entry(by, account_sid, "suppression.removed", &subject_of(changes), detail, now_ms)
         };
-        let changes = self.suppressions.change(account_sid, &numbers, change, written).await?;
+        let changes = self.suppressions.change(account_sid, &numbers, change, audit_entry).await?;
         self.count(&changes);
         Ok(changes)
     }
@@ -171,16 +171,17 @@ impl Permissions {
         &self,
         by: &Caller,
         account_sid: &str,
-        said: &Consent,
+        consent: &Consent,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
-        let action = match said.state {
+        let action = match consent.state {
             State::Withdrawn => "consent.withdrawn",
             State::Granted => "consent.recorded",
         };
-        let subject = format!("consent of {}", said.address);
-        let entry = entry(by, account_sid, action, &subject, json!({"state": said.state}), now_ms);
-        Ok(self.consents.record(slice::from_ref(said), entry).await? > 0)
+        let subject = format!("consent of {}", consent.address);
+        let entry =
+            entry(by, account_sid, action, &subject, json!({"state": consent.state}), now_ms);
+        Ok(self.consents.record(slice::from_ref(consent), entry).await? > 0)
     }
 
     /// Records every consent of an imported list. Returns the number of new ones.
@@ -191,14 +192,14 @@ impl Permissions {
         &self,
         by: &Caller,
         account_sid: &str,
-        mut said: impl Iterator<Item = Consent>,
+        mut consents: impl Iterator<Item = Consent>,
         now_ms: i64,
     ) -> Result<usize, StoreError> {
         let mut added = 0;
-        while let Some(some) = some_of(&mut said) {
-            let subject = format!("{} consents", some.len());
+        while let Some(batch) = next_batch(&mut consents) {
+            let subject = format!("{} consents", batch.len());
             let entry = entry(by, account_sid, "consents.imported", &subject, json!({}), now_ms);
-            added += self.consents.record(&some, entry).await?;
+            added += self.consents.record(&batch, entry).await?;
         }
         Ok(added)
     }
@@ -219,21 +220,22 @@ impl Permissions {
             return Ok(None);
         };
         let numbers = phone::spellings(&address.number);
-        let is_its = |channel: &str| [EVERY_CHANNEL, &address.channel].contains(&channel);
-        let wrote = self.consents.last_inbound(account_sid, &address.channel, &numbers).await?;
-        let is_known = !wrote.is_empty()
+        let has_channel = |channel: &str| [EVERY_CHANNEL, &address.channel].contains(&channel);
+        let last_inbound =
+            self.consents.last_inbound(account_sid, &address.channel, &numbers).await?;
+        let is_known = !last_inbound.is_empty()
             || self
                 .suppressions
                 .of_numbers(account_sid, &numbers)
                 .await?
                 .iter()
-                .any(|known| is_its(&known.address.channel))
+                .any(|known| has_channel(&known.address.channel))
             || self
                 .consents
                 .of_numbers(account_sid, &numbers)
                 .await?
                 .iter()
-                .any(|said| is_its(&said.address.channel));
+                .any(|consent| has_channel(&consent.address.channel));
         let channel = if is_everywhere { EVERY_CHANNEL.to_owned() } else { address.channel };
         Ok(is_known.then_some(Address { channel, number: address.number }))
     }
@@ -243,7 +245,7 @@ impl Permissions {
     ///
     /// # Errors
     /// Returns an error if the database fails.
-    pub async fn person(
+    pub async fn resolve_contact(
         &self,
         account_sid: &str,
         text: &str,
@@ -251,7 +253,7 @@ impl Permissions {
         region: Option<Region>,
     ) -> Result<Result<Address, String>, StoreError> {
         match suppression::parse_contact(text, channel, region) {
-            Ok(person) => Ok(Ok(person)),
+            Ok(address) => Ok(Ok(address)),
             Err(problem) => {
                 let known = self.known_address(account_sid, text, channel).await?;
                 Ok(known.ok_or(problem))
@@ -295,7 +297,7 @@ impl Checks {
     ///
     /// # Errors
     /// Returns an error if the stores fail.
-    pub async fn has_written(
+    pub async fn has_sent_message(
         &self,
         account_sid: &str,
         address: &Address,
@@ -332,15 +334,15 @@ impl Checks {
             facts.last_inbound_ms = last(&found);
         }
         let all = keys.all();
-        let said = self.stores.consents().of_numbers(account_sid, &all).await?;
-        let counts = |said: &Consent| {
+        let consents = self.stores.consents().of_numbers(account_sid, &all).await?;
+        let is_in_effect = |consent: &Consent| {
             // An address that may belong to another contact can forbid a message, but never permit it.
-            let is_doubtful = keys.possible.contains(&said.address.number);
-            said.category == *category
-                && said.address.channel == to.channel
-                && (said.state == State::Withdrawn || !is_doubtful)
+            let is_uncertain = keys.possible.contains(&consent.address.number);
+            consent.category == *category
+                && consent.address.channel == to.channel
+                && (consent.state == State::Withdrawn || !is_uncertain)
         };
-        facts.consent = consent::current(said.into_iter().filter(counts));
+        facts.consent = consent::current(consents.into_iter().filter(is_in_effect));
         // Suppressions are read last, so that a STOP that arrives during the check is not missed.
         facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &all).await?;
         let question =
@@ -352,13 +354,13 @@ impl Checks {
 }
 
 /// Takes the next batch of the list; `None` at its end.
-fn some_of<T>(list: &mut impl Iterator<Item = T>) -> Option<Vec<T>> {
-    let some: Vec<T> = list.take(TOGETHER).collect();
-    Some(some).filter(|some| !some.is_empty())
+fn next_batch<T>(list: &mut impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let batch: Vec<T> = list.take(PAGE_SIZE).collect();
+    Some(batch).filter(|batch| !batch.is_empty())
 }
 
 /// Subject of the audit entry. It contains no complete number.
-fn about(changes: &[Suppression]) -> String {
+fn subject_of(changes: &[Suppression]) -> String {
     match changes {
         [one] => format!("suppression of {}", one.address),
         many => format!("{} suppressions", many.len()),
@@ -373,14 +375,5 @@ fn entry(
     detail: serde_json::Value,
     now_ms: i64,
 ) -> AuditEntry {
-    AuditEntry {
-        id: 0,
-        at_ms: now_ms,
-        actor: by.actor.clone(),
-        source: by.source.clone(),
-        action: action.to_owned(),
-        subject: subject.to_owned(),
-        account_sid: Some(account_sid.to_owned()),
-        detail: detail.to_string(),
-    }
+    by.audit_entry(action, subject.to_owned(), Some(account_sid.to_owned()), &detail, now_ms)
 }

@@ -21,16 +21,16 @@ use twilio_edge_platform::config::Config;
 use twilio_edge_store::{self as store, AuditEntry, StoreError};
 
 /// Interval between checks for changes by other sidecars and commands.
-const REFRESH: Duration = Duration::from_secs(1);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Number of accounts per read.
-const PAGE: i64 = 500;
+const PAGE_SIZE: i64 = 500;
 
 /// Profiles of accounts, and the settings derived from them. Copies share the derived settings.
 #[derive(Clone)]
 pub struct Tenants {
     store: store::Tenants,
-    usual: Arc<GeneralRules>,
+    defaults: Arc<GeneralRules>,
     policies: Policies,
     retention_policies: RetentionPolicies,
     closed: Arc<RwLock<HashSet<String>>>,
@@ -38,22 +38,22 @@ pub struct Tenants {
 
 /// Reason why an operation was refused.
 #[derive(Debug)]
-pub enum Denied {
+pub enum TenantError {
     /// The caller may not do this, or the database failed.
     Refused(Refusal),
     /// The account has no profile.
-    NoSuchTenant,
+    NotFound,
     /// The profile exists with this revision, and the request names none: the caller must have read the profile first.
-    Unseen(i64),
+    RevisionRequired(i64),
     /// The profile has changed since the caller read it. Holds its revision; `None` if the account has no profile.
-    Changed(Option<i64>),
+    RevisionMismatch(Option<i64>),
     /// The profile is invalid.
     ProfileError(ProfileError),
 }
 
-impl From<StoreError> for Denied {
-    fn from(error: StoreError) -> Denied {
-        Denied::Refused(Refusal::Store(error))
+impl From<StoreError> for TenantError {
+    fn from(error: StoreError) -> TenantError {
+        TenantError::Refused(Refusal::Store(error))
     }
 }
 
@@ -65,14 +65,14 @@ impl Tenants {
         retention_policies: RetentionPolicies,
         config: &Config,
     ) -> Tenants {
-        let usual = GeneralRules {
+        let defaults = GeneralRules {
             policy: config.policy.clone(),
             retention: config.retention.clone(),
             result_ms: config.leases.periods().result_ms,
             hashes: !config.redaction.hash_key.is_empty(),
         };
         let closed = Arc::default();
-        Tenants { store, usual: Arc::new(usual), policies, retention_policies, closed }
+        Tenants { store, defaults: Arc::new(defaults), policies, retention_policies, closed }
     }
 
     /// Lists profiles after the SID `after`, ordered by SID; only that of `account_sid`, if given.
@@ -86,7 +86,7 @@ impl Tenants {
         after: &str,
         most: i64,
     ) -> Result<Vec<Tenant>, Refusal> {
-        if account_sid.is_some_and(|asked| !by.sees(asked)) {
+        if account_sid.is_some_and(|sid| !by.sees(sid)) {
             return Err(Refusal::OtherAccount);
         }
         let account_sid = account_sid.or(by.account_sid.as_deref());
@@ -96,43 +96,43 @@ impl Tenants {
     /// Returns the profile of one account.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the caller may not see the account, it has no profile, or the database fails.
-    pub async fn get(&self, by: &Caller, account_sid: &str) -> Result<Tenant, Denied> {
+    /// Returns [`TenantError`] if the caller may not see the account, it has no profile, or the database fails.
+    pub async fn get(&self, by: &Caller, account_sid: &str) -> Result<Tenant, TenantError> {
         if !by.sees(account_sid) {
-            return Err(Denied::Refused(Refusal::OtherAccount));
+            return Err(TenantError::Refused(Refusal::OtherAccount));
         }
-        self.store.get(account_sid).await?.ok_or(Denied::NoSuchTenant)
+        self.store.get(account_sid).await?.ok_or(TenantError::NotFound)
     }
 
-    /// Stores the profile of an account in place of an earlier one. `seen` is the revision that the caller has read.
+    /// Stores the profile of an account in place of an earlier one. `revision` is the revision that the caller has read.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the caller may not see the account, the profile is invalid or has changed, or the database
+    /// Returns [`TenantError`] if the caller may not see the account, the profile is invalid or has changed, or the database
     /// fails.
     pub async fn put(
         &self,
         by: &Caller,
         account_sid: &str,
         profile: Profile,
-        seen: Option<i64>,
+        revision: Option<i64>,
         now_ms: i64,
-    ) -> Result<Tenant, Denied> {
+    ) -> Result<Tenant, TenantError> {
         if !by.sees(account_sid) {
-            return Err(Denied::Refused(Refusal::OtherAccount));
+            return Err(TenantError::Refused(Refusal::OtherAccount));
         }
-        profile.check(account_sid, &self.usual).map_err(Denied::ProfileError)?;
-        let change = |known: Option<Tenant>| {
-            is_seen(known.as_ref(), seen)?;
+        profile.check(account_sid, &self.defaults).map_err(TenantError::ProfileError)?;
+        let change = |stored: Option<Tenant>| {
+            check_revision(stored.as_ref(), revision)?;
             let tenant = Tenant {
                 account_sid: account_sid.to_owned(),
-                revision: known.as_ref().map_or(0, |known| known.revision) + 1,
-                created_at_ms: known.as_ref().map_or(now_ms, |known| known.created_at_ms),
+                revision: stored.as_ref().map_or(0, |stored| stored.revision) + 1,
+                created_at_ms: stored.as_ref().map_or(now_ms, |stored| stored.created_at_ms),
                 updated_at_ms: now_ms,
                 closed_at_ms: None,
                 profile,
             };
             let entry = entry(by, "tenant.set", &tenant, now_ms);
-            Ok::<_, Denied>((tenant, entry))
+            Ok::<_, TenantError>((tenant, entry))
         };
         let tenant = self.store.change(account_sid, change).await?;
         self.refresh().await?;
@@ -143,32 +143,32 @@ impl Tenants {
     /// changes nothing.
     ///
     /// # Errors
-    /// Returns [`Denied`] if the caller may not see the account, it has no profile or that has changed, or the database
+    /// Returns [`TenantError`] if the caller may not see the account, it has no profile or that has changed, or the database
     /// fails.
     pub async fn close(
         &self,
         by: &Caller,
         account_sid: &str,
-        seen: Option<i64>,
+        revision: Option<i64>,
         now_ms: i64,
-    ) -> Result<Tenant, Denied> {
+    ) -> Result<Tenant, TenantError> {
         if !by.sees(account_sid) {
-            return Err(Denied::Refused(Refusal::OtherAccount));
+            return Err(TenantError::Refused(Refusal::OtherAccount));
         }
-        let known = self.get(by, account_sid).await?;
-        if known.closed_at_ms.is_some() {
-            return Ok(known);
+        let stored = self.get(by, account_sid).await?;
+        if stored.closed_at_ms.is_some() {
+            return Ok(stored);
         }
-        let change = |known: Option<Tenant>| {
-            let known = known.ok_or(Denied::NoSuchTenant)?;
-            if seen.is_some() {
-                is_seen(Some(&known), seen)?;
+        let change = |stored: Option<Tenant>| {
+            let stored = stored.ok_or(TenantError::NotFound)?;
+            if revision.is_some() {
+                check_revision(Some(&stored), revision)?;
             }
-            let closed_at_ms = Some(known.closed_at_ms.unwrap_or(now_ms));
-            let revision = known.revision + 1;
-            let tenant = Tenant { closed_at_ms, updated_at_ms: now_ms, revision, ..known };
+            let closed_at_ms = Some(stored.closed_at_ms.unwrap_or(now_ms));
+            let revision = stored.revision + 1;
+            let tenant = Tenant { closed_at_ms, updated_at_ms: now_ms, revision, ..stored };
             let entry = entry(by, "tenant.closed", &tenant, now_ms);
-            Ok::<_, Denied>((tenant, entry))
+            Ok::<_, TenantError>((tenant, entry))
         };
         let tenant = self.store.change(account_sid, change).await?;
         self.refresh().await?;
@@ -188,20 +188,20 @@ impl Tenants {
         let (mut policies, mut retentions) = (HashMap::new(), HashMap::new());
         let (mut closed, mut last) = (HashSet::new(), String::new());
         loop {
-            let page = self.store.list(None, &last, PAGE).await?;
+            let page = self.store.list(None, &last, PAGE_SIZE).await?;
             let Some(end) = page.last() else { break };
             last = end.account_sid.clone();
             for tenant in page {
                 let sid = tenant.account_sid;
                 // A stored profile may be invalid under the current settings.
-                match tenant.profile.rules(&self.usual) {
+                match tenant.profile.rules(&self.defaults) {
                     Ok((policy, retention)) => {
                         policies.insert(sid.clone(), policy);
                         retentions.insert(sid.clone(), retention);
                     }
                     Err(fault) => {
                         tracing::error!(
-                            event = "tenant.unusable",
+                            event = "tenant.invalid",
                             ?fault,
                             account.sid = sid,
                             "the profile of an account was invalid under the current configuration; the defaults apply"
@@ -221,37 +221,37 @@ impl Tenants {
 
     /// Puts changed profiles into effect, once per second, for ever. While the database is unavailable, the last
     /// profiles stay in effect.
-    pub async fn keep_fresh(self) {
-        let mut seen = None;
+    pub async fn run(self) {
+        let mut known_changes = None;
         loop {
-            tokio::time::sleep(REFRESH).await;
-            match self.refresh_since(seen).await {
-                Ok(changes) => seen = Some(changes),
+            tokio::time::sleep(REFRESH_INTERVAL).await;
+            match self.refresh_since(known_changes).await {
+                Ok(changes) => known_changes = Some(changes),
                 Err(reason) => {
-                    tracing::warn!(event = "tenants.unread", %reason, "the sidecar could not read the profiles of accounts again");
+                    tracing::warn!(event = "tenants.reload_failed", %reason, "the sidecar could not read the profiles of accounts again");
                 }
             }
         }
     }
 
-    /// Puts the profiles into effect if they have changed since `seen`. Returns the number of changes so far.
-    async fn refresh_since(&self, seen: Option<i64>) -> Result<i64, StoreError> {
+    /// Puts the profiles into effect unless `known_changes` is the number of changes so far. Returns that number.
+    async fn refresh_since(&self, known_changes: Option<i64>) -> Result<i64, StoreError> {
         // The changes are counted first: a change between the two reads is then read twice rather than missed.
         let changes = self.store.changes().await?;
-        if seen != Some(changes) {
+        if known_changes != Some(changes) {
             self.refresh().await?;
         }
         Ok(changes)
     }
 }
 
-/// Checks that the caller has read the current revision, so that no change is overwritten unseen.
-fn is_seen(known: Option<&Tenant>, seen: Option<i64>) -> Result<(), Denied> {
-    match (known.map(|known| known.revision), seen) {
+/// Checks that the caller has read the current revision, so that it overwrites no change that it has not read.
+fn check_revision(stored: Option<&Tenant>, expected: Option<i64>) -> Result<(), TenantError> {
+    match (stored.map(|stored| stored.revision), expected) {
         (None, None) => Ok(()),
-        (Some(revision), None) => Err(Denied::Unseen(revision)),
-        (revision, Some(_)) if revision == seen => Ok(()),
-        (revision, Some(_)) => Err(Denied::Changed(revision)),
+        (Some(revision), None) => Err(TenantError::RevisionRequired(revision)),
+        (revision, Some(_)) if revision == expected => Ok(()),
+        (revision, Some(_)) => Err(TenantError::RevisionMismatch(revision)),
     }
 }
 
@@ -262,14 +262,11 @@ fn entry(by: &Caller, action: &str, tenant: &Tenant, now_ms: i64) -> AuditEntry 
         "revision": tenant.revision, "parent_sid": parent_sid, "friendly_name": friendly_name,
         "senders": senders, "services": services, "policy": policy, "retention": retention,
     });
-    AuditEntry {
-        id: 0,
-        at_ms: now_ms,
-        actor: by.actor.clone(),
-        source: by.source.clone(),
-        action: action.to_owned(),
-        subject: format!("tenant {}", tenant.account_sid),
-        account_sid: Some(tenant.account_sid.clone()),
-        detail: detail.to_string(),
-    }
+    by.audit_entry(
+        action,
+        format!("tenant {}", tenant.account_sid),
+        Some(tenant.account_sid.clone()),
+        &detail,
+        now_ms,
+    )
 }

@@ -19,14 +19,14 @@ use twilio_edge_contract::{AccountKeys, KeyRing, PROTOCOL_VERSION};
 use twilio_edge_platform::metrics::Metrics;
 
 /// Minimum interval between checks of the file, however many filters ask.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Largest size of the file, in bytes. A thousand accounts with two tokens each take a fifth of it.
 const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// Keys that are in use now.
 #[derive(Debug, Clone)]
-pub struct Handed {
+pub struct KeysInUse {
     /// Keys of all accounts.
     pub ring: Arc<KeyRing>,
     /// True if the file has become unusable since these keys were read.
@@ -35,112 +35,112 @@ pub struct Handed {
 
 /// Keys from one accounts file. Copies share them.
 #[derive(Debug, Clone)]
-pub struct Accounts {
+pub struct WebhookKeys {
     path: Arc<Path>,
     /// Locked by the caller that checks the file, even if the file system hangs. Other callers get the current keys
     /// meanwhile.
-    last_look: Arc<Mutex<Look>>,
-    handed: watch::Sender<Handed>,
+    last_check: Arc<Mutex<LastCheck>>,
+    in_use: watch::Sender<KeysInUse>,
     metrics: Arc<Metrics>,
 }
 
 /// Result of the last check of the file.
 #[derive(Debug)]
-struct Look {
+struct LastCheck {
     at: Instant,
-    found: Found,
+    found: FileState,
 }
 
 /// State of the file. It is compared by content, not by time or inode: a mounted Kubernetes Secret changes by swapping
 /// symbolic links, and a restored file may be older than the one before.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+enum FileState {
     Content([u8; 32]),
     Unreadable(String),
 }
 
-impl Found {
-    fn of(read: &Result<Vec<u8>, String>) -> Found {
+impl FileState {
+    fn of(read: &Result<Vec<u8>, String>) -> FileState {
         match read {
-            Ok(bytes) => Found::Content(Sha256::digest(bytes).into()),
-            Err(problem) => Found::Unreadable(problem.clone()),
+            Ok(bytes) => FileState::Content(Sha256::digest(bytes).into()),
+            Err(problem) => FileState::Unreadable(problem.clone()),
         }
     }
 }
 
-impl Accounts {
+impl WebhookKeys {
     /// Reads the file for the first time. Returns every problem of the file.
-    pub fn open(path: &str, metrics: Arc<Metrics>) -> Result<Accounts, Vec<String>> {
+    pub fn open(path: &str, metrics: Arc<Metrics>) -> Result<WebhookKeys, Vec<String>> {
         let path = PathBuf::from(path);
         let read = read_secret(&path);
-        let found = Found::of(&read);
+        let found = FileState::of(&read);
         let ring = Arc::new(ring_of(accounts_in(read)?));
         tracing::info!(
-            event = "accounts.read",
+            event = "accounts.loaded",
             generation = ring.generation,
             accounts = count(&ring),
-            "the sidecar read the accounts file and hands its keys to filters: {}",
+            "the sidecar read the accounts file and filters can fetch its keys: {}",
             path.display()
         );
-        Ok(Accounts {
+        Ok(WebhookKeys {
             path: path.into(),
-            last_look: Arc::new(Mutex::new(Look { at: Instant::now(), found })),
-            handed: watch::Sender::new(Handed { ring, stale: false }),
+            last_check: Arc::new(Mutex::new(LastCheck { at: Instant::now(), found })),
+            in_use: watch::Sender::new(KeysInUse { ring, stale: false }),
             metrics,
         })
     }
 
     /// Returns the current keys without a check of the file.
-    pub fn known(&self) -> Handed {
-        self.handed.borrow().clone()
+    pub fn cached(&self) -> KeysInUse {
+        self.in_use.borrow().clone()
     }
 
     /// Returns the current keys; first checks the file if the last check was not recent.
-    pub async fn current(&self) -> Handed {
-        if let Ok(mut last) = self.last_look.clone().try_lock_owned()
-            && last.at.elapsed() >= LOOK_EVERY
+    pub async fn current(&self) -> KeysInUse {
+        if let Ok(mut last) = self.last_check.clone().try_lock_owned()
+            && last.at.elapsed() >= CHECK_INTERVAL
         {
             let this = self.clone();
             // The task owns the lock. If the caller is canceled while a file system hangs, no other caller blocks on
             // it. The task has no result, and is canceled only at shutdown.
-            let _ = tokio::task::spawn_blocking(move || this.look(&mut last)).await;
+            let _ = tokio::task::spawn_blocking(move || this.check_file(&mut last)).await;
         }
-        self.known()
+        self.cached()
     }
 
-    fn look(&self, last: &mut Look) {
+    fn check_file(&self, last: &mut LastCheck) {
         let read = read_secret(&self.path);
-        let found = Found::of(&read);
+        let found = FileState::of(&read);
         last.at = Instant::now();
         if last.found == found {
             return;
         }
         last.found = found;
-        let Handed { ring, .. } = self.known();
+        let KeysInUse { ring, .. } = self.cached();
         let file = self.path.display();
-        let handed = match accounts_in(read).map(ring_of) {
+        let in_use = match accounts_in(read).map(ring_of) {
             Ok(now) => {
                 tracing::info!(
-                    event = "accounts.read_again",
+                    event = "accounts.reloaded",
                     generation = now.generation,
                     accounts = count(&now),
                     changed = now.generation != ring.generation,
                     "the sidecar read the accounts file again: {file}"
                 );
-                Handed { ring: Arc::new(now), stale: false }
+                KeysInUse { ring: Arc::new(now), stale: false }
             }
             Err(problems) => {
                 tracing::warn!(
-                    event = "accounts.unusable",
+                    event = "accounts.reload_failed",
                     generation = ring.generation,
                     problems = problems.join("; "),
                     "the sidecar could not use the accounts file; filters receive the last valid keys: {file}"
                 );
-                Handed { ring, stale: true }
+                KeysInUse { ring, stale: true }
             }
         };
-        self.metrics.accounts_are_stale(handed.stale);
-        self.handed.send_replace(handed);
+        self.metrics.accounts_are_stale(in_use.stale);
+        self.in_use.send_replace(in_use);
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_names_the_keys_and_not_the_file() {
+    fn generation_depends_on_the_keys_and_not_on_the_file() {
         let one = "[[account]]\nsid = \"AC00112233445566778899aabbccddeeff\"\nauth_tokens = [\"a\", \"b\"]\n";
         let two =
             "[[account]]\nsid = \"AC000000000000000000000000000000aa\"\nauth_tokens = [\"c\"]\n";
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_file_of_a_sane_size_is_read() {
+    fn file_above_the_size_limit_is_refused() {
         twilio_edge_platform::file_access::restrict_new_files();
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();

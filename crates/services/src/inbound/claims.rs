@@ -14,12 +14,10 @@ use twilio_edge_contract::{
 
 use crate::{
     access::marketing::Withdrawal,
-    inbound::{
-        delivery_worker::Wakeup,
-        redirects::{Redirects, StoredAnswer},
-    },
+    inbound::redirects::{Redirects, StoredAnswer},
     operations::retention::RetentionPolicies,
-    outbound::{fallback::Told, sending::Sending},
+    outbound::{fallback::StatusReport, sending::Sending},
+    wakeup::Wakeup,
 };
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::{
@@ -45,7 +43,7 @@ pub struct Claims {
     pub wakeup: Wakeup,
     /// Keywords that make a message an opt-out or opt-in.
     pub lexicon: Arc<Lexicon>,
-    /// Retention policies; they also decide which content is never stored.
+    /// Retention policies, which also decide which content is never stored.
     pub retention_policies: RetentionPolicies,
     /// Receives the statuses of our own messages.
     pub sending: Sending,
@@ -57,25 +55,29 @@ pub struct Claims {
 
 /// Invalid batch, of which nothing was processed. Holds the path of the field and the problem.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unreadable(pub String);
+pub struct InvalidBatch(pub String);
 
 impl Claims {
     /// Claims webhooks. Returns one verdict per claim, in order.
     ///
     /// # Errors
-    /// Returns [`Unreadable`] if a claim of the batch is invalid; a store that is unavailable is a verdict.
-    pub async fn claim(&self, claims: Vec<Claim>, now_ms: i64) -> Result<Vec<Verdict>, Unreadable> {
+    /// Returns [`InvalidBatch`] if a claim of the batch is invalid; a store that is unavailable is a verdict.
+    pub async fn claim(
+        &self,
+        claims: Vec<Claim>,
+        now_ms: i64,
+    ) -> Result<Vec<Verdict>, InvalidBatch> {
         let webhooks = self.read_claims(claims)?.into_iter().map(Some).collect();
         let webhooks = self.with_known_inbound(webhooks).await;
         let mut webhooks: Vec<Webhook> = webhooks.into_iter().flatten().collect();
 
         // A STOP takes effect now, whatever the verdict is. A webhook whose STOP could not be recorded gets
         // `unavailable`.
-        let mut unrecorded = self.link(webhooks.iter(), now_ms).await;
+        let mut unrecorded = self.link_contacts(webhooks.iter(), now_ms).await;
         unrecorded.extend(self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await);
         unrecorded.extend(self.record_withdrawals(webhooks.iter(), now_ms).await);
         // The same applies to a failed message while its fallback cannot be stored.
-        unrecorded.extend(self.learn(&webhooks, now_ms).await);
+        unrecorded.extend(self.apply_statuses(&webhooks, now_ms).await);
         let recorded = |webhook: &Webhook| !unrecorded.contains(&webhook.claim_id);
         let claimable: Vec<&Webhook> = webhooks.iter().filter(|w| recorded(w)).collect();
         let mut granted = self.stores.claim(&claimable, now_ms).await.into_iter();
@@ -106,8 +108,8 @@ impl Claims {
         grants: &mut [Option<ClaimResult>],
         now_ms: i64,
     ) {
-        let mut places = Vec::new();
-        for (place, (webhook, grant)) in webhooks.iter_mut().zip(grants.iter()).enumerate() {
+        let mut indices = Vec::new();
+        for (index, (webhook, grant)) in webhooks.iter_mut().zip(grants.iter()).enumerate() {
             let Some(ClaimOutcome::Duplicate(answer)) = grant.as_ref().map(|grant| &grant.claimed)
             else {
                 continue;
@@ -115,16 +117,17 @@ impl Claims {
             let stored = StoredAnswer::read(answer.as_deref());
             if let Some(step) = self.redirects.step(webhook, &stored) {
                 *webhook = step;
-                places.push(place);
+                indices.push(index);
             }
         }
-        if places.is_empty() {
+        if indices.is_empty() {
             return;
         }
-        let steps: Vec<&Webhook> = places.iter().filter_map(|place| webhooks.get(*place)).collect();
+        let steps: Vec<&Webhook> =
+            indices.iter().filter_map(|index| webhooks.get(*index)).collect();
         let granted = self.stores.claim(&steps, now_ms).await;
-        for (place, granted) in places.into_iter().zip(granted) {
-            if let Some(grant) = grants.get_mut(place) {
+        for (index, granted) in indices.into_iter().zip(granted) {
+            if let Some(grant) = grants.get_mut(index) {
                 *grant = granted;
             }
         }
@@ -133,32 +136,33 @@ impl Claims {
     /// Records that Twilio has the messages that these statuses are about, and sends the fallbacks of those that
     /// failed. Returns the claim ids of failures that could not be stored. Other statuses that could not be stored are
     /// not lost: the reconciler finds their messages in Twilio's list.
-    async fn learn(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
-        let told = webhooks.iter().filter_map(|webhook| {
+    async fn apply_statuses(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
+        let reports = webhooks.iter().filter_map(|webhook| {
             let id = webhook.message_id.as_deref()?;
             let identity = &webhook.identity;
-            let told = Told {
+            let report = StatusReport {
                 id,
                 account_sid: &identity.account_sid,
                 message_sid: &identity.message_sid,
                 status: identity.status.as_deref().unwrap_or_default(),
                 code: identity.error_code.as_deref().unwrap_or_default(),
             };
-            Some((webhook, told))
+            Some((webhook, report))
         });
-        let (of, told): (Vec<&Webhook>, Vec<Told<'_>>) = told.unzip();
-        if told.is_empty() {
+        let (sources, reports): (Vec<&Webhook>, Vec<StatusReport<'_>>) = reports.unzip();
+        if reports.is_empty() {
             return Vec::new();
         }
-        match self.sending.heard(&told, now_ms).await {
+        match self.sending.apply_statuses(&reports, now_ms).await {
             Ok(learned) => {
                 self.metrics.sends.reconciled("callback", learned);
                 Vec::new()
             }
             Err(reason) => {
-                let count = told.len();
+                let count = reports.len();
                 tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler checks Twilio's list");
-                let failures = of.iter().zip(&told).filter(|(_, told)| told.is_failure());
+                let failures =
+                    sources.iter().zip(&reports).filter(|(_, report)| report.is_failure());
                 failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }
         }
@@ -176,13 +180,13 @@ impl Claims {
             let ClaimOutcome::Proceed { attempt, first_seen_ms } = grant.as_ref()?.claimed else {
                 return None;
             };
-            let owed = webhook.is_ours.then(|| self.owed(webhook, now_ms))?;
+            let deliveries = webhook.is_ours.then(|| self.deliveries(webhook, now_ms))?;
             let webhook = webhook.clone();
-            (!owed.is_empty()).then_some(Acceptance {
+            (!deliveries.is_empty()).then_some(Acceptance {
                 webhook,
                 attempt,
                 first_seen_ms,
-                deliveries: owed,
+                deliveries,
             })
         };
         let accepted: Vec<Acceptance> =
@@ -199,31 +203,32 @@ impl Claims {
         claim_ids.into_iter().map(|claim_id| (claim_id, durable)).collect()
     }
 
-    fn owed(&self, webhook: &Webhook, now_ms: i64) -> Vec<NewDelivery> {
-        let owed = self.sinks.of(&webhook.route, webhook.identity.class).map(|sink| NewDelivery {
-            sink: sink.to_owned(),
-            delivery_id: webhook.key.clone(),
-            dedupe_key: webhook.key.clone(),
-            replay_id: None,
-            account_sid: webhook.identity.account_sid.clone(),
-            lane: webhook.ordering_key(),
-            recorded_at_ms: now_ms,
-        });
-        owed.collect()
+    fn deliveries(&self, webhook: &Webhook, now_ms: i64) -> Vec<NewDelivery> {
+        let deliveries =
+            self.sinks.of(&webhook.route, webhook.identity.class).map(|sink| NewDelivery {
+                sink: sink.to_owned(),
+                delivery_id: webhook.key.clone(),
+                dedupe_key: webhook.key.clone(),
+                replay_id: None,
+                account_sid: webhook.identity.account_sid.clone(),
+                lane: webhook.ordering_key(),
+                recorded_at_ms: now_ms,
+            });
+        deliveries.collect()
     }
 
     /// Settles claims. Returns one result per settlement, in order.
     ///
     /// # Errors
-    /// Returns [`Unreadable`] if a settlement of the batch is invalid; a store that is unavailable is a result.
+    /// Returns [`InvalidBatch`] if a settlement of the batch is invalid; a store that is unavailable is a result.
     pub async fn settle(
         &self,
         settlements: Vec<Settlement>,
         now_ms: i64,
-    ) -> Result<Vec<SettlementAck>, Unreadable> {
+    ) -> Result<Vec<SettlementAck>, InvalidBatch> {
         // A webhook that was forwarded without a verdict is recorded first, as its claim would have been.
         let unclaimed = self.with_known_inbound(self.read_unclaimed(&settlements)?).await;
-        let mut unrecorded = self.link(unclaimed.iter().flatten(), now_ms).await;
+        let mut unrecorded = self.link_contacts(unclaimed.iter().flatten(), now_ms).await;
         let late = unclaimed.iter().flatten();
         unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);
         unrecorded.extend(self.record_withdrawals(unclaimed.iter().flatten(), now_ms).await);
@@ -233,7 +238,8 @@ impl Claims {
 
         let settles = settlements.iter().zip(unclaimed);
         let settles = settles.filter(|(settlement, _)| recorded(settlement));
-        let settles = settles.map(|(settlement, webhook)| self.settle_of(settlement, webhook));
+        let settles =
+            settles.map(|(settlement, webhook)| self.settlement_input(settlement, webhook));
         let mut results = self.stores.settle(settles.collect(), now_ms).await.into_iter();
         let results: Vec<SettlementResult> = settlements
             .iter()
@@ -258,18 +264,19 @@ impl Claims {
         Ok(settled.collect())
     }
 
-    fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, Unreadable> {
+    fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, InvalidBatch> {
         let rules = self.retention_policies.now();
         let read = claims.into_iter().enumerate().map(|(i, claim)| {
             Webhook::from_claim(claim, &self.lexicon)
                 .map(|webhook| {
-                    // The filter forwards a webhook that no sink wants.
+                    // The filter forwards a webhook that no sink receives.
                     let class = webhook.identity.class;
                     let is_ours =
                         webhook.is_ours && self.sinks.of(&webhook.route, class).next().is_some();
-                    self.retention_policies.before_writing(Webhook { is_ours, ..webhook }, &rules)
+                    self.retention_policies
+                        .without_unstored_parts(Webhook { is_ours, ..webhook }, &rules)
                 })
-                .map_err(|problem| Unreadable(format!("claims[{i}].{problem}")))
+                .map_err(|problem| InvalidBatch(format!("claims[{i}].{problem}")))
         });
         read.collect()
     }
@@ -277,21 +284,27 @@ impl Claims {
     fn read_unclaimed(
         &self,
         settlements: &[Settlement],
-    ) -> Result<Vec<Option<Webhook>>, Unreadable> {
+    ) -> Result<Vec<Option<Webhook>>, InvalidBatch> {
         let rules = self.retention_policies.now();
         let read = settlements.iter().enumerate().map(|(i, settlement)| {
             Webhook::from_settlement(settlement, &self.lexicon)
                 .map(|webhook| {
-                    webhook.map(|webhook| self.retention_policies.before_writing(webhook, &rules))
+                    webhook.map(|webhook| {
+                        self.retention_policies.without_unstored_parts(webhook, &rules)
+                    })
                 })
-                .map_err(|problem| Unreadable(format!("settlements[{i}].{problem}")))
+                .map_err(|problem| InvalidBatch(format!("settlements[{i}].{problem}")))
         });
         read.collect()
     }
 
     /// Records which user ids belong to which numbers: a STOP by either applies to both. Returns the claim ids for
     /// which that failed.
-    async fn link(&self, webhooks: impl Iterator<Item = &Webhook>, now_ms: i64) -> HashSet<String> {
+    async fn link_contacts(
+        &self,
+        webhooks: impl Iterator<Item = &Webhook>,
+        now_ms: i64,
+    ) -> HashSet<String> {
         let (mut claim_ids, mut links) = (HashSet::new(), Vec::new());
         for webhook in webhooks {
             let Some(inbound) = webhook.inbound.as_ref().filter(|i| !i.links.is_empty()) else {
@@ -344,7 +357,7 @@ impl Claims {
         for webhook in webhooks {
             let Some(withdrawal) = Withdrawal::of(webhook) else { continue };
             if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms).await {
-                tracing::error!(event = "consent.unrecorded", %reason, webhook.sid = %webhook.identity.message_sid, "the sidecar could not record a withdrawn consent; its webhook waits");
+                tracing::error!(event = "consent.persist_failed", %reason, webhook.sid = %webhook.identity.message_sid, "the sidecar could not record a withdrawn consent; its webhook waits");
                 failed.push(webhook.claim_id.clone());
             }
         }
@@ -358,38 +371,42 @@ impl Claims {
         arrival: Arrival,
         now_ms: i64,
     ) -> HashSet<String> {
-        let (claim_ids, said): (Vec<String>, Vec<OptEvent>) = webhooks
+        let (claim_ids, events): (Vec<String>, Vec<OptEvent>) = webhooks
             .filter_map(|webhook| Some((webhook.claim_id.clone(), OptEvent::of(webhook, arrival)?)))
             .unzip();
-        if said.is_empty() {
+        if events.is_empty() {
             return HashSet::new();
         }
-        match self.stores.record_opts(said.clone(), now_ms).await {
+        match self.stores.record_opts(events.clone(), now_ms).await {
             Ok(changed) => {
-                let changes = said.iter().zip(changed).filter(|(_, changed)| *changed);
-                changes.for_each(|(said, _)| {
-                    self.metrics.webhooks.suppression_changed(said.opt == Opt::Stop, said.source);
-                    log_change(said);
+                let changes = events.iter().zip(changed).filter(|(_, changed)| *changed);
+                changes.for_each(|(event, _)| {
+                    self.metrics.webhooks.suppression_changed(event.opt == Opt::Stop, event.source);
+                    log_change(event);
                 });
                 HashSet::new()
             }
             Err(reason) => {
-                let count = said.len();
-                tracing::error!(event = "optout.unrecorded", %reason, count, "the sidecar could not record opt-outs; their webhooks wait");
+                let count = events.len();
+                tracing::error!(event = "optout.persist_failed", %reason, count, "the sidecar could not record opt-outs; their webhooks wait");
                 claim_ids.into_iter().collect()
             }
         }
     }
 
-    fn settle_of(&self, settlement: &Settlement, unclaimed: Option<Webhook>) -> SettlementInput {
+    fn settlement_input(
+        &self,
+        settlement: &Settlement,
+        unclaimed: Option<Webhook>,
+    ) -> SettlementInput {
         let answer = settlement.answer.as_ref().filter(|answer| {
             let bytes = answer.body.len().saturating_add(answer.content_type.len());
             bytes <= self.max_answer_bytes && (200..300).contains(&answer.status)
         });
         let is_inbound = settlement.identity.class == Class::Inbound;
-        let known = |text: &&String| is_inbound && is_url_digest(text);
-        let step = settlement.step.as_ref().filter(known);
-        let url_digest = settlement.url_digest.as_ref().filter(known).cloned();
+        let is_valid = |text: &&String| is_inbound && is_url_digest(text);
+        let step = settlement.step.as_ref().filter(is_valid);
+        let url_digest = settlement.url_digest.as_ref().filter(is_valid).cloned();
         SettlementInput {
             identity: settlement.identity.clone(),
             key: match step {

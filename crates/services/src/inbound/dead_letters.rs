@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::access::api_keys::Caller;
 use twilio_edge_connectors::sinks::Sinks;
-use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::clock::{now_ms, ticks};
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{
     AuditEntry, DeadLetter, DeadLetterAction, DeadLetterSelection, DeadLetters, Outbox,
@@ -17,14 +17,14 @@ use twilio_edge_store::{
 };
 
 /// Number of dead letters that one transaction reads or changes.
-pub const PAGE: usize = 500;
+pub const PAGE_SIZE: usize = 500;
 
 /// Interval between updates of the metric.
-const LOOK: Duration = Duration::from_secs(15);
+const METRIC_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Selection of dead letters. All given filters must match.
+/// Filter of dead letters. All given filters must match.
 #[derive(Debug, Clone, Default)]
-pub struct Choice {
+pub struct DeadLetterFilter {
     /// Only those with these ids; `None` for all.
     pub ids: Option<Vec<i64>>,
     /// Only those of this sink.
@@ -35,7 +35,7 @@ pub struct Choice {
 
 /// Result of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
+pub struct DecisionResult {
     /// Number of dead letters that were named or found.
     pub found: usize,
     /// Number of these that were still dead letters and have been changed.
@@ -52,12 +52,12 @@ pub async fn decide(
     outbox: &Outbox,
     by: &Caller,
     fate: DeadLetterAction,
-    choice: &Choice,
+    selection: &DeadLetterFilter,
     most: usize,
-) -> Result<Done, StoreError> {
-    let account_sid = by.account_sid.as_deref().or(choice.account_sid.as_deref());
-    let sink = choice.sink.as_deref();
-    let some = async |seqs: &[i64]| {
+) -> Result<DecisionResult, StoreError> {
+    let account_sid = by.account_sid.as_deref().or(selection.account_sid.as_deref());
+    let sink = selection.sink.as_deref();
+    let decide_page = async |seqs: &[i64]| {
         let now_ms = now_ms();
         let entries = |decided: &[ResolvedDeadLetter]| entries(by, fate, decided, now_ms);
         outbox
@@ -69,30 +69,30 @@ pub async fn decide(
             )
             .await
     };
-    let mut done = Done { found: 0, changed: 0, complete: true };
-    if let Some(ids) = &choice.ids {
-        done.found = ids.len();
-        for ids in ids.chunks(PAGE) {
-            done.changed += some(ids).await?;
+    let mut result = DecisionResult { found: 0, changed: 0, complete: true };
+    if let Some(ids) = &selection.ids {
+        result.found = ids.len();
+        for ids in ids.chunks(PAGE_SIZE) {
+            result.changed += decide_page(ids).await?;
         }
-        return Ok(done);
+        return Ok(result);
     }
     let mut before = (i64::MAX, i64::MAX);
     loop {
-        let most_now = i64::try_from(PAGE).unwrap_or(i64::MAX);
+        let page_size = i64::try_from(PAGE_SIZE).unwrap_or(i64::MAX);
         let (before_ms, before_seq) = before;
-        let page = DeadLetters { account_sid, sink, before_ms, before_seq, most: most_now };
+        let page = DeadLetters { account_sid, sink, before_ms, before_seq, most: page_size };
         let page: Vec<DeadLetter> = outbox.dead_letters(page).await?;
-        let Some(last) = page.last() else { return Ok(done) };
+        let Some(last) = page.last() else { return Ok(result) };
         before = (last.ended_at_ms, last.seq);
-        done.found += page.len();
+        result.found += page.len();
         let seqs: Vec<i64> = page.iter().map(|letter| letter.seq).collect();
-        done.changed += some(&seqs).await?;
-        if page.len() < PAGE {
-            return Ok(done);
+        result.changed += decide_page(&seqs).await?;
+        if page.len() < PAGE_SIZE {
+            return Ok(result);
         }
-        if done.found >= most {
-            return Ok(Done { complete: false, ..done });
+        if result.found >= most {
+            return Ok(DecisionResult { complete: false, ..result });
         }
     }
 }
@@ -105,33 +105,29 @@ fn entries(
     decided: &[ResolvedDeadLetter],
     now_ms: i64,
 ) -> Vec<AuditEntry> {
-    let mut of: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    let mut ids_of: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for letter in decided {
-        of.entry(&letter.account_sid).or_default().push(letter.seq);
+        ids_of.entry(&letter.account_sid).or_default().push(letter.seq);
     }
     let entry = |(account_sid, mut ids): (&str, Vec<i64>)| {
         ids.sort_unstable();
-        AuditEntry {
-            id: 0,
-            at_ms: now_ms,
-            actor: by.actor.clone(),
-            source: by.source.clone(),
-            action: fate.action().into(),
-            subject: format!("{} deliveries", ids.len()),
-            account_sid: Some(account_sid.to_owned()),
-            detail: json!({ "ids": ids }).to_string(),
-        }
+        by.audit_entry(
+            fate.action(),
+            format!("{} deliveries", ids.len()),
+            Some(account_sid.to_owned()),
+            &json!({ "ids": ids }),
+            now_ms,
+        )
     };
-    of.into_iter().map(entry).collect()
+    ids_of.into_iter().map(entry).collect()
 }
 
 /// Updates the metric of the oldest dead letters until the task is aborted.
-pub async fn watch(outbox: Outbox, sinks: Sinks, metrics: Arc<Metrics>) {
+pub async fn update_metric(outbox: Outbox, sinks: Sinks, metrics: Arc<Metrics>) {
     let names: Vec<&str> = sinks.iter().map(twilio_edge_connectors::sinks::Sink::name).collect();
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut poll = ticks(METRIC_INTERVAL);
     while !names.is_empty() {
-        look.tick().await;
+        poll.tick().await;
         // While the database is unavailable, the metric stays as it was. The outage is reported elsewhere.
         let Ok(oldest) = outbox.oldest_dead_letters(&names).await else { continue };
         let now_ms = now_ms();

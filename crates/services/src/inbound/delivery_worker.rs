@@ -2,52 +2,40 @@
 //! and stores the results. This module decides how many lanes run at a time and when to read the outbox. The domain
 //! decides when to retry and when to pause a sink; the store decides which deliveries are due.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     task::{JoinError, JoinSet},
 };
 
+use crate::wakeup::{Wakeup, WakeupReceiver};
 use twilio_edge_connectors::sinks::{Sink, Sinks};
 use twilio_edge_domain::{
     delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy},
     event::Delivery,
 };
 use twilio_edge_platform::{
+    clock::{millis, now_ms, ticks},
     metrics::Metrics,
     tasks::{Supervisor, Task, TaskHandle, catch_panic},
 };
 use twilio_edge_store::{AttemptResult, DeliveryRound, OrderedDeliveries, Outbox, StoreError};
 
-/// Time that a lane is claimed for, in addition to the longest try. If its worker dies, another one delivers it
+/// Time that a lane is claimed for, in addition to the longest attempt. If its worker dies, another one delivers it
 /// afterwards.
-const HOLD: Duration = Duration::from_secs(40);
+const CLAIM_DURATION: Duration = Duration::from_secs(40);
 
 /// Interval between reads of the outbox, for deliveries that other sidecars recorded and for lanes whose pause is over.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Pause after the database was unavailable.
-const AWAY: Duration = Duration::from_secs(1);
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Delivery workers of a sidecar.
 pub struct DeliveryWorkers {
     stop: watch::Sender<bool>,
-    working: Vec<TaskHandle>,
-}
-
-/// Wakes the delivery workers after a delivery was recorded, so that it does not wait for the next read.
-#[derive(Debug, Clone, Default)]
-pub struct Wakeup(Arc<Notify>);
-
-impl Wakeup {
-    /// Reports that there is a delivery.
-    pub fn wake(&self) {
-        self.0.notify_waiters();
-    }
+    running_workers: Vec<TaskHandle>,
 }
 
 impl DeliveryWorkers {
@@ -67,27 +55,27 @@ impl DeliveryWorkers {
             sinks: sinks.clone(),
             sink,
             outbox: outbox.clone(),
-            wakeup: wakeup.clone(),
+            wakeup: wakeup.subscribe(),
             metrics: metrics.clone(),
             name: name.to_owned(),
             breaker: CircuitBreaker::new(),
             running: JoinSet::new(),
-            unwritten: Vec::new(),
+            unstored: Vec::new(),
         });
         let start = |worker: DeliveryWorker| {
-            tasks.spawn_owned(Task::DeliveryWorker, worker.work(stopping.clone()))
+            tasks.spawn_owned(Task::DeliveryWorker, worker.run(stopping.clone()))
         };
-        let working = workers.map(start).collect();
-        DeliveryWorkers { stop, working }
+        let running_workers = workers.map(start).collect();
+        DeliveryWorkers { stop, running_workers }
     }
 
     /// Claims no new lanes and waits for those in progress. Returns false if that takes longer than `limit`.
     pub async fn finish(self, limit: Duration) -> bool {
-        self.working.iter().for_each(TaskHandle::expect_end);
+        self.running_workers.iter().for_each(TaskHandle::expect_end);
         let _ = self.stop.send(true);
         let deadline = tokio::time::Instant::now() + limit;
         let mut finished = true;
-        for worker in self.working {
+        for worker in self.running_workers {
             let limit = deadline.saturating_duration_since(tokio::time::Instant::now());
             finished &= worker.finish(limit).await;
         }
@@ -99,71 +87,67 @@ struct DeliveryWorker {
     sinks: Sinks,
     sink: String,
     outbox: Outbox,
-    wakeup: Wakeup,
+    wakeup: WakeupReceiver,
     metrics: Arc<Metrics>,
     name: String,
     breaker: CircuitBreaker,
     /// Lanes in progress.
     running: JoinSet<(DeliveryRound, Option<DeliveryOutcome>)>,
     /// Rounds that have ended, but whose results are not in the database yet.
-    unwritten: Vec<DeliveryRound>,
+    unstored: Vec<DeliveryRound>,
 }
 
 impl DeliveryWorker {
-    async fn work(mut self, mut stopping: watch::Receiver<bool>) {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let wakeup = self.wakeup.clone();
+    async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        let mut poll = ticks(POLL_INTERVAL);
         loop {
-            // The notification is requested before the outbox is read, so that no wakeup is lost in between.
-            let woken = wakeup.0.notified();
             let stop = *stopping.borrow();
-            let there = self.write().await && (stop || self.take().await);
-            if stop && self.running.is_empty() && (self.unwritten.is_empty() || !there) {
+            let is_available = self.store_results().await && (stop || self.claim_lanes().await);
+            if stop && self.running.is_empty() && (self.unstored.is_empty() || !is_available) {
                 return;
             }
-            if !there {
-                tokio::time::sleep(AWAY).await;
+            if !is_available {
+                tokio::time::sleep(DATABASE_PAUSE).await;
                 continue;
             }
             tokio::select! {
-                Some(ended) = self.running.join_next() => self.came_back(ended),
-                () = woken, if !stop => {}
-                _ = look.tick(), if !stop => {}
+                Some(ended) = self.running.join_next() => self.round_ended(ended),
+                () = self.wakeup.received(), if !stop => {}
+                _ = poll.tick(), if !stop => {}
                 _ = stopping.changed(), if !stop => {}
             }
             while let Some(ended) = self.running.try_join_next() {
-                self.came_back(ended);
+                self.round_ended(ended);
             }
         }
     }
 
     /// Claims as many lanes as may run now. Returns false if the database is unavailable.
-    async fn take(&mut self) -> bool {
+    async fn claim_lanes(&mut self) -> bool {
         let Some(sink) = self.sinks.get(&self.sink) else { return true };
-        let (concurrency, longest_try) = (sink.concurrency(), sink.longest_try());
+        let (concurrency, attempt_timeout) = (sink.concurrency(), sink.attempt_timeout());
         let now_ms = now_ms();
         let free = concurrency.saturating_sub(self.running.len());
         let admitted = self.breaker.permits(free, now_ms);
         if admitted == 0 {
             return true;
         }
-        let until_ms = now_ms.saturating_add(millis(HOLD + longest_try));
-        let taken = self.outbox.take(&self.sink, &self.name, admitted, now_ms, until_ms).await;
-        let taken = match taken {
-            Ok(taken) => taken,
+        let until_ms = now_ms.saturating_add(millis(CLAIM_DURATION + attempt_timeout));
+        let claimed = self.outbox.take(&self.sink, &self.name, admitted, now_ms, until_ms).await;
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
             Err(reason) => {
-                tracing::warn!(event = "deliveries.waiting", %reason, sink = %self.sink, "the worker could not claim due deliveries; they wait for the database");
+                tracing::warn!(event = "deliveries.claim_failed", %reason, sink = %self.sink, "the worker could not claim due deliveries; it retries");
                 return false;
             }
         };
-        for lane in taken {
+        for lane in claimed {
             self.breaker.begin();
             let (sinks, sink) = (self.sinks.clone(), self.sink.clone());
             let metrics = self.metrics.clone();
             self.running.spawn(async move {
                 match sinks.get(&sink) {
-                    Some(sink) => bring(sink, lane, until_ms, &metrics).await,
+                    Some(sink) => deliver_lane(sink, lane, until_ms, &metrics).await,
                     // Cannot happen: the name comes from the same list.
                     None => (
                         DeliveryRound { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms },
@@ -175,7 +159,7 @@ impl DeliveryWorker {
         true
     }
 
-    fn came_back(&mut self, ended: Result<(DeliveryRound, Option<DeliveryOutcome>), JoinError>) {
+    fn round_ended(&mut self, ended: Result<(DeliveryRound, Option<DeliveryOutcome>), JoinError>) {
         let Ok((round, last)) = ended else {
             // The round panicked. Its lane becomes due again when its hold ends.
             self.breaker.cancel();
@@ -190,41 +174,42 @@ impl DeliveryWorker {
         if let (false, true, Some(DeliveryOutcome::Failed { reason, .. })) =
             (was_open, is_open, &last)
         {
-            tracing::warn!(event = "sink.away", sink = %self.sink, reason, "a sink did not answer; its deliveries wait");
+            let sink_type = self.sinks.get(&self.sink).map_or("", Sink::type_name);
+            tracing::warn!(event = "sink.unavailable", sink = %self.sink, sink.type = sink_type, reason, "a sink failed repeatedly; the worker paused its deliveries");
         } else if was_open && !is_open {
-            tracing::info!(event = "sink.back", sink = %self.sink, "a sink answered again");
+            tracing::info!(event = "sink.recovered", sink = %self.sink, "a sink accepted a delivery again");
         }
         self.metrics.sinks.is_open(&self.sink, is_open);
-        self.unwritten.push(round);
+        self.unstored.push(round);
     }
 
     /// Stores the results of ended rounds. Returns false if the database is unavailable.
-    async fn write(&mut self) -> bool {
-        if self.unwritten.is_empty() {
+    async fn store_results(&mut self) -> bool {
+        if self.unstored.is_empty() {
             return true;
         }
-        match self.outbox.end(&self.sink, &self.name, &self.unwritten, now_ms()).await {
+        match self.outbox.end(&self.sink, &self.name, &self.unstored, now_ms()).await {
             Ok(()) => {
-                self.unwritten.clear();
+                self.unstored.clear();
                 true
             }
             Err(reason @ StoreError::Unavailable(_)) => {
-                tracing::warn!(event = "deliveries.unwritten", %reason, sink = %self.sink, "the worker could not store the results of deliveries; it retries");
+                tracing::warn!(event = "deliveries.persist_failed", %reason, sink = %self.sink, "the worker could not store the results of deliveries; it retries");
                 false
             }
             Err(reason) => {
-                // The lanes become due again when their hold ends; a second delivery is better than none.
-                tracing::error!(event = "deliveries.refused", %reason, sink = %self.sink, "the database rejected the results of deliveries; the worker delivers them again");
-                self.unwritten.clear();
+                // The lanes become due again when their claim ends; a second delivery is better than none.
+                tracing::error!(event = "deliveries.results_rejected", %reason, sink = %self.sink, "the database rejected the results of deliveries; the worker delivers them again");
+                self.unstored.clear();
                 true
             }
         }
     }
 }
 
-/// Delivers one lane in order, up to its first failure. Returns the results, and the outcome of the last try if there
+/// Delivers one lane in order, up to its first failure. Returns the results, and the outcome of the last attempt if there
 /// was one.
-async fn bring(
+async fn deliver_lane(
     sink: &Sink,
     lane: OrderedDeliveries,
     until_ms: i64,
@@ -232,22 +217,22 @@ async fn bring(
 ) -> (DeliveryRound, Option<DeliveryOutcome>) {
     let mut round = DeliveryRound { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
     let mut last = None;
-    // Another worker can claim the lane when the hold ends, so no try starts that could still be in progress then.
-    let last_start_ms = until_ms.saturating_sub(millis(sink.longest_try()));
+    // Another worker can claim the lane when the claim ends, so no attempt starts that could still be in progress then.
+    let last_start_ms = until_ms.saturating_sub(millis(sink.attempt_timeout()));
     for due in &lane.due {
         if !round.ended.is_empty() && now_ms() > last_start_ms {
             break;
         }
-        let tried = match due.delivery() {
-            Some(parcel) => deliver(sink, &parcel).await,
+        let outcome = match due.delivery() {
+            Some(delivery) => deliver(sink, &delivery).await,
             None => DeliveryOutcome::Refused {
-                reason: "its event is not in the ledger any more".into(),
+                reason: "the ledger does not have its event any more".into(),
             },
         };
         let tries = due.tries.saturating_add(1);
-        let next = next(sink.patience(), &tried, tries, due.recorded_at_ms);
+        let next = next(sink.retry_policy(), &outcome, tries, due.recorded_at_ms);
         metrics.sinks.tried(sink.name(), &next);
-        let reason = match &tried {
+        let reason = match &outcome {
             DeliveryOutcome::Delivered => None,
             DeliveryOutcome::Failed { reason, .. } | DeliveryOutcome::Refused { reason } => {
                 Some(reason.clone())
@@ -255,12 +240,12 @@ async fn bring(
         };
         if next == NextStep::DeadLetter {
             tracing::error!(
-                event = "delivery.given_up", sink = %sink.name(), delivery.id = %due.delivery_id, tries, reason,
+                event = "delivery.dead_lettered", sink = %sink.name(), delivery.id = %due.delivery_id, tries, reason,
                 "a delivery became a dead letter; `twilio-edge deliveries retry` sends it again"
             );
         }
-        let stays = matches!(next, NextStep::RetryAt(_));
-        last = Some(tried);
+        let is_pending = matches!(next, NextStep::RetryAt(_));
+        last = Some(outcome);
         round.ended.push(AttemptResult {
             delivery_id: due.delivery_id.clone(),
             account_sid: due.account_sid.clone(),
@@ -269,7 +254,7 @@ async fn bring(
             next,
             reason,
         });
-        if stays {
+        if is_pending {
             break;
         }
     }
@@ -288,22 +273,13 @@ async fn deliver(sink: &Sink, delivery: &Delivery<'_>) -> DeliveryOutcome {
 }
 
 fn next(
-    patience: &RetryPolicy,
-    tried: &DeliveryOutcome,
+    retry_policy: &RetryPolicy,
+    outcome: &DeliveryOutcome,
     tries: i64,
     recorded_at_ms: i64,
 ) -> NextStep {
     let tries = u32::try_from(tries).unwrap_or(u32::MAX);
     // Without randomness the pauses are correct, but not spread.
-    let dice = getrandom::u64().unwrap_or_default();
-    patience.next(tried, tries, recorded_at_ms, now_ms(), dice)
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    millis(since)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    let random = getrandom::u64().unwrap_or_default();
+    retry_policy.next(outcome, tries, recorded_at_ms, now_ms(), random)
 }

@@ -158,12 +158,12 @@ mod tests {
         assert_eq!(redirects.step(&webhook("1111111111111111"), &stored(None, "")), None);
         let step = redirects.step(&webhook("1111111111111111"), &first).unwrap();
         assert_eq!(step.key, "inbound:AC1:SM1:1111111111111111");
-        let taken = (0..100).filter(|n| {
+        let accepted = (0..100).filter(|n| {
             redirects
                 .step(&webhook(&format!("{n:016x}")), &stored(Some("ffffffffffffffff"), ""))
                 .is_some()
         });
-        assert_eq!(taken.count(), MOST_STEPS - 1);
+        assert_eq!(accepted.count(), MOST_STEPS - 1);
         assert!(redirects.step(&webhook("1111111111111111"), &first).is_some(), "a retry of it");
     }
 

@@ -11,25 +11,25 @@ use utoipa::ToSchema;
 
 use crate::{
     access::api_keys::{Caller, Refusal},
-    inbound::delivery_worker::Wakeup,
-    operations::archive::{Archive, Walk, Wanted},
+    operations::archive::{Archive, ArchiveFilter, ArchiveWalk},
+    wakeup::Wakeup,
 };
 use twilio_edge_domain::{tenant::is_account_sid, window::rfc3339};
-use twilio_edge_platform::clock::now_ms;
-use twilio_edge_store::{ArchiveQueue, AuditEntry, Outbox, Replay, StoreError};
+use twilio_edge_platform::clock::{now_ms, ticks};
+use twilio_edge_store::{ArchiveQueue, Outbox, Replay, StoreError};
 
 /// Number of webhooks of one transaction.
 pub const STEP: u32 = 200;
 
 /// Interval between checks for a running replay.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest message id, in bytes; Twilio's are 34.
-const LONGEST_SID: usize = 255;
+const MAX_SID_BYTES: usize = 255;
 
 /// Request for a replay. All given filters must match; a message or a time is required.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ReplayRequest {
     /// Sink to deliver to. The caller has checked that it exists.
     pub sink: String,
     /// Only webhooks of this account; the caller's own account if it is bound to one.
@@ -59,18 +59,18 @@ pub enum Origin {
 
 /// Reason why a replay cannot continue now.
 #[derive(Debug)]
-pub enum Stopped {
+pub enum ReplayError {
     /// The database failed or is unavailable.
     Store(StoreError),
     /// The archive is unavailable or not configured; the text is for the operator.
     Archive(String),
 }
 
-impl fmt::Display for Stopped {
+impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stopped::Store(reason) => write!(f, "the database {reason}"),
-            Stopped::Archive(reason) => write!(f, "the archive: {reason}"),
+            ReplayError::Store(reason) => write!(f, "the database {reason}"),
+            ReplayError::Archive(reason) => write!(f, "the archive: {reason}"),
         }
     }
 }
@@ -79,11 +79,11 @@ impl fmt::Display for Stopped {
 ///
 /// # Errors
 /// Returns `OtherAccount` or `Invalid` if the caller may not request this replay or a field is wrong.
-pub fn read(by: &Caller, asked: Asked, now_ms: i64) -> Result<Replay, Refusal> {
+pub fn validate(by: &Caller, request: ReplayRequest, now_ms: i64) -> Result<Replay, Refusal> {
     let invalid = |problem: &str| Refusal::Invalid(problem.to_owned());
-    let Asked { sink, account_sid, message_sid, class, since_ms, until_ms, from } = asked;
+    let ReplayRequest { sink, account_sid, message_sid, class, since_ms, until_ms, from } = request;
     if message_sid.is_none() && since_ms.is_none() && until_ms.is_none() {
-        return Err(invalid("say what: message_sid, since or until"));
+        return Err(invalid("a filter is missing: specify message_sid, since or until"));
     }
     let account_sid = account_sid.or_else(|| by.account_sid.clone());
     if account_sid.as_deref().is_some_and(|sid| !by.sees(sid)) {
@@ -94,7 +94,7 @@ pub fn read(by: &Caller, asked: Asked, now_ms: i64) -> Result<Replay, Refusal> {
     }
     if let Some(sid) = &message_sid {
         let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b':';
-        if sid.is_empty() || sid.len() > LONGEST_SID || !sid.bytes().all(is_plain) {
+        if sid.is_empty() || sid.len() > MAX_SID_BYTES || !sid.bytes().all(is_plain) {
             return Err(invalid("message_sid: must be visible ASCII without a colon"));
         }
         if account_sid.is_none() {
@@ -103,8 +103,9 @@ pub fn read(by: &Caller, asked: Asked, now_ms: i64) -> Result<Replay, Refusal> {
     }
     // Webhooks that arrive while the replay runs are not part of it; otherwise it would never end.
     let until_ms = until_ms.unwrap_or(i64::MAX).min(now_ms.saturating_add(1));
-    let dice = || getrandom::u64().map_err(|_| invalid("the system has no randomness for its id"));
-    let id = format!("RP{:016x}{:016x}", dice()?, dice()?);
+    let random =
+        || getrandom::u64().map_err(|_| invalid("the system has no randomness for its id"));
+    let id = format!("RP{:016x}{:016x}", random()?, random()?);
     let mut replay = Replay::new(id, sink, until_ms, now_ms, &by.actor);
     (replay.account_sid, replay.message_sid) = (account_sid, message_sid);
     replay.class = class.map(|class| class.as_str().to_owned());
@@ -125,16 +126,13 @@ pub async fn begin(outbox: &Outbox, by: &Caller, replay: &Replay) -> Result<(), 
         "since": rfc3339(replay.since_ms),
         "until": rfc3339(replay.until_ms),
     });
-    let entry = AuditEntry {
-        id: 0,
-        at_ms: replay.created_at_ms,
-        actor: by.actor.clone(),
-        source: by.source.clone(),
-        action: "replay.started".into(),
-        subject: replay.id.clone(),
-        account_sid: replay.account_sid.clone(),
-        detail: detail.to_string(),
-    };
+    let entry = by.audit_entry(
+        "replay.started",
+        replay.id.clone(),
+        replay.account_sid.clone(),
+        &detail,
+        replay.created_at_ms,
+    );
     outbox.add_replay(replay, &entry).await
 }
 
@@ -149,12 +147,12 @@ pub struct ReplaySources {
     pub archive: Option<Archive>,
 }
 
-/// One replay in progress, step by step.
+/// One replay in progress.
 #[derive(Debug)]
-pub struct Steps<'a> {
+pub struct ReplayRun<'a> {
     outbox: &'a Outbox,
     /// Position in the archive; `None` for a replay from the ledger.
-    walk: Option<Walk<'a>>,
+    walk: Option<ArchiveWalk<'a>>,
     is_overtaken: bool,
 }
 
@@ -163,46 +161,49 @@ impl ReplaySources {
     /// account, the replay waits.
     ///
     /// # Errors
-    /// Returns [`Stopped`] if the database or the archive is unavailable, the archive is not configured, or an erasure
+    /// Returns [`ReplayError`] if the database or the archive is unavailable, the archive is not configured, or an erasure
     /// is in progress.
-    pub async fn steps(&self, replay: &Replay) -> Result<Steps<'_>, Stopped> {
+    pub async fn resume(&self, replay: &Replay) -> Result<ReplayRun<'_>, ReplayError> {
         let outbox = &self.outbox;
         if !replay.is_of_archive() {
-            return Ok(Steps { outbox, walk: None, is_overtaken: false });
+            return Ok(ReplayRun { outbox, walk: None, is_overtaken: false });
         }
-        let missing = "there is none here: set archive.url";
-        let archive = self.archive.as_ref().ok_or_else(|| Stopped::Archive(missing.to_owned()))?;
+        let missing = "no archive is configured: set archive.url";
+        let archive =
+            self.archive.as_ref().ok_or_else(|| ReplayError::Archive(missing.to_owned()))?;
         let erasing = self.queue.is_erasing(replay.account_sid.as_deref()).await;
-        if erasing.map_err(Stopped::Store)? {
-            let waits = "what was redacted is still being taken out of it; try again in a moment";
-            return Err(Stopped::Archive(waits.to_owned()));
+        if erasing.map_err(ReplayError::Store)? {
+            let problem = "an erasure is in progress; retry later";
+            return Err(ReplayError::Archive(problem.to_owned()));
         }
-        let wanted = Wanted {
+        let filter = ArchiveFilter {
             account_sid: replay.account_sid.clone(),
             message_sid: replay.message_sid.clone(),
             class: replay.class.clone(),
             since_ms: replay.since_ms,
             until_ms: replay.until_ms,
         };
-        let walk = Walk::begin(archive, wanted, replay.place()).await.map_err(Stopped::Archive)?;
-        Ok(Steps { outbox, walk: Some(walk), is_overtaken: false })
+        let walk = ArchiveWalk::begin(archive, filter, replay.place())
+            .await
+            .map_err(ReplayError::Archive)?;
+        Ok(ReplayRun { outbox, walk: Some(walk), is_overtaken: false })
     }
 
     /// Counts the webhooks that the replay would deliver; stops after about `most`.
     ///
     /// # Errors
-    /// Returns [`Stopped`] if the database or the archive is unavailable.
-    pub async fn count(&self, mut replay: Replay, most: i64) -> Result<Replay, Stopped> {
-        let mut steps = self.steps(&replay).await?;
+    /// Returns [`ReplayError`] if the database or the archive is unavailable.
+    pub async fn count(&self, mut replay: Replay, most: i64) -> Result<Replay, ReplayError> {
+        let mut run = self.resume(&replay).await?;
         while !replay.is_done() && replay.found < most {
-            replay = match &mut steps.walk {
+            replay = match &mut run.walk {
                 Some(walk) => {
-                    let found = walk.next(STEP as usize).await.map_err(Stopped::Archive)?;
+                    let found = walk.next(STEP as usize).await.map_err(ReplayError::Archive)?;
                     replay.counted(&found)
                 }
                 None => {
                     let counted = self.outbox.count_replay(&replay, STEP.into(), now_ms()).await;
-                    counted.map_err(Stopped::Store)?
+                    counted.map_err(ReplayError::Store)?
                 }
             };
         }
@@ -210,60 +211,63 @@ impl ReplaySources {
     }
 }
 
-impl Steps<'_> {
+impl ReplayRun<'_> {
     /// Adds deliveries for up to `most` webhooks. Returns the replay with its new position.
     ///
     /// # Errors
-    /// Returns [`Stopped`] if the database or the archive is unavailable.
-    pub async fn advance_replay(&mut self, replay: &Replay, most: u32) -> Result<Replay, Stopped> {
+    /// Returns [`ReplayError`] if the database or the archive is unavailable.
+    pub async fn advance_replay(
+        &mut self,
+        replay: &Replay,
+        most: u32,
+    ) -> Result<Replay, ReplayError> {
         let Some(walk) = &mut self.walk else {
-            let carried = self.outbox.advance_replay(replay, most.into(), now_ms()).await;
-            return carried.map_err(Stopped::Store);
+            let advanced = self.outbox.advance_replay(replay, most.into(), now_ms()).await;
+            return advanced.map_err(ReplayError::Store);
         };
-        let found = walk.next(most as usize).await.map_err(Stopped::Archive)?;
+        let found = walk.next(most as usize).await.map_err(ReplayError::Archive)?;
         let counted = replay.counted(&found);
-        let carried = self.outbox.advance_archive_replay(replay, found, now_ms()).await;
-        let carried = carried.map_err(Stopped::Store)?;
-        self.is_overtaken = carried.place() != counted.place();
-        Ok(carried)
+        let advanced = self.outbox.advance_archive_replay(replay, found, now_ms()).await;
+        let advanced = advanced.map_err(ReplayError::Store)?;
+        self.is_overtaken = advanced.place() != counted.place();
+        Ok(advanced)
     }
 
-    /// Returns whether another process continues this replay: its position is no longer that of these steps.
+    /// Returns whether another process continues this replay: its stored position has changed.
     pub fn is_overtaken(&self) -> bool {
         self.is_overtaken
     }
 
     /// Number of archive objects that were read, and their total; `None` for a replay from the ledger.
     pub fn objects(&self) -> Option<(usize, usize)> {
-        self.walk.as_ref().map(Walk::progress)
+        self.walk.as_ref().map(ArchiveWalk::progress)
     }
 }
 
 /// Continues every running replay until the task is aborted, so that no replay ends with the command or the sidecar
 /// that started it.
-pub async fn work(replay_sources: ReplaySources, wakeup: Wakeup) {
-    let mut look = tokio::time::interval(LOOK);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+pub async fn run_all(replay_sources: ReplaySources, wakeup: Wakeup) {
+    let mut poll = ticks(POLL_INTERVAL);
     loop {
-        look.tick().await;
+        poll.tick().await;
         for replay in replay_sources.outbox.running_replays().await.unwrap_or_default() {
             let id = replay.id.clone();
-            if let Err(reason) = finish(&replay_sources, replay, &wakeup).await {
-                tracing::warn!(event = "replay.waiting", %reason, replay.id = id, "a replay could not continue; it waits and retries");
+            if let Err(reason) = run_to_end(&replay_sources, replay, &wakeup).await {
+                tracing::warn!(event = "replay.step_failed", %reason, replay.id = id, "the sidecar could not continue a replay; it retries");
             }
         }
     }
 }
 
 /// Continues one replay to its end, or until another process continues it.
-async fn finish(
+async fn run_to_end(
     replay_sources: &ReplaySources,
     mut replay: Replay,
     wakeup: &Wakeup,
-) -> Result<(), Stopped> {
-    let mut steps = replay_sources.steps(&replay).await?;
-    while !replay.is_done() && !steps.is_overtaken() {
-        replay = steps.advance_replay(&replay, STEP).await?;
+) -> Result<(), ReplayError> {
+    let mut run = replay_sources.resume(&replay).await?;
+    while !replay.is_done() && !run.is_overtaken() {
+        replay = run.advance_replay(&replay, STEP).await?;
         wakeup.wake();
     }
     Ok(())

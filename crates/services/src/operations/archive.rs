@@ -12,7 +12,7 @@ use object_store::{Error, ObjectStoreExt};
 
 pub use self::{
     archivist::Archivist,
-    walk::{Walk, Wanted},
+    walk::{ArchiveFilter, ArchiveWalk},
 };
 use twilio_edge_connectors::bucket::{Bucket, reason};
 use twilio_edge_domain::archive::{
@@ -23,7 +23,7 @@ use twilio_edge_platform::config;
 use twilio_edge_store::ArchiveBatch;
 
 /// Number of objects whose index is read concurrently.
-const AT_ONCE: usize = 16;
+const CONCURRENT_READS: usize = 16;
 
 /// Our objects in one bucket.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ impl Archive {
         names: Vec<ObjectName>,
         mark: IndexMark,
     ) -> Result<Vec<ObjectName>, String> {
-        let looked = stream::iter(names).map(async |name: ObjectName| {
+        let holding = stream::iter(names).map(async |name: ObjectName| {
             let path = self.bucket.path(&name.key());
             match self.bucket.objects().get_range(&path, 0..INDEX_BYTES).await {
                 Ok(start) => Ok(may_contain(&start, mark).then_some(name)),
@@ -121,10 +121,10 @@ impl Archive {
                 Err(error) => Err(reason(&error)),
             }
         });
-        looked.buffered(AT_ONCE).try_filter_map(async |name| Ok(name)).try_collect().await
+        holding.buffered(CONCURRENT_READS).try_filter_map(async |name| Ok(name)).try_collect().await
     }
 
-    /// Reads the lines of an object; returns no line if the object is gone.
+    /// Reads the lines of an object; returns no line if the object does not exist any more.
     async fn read(&self, name: &ObjectName) -> Result<Vec<ArchivedWebhook>, String> {
         let path = self.bucket.path(&name.key());
         let object = match self.bucket.objects().get(&path).await {

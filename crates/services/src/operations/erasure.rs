@@ -11,14 +11,14 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_store::{AuditEntry, Erasure, Sweeper};
 
 /// Rows per step.
-const STEP: u32 = 200;
+const ROWS_PER_STEP: u32 = 200;
 
 /// Longest message id, in bytes; Twilio's are 34.
-const LONGEST_SID: usize = 255;
+const MAX_SID_BYTES: usize = 255;
 
 /// Request for an erasure, as the caller made it. All given filters must match.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct ErasureRequest {
     /// Account of the data; the caller's own account if it is bound to one.
     pub account_sid: Option<String>,
     /// Only data of this message.
@@ -39,7 +39,7 @@ pub struct Asked {
 
 /// Result of an erasure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
+pub struct ErasureResult {
     /// Numbers of rows that were found and changed.
     pub swept: SweepCounts,
     /// Time from which rows are left to process, in milliseconds since 1970; `None` if the erasure is complete.
@@ -54,29 +54,30 @@ pub struct Done {
 pub async fn erase(
     sweeper: &Sweeper,
     by: &Caller,
-    asked: Asked,
+    request: ErasureRequest,
     most: usize,
-) -> Result<Done, Refusal> {
-    let erasure = read(by, asked)?;
+) -> Result<ErasureResult, Refusal> {
+    let erasure = validate(by, request)?;
     let entry = entry(by, &erasure, now_ms());
     let mut entry = Some(&entry).filter(|_| !erasure.dry_run);
     let mut done = SweepCounts::default();
     let mut reached = None;
     loop {
-        let (swept, on) =
-            sweeper.erase(&erasure, reached.as_ref(), entry.take(), STEP, now_ms()).await?;
+        let (swept, next) = sweeper
+            .erase(&erasure, reached.as_ref(), entry.take(), ROWS_PER_STEP, now_ms())
+            .await?;
         done = done.and(swept);
-        reached = on;
+        reached = next;
         if reached.is_none() || done.found >= most {
             let continue_ms = reached.map(|reached| reached.at_ms);
-            return Ok(Done { swept: done, continue_ms });
+            return Ok(ErasureResult { swept: done, continue_ms });
         }
     }
 }
 
-fn read(by: &Caller, asked: Asked) -> Result<Erasure, Refusal> {
+fn validate(by: &Caller, request: ErasureRequest) -> Result<Erasure, Refusal> {
     let invalid = |problem: &str| Refusal::Invalid(problem.to_owned());
-    let account_sid = asked.account_sid.clone().or_else(|| by.account_sid.clone());
+    let account_sid = request.account_sid.clone().or_else(|| by.account_sid.clone());
     let Some(account_sid) = account_sid else {
         return Err(invalid("account_sid: missing; this key is bound to no account"));
     };
@@ -86,29 +87,29 @@ fn read(by: &Caller, asked: Asked) -> Result<Erasure, Refusal> {
     if !is_account_sid(&account_sid) {
         return Err(invalid("account_sid: must be AC and 32 lower-case hexadecimal digits"));
     }
-    if asked.is_everything() {
-        return Err(invalid("say what: message_sid, number, since or until"));
+    if request.has_no_filter() {
+        return Err(invalid("a filter is missing: specify message_sid, number, since or until"));
     }
-    let is_sid = |sid: &String| !sid.is_empty() && sid.len() <= LONGEST_SID && is_plain(sid);
-    if !asked.message_sid.as_ref().is_none_or(is_sid) {
+    let is_sid = |sid: &String| !sid.is_empty() && sid.len() <= MAX_SID_BYTES && is_plain(sid);
+    if !request.message_sid.as_ref().is_none_or(is_sid) {
         return Err(invalid("message_sid: must be visible ASCII without a colon"));
     }
     Ok(Erasure {
         account_sid,
-        message_sid: asked.message_sid,
-        number: asked.number,
-        since_ms: asked.since_ms.unwrap_or_default(),
-        until_ms: asked.until_ms.map_or(i64::MAX, |until_ms| until_ms.saturating_sub(1)),
-        text_only: asked.text_only,
-        dry_run: asked.dry_run,
-        delete: asked.delete,
+        message_sid: request.message_sid,
+        number: request.number,
+        since_ms: request.since_ms.unwrap_or_default(),
+        until_ms: request.until_ms.map_or(i64::MAX, |until_ms| until_ms.saturating_sub(1)),
+        text_only: request.text_only,
+        dry_run: request.dry_run,
+        delete: request.delete,
     })
 }
 
-impl Asked {
+impl ErasureRequest {
     /// Returns whether the request has no filter. Such a request is refused, because it would erase all data of the
     /// account.
-    pub fn is_everything(&self) -> bool {
+    pub fn has_no_filter(&self) -> bool {
         let times = self.since_ms.is_some() || self.until_ms.is_some();
         !times && self.message_sid.is_none() && self.number.is_none()
     }
@@ -133,14 +134,5 @@ fn entry(by: &Caller, erasure: &Erasure, now_ms: i64) -> AuditEntry {
         "text_only": erasure.text_only,
         "delete": erasure.delete,
     });
-    AuditEntry {
-        id: 0,
-        at_ms: now_ms,
-        actor: by.actor.clone(),
-        source: by.source.clone(),
-        action: "events.redacted".into(),
-        subject,
-        account_sid: Some(erasure.account_sid.clone()),
-        detail: detail.to_string(),
-    }
+    by.audit_entry("events.redacted", subject, Some(erasure.account_sid.clone()), &detail, now_ms)
 }

@@ -21,10 +21,10 @@ use twilio_edge_platform::{config::Config, metrics::Metrics};
 use twilio_edge_store::{StoreError, Sweeper};
 
 /// Interval between checks whether the event writer has capacity again.
-const LOOK: Duration = Duration::from_millis(20);
+const WAIT_POLL: Duration = Duration::from_millis(20);
 
 /// Longest wait for the event writer. A database that is always behind must not keep message bodies for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Retention policies of all accounts. Copies share them.
 #[derive(Debug, Clone)]
@@ -32,13 +32,13 @@ pub struct RetentionPolicies {
     rules: Arc<RwLock<Arc<Rules>>>,
     hash_key: Option<HashKey>,
     /// True if an archive is configured. Only an archive needs the envelopes of webhooks.
-    archives: bool,
+    has_archive: bool,
 }
 
 /// Policies in effect at one moment.
 #[derive(Debug)]
 pub struct Rules {
-    everybody: Policy,
+    general: Policy,
     tenants: HashMap<String, Policy>,
 }
 
@@ -55,13 +55,13 @@ impl Policy {
 }
 
 impl Rules {
-    fn of(everybody: Retention, tenants: HashMap<String, Retention>) -> Rules {
+    fn of(general: Retention, tenants: HashMap<String, Retention>) -> Rules {
         let tenants = tenants.into_iter().map(|(sid, rules)| (sid, Policy::of(rules)));
-        Rules { everybody: Policy::of(everybody), tenants: tenants.collect() }
+        Rules { general: Policy::of(general), tenants: tenants.collect() }
     }
 
     fn policy(&self, account_sid: &str) -> &Policy {
-        self.tenants.get(account_sid).unwrap_or(&self.everybody)
+        self.tenants.get(account_sid).unwrap_or(&self.general)
     }
 
     /// Returns the policy of an account.
@@ -77,14 +77,14 @@ impl RetentionPolicies {
         RetentionPolicies {
             rules: Arc::new(RwLock::new(Arc::new(rules))),
             hash_key: HashKey::new(config.redaction.hash_key.expose()),
-            archives: !config.archive.url.is_empty(),
+            has_archive: !config.archive.url.is_empty(),
         }
     }
 
     /// Replaces the policies of individual accounts; all other accounts use those of the configuration.
     pub fn replace(&self, tenants: HashMap<String, Retention>) {
-        let everybody = self.now().everybody.retention.clone();
-        let rules = Arc::new(Rules::of(everybody, tenants));
+        let general = self.now().general.retention.clone();
+        let rules = Arc::new(Rules::of(general, tenants));
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
@@ -95,8 +95,8 @@ impl RetentionPolicies {
 
     /// Returns the webhook without the parts that its account never stores. A webhook that loses a part cannot be
     /// delivered in full later, so the filter forwards it.
-    pub fn before_writing(&self, webhook: Webhook, rules: &Rules) -> Webhook {
-        let envelope = webhook.envelope.filter(|_| self.archives);
+    pub fn without_unstored_parts(&self, webhook: Webhook, rules: &Rules) -> Webhook {
+        let envelope = webhook.envelope.filter(|_| self.has_archive);
         let webhook = Webhook { envelope, ..webhook };
         let plan = &rules.policy(&webhook.identity.account_sid).at_once;
         match plan.redact(&webhook.form, self.hash_key.as_ref()) {
@@ -122,17 +122,17 @@ pub struct Job {
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Interval between rounds.
-    pub every: Duration,
+    pub interval: Duration,
     /// Rows per transaction.
     pub batch: u32,
     /// The job waits while more events than this wait to be written.
-    pub busy: usize,
+    pub max_waiting_events: usize,
 }
 
 impl Job {
     /// Runs until it is dropped. It can be dropped at any time: the next job continues.
     pub async fn run(self) {
-        let mut tick = tokio::time::interval_at(Instant::now() + self.every, self.every);
+        let mut tick = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
@@ -150,19 +150,19 @@ impl Job {
     async fn round(&self) -> Result<(), StoreError> {
         let started_ms = now_ms();
         let rules = self.retention_policies.now();
-        let audit_until_ms = rules.everybody.retention.audit.cutoff_ms(started_ms);
+        let audit_until_ms = rules.general.retention.audit.cutoff_ms(started_ms);
         while self.sweeper.delete_expired(audit_until_ms, now_ms()).await? > 0 {
-            self.make_way().await;
+            self.wait_for_event_writer().await;
         }
         let mut oldest = None;
         let mut done = SweepCounts::default();
         for account_sid in self.sweeper.accounts().await? {
             let retention = rules.of_account(&account_sid);
             for due in retention.due(started_ms) {
-                done = done.and(self.all(&account_sid, &Step::Redact(due)).await?);
+                done = done.and(self.run_step(&account_sid, &Step::Redact(due)).await?);
             }
             if let Some(until_ms) = retention.events.cutoff_ms(started_ms) {
-                done = done.and(self.all(&account_sid, &Step::Delete { until_ms }).await?);
+                done = done.and(self.run_step(&account_sid, &Step::Delete { until_ms }).await?);
             }
             let first = self.sweeper.oldest(&account_sid, Part::Body).await?;
             oldest = oldest.into_iter().chain(first).min();
@@ -183,11 +183,11 @@ impl Job {
 
     /// Runs small transactions until no row is left. If the database is unavailable or too slow for one of them, it is
     /// repeated with half the rows.
-    async fn all(&self, account_sid: &str, step: &Step) -> Result<SweepCounts, StoreError> {
+    async fn run_step(&self, account_sid: &str, step: &Step) -> Result<SweepCounts, StoreError> {
         let mut most = self.batch;
         let mut done = SweepCounts::default();
         loop {
-            self.make_way().await;
+            self.wait_for_event_writer().await;
             let key = self.retention_policies.hash_key.as_ref();
             let swept = match step {
                 Step::Redact(due) => {
@@ -214,10 +214,12 @@ impl Job {
     }
 
     /// Waits while events wait to be written, because they have priority.
-    async fn make_way(&self) {
-        let patience = Instant::now() + PATIENCE;
-        while self.metrics.journal.events_waiting() > self.busy && Instant::now() < patience {
-            tokio::time::sleep(LOOK).await;
+    async fn wait_for_event_writer(&self) {
+        let deadline = Instant::now() + MAX_WAIT;
+        while self.metrics.journal.events_waiting() > self.max_waiting_events
+            && Instant::now() < deadline
+        {
+            tokio::time::sleep(WAIT_POLL).await;
         }
         tokio::task::yield_now().await;
     }

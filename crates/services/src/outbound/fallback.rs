@@ -17,7 +17,7 @@ use twilio_edge_domain::{
 use twilio_edge_store::{OutboundMessage, StoreError};
 
 /// All kinds of fallback, in order of preference.
-const EVERY: [FallbackTarget; 2] = [FallbackTarget::Template, FallbackTarget::Channel];
+const KINDS: [FallbackTarget; 2] = [FallbackTarget::Template, FallbackTarget::Channel];
 
 /// One possible fallback, with the verdict of every rule.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct Alternative {
 
 /// Fallback that is sent instead of another message.
 #[derive(Debug, Clone)]
-pub struct Switched {
+pub struct Fallback {
     /// Kind of fallback.
     pub to: FallbackTarget,
     /// Row of the fallback.
@@ -41,7 +41,7 @@ pub struct Switched {
 
 /// Status of one of our messages, as Twilio reports it.
 #[derive(Debug, Clone, Copy)]
-pub struct Told<'a> {
+pub struct StatusReport<'a> {
     /// Our id of the message, from the signed URL.
     pub id: &'a str,
     /// Account of the message.
@@ -54,13 +54,13 @@ pub struct Told<'a> {
     pub code: &'a str,
 }
 
-impl Told<'_> {
+impl StatusReport<'_> {
     /// Returns whether the message failed for good.
     pub fn is_failure(&self) -> bool {
         matches!(self.status, "failed" | "undelivered")
     }
 
-    fn is_arrival(&self) -> bool {
+    fn is_delivered(&self) -> bool {
         matches!(self.status, "delivered" | "read")
     }
 }
@@ -68,7 +68,7 @@ impl Told<'_> {
 impl Alternative {
     /// Returns whether every rule permits it.
     pub fn is_allowed(&self) -> bool {
-        self.verdicts.iter().all(|said| said.ok)
+        self.verdicts.iter().all(|verdict| verdict.ok)
     }
 }
 
@@ -82,7 +82,7 @@ impl Sending {
         request: &Request,
         now_ms: i64,
     ) -> Result<Vec<Alternative>, StoreError> {
-        let Some(kept) = FallbackPlan::of(request) else { return Ok(Vec::new()) };
+        let Some(plan) = FallbackPlan::of(request) else { return Ok(Vec::new()) };
         let sender = request.sender_name();
         let failed = FailedMessage {
             account_sid: &request.account_sid,
@@ -91,24 +91,24 @@ impl Sending {
             kind: request.kind(),
             category: Some(request.category()),
         };
-        self.judged(&kept, failed, &EVERY, now_ms).await
+        self.evaluate_alternatives(&plan, failed, &KINDS, now_ms).await
     }
 
-    async fn judged(
+    async fn evaluate_alternatives(
         &self,
-        kept: &FallbackPlan,
+        plan: &FallbackPlan,
         failed: FailedMessage<'_>,
         order: &[FallbackTarget],
         now_ms: i64,
     ) -> Result<Vec<Alternative>, StoreError> {
-        let mut found = Vec::new();
-        for way in order {
-            let Some((to, request)) = kept.next_request(failed, &[*way]) else { continue };
-            let request = self.completed(request);
+        let mut evaluated = Vec::new();
+        for kind in order {
+            let Some((to, request)) = plan.next_request(failed, &[*kind]) else { continue };
+            let request = self.complete(request);
             let verdicts = self.evaluate(&request, now_ms).await?;
-            found.push(Alternative { to, request, verdicts });
+            evaluated.push(Alternative { to, request, verdicts });
         }
-        Ok(found)
+        Ok(evaluated)
     }
 
     /// Builds the fallback of a message that ended with this code: the first that every rule permits. If none is
@@ -117,14 +117,14 @@ impl Sending {
     ///
     /// # Errors
     /// Returns an error if the database fails.
-    pub async fn instead(
+    pub async fn build_fallback(
         &self,
         send: &OutboundMessage,
         code: &str,
         now_ms: i64,
-    ) -> Result<Option<Switched>, StoreError> {
+    ) -> Result<Option<Fallback>, StoreError> {
         let order = self.errors.fallback_targets(code);
-        let Some(kept) = FallbackPlan::read(&send.fallback).filter(|_| !order.is_empty()) else {
+        let Some(plan) = FallbackPlan::read(&send.fallback).filter(|_| !order.is_empty()) else {
             return Ok(None);
         };
         let to = Address { channel: send.channel.clone(), number: send.fallback_to.clone() };
@@ -135,19 +135,22 @@ impl Sending {
             kind: if send.kind == "template" { Kind::Template } else { Kind::Session },
             category: Category::ALL.into_iter().find(|one| one.as_str() == send.category),
         };
-        let ways = self.judged(&kept, failed, order, now_ms).await?;
-        let chosen = ways.iter().find(|way| way.is_allowed()).or(ways.first());
-        let Some(Alternative { to, request, verdicts }) = chosen else { return Ok(None) };
+        let alternatives = self.evaluate_alternatives(&plan, failed, order, now_ms).await?;
+        let selected = alternatives
+            .iter()
+            .find(|alternative| alternative.is_allowed())
+            .or(alternatives.first());
+        let Some(Alternative { to, request, verdicts }) = selected else { return Ok(None) };
         let mut row = self.row(request, &send.created_by, None, now_ms)?;
         row.fallback_of = send.id.clone();
-        let against = verdicts.iter().find_map(|said| Some((said.code?, &said.detail)));
-        if let Some((code, detail)) = against {
+        let refusal = verdicts.iter().find_map(|verdict| Some((verdict.code?, &verdict.detail)));
+        if let Some((code, detail)) = refusal {
             row.recipient = masked(&row);
             (row.state, row.code) = ("refused".to_owned(), code.as_str().to_owned());
             row.reason.clone_from(detail);
             (row.form, row.fallback, row.fallback_to) = Default::default();
         }
-        Ok(Some(Switched { to: *to, send: row }))
+        Ok(Some(Fallback { to: *to, send: row }))
     }
 
     /// Applies statuses that Twilio reported. A message with a status was sent, whatever state it had; a failed one may
@@ -155,16 +158,21 @@ impl Sending {
     ///
     /// # Errors
     /// Returns an error if the database fails.
-    pub async fn heard(&self, told: &[Told<'_>], now_ms: i64) -> Result<u64, StoreError> {
-        let ids: Vec<&str> = told.iter().map(|told| told.id).collect();
+    pub async fn apply_statuses(
+        &self,
+        reports: &[StatusReport<'_>],
+        now_ms: i64,
+    ) -> Result<u64, StoreError> {
+        let ids: Vec<&str> = reports.iter().map(|report| report.id).collect();
         let mut learned = 0;
         for send in self.sends.pending_by_ids(&ids).await? {
-            let theirs =
-                |told: &&Told<'_>| told.id == send.id && told.account_sid == send.account_sid;
-            let of_it: Vec<&Told<'_>> = told.iter().filter(theirs).collect();
-            let Some(any) = of_it.first() else { continue };
+            let is_about_it = |report: &&StatusReport<'_>| {
+                report.id == send.id && report.account_sid == send.account_sid
+            };
+            let of_message: Vec<&StatusReport<'_>> = reports.iter().filter(is_about_it).collect();
+            let Some(any) = of_message.first() else { continue };
             if send.state != "sent" {
-                let reason = "its status was told";
+                let reason = "Twilio reported its status";
                 let is_new = self
                     .sends
                     .mark_sent(&send, &masked(&send), any.message_sid, reason, now_ms)
@@ -174,35 +182,35 @@ impl Sending {
             if send.fallback.is_empty() {
                 continue;
             }
-            if let Some(failure) = of_it.iter().find(|told| told.is_failure()) {
-                self.failed(&send, failure.code, now_ms).await?;
-            } else if of_it.iter().any(|told| told.is_arrival()) {
+            if let Some(failure) = of_message.iter().find(|report| report.is_failure()) {
+                self.fall_back(&send, failure.code, now_ms).await?;
+            } else if of_message.iter().any(|report| report.is_delivered()) {
                 self.sends.discard_fallback(&send.id).await?;
             }
         }
         Ok(learned)
     }
 
-    async fn failed(
+    async fn fall_back(
         &self,
         send: &OutboundMessage,
         code: &str,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let Some(switched) = self.instead(send, code, now_ms).await? else {
+        let Some(fallback) = self.build_fallback(send, code, now_ms).await? else {
             return self.sends.discard_fallback(&send.id).await;
         };
-        let why = (code, "it failed at Twilio, and another message is sent instead");
-        if self.sends.replace_with_fallback(send, why, &switched.send, now_ms).await? {
-            self.tell(send, code, &switched);
+        let cause = (code, "Twilio could not deliver the message; a fallback is sent");
+        if self.sends.replace_with_fallback(send, cause, &fallback.send, now_ms).await? {
+            self.report_fallback(send, code, &fallback);
         }
         Ok(())
     }
 
     /// Counts and logs a fallback, and wakes the dispatcher.
-    pub fn tell(&self, send: &OutboundMessage, code: &str, switched: &Switched) {
-        self.metrics.sends.switched(switched.to);
+    pub fn report_fallback(&self, send: &OutboundMessage, code: &str, fallback: &Fallback) {
+        self.metrics.sends.switched(fallback.to);
         self.wakeup.wake();
-        tracing::info!(event = "send.switched", send.id = %send.id, account.sid = %send.account_sid, code, to = switched.to.as_str(), instead = %switched.send.id, state = %switched.send.state, "the sidecar replaced a message that its channel did not accept");
+        tracing::info!(event = "message.fallback_sent", message.id = %send.id, account.sid = %send.account_sid, code, to = fallback.to.as_str(), instead = %fallback.send.id, state = %fallback.send.state, "the sidecar sent a fallback for a message that its channel did not accept");
     }
 }

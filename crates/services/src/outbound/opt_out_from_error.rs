@@ -19,9 +19,9 @@ use twilio_edge_store::{OutboundMessage, Stores};
 /// Route of the recorded opt-outs.
 const ROUTE: &str = "/v1/messages";
 
-/// Records opt-outs from refusals.
+/// Records opt-outs that refusals of Twilio report.
 #[derive(Clone)]
-pub struct Refusals {
+pub struct OptOutRecorder {
     /// Store of suppressions and consents.
     pub stores: Stores,
     /// Codes that mean an opt-out or a withdrawal of consent to marketing.
@@ -30,10 +30,10 @@ pub struct Refusals {
     pub metrics: Arc<Metrics>,
 }
 
-impl Refusals {
+impl OptOutRecorder {
     /// Suppresses the recipient, or records a withdrawal of consent to marketing, if the code means that. Call it
     /// before the refusal is stored: if the process dies in between, the message is sent again and refused again.
-    pub async fn hear(&self, send: &OutboundMessage, recipient: &Address, code: &str) {
+    pub async fn record(&self, send: &OutboundMessage, recipient: &Address, code: &str) {
         if self.lexicon.withdraws_marketing(code) {
             let withdrawal = Withdrawal {
                 account_sid: send.account_sid.clone(),
@@ -42,7 +42,7 @@ impl Refusals {
                 message_sid: send.id.clone(),
             };
             if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms()).await {
-                tracing::error!(event = "consent.unrecorded", %reason, send.id = %send.id, code, "the sidecar could not record a refusal by Twilio as a withdrawn consent");
+                tracing::error!(event = "consent.persist_failed", %reason, message.id = %send.id, code, "the sidecar could not record a refusal by Twilio as a withdrawn consent");
             }
         }
         if !self.lexicon.suppresses(code) {
@@ -50,7 +50,7 @@ impl Refusals {
         }
         let service_sid = Some(send.sender.clone()).filter(|sender| sender.starts_with("MG"));
         let sender = Address::parse(&send.sender).filter(|_| service_sid.is_none());
-        let said = OptEvent {
+        let event = OptEvent {
             opt: Opt::Stop,
             source: Source::Callback,
             arrival: Arrival::OnTime,
@@ -62,15 +62,15 @@ impl Refusals {
             sender: sender.map(|sender| sender.number).unwrap_or_default(),
             service_sid,
         };
-        match self.stores.record_opts(vec![said], now_ms()).await {
+        match self.stores.record_opts(vec![event], now_ms()).await {
             Ok(changed) => {
                 if changed.contains(&true) {
                     self.metrics.webhooks.suppression_changed(true, Source::Callback);
                 }
-                tracing::info!(event = "suppression.changed", send.id = %send.id, account.sid = %send.account_sid, address = %recipient, code, "the sidecar recorded a suppression");
+                tracing::info!(event = "suppression.changed", message.id = %send.id, account.sid = %send.account_sid, address = %recipient, code, "the sidecar recorded a suppression");
             }
             Err(reason) => {
-                tracing::error!(event = "optout.unrecorded", %reason, send.id = %send.id, code, "the sidecar could not record a refusal by Twilio as an opt-out");
+                tracing::error!(event = "optout.persist_failed", %reason, message.id = %send.id, code, "the sidecar could not record a refusal by Twilio as an opt-out");
             }
         }
     }

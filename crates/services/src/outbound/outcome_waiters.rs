@@ -14,7 +14,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
 /// Interval of the poll for outcomes that another sidecar stored.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Waiters by message id; at most one per request in progress.
 #[derive(Debug, Clone, Default)]
@@ -23,61 +23,62 @@ pub struct OutcomeWaiters(Arc<Mutex<HashMap<String, Waiting>>>);
 /// Waiters of one message: their number, and the notification that they share.
 #[derive(Debug, Default)]
 struct Waiting {
-    told: Arc<Notify>,
+    notify: Arc<Notify>,
     count: usize,
 }
 
 /// Registration of one waiter; dropping it ends the registration.
-struct Place<'a> {
-    answers: &'a OutcomeWaiters,
+struct Registration<'a> {
+    waiters: &'a OutcomeWaiters,
     id: &'a str,
-    told: Arc<Notify>,
+    notify: Arc<Notify>,
 }
 
 impl OutcomeWaiters {
     /// Notifies the waiters of this message that its outcome is stored.
-    pub fn tell(&self, id: &str) {
+    pub fn notify(&self, id: &str) {
         if let Some(waiting) = self.waiting().get(id) {
-            waiting.told.notify_waiters();
+            waiting.notify.notify_waiters();
         }
     }
 
-    /// Waits until the message has an outcome or `patience` has passed. Returns the message as it is then; `None` if
+    /// Waits until the message has an outcome or `max_wait` has passed. Returns the message as it is then; `None` if
     /// this account has no such message.
     ///
     /// # Errors
     /// Returns an error if the database fails.
-    pub async fn of(
+    pub async fn wait(
         &self,
         sends: &OutboundMessages,
         account_sid: &str,
         id: &str,
-        patience: Duration,
+        max_wait: Duration,
     ) -> Result<Option<OutboundMessage>, StoreError> {
-        let deadline = Instant::now() + patience;
-        let place = self.place(id);
+        let deadline = Instant::now() + max_wait;
+        let registration = self.register(id);
         loop {
             // The notification is requested before the message is read, so that no outcome is missed in between.
-            let told = place.told.notified();
+            let notified = registration.notify.notified();
             let found = sends.fetch(id, Some(account_sid)).await?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
-            let is_soon =
-                |send: &OutboundMessage| is_on_its_way(send, now_ms().saturating_add(left_ms));
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            let remaining_ms = i64::try_from(remaining.as_millis()).unwrap_or(i64::MAX);
+            let may_end = |send: &OutboundMessage| {
+                may_end_before(send, now_ms().saturating_add(remaining_ms))
+            };
             match found {
-                Some(send) if is_soon(&send) && !left.is_zero() => {
-                    let _ = tokio::time::timeout(LOOK.min(left), told).await;
+                Some(send) if may_end(&send) && !remaining.is_zero() => {
+                    let _ = tokio::time::timeout(POLL_INTERVAL.min(remaining), notified).await;
                 }
                 found => return Ok(found),
             }
         }
     }
 
-    fn place<'a>(&'a self, id: &'a str) -> Place<'a> {
+    fn register<'a>(&'a self, id: &'a str) -> Registration<'a> {
         let mut waiting = self.waiting();
         let of_this = waiting.entry(id.to_owned()).or_default();
         of_this.count = of_this.count.saturating_add(1);
-        Place { answers: self, id, told: of_this.told.clone() }
+        Registration { waiters: self, id, notify: of_this.notify.clone() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
@@ -85,9 +86,9 @@ impl OutcomeWaiters {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.answers.waiting();
+        let mut waiting = self.waiters.waiting();
         if let Some(of_this) = waiting.get_mut(self.id) {
             of_this.count = of_this.count.saturating_sub(1);
             if of_this.count == 0 {
@@ -99,7 +100,7 @@ impl Drop for Place<'_> {
 
 /// Returns whether the message may get an outcome before this time. A message that is due later gets none; neither does
 /// one whose outcome is unknown.
-fn is_on_its_way(send: &OutboundMessage, until_ms: i64) -> bool {
+fn may_end_before(send: &OutboundMessage, until_ms: i64) -> bool {
     match send.state.as_str() {
         "attempting" => true,
         "queued" => send.due_at_ms <= until_ms,

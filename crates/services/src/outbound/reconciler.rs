@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::outbound::{
-    dispatcher::Wakeup,
-    sending::{self, Sending},
+use crate::{
+    outbound::sending::{self, Sending},
+    wakeup::Wakeup,
 };
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::{
@@ -18,7 +18,7 @@ use twilio_edge_domain::{
         FAR_MS, ListCoverage, ListedMessage, Match, MessageSearch, next_search_ms,
     },
 };
-use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::clock::{now_ms, ticks};
 use twilio_edge_platform::{
     config,
     metrics::Metrics,
@@ -27,25 +27,25 @@ use twilio_edge_platform::{
 use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
 /// Interval between checks for messages that are due for a look.
-const EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Interval between deletions of expired fallback plans.
-const FORGET: Duration = Duration::from_secs(30);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Concurrent looks. The number is small because Twilio's rate limits are needed for sending.
-const AT_ONCE: i64 = 8;
+const CONCURRENT_LOOKS: i64 = 8;
 
 /// Upper bound of pages of one look. If a list is longer, absence from it proves nothing.
-const MOST_PAGES: usize = 5;
+const MAX_PAGES: usize = 5;
 
 /// Reconciler of one sidecar.
 pub struct Reconciler {
     stop: watch::Sender<bool>,
-    working: TaskHandle,
+    running: TaskHandle,
 }
 
 #[derive(Clone)]
-struct Looker {
+struct ReconcilerTask {
     sends: OutboundMessages,
     twilio: Twilio,
     wakeup: Wakeup,
@@ -68,7 +68,7 @@ impl Reconciler {
         tasks: &Supervisor,
     ) -> Reconciler {
         let ms = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
-        let looker = Looker {
+        let task = ReconcilerTask {
             sends: sending.sends.clone(),
             twilio: sending.twilio.clone(),
             wakeup: sending.wakeup.clone(),
@@ -78,28 +78,26 @@ impl Reconciler {
             fallback_for_ms: ms(settings.fallback_for_s),
         };
         let (stop, stopping) = watch::channel(false);
-        let working = tasks.spawn_owned(Task::Reconciler, looker.work(stopping));
-        Reconciler { stop, working }
+        let running = tasks.spawn_owned(Task::Reconciler, task.run(stopping));
+        Reconciler { stop, running }
     }
 
     /// Stops the reconciler. Another sidecar repeats a look that was in progress.
     pub async fn finish(self) {
-        self.working.expect_end();
+        self.running.expect_end();
         let _ = self.stop.send(true);
-        self.working.interrupt().await;
+        self.running.interrupt().await;
     }
 }
 
-impl Looker {
-    async fn work(self, mut stopping: watch::Receiver<bool>) {
-        let mut look = tokio::time::interval(EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut forget = tokio::time::interval(FORGET);
-        forget.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+impl ReconcilerTask {
+    async fn run(self, mut stopping: watch::Receiver<bool>) {
+        let mut poll = ticks(POLL_INTERVAL);
+        let mut cleanup = ticks(CLEANUP_INTERVAL);
         while !*stopping.borrow() {
             tokio::select! {
-                _ = look.tick() => {}
-                _ = forget.tick() => {
+                _ = poll.tick() => {}
+                _ = cleanup.tick() => {
                     // A deletion that failed is repeated the next time.
                     let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
                     let _ = self.sends.discard_old_fallbacks(before_ms).await;
@@ -108,7 +106,9 @@ impl Looker {
                 _ = stopping.changed() => return,
             }
             // The dispatcher logs that the database is unavailable.
-            let Ok(sought) = self.sends.due_for_lookup(AT_ONCE, now_ms()).await else { continue };
+            let Ok(sought) = self.sends.due_for_lookup(CONCURRENT_LOOKS, now_ms()).await else {
+                continue;
+            };
             let mut looks = JoinSet::new();
             for send in sought {
                 let this = self.clone();
@@ -136,22 +136,22 @@ impl Looker {
                     self.sends.mark_sent(send, &masked, &message_sid, reason, now_ms()).await;
                 if matches!(learned, Ok(true)) {
                     self.metrics.sends.reconciled("found", 1);
-                    tracing::info!(event = "send.reconciled", send.id = %send.id, account.sid = %send.account_sid, message.sid = message_sid, "the reconciler found an unknown message in Twilio's list");
+                    tracing::info!(event = "message.reconciled", message.id = %send.id, account.sid = %send.account_sid, message.sid = message_sid, "the reconciler found an unknown message in Twilio's list");
                 }
             }
             Ok(Match::Absent) => {
                 if matches!(self.sends.requeue_absent(send, now_ms()).await, Ok(true)) {
                     self.metrics.sends.reconciled("absent", 1);
-                    tracing::info!(event = "send.absent", send.id = %send.id, account.sid = %send.account_sid, looks = send.lookups + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
+                    tracing::info!(event = "message.absent", message.id = %send.id, account.sid = %send.account_sid, looks = send.lookups + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
                     self.wakeup.wake();
                 }
             }
             Ok(Match::Unclear) if next_ms == 0 => {
-                tracing::error!(event = "send.unclear", send.id = %send.id, account.sid = %send.account_sid, "the reconciler could not determine whether a message was sent; decide with `twilio-edge messages resolve`");
+                tracing::error!(event = "message.unresolved", message.id = %send.id, account.sid = %send.account_sid, "the reconciler could not determine whether a message was sent; decide with `twilio-edge messages resolve`");
             }
             Ok(Match::Unclear) => {}
             Err(reason) => {
-                tracing::warn!(event = "send.not_looked_for", send.id = %send.id, account.sid = %send.account_sid, reason, "the reconciler could not read Twilio's list; it retries");
+                tracing::warn!(event = "message.search_failed", message.id = %send.id, account.sid = %send.account_sid, reason, "the reconciler could not read Twilio's list; it retries");
             }
         }
     }
@@ -162,10 +162,10 @@ impl Looker {
         at_ms: i64,
         absent_from_ms: Option<i64>,
     ) -> Result<Match, String> {
-        let away = |reason: StoreError| reason.to_string();
+        let reason_of = |reason: StoreError| reason.to_string();
         let mut sought = MessageSearch::of(&send.form, send.attempted_at_ms, send.due_at_ms);
         let keys = self.sends.contacts().keys(&send.account_sid, &send.recipient).await;
-        let ContactKeys { certain, possible, .. } = keys.map_err(away)?;
+        let ContactKeys { certain, possible, .. } = keys.map_err(reason_of)?;
         let also = certain.into_iter().chain(possible);
         let address = |number| Address { channel: send.channel.clone(), number }.written();
         sought.also_to = also.map(address).collect();
@@ -176,9 +176,14 @@ impl Looker {
             .map(|one| one.sid.as_str())
             .collect();
         // The owners are read after the list, so that an owner that was recorded before it was listed is known here.
-        let owned: BTreeSet<String> =
-            self.sends.own_message_sids(&candidates).await.map_err(away)?.into_iter().collect();
-        let has_twin = self.sends.has_similar(send, &sought).await.map_err(away)?;
+        let owned: BTreeSet<String> = self
+            .sends
+            .own_message_sids(&candidates)
+            .await
+            .map_err(reason_of)?
+            .into_iter()
+            .collect();
+        let has_twin = self.sends.has_similar(send, &sought).await.map_err(reason_of)?;
         Ok(sought.find_match(
             &listed,
             &owned,
@@ -195,9 +200,9 @@ impl Looker {
     ) -> Result<(Vec<ListedMessage>, bool), String> {
         let (mut listed, mut is_whole) = (Vec::new(), true);
         for (to, from) in sought.queries() {
-            let (found, goes_back) = self.listed_under(send, &to, &from).await?;
+            let (found, is_complete) = self.listed_under(send, &to, &from).await?;
             listed.extend(found);
-            is_whole &= goes_back;
+            is_whole &= is_complete;
         }
         Ok((listed, is_whole))
     }
@@ -211,7 +216,7 @@ impl Looker {
         let oldest_ms = send.attempted_at_ms.saturating_sub(FAR_MS);
         let mut listed: Vec<ListedMessage> = Vec::new();
         let mut next: Option<String> = None;
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let page = self.twilio.list(&send.account_sid, to, from, next.as_deref()).await?;
             let is_older =
                 |one: &ListedMessage| one.created_ms().is_some_and(|at_ms| at_ms < oldest_ms);

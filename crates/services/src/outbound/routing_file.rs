@@ -12,13 +12,13 @@ use crate::access::webhook_keys as accounts;
 use twilio_edge_domain::sending::routing::Routing;
 
 /// Interval between checks of the file.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Routes of one file. Copies share them.
 #[derive(Debug, Clone)]
 pub struct Routes {
     path: Arc<Path>,
-    known: Arc<RwLock<Arc<Routing>>>,
+    in_effect: Arc<RwLock<Arc<Routing>>>,
 }
 
 impl Routes {
@@ -26,12 +26,12 @@ impl Routes {
     pub fn open(file: &str) -> Result<Routes, Vec<String>> {
         let path = Path::new(file);
         let routing = if file.is_empty() { Routing::default() } else { parse(read(path))? };
-        Ok(Routes { path: path.into(), known: Arc::new(RwLock::new(Arc::new(routing))) })
+        Ok(Routes { path: path.into(), in_effect: Arc::new(RwLock::new(Arc::new(routing))) })
     }
 
     /// Returns the routes in effect.
     pub fn current(&self) -> Arc<Routing> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.in_effect.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns whether the routes come from a file, which may change.
@@ -40,33 +40,35 @@ impl Routes {
     }
 
     /// Checks the file at an interval, for ever. Returns only if a check panicked.
-    pub async fn keep_fresh(self) {
+    pub async fn run(self) {
         let mut last = None;
         loop {
             let path = self.path.clone();
-            let Ok(found) = tokio::task::spawn_blocking(move || read(&path)).await else { return };
-            if last.as_ref() != Some(&found) {
-                self.take(parse(found.clone()));
-                last = Some(found);
+            let Ok(content) = tokio::task::spawn_blocking(move || read(&path)).await else {
+                return;
+            };
+            if last.as_ref() != Some(&content) {
+                self.apply(parse(content.clone()));
+                last = Some(content);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 
-    fn take(&self, read: Result<Routing, Vec<String>>) {
+    fn apply(&self, read: Result<Routing, Vec<String>>) {
         let file = self.path.display();
         match read {
             Ok(routing) if routing == *self.current() => {}
             Ok(routing) => {
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
+                *self.in_effect.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routing);
                 tracing::info!(
-                    event = "routing.read_again",
+                    event = "routing.reloaded",
                     "the sidecar read changed routes, which are now in effect: {file}"
                 );
             }
             Err(problems) => {
                 tracing::warn!(
-                    event = "routing.unusable",
+                    event = "routing.reload_failed",
                     problems = problems.join("; "),
                     "the sidecar could not use the routing file; the last valid routes stay in effect: {file}"
                 );

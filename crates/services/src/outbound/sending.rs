@@ -12,9 +12,9 @@ use crate::{
         permissions::{Checks, Intent},
     },
     outbound::{
-        dispatcher::Wakeup, media::Media, outcome_waiters::OutcomeWaiters, routing_file::Routes,
-        templates::Templates,
+        media::Media, outcome_waiters::OutcomeWaiters, routing_file::Routes, templates::Templates,
     },
+    wakeup::Wakeup,
 };
 use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::{
@@ -56,7 +56,7 @@ pub struct Sending {
     /// Catalogue of templates.
     pub templates: Templates,
     /// Requests that wait for the outcome of a message.
-    pub answers: OutcomeWaiters,
+    pub outcome_waiters: OutcomeWaiters,
     /// Checks whether Twilio can fetch the media of a message.
     pub media: Media,
     /// Counters and gauges.
@@ -66,8 +66,8 @@ pub struct Sending {
 impl Sending {
     /// Completes a request: adds the sender and the fallback from the routes if the request names none, and the
     /// template from the catalogue.
-    pub fn completed(&self, request: Request) -> Request {
-        let request = self.found(request);
+    pub fn complete(&self, request: Request) -> Request {
+        let request = self.with_template(request);
         let country = contact::country(&request.to.channel, &request.to.number);
         let routing = self.routes.current();
         let route =
@@ -77,18 +77,18 @@ impl Sending {
         Request { sender: request.sender.or_else(|| route.cloned()), fallback, ..request }
     }
 
-    fn found(&self, request: Request) -> Request {
+    fn with_template(&self, request: Request) -> Request {
         let catalogue = self.templates.of(&request.account_sid);
-        let known = match &request.content {
+        let template = match &request.content {
             Content::Session { .. } => None,
             Content::Template { content_sid, .. } => catalogue.of_sid(content_sid),
             Content::Named { name, .. } => {
-                let usual = Locale::default_locale();
-                let locale = request.locale.as_ref().unwrap_or(&usual);
+                let default_locale = Locale::default_locale();
+                let locale = request.locale.as_ref().unwrap_or(&default_locale);
                 catalogue.named(name, locale, &request.to.channel)
             }
         };
-        let Some(template) = known.cloned() else { return request };
+        let Some(template) = template.cloned() else { return request };
         let content = match request.content {
             Content::Named { variables, .. } => {
                 Content::Template { content_sid: template.content_sid.clone(), variables }
@@ -122,9 +122,10 @@ impl Sending {
             Content::Session { media, .. } => media,
             Content::Template { .. } | Content::Named { .. } => &[],
         };
-        let spelled = self.media.spelled(&request.to.channel, urls);
+        let spelling = self.media.check_spelling(&request.to.channel, urls);
         let checks = self.checks.may_send(&intent, now_ms).await?;
-        let is_closed = checks.iter().any(|said| said.code == Some(RefusalCode::WindowClosed));
+        let is_closed =
+            checks.iter().any(|verdict| verdict.code == Some(RefusalCode::WindowClosed));
         let offers = match is_closed {
             true => {
                 let catalogue = self.templates.of(&request.account_sid);
@@ -134,17 +135,17 @@ impl Sending {
         };
         let routing = self.routes.current();
         let facts = Facts {
-            has_credentials: self.twilio.knows(&request.account_sid),
+            has_credentials: self.twilio.has_credentials(&request.account_sid),
             routes: routing.of(&request.account_sid),
-            media: &spelled,
+            media: &spelling,
             checks,
             offers,
         };
         let mut verdicts = evaluate(request, facts);
         if !urls.is_empty() && verdicts.iter().all(|verdict| verdict.ok) {
             verdicts.pop();
-            let looked = self.media.look(&request.account_sid, &request.to.channel, urls).await;
-            verdicts.push(media(&looked));
+            let checked = self.media.check(&request.account_sid, &request.to.channel, urls).await;
+            verdicts.push(media(&checked));
         }
         Ok(verdicts)
     }
@@ -174,13 +175,13 @@ impl Sending {
         send_at_ms: Option<i64>,
         now_ms: i64,
     ) -> Result<OutboundMessage, StoreError> {
-        let kept = FallbackPlan::of(request);
-        let dice = || {
+        let plan = FallbackPlan::of(request);
+        let random = || {
             getrandom::u64()
                 .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))
         };
         Ok(OutboundMessage {
-            id: format!("{PREFIX}{:016x}{:016x}", dice()?, dice()?),
+            id: format!("{PREFIX}{:016x}{:016x}", random()?, random()?),
             account_sid: request.account_sid.clone(),
             channel: request.to.channel.clone(),
             recipient: request.to.number.clone(),
@@ -199,8 +200,8 @@ impl Sending {
             created_at_ms: now_ms,
             created_by: created_by.to_owned(),
             changed_at_ms: now_ms,
-            fallback_to: kept.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
-            fallback: kept.map_or_else(String::new, |kept| kept.to_json()),
+            fallback_to: plan.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
+            fallback: plan.map_or_else(String::new, |plan| plan.to_json()),
             ..OutboundMessage::default()
         })
     }
@@ -251,7 +252,7 @@ pub async fn cancel(
     send: &OutboundMessage,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
-    let entry = entry(by, send, "send.canceled", &json!({}), now_ms);
+    let entry = entry(by, send, "message.canceled", &json!({}), now_ms);
     sends.cancel(send, &masked(send), &entry).await
 }
 
@@ -265,7 +266,7 @@ pub async fn remove(
     send: &OutboundMessage,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
-    let entry = entry(by, send, "send.deleted", &json!({}), now_ms);
+    let entry = entry(by, send, "message.deleted", &json!({}), now_ms);
     sends.delete(send, &entry).await
 }
 
@@ -282,7 +283,7 @@ pub async fn resolve(
     now_ms: i64,
 ) -> Result<bool, StoreError> {
     let detail = json!({"sent": message_sid.is_some(), "message_sid": message_sid});
-    let entry = entry(by, send, "send.resolved", &detail, now_ms);
+    let entry = entry(by, send, "message.resolved", &detail, now_ms);
     sends.resolve(send, &masked(send), message_sid, &entry).await
 }
 
@@ -293,14 +294,5 @@ fn entry(
     detail: &Value,
     now_ms: i64,
 ) -> AuditEntry {
-    AuditEntry {
-        id: 0,
-        at_ms: now_ms,
-        actor: by.actor.clone(),
-        source: by.source.clone(),
-        action: action.into(),
-        subject: send.id.clone(),
-        account_sid: Some(send.account_sid.clone()),
-        detail: detail.to_string(),
-    }
+    by.audit_entry(action, send.id.clone(), Some(send.account_sid.clone()), detail, now_ms)
 }

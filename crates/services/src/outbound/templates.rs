@@ -17,18 +17,18 @@ use twilio_edge_domain::template::{Template, catalogue::Catalogue, locale::Local
 use twilio_edge_store::{self as store, AuditEntry, CatalogueState, StoreError};
 
 /// Interval between checks for changes by other sidecars and commands.
-const REFRESH: Duration = Duration::from_secs(1);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Catalogues of all accounts. Copies share them.
 #[derive(Clone)]
 pub struct Templates {
     store: store::Templates,
-    known: Arc<RwLock<HashMap<String, Known>>>,
+    cache: Arc<RwLock<HashMap<String, CachedCatalogue>>>,
 }
 
 /// Catalogue of an account, with its revision.
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct CachedCatalogue {
     revision: i64,
     synced_at_ms: i64,
     problem: String,
@@ -47,23 +47,23 @@ pub struct Age {
 impl Templates {
     /// Creates the service on this database. Nothing has been read yet.
     pub fn new(store: store::Templates) -> Templates {
-        Templates { store, known: Arc::default() }
+        Templates { store, cache: Arc::default() }
     }
 
     /// Returns the catalogue of an account.
     pub fn of(&self, account_sid: &str) -> Arc<Catalogue> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(account_sid).map(|known| known.catalogue.clone()).unwrap_or_default()
+        let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+        cache.get(account_sid).map(|cached| cached.catalogue.clone()).unwrap_or_default()
     }
 
     /// Returns the age of that catalogue.
     pub fn age(&self, account_sid: &str) -> Age {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let of = |known: &Known| Age {
-            synced_at_ms: known.synced_at_ms,
-            problem: known.problem.clone(),
+        let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |cached: &CachedCatalogue| Age {
+            synced_at_ms: cached.synced_at_ms,
+            problem: cached.problem.clone(),
         };
-        known.get(account_sid).map(of).unwrap_or_default()
+        cache.get(account_sid).map(of).unwrap_or_default()
     }
 
     /// Defines a template, in place of an earlier definition with the same name and language.
@@ -80,8 +80,8 @@ impl Templates {
         if !by.sees(account_sid) {
             return Err(Refusal::OtherAccount);
         }
-        let who = (by.actor.as_str(), by.source.as_str());
-        let mut entry = entry(who, account_sid, "template.set", &template.subject(), now_ms);
+        let actor = (by.actor.as_str(), by.source.as_str());
+        let mut entry = entry(actor, account_sid, "template.set", &template.subject(), now_ms);
         entry.detail = template.audit_detail().to_string();
         self.store.put(account_sid, template, &entry).await?;
         Ok(self.refresh().await?)
@@ -104,9 +104,9 @@ impl Templates {
             return Err(Refusal::OtherAccount);
         }
         let reference = format!("{name}/{locale}");
-        let who = (by.actor.as_str(), by.source.as_str());
+        let actor = (by.actor.as_str(), by.source.as_str());
         let subject = format!("template {reference}");
-        let entry = entry(who, account_sid, "template.unset", &subject, now_ms);
+        let entry = entry(actor, account_sid, "template.unset", &subject, now_ms);
         let removed = self.store.remove(account_sid, &reference, &entry).await?;
         self.refresh().await?;
         Ok(removed)
@@ -117,33 +117,33 @@ impl Templates {
     /// # Errors
     /// Returns an error if the database fails.
     pub async fn refresh(&self) -> Result<(), StoreError> {
-        for standing in self.store.catalogue_states().await? {
-            let CatalogueState { account_sid, revision, synced_at_ms, problem } = standing;
-            let seen = {
-                let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-                known.get(&account_sid).cloned().unwrap_or_default()
+        for state in self.store.catalogue_states().await? {
+            let CatalogueState { account_sid, revision, synced_at_ms, problem } = state;
+            let cached = {
+                let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
+                cache.get(&account_sid).cloned().unwrap_or_default()
             };
             // The revision was read first: a change between the two reads is then read twice rather than missed.
-            let catalogue = match seen.revision == revision {
-                true => seen.catalogue,
+            let catalogue = match cached.revision == revision {
+                true => cached.catalogue,
                 false => {
                     let found = self.store.list(&account_sid).await?;
                     Arc::new(Catalogue::of(found))
                 }
             };
-            let now = Known { revision, synced_at_ms, problem, catalogue };
-            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(account_sid, now);
+            let now = CachedCatalogue { revision, synced_at_ms, problem, catalogue };
+            self.cache.write().unwrap_or_else(PoisonError::into_inner).insert(account_sid, now);
         }
         Ok(())
     }
 
     /// Refreshes the catalogues once per second, for ever.
-    pub async fn keep_fresh(self) {
+    pub async fn run(self) {
         loop {
             if let Err(reason) = self.refresh().await {
-                tracing::warn!(event = "templates.unread", %reason, "the sidecar could not read templates from the database again; the earlier ones stay in effect");
+                tracing::warn!(event = "templates.reload_failed", %reason, "the sidecar could not read templates from the database again; the earlier ones stay in effect");
             }
-            tokio::time::sleep(REFRESH).await;
+            tokio::time::sleep(REFRESH_INTERVAL).await;
         }
     }
 }

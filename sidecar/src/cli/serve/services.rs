@@ -7,19 +7,17 @@ use tokio::time::Instant;
 use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
-    access::{permissions::Checks, tenants::Tenants, webhook_keys::Accounts},
-    inbound::{
-        claims::Claims, delivery_worker::Wakeup, redirects::Redirects, replays::ReplaySources,
-    },
+    access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
+    inbound::{claims::Claims, redirects::Redirects, replays::ReplaySources},
     operations::{archive::Archive, retention::RetentionPolicies},
     outbound::{
-        dispatcher,
         media::{Media, library::Library},
         outcome_waiters::OutcomeWaiters,
         routing_file::Routes,
         sending::{self, Sending},
         templates::Templates,
     },
+    wakeup::Wakeup,
 };
 use twilio_edge_store::{StoreError, Stores, message_history::MessageHistory};
 
@@ -31,7 +29,7 @@ const LOAD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Services that the API and the background tasks use.
 pub(super) struct Services {
-    pub(super) accounts: Option<Accounts>,
+    pub(super) accounts: Option<WebhookKeys>,
     pub(super) claims: Claims,
     pub(super) replay_sources: ReplaySources,
     pub(super) sending: Sending,
@@ -96,11 +94,11 @@ impl Services {
     }
 }
 
-fn open_accounts(file: &str, metrics: &Arc<Metrics>) -> Result<Option<Accounts>, String> {
+fn open_accounts(file: &str, metrics: &Arc<Metrics>) -> Result<Option<WebhookKeys>, String> {
     if file.is_empty() {
         return Ok(None);
     }
-    let accounts = Accounts::open(file, metrics.clone());
+    let accounts = WebhookKeys::open(file, metrics.clone());
     accounts.map(Some).map_err(|problems| format!("accounts.file: {file}: {}", problems.join("; ")))
 }
 
@@ -158,16 +156,16 @@ fn sending(
     let probe_limit = Duration::from_millis(config.http.request_timeout_ms).mul_f64(REMOTE_SHARE);
     let media = Media::open(&config.media, probe_limit, metrics)
         .map_err(|problem| format!("media.{problem}"))?
-        .keeping(library);
+        .with_library(library);
     Ok(Sending {
         sends: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
         twilio,
-        wakeup: dispatcher::Wakeup::default(),
+        wakeup: Wakeup::default(),
         errors: Arc::new(errors),
         routes,
         templates,
-        answers: OutcomeWaiters::default(),
+        outcome_waiters: OutcomeWaiters::default(),
         media,
         metrics: metrics.clone(),
     })

@@ -87,7 +87,7 @@ async fn failed_task_shuts_the_sidecar_down_and_is_its_error() {
 /// Runs the sidecar with a background task that ends as soon as requests are answered, and exits as `twilio-edge serve`.
 fn run_as_child(folder: &Path) -> ! {
     let config = config(folder);
-    let repeats = log::begin(&config.log);
+    let repeats = log::begin(&config.log, std::iter::empty());
     let metrics = Arc::new(Metrics::default());
     log::report_panics(metrics.clone());
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -244,7 +244,7 @@ async fn missing_topic_keeps_its_deliveries_waiting_and_reports_the_remedy() {
     eventually("it is tried", async || !world.stored(reason).await.is_empty()).await;
     let told = world.stored(reason).await.concat();
     assert!(
-        told.starts_with("whoever runs the brokers has to make the topic twilio.inbound.v1"),
+        told.starts_with("the operator of the brokers has to create the topic twilio.inbound.v1"),
         "{told}"
     );
     let callback = accepted(status("s1", "SM9", "delivered"));

@@ -249,7 +249,7 @@ async fn claims_wait_for_the_database_when_the_disk_takes_no_spool() {
     for sid in &sids {
         assert_eq!(sidecar.decide(message(sid, sid)).await, Decision::Proceed);
     }
-    assert_eq!(sidecar.metric("twilio_edge_spool_refuses").await, 1.0);
+    assert_eq!(sidecar.metric("twilio_edge_spool_unavailable").await, 1.0);
     assert!(sidecar.log().contains("claims wait for the database"), "{}", sidecar.log());
     sidecar.kill();
     let _next = world.sidecar().await;

@@ -295,7 +295,7 @@ async fn webhooks_are_archived_as_they_were_signed(world: World) {
 
     // Who does not know the archive says so, and keeps it waiting; the end of it is said once.
     let sidecar = world.sidecar().await;
-    assert!(sidecar.log().contains("archive.missing"));
+    assert!(sidecar.log().contains("archive.not_configured"));
     accepted(&sidecar, &[inbound("c9", "SM9", ALICE, "waits")]).await;
     eventually("it waits", async || queued(&world).await == 1).await;
     deliveries::command(&world, &["archive", "stop"]);
@@ -444,7 +444,7 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
         (5, 0.0)
     );
     let log = sidecar.log();
-    assert!(log.contains("archive.waiting") && log.contains("it cannot be reached"), "{log}");
+    assert!(log.contains("archive.write_failed") && log.contains("it cannot be reached"), "{log}");
     assert!(!log.contains("hush"));
 
     store.start().await;

@@ -253,6 +253,6 @@ async fn a_shutdown_answers_what_is_under_way_and_waits_for_no_idle_caller() {
     assert_eq!(claim(&mut filter, "SM1").await, "HTTP/1.1 200 OK");
     let log = sidecar.stop();
     assert!(log.contains("sidecar.stopped"), "{log}");
-    assert!(!log.contains("sidecar.cut_requests"), "{log}");
+    assert!(!log.contains("shutdown.requests_aborted"), "{log}");
     assert!(until_closed(&mut filter).await.is_empty());
 }

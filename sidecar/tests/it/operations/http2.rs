@@ -288,7 +288,7 @@ async fn http2_shutdown_answers_what_is_under_way_and_waits_for_no_idle_caller()
     assert!(is_ok(&mut caller).await, "a request under way is answered");
     let log = stopping.await.unwrap();
     assert!(log.contains("sidecar.stopped"), "{log}");
-    assert!(!log.contains("sidecar.cut_requests"), "{log}");
+    assert!(!log.contains("shutdown.requests_aborted"), "{log}");
     for stream in &mut idle {
         until_closed(stream).await;
     }

@@ -161,10 +161,12 @@ async fn log_lines_have_an_event_and_no_secret() {
         let made = live(&sidecar).await;
         let owed = accepted(inbound("c9", "SM9", "whatsapp:+15550009999", "hello"));
         assert_eq!(sidecar.decide(owed).await, Decision::Accepted);
-        eventually("that the sink is away is told", async || sidecar.log().contains("sink.away"))
-            .await;
+        eventually("that the sink is away is told", async || {
+            sidecar.log().contains("sink.unavailable")
+        })
+        .await;
         eventually("that nobody collects traces is told", || async {
-            sidecar.log().contains("traces.not_taken")
+            sidecar.log().contains("traces.export_failed")
         })
         .await;
         // As a person breaks it who forgets the brackets.
@@ -173,7 +175,7 @@ async fn log_lines_have_an_event_and_no_secret() {
         let reread = || async {
             let edge = Caller::app(&sidecar, TOKEN);
             edge.send(Method::GET, "/edge/v1/config", String::new()).await;
-            sidecar.log().contains("accounts.unusable")
+            sidecar.log().contains("accounts.reload_failed")
         };
         eventually("that the accounts file is unusable is told", reread).await;
         let log = sidecar.stop();
@@ -185,8 +187,8 @@ async fn log_lines_have_an_event_and_no_secret() {
         for event in [
             "sidecar.listening",
             "admin.listening",
-            "accounts.read",
-            "accounts.unusable",
+            "accounts.loaded",
+            "accounts.reload_failed",
             "redis.unavailable",
             "claim.answered",
             "settlement.answered",
@@ -195,7 +197,7 @@ async fn log_lines_have_an_event_and_no_secret() {
             "request.refused",
             "key.created",
             "key.revoked",
-            "traces.not_taken",
+            "traces.export_failed",
             "sidecar.stopping",
             "sidecar.stopped",
         ] {
@@ -257,15 +259,16 @@ async fn repeated_log_lines_are_limited_and_counted() {
     // Each decision is told.
     eventually("forty decisions are told", async || told("claim.answered") >= 40).await;
     assert_eq!(told("claim.answered"), 40);
-    let (lines, refusals) = (told("optout.unrecorded"), told("request.refused"));
+    let (lines, refusals) = (told("optout.persist_failed"), told("request.refused"));
     assert!((10..25).contains(&lines), "{lines}");
     assert!((10..60).contains(&refusals), "{refusals}");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     eventually("what was held back is told", || async {
-        sidecar.log().contains("log.held_back") && sidecar.log().contains("of=\"request.refused\"")
+        sidecar.log().contains("log.lines_suppressed")
+            && sidecar.log().contains("of=\"request.refused\"")
     })
     .await;
-    let held = sidecar.metric("twilio_edge_log_lines_held_back_total").await;
+    let held = sidecar.metric("twilio_edge_log_lines_suppressed_total").await;
     assert!(held >= 40.0, "{held}");
     nothing_secret(&sidecar.stop(), &[]);
 }

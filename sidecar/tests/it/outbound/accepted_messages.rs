@@ -251,7 +251,7 @@ async fn stop_at_one_sidecar_stops_queued_messages_of_another(mut world: World) 
     let to: Vec<Value> =
         simulator.listed(ACCOUNT).await.iter().map(|one| one["to"].clone()).collect();
     assert_eq!(to, ["+14155550402"]);
-    let refused = "twilio_edge_send_refusals_total{code=\"suppressed\"}";
+    let refused = "twilio_edge_message_refusals_total{code=\"suppressed\"}";
     assert_eq!(one.metric(refused).await + two.metric(refused).await, 1.0);
 }
 
@@ -298,6 +298,6 @@ async fn a_sender_has_a_series_if_the_operator_has_named_it() {
     assert!((1.0..30.0).contains(&allowed), "fewer at a time: {allowed}");
     assert!(!sidecar.get("/metrics").await.1.contains("+141555599"), "nobody named these");
     let log = sidecar.log();
-    let sent = log.lines().find(|line| line.contains("send.sent")).unwrap();
+    let sent = log.lines().find(|line| line.contains("message.sent")).unwrap();
     assert!(sent.contains("RQ") && !sent.contains("+1415555"), "{sent}");
 }

@@ -86,7 +86,7 @@ async fn login_code_is_not_delayed_by_calls_that_hang(world: World) {
         ask_for(&format!("+141555{n}9006"), &format!("+1415523888{n}"), "service").await;
     }
     eventually("every call there may be hangs", async || {
-        sidecar.metric("twilio_edge_twilio_calls_under_way").await >= 1.0
+        sidecar.metric("twilio_edge_twilio_calls_in_flight").await >= 1.0
             && world.stored("SELECT id FROM outbound_messages WHERE state = 'queued'").await.len()
                 < 4
     })

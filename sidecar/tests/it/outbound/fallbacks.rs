@@ -132,7 +132,7 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
     instead(&app, &id, "sent").await;
     assert_eq!(reached(&app, &id, "refused").await["error"]["code"], "window_closed");
     assert_eq!((made(&simulator, "two").await, made(&simulator, NEWS).await), (0, 2));
-    assert_eq!(sidecar.metric("twilio_edge_sends_switched_total{to=\"template\"}").await, 2.0);
+    assert_eq!(sidecar.metric("twilio_edge_fallbacks_total{to=\"template\"}").await, 2.0);
 
     // What could never be sent is told at once.
     for (fallback, expected) in [

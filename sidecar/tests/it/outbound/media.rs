@@ -18,7 +18,7 @@ use twilio_edge_domain::media::{MediaCheck, MediaProblemKind};
 use twilio_edge_platform::{config::Merged, metrics::Metrics};
 use twilio_edge_services::outbound::media::{
     Media,
-    resolver::{Answer, Lookup},
+    resolver::{Lookup, LookupResult},
 };
 
 use self::server::{OUTSIDE, Server, Trap};
@@ -137,7 +137,7 @@ impl Changing {
 }
 
 impl Lookup for Changing {
-    fn lookup<'a>(&'a self, _: &'a str) -> Answer<'a> {
+    fn lookup<'a>(&'a self, _: &'a str) -> LookupResult<'a> {
         let mut state = self.0.lock().unwrap();
         state.1 += 1;
         let answer = match state.0.len() {
@@ -161,7 +161,7 @@ fn looking(settings: &[(&str, &str)], lookup: Arc<dyn Lookup>) -> Media {
 }
 
 async fn look(media: &Media, url: &str) -> Result<(), (MediaProblemKind, String)> {
-    match media.look(ACCOUNT, "whatsapp", &[url.to_owned()]).await {
+    match media.check(ACCOUNT, "whatsapp", &[url.to_owned()]).await {
         MediaCheck::Valid => Ok(()),
         MediaCheck::Invalid(0, unfit) => Err((unfit.kind, unfit.detail)),
         other => panic!("{url}: {other:?}"),
@@ -212,7 +212,7 @@ async fn internal_addresses_are_refused_in_every_spelling() {
     assert!(told["message"].as_str().unwrap().contains(NOT_PUBLIC), "{told}");
     assert_eq!(trap.count(), 0, "somebody connected to what is inside");
     assert!(twilio.made.lock().unwrap().is_empty());
-    let refused = sidecar.metric(r#"twilio_edge_sends_total{outcome="sent"}"#).await;
+    let refused = sidecar.metric(r#"twilio_edge_message_attempts_total{outcome="sent"}"#).await;
     assert_eq!(refused, 0.0);
 
     // The trap would have told.
@@ -328,18 +328,18 @@ async fn media_probe_fetches_once_and_limits_each_account() {
     let media = looking(&limits, Changing::through(&[]));
     let good = vec![format!("{}/good.png", server.base)];
     for account in [ACCOUNT, ACCOUNT, OTHER] {
-        assert_eq!(media.look(account, "whatsapp", &good).await, MediaCheck::Valid);
+        assert_eq!(media.check(account, "whatsapp", &good).await, MediaCheck::Valid);
     }
     assert_eq!(server.count("GET /good.png"), 2, "once for each account");
 
     let mut looks = tokio::task::JoinSet::new();
     for n in 0..6 {
         let (media, url) = (media.clone(), format!("{}/hold?{n}", server.base));
-        looks.spawn(async move { media.look(ACCOUNT, "whatsapp", &[url]).await });
+        looks.spawn(async move { media.check(ACCOUNT, "whatsapp", &[url]).await });
     }
     eventually("two are looked at", async || server.holding.0.load(SeqCst) == 2).await;
     let other = vec![format!("{}/no-head", server.base)];
-    assert_eq!(media.look(OTHER, "whatsapp", &other).await, MediaCheck::Valid, "others have room");
+    assert_eq!(media.check(OTHER, "whatsapp", &other).await, MediaCheck::Valid, "others have room");
     server.go.send_replace(true);
     while let Some(looked) = looks.join_next().await {
         assert_eq!(looked.unwrap(), MediaCheck::Valid);

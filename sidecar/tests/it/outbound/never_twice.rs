@@ -186,8 +186,8 @@ async fn under_kills(kind: Kind) {
 
     let made = simulator.made().await;
     let texts: BTreeSet<&String> = made.values().collect();
-    let again = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"absent\"}").await;
-    let found = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"found\"}").await;
+    let again = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"absent\"}").await;
+    let found = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"found\"}").await;
     println!(
         "{kind:?}: {} messages at Twilio, {} different; {lost} were lost at the last kill; found {found}, sent again {again}",
         made.len(),
@@ -256,7 +256,7 @@ async fn status_settles_an_unknown_attempt() {
     sidecar.claim(told).await;
     let shown = app.get(&place).await;
     assert_eq!((&shown["state"], &shown["sid"]), (&json!("sent"), &json!(sid)));
-    let heard = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"callback\"}").await;
+    let heard = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"callback\"}").await;
     assert_eq!(heard, 1.0);
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
     assert!(simulator.made().await.is_empty(), "and nothing was made elsewhere");
@@ -355,7 +355,7 @@ async fn message_that_never_arrived_is_sent_again() {
     // As if its hold were over.
     world.stored("UPDATE outbound_messages SET due_at_ms = attempted_at_ms, lookup_due_at_ms = 1 RETURNING id").await;
     eventually("it is sent again", async || app.get(&place).await["attempts"]["count"] == 2).await;
-    let absent = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"absent\"}").await;
+    let absent = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"absent\"}").await;
     assert_eq!(absent, 1.0);
     assert!(simulator.made().await.is_empty());
 }

@@ -125,6 +125,6 @@ async fn message_listed_under_another_spelling_is_found_and_not_sent_again(world
         assert_eq!(shown["sid"], format!("SM{posted:032x}"), "{to}: {shown}");
     }
     assert_eq!(twilio.made.lock().unwrap().len(), SPELLINGS.len(), "each was posted once");
-    let found = sidecar.metric("twilio_edge_sends_reconciled_total{by=\"found\"}").await;
+    let found = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"found\"}").await;
     assert_eq!(found, 10.0);
 }

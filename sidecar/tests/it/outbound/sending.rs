@@ -236,7 +236,7 @@ async fn message_takes_the_route_of_its_country(world: World) {
     std::fs::write(&file, routes(&one)).unwrap();
     eventually("the file counts", async || sends().await == format!("{one} sends")).await;
     std::fs::write(&file, "default: [").unwrap();
-    eventually("it is told", async || sidecar.log().contains("routing.unusable")).await;
+    eventually("it is told", async || sidecar.log().contains("routing.reload_failed")).await;
     assert_eq!(sends().await, format!("{one} sends"), "as it last was");
 }
 
@@ -379,8 +379,10 @@ async fn message_that_may_have_been_sent_is_not_sent_again(world: World) {
     let app = Caller::app(&sidecar, &root.token);
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
     eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
-    eventually("it is counted", async || sidecar.metric("twilio_edge_sends_unknown").await == 1.0)
-        .await;
+    eventually("it is counted", async || {
+        sidecar.metric("twilio_edge_messages_unknown").await == 1.0
+    })
+    .await;
     assert_eq!(twilio.bodies(), ["once"], "and it is not tried again");
     let id = taken["id"].as_str().unwrap();
     let listed = command(&world, &["messages", "list", "--state", "unknown", "-o", "tsv"]);

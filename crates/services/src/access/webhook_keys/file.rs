@@ -22,7 +22,7 @@ fn file(reading: &mut Reading, table: &Table) -> Vec<AccountKeys> {
     let tables = reading.list("account", table.get("account"), MAX_ACCOUNTS);
     if tables.is_empty() && reading.is_clean() {
         // An empty file is more often a file that is being written than an intention to have no accounts.
-        reading.problem("account", "holds nothing; there must be at least one [[account]]");
+        reading.problem("account", "the file has no account; add at least one [[account]]");
     }
     let accounts: Vec<AccountKeys> = tables
         .iter()
@@ -57,7 +57,7 @@ fn account(reading: &mut Reading, path: &str, value: &Value) -> AccountKeys {
     if auth_tokens.is_empty() && shared_keys.is_empty() {
         reading.problem(
             path,
-            "has neither auth_tokens nor shared_keys: nothing of it could be proven",
+            "has neither auth_tokens nor shared_keys; no webhook of it could be verified",
         );
     }
     AccountKeys { sid, auth_tokens, shared_keys }
@@ -104,7 +104,7 @@ secret = "hush-other"
 "#;
 
     #[test]
-    fn a_good_file_is_read_whole() {
+    fn valid_file_is_read_completely() {
         let accounts = parse(GOOD).unwrap();
         let [shared, tokens] = accounts.as_slice() else { panic!("{accounts:?}") };
         assert_eq!(tokens.auth_tokens, ["hush-current", "hush-next"]);
@@ -115,7 +115,7 @@ secret = "hush-other"
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
+    fn invalid_file_has_all_problems_listed_without_a_value() {
         let file = r#"
 acount = "hush"
 [[account]]
@@ -158,7 +158,7 @@ id = "a"
     }
 
     #[test]
-    fn what_holds_no_account_is_refused() {
+    fn file_without_accounts_is_refused() {
         for file in
             ["", "# later\n", "account = []\n", "account = 7\n", "account = [7]\n", "[account]\n"]
         {
@@ -168,7 +168,7 @@ id = "a"
     }
 
     #[test]
-    fn lists_and_problems_have_an_end() {
+    fn lists_and_problems_are_bounded() {
         let token = "\"t\",";
         let sid = "AC00112233445566778899aabbccddeeff";
         let file = |tokens: usize| {
@@ -189,7 +189,7 @@ id = "a"
     proptest! {
         /// A damaged file never causes a panic, and its problems never contain a secret.
         #[test]
-        fn a_damaged_file_tells_no_secret(
+        fn damaged_file_reveals_no_secret(
             at in 0..GOOD.len(),
             removed in 0..60_usize,
             inserted in "[\\[\\]\"'=,.#\\\\\n a\u{e9}]{0,3}",

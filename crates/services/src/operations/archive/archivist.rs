@@ -7,28 +7,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::MissedTickBehavior;
-
 use super::{Archive, erasing};
-use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::clock::{millis, now_ms, ticks};
 use twilio_edge_platform::{config, metrics::Metrics};
 use twilio_edge_store::{ArchiveBatch, ArchiveLimits, ArchiveQueue, StoreError};
 
 /// Interval between checks for webhooks to archive.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Duration of the claim on a batch. The claim is renewed while the batch is written. If the sidecar dies, another one
 /// continues after it has expired.
-pub(super) const HOLD: Duration = Duration::from_secs(15);
+pub(super) const CLAIM_DURATION: Duration = Duration::from_secs(15);
 
 /// Time limit of writing one object.
-const LONGEST: Duration = Duration::from_secs(120);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Age that webhooks reach before they are archived. Concurrent writes arrive in no order; after this time none of the
 /// batch is missing.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLING_AGE: Duration = Duration::from_secs(5);
 
-/// Shortest and longest pause between tries while the archive is unavailable.
+/// Shortest and longest pause between attempts while the archive is unavailable.
 const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
 /// Writes queued webhooks to the archive.
@@ -47,16 +45,16 @@ pub struct Archivist {
 }
 
 /// Reason why the archivist pauses.
-pub(super) enum Stopped {
+pub(super) enum ArchiveError {
     Store(StoreError),
     Bucket(String),
 }
 
-impl fmt::Display for Stopped {
+impl fmt::Display for ArchiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stopped::Store(reason) => write!(f, "the database {reason}"),
-            Stopped::Bucket(reason) => f.write_str(reason),
+            ArchiveError::Store(reason) => write!(f, "the database {reason}"),
+            ArchiveError::Bucket(reason) => f.write_str(reason),
         }
     }
 }
@@ -66,10 +64,9 @@ impl Archivist {
     pub async fn run(self) {
         let [first, longest] = PAUSE;
         let (mut pause, mut not_before) = (first, Instant::now());
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut poll = ticks(POLL_INTERVAL);
         loop {
-            look.tick().await;
+            poll.tick().await;
             self.gauge().await;
             if Instant::now() < not_before {
                 continue;
@@ -79,7 +76,7 @@ impl Archivist {
                 Err(stopped) => {
                     self.metrics.archive.failed();
                     tracing::warn!(
-                        event = "archive.waiting", reason = %stopped, archive = self.archive.url(),
+                        event = "archive.write_failed", reason = %stopped, archive = self.archive.url(),
                         "the sidecar could not archive webhooks; it retries, and they stay in the ledger"
                     );
                     not_before = Instant::now() + pause;
@@ -90,36 +87,37 @@ impl Archivist {
     }
 
     /// Writes every batch that is due now.
-    async fn round(&self) -> Result<(), Stopped> {
+    async fn round(&self) -> Result<(), ArchiveError> {
         loop {
             let at_ms = now_ms();
-            let until_ms = at_ms.saturating_add(millis(HOLD));
-            let taken = self.queue.take(&self.name, self.limits(), at_ms, until_ms).await;
-            let Some(mut batch) = taken.map_err(Stopped::Store)? else { break };
+            let until_ms = at_ms.saturating_add(millis(CLAIM_DURATION));
+            let claimed = self.queue.take(&self.name, self.limits(), at_ms, until_ms).await;
+            let Some(mut batch) = claimed.map_err(ArchiveError::Store)? else { break };
             let written = self.write(&mut batch).await;
             if written.is_err() {
                 // The claim is released, because the archive may be unavailable only from this sidecar.
                 let _ = self.queue.hold(&mut batch, &self.name, now_ms()).await;
             }
             written?;
-            self.queue.end(&batch, now_ms()).await.map_err(Stopped::Store)?;
+            self.queue.end(&batch, now_ms()).await.map_err(ArchiveError::Store)?;
             self.metrics.archive.archived(batch.lines.len());
         }
-        erasing::work(&self.archive, &self.queue, &self.name, &self.metrics).await
+        erasing::run_all(&self.archive, &self.queue, &self.name, &self.metrics).await
     }
 
     /// Writes one object, and renews the claim on its batch meanwhile.
-    async fn write(&self, batch: &mut ArchiveBatch) -> Result<(), Stopped> {
-        let whole = batch.clone();
-        let mut writing = std::pin::pin!(tokio::time::timeout(LONGEST, self.archive.write(&whole)));
+    async fn write(&self, batch: &mut ArchiveBatch) -> Result<(), ArchiveError> {
+        let content = batch.clone();
+        let mut writing =
+            std::pin::pin!(tokio::time::timeout(WRITE_TIMEOUT, self.archive.write(&content)));
         loop {
             tokio::select! {
                 written = &mut writing => return match written {
-                    Ok(written) => written.map_err(Stopped::Bucket),
-                    Err(_) => Err(Stopped::Bucket(format!("no answer within {LONGEST:?}"))),
+                    Ok(written) => written.map_err(ArchiveError::Bucket),
+                    Err(_) => Err(ArchiveError::Bucket(format!("the bucket did not answer within {WRITE_TIMEOUT:?}"))),
                 },
-                () = tokio::time::sleep(HOLD / 3) => {
-                    let until_ms = now_ms().saturating_add(millis(HOLD));
+                () = tokio::time::sleep(CLAIM_DURATION / 3) => {
+                    let until_ms = now_ms().saturating_add(millis(CLAIM_DURATION));
                     // If the claim was lost, another sidecar writes the same bytes, which is harmless.
                     let _ = self.queue.hold(batch, &self.name, until_ms).await;
                 }
@@ -140,11 +138,7 @@ impl Archivist {
             lines: i64::from(self.settings.lines),
             bytes: i64::from(self.settings.bytes),
             age_ms,
-            settle_ms: millis(SETTLE).min(age_ms),
+            settle_ms: millis(SETTLING_AGE).min(age_ms),
         }
     }
-}
-
-pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -7,7 +7,7 @@ use twilio_edge_domain::archive::{ArchivePage, ArchivedWebhook, IndexMark, Objec
 
 /// Filters of the iteration.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct ArchiveFilter {
     /// Only lines of this account.
     pub account_sid: Option<String>,
     /// Only lines of this message.
@@ -22,17 +22,17 @@ pub struct Wanted {
 
 /// One iteration. It holds one object in memory at a time.
 #[derive(Debug)]
-pub struct Walk<'a> {
+pub struct ArchiveWalk<'a> {
     archive: &'a Archive,
-    wanted: Wanted,
+    filter: ArchiveFilter,
     names: VecDeque<ObjectName>,
     total: usize,
     /// Key of the current object, and its remaining lines with their numbers.
     open: Option<(String, VecDeque<(usize, ArchivedWebhook)>)>,
 }
 
-impl Wanted {
-    fn is(&self, line: &ArchivedWebhook) -> bool {
+impl ArchiveFilter {
+    fn matches(&self, line: &ArchivedWebhook) -> bool {
         let at_ms = line.received_at_ms();
         at_ms >= self.since_ms
             && at_ms < self.until_ms
@@ -42,36 +42,36 @@ impl Wanted {
     }
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ArchiveWalk<'a> {
     /// Lists the objects after a position; an empty position means all of them.
     ///
     /// # Errors
     /// Returns the reason, for the operator, if the archive fails.
     pub async fn begin(
         archive: &'a Archive,
-        wanted: Wanted,
-        place: &str,
-    ) -> Result<Walk<'a>, String> {
-        let accounts = match &wanted.account_sid {
+        filter: ArchiveFilter,
+        position: &str,
+    ) -> Result<ArchiveWalk<'a>, String> {
+        let accounts = match &filter.account_sid {
             Some(account_sid) => [account_sid.clone()].into(),
             None => archive.accounts().await?,
         };
         let mut names = Vec::new();
         for account_sid in accounts {
-            names.extend(archive.names(&account_sid, wanted.since_ms, wanted.until_ms).await?);
+            names.extend(archive.names(&account_sid, filter.since_ms, filter.until_ms).await?);
         }
         let total = names.len();
-        let (object, done) = place.rsplit_once('#').unwrap_or((place, ""));
+        let (object, done) = position.rsplit_once('#').unwrap_or((position, ""));
         let done: usize = done.parse().unwrap_or_default();
         names.retain(|name| name.key().as_str() >= object);
-        if let Some(message_sid) = &wanted.message_sid {
+        if let Some(message_sid) = &filter.message_sid {
             names = archive.holding(names, IndexMark::of(message_sid)).await?;
         }
-        let mut walk = Walk { archive, wanted, names: names.into(), total, open: None };
+        let mut walk = ArchiveWalk { archive, filter, names: names.into(), total, open: None };
         if walk.names.front().is_some_and(|name| name.key() == object) {
             walk.read_next().await?;
-            if let Some((_, left)) = &mut walk.open {
-                left.retain(|(nth, _)| *nth > done);
+            if let Some((_, rest)) = &mut walk.open {
+                rest.retain(|(nth, _)| *nth > done);
             }
         }
         Ok(walk)
@@ -88,19 +88,19 @@ impl<'a> Walk<'a> {
     /// Returns the reason, for the operator, if the archive fails.
     pub async fn next(&mut self, most: usize) -> Result<ArchivePage, String> {
         loop {
-            let left = self.open.as_mut().filter(|(_, left)| !left.is_empty());
-            let Some((key, left)) = left else {
+            let rest = self.open.as_mut().filter(|(_, rest)| !rest.is_empty());
+            let Some((key, rest)) = rest else {
                 if !self.read_next().await? {
                     return Ok(ArchivePage { is_last: true, ..ArchivePage::default() });
                 }
                 continue;
             };
             let (mut lines, mut last) = (Vec::new(), 0);
-            while let Some((nth, line)) = left.pop_front_if(|_| lines.len() < most) {
+            while let Some((nth, line)) = rest.pop_front_if(|_| lines.len() < most) {
                 last = nth;
                 lines.push(line);
             }
-            let is_last = left.is_empty() && self.names.is_empty();
+            let is_last = rest.is_empty() && self.names.is_empty();
             return Ok(ArchivePage { lines, place: format!("{key}#{last}"), is_last });
         }
     }
@@ -109,8 +109,8 @@ impl<'a> Walk<'a> {
         let Some(name) = self.names.front() else { return Ok(false) };
         let lines = self.archive.read(name).await?;
         let numbered = lines.into_iter().enumerate().map(|(nth, line)| (nth + 1, line));
-        let wanted = numbered.filter(|(_, line)| self.wanted.is(line)).collect();
-        self.open = Some((name.key(), wanted));
+        let matching = numbered.filter(|(_, line)| self.filter.matches(line)).collect();
+        self.open = Some((name.key(), matching));
         self.names.pop_front();
         Ok(true)
     }

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     access::permissions::{Checks, Intent},
     outbound::{
-        media::Media, opt_out_from_error::Refusals, outcome_waiters::OutcomeWaiters,
+        media::Media, opt_out_from_error::OptOutRecorder, outcome_waiters::OutcomeWaiters,
         sending::Sending,
     },
 };
@@ -31,15 +31,15 @@ use twilio_edge_domain::{
         sender::is_service,
     },
 };
-use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::clock::{millis, now_ms};
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{AttemptOutcome, OutboundMessage, OutboundMessages, StoreError};
 
 /// Pause after the database was unavailable.
-pub(super) const AWAY: Duration = Duration::from_secs(1);
+pub(super) const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Time that an attempt may wait for the database, in addition to the call itself.
-const SPARE: Duration = Duration::from_secs(20);
+const DATABASE_ALLOWANCE: Duration = Duration::from_secs(20);
 
 /// Codes of a 429 that may be about the account: Twilio's own code, and the bare status if the answer has no code.
 const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
@@ -51,9 +51,9 @@ pub(super) struct SendAttempt {
     pub(super) twilio: Twilio,
     pub(super) checks: Checks,
     pub(super) errors: Arc<ErrorTable>,
-    pub(super) refusals: Refusals,
+    pub(super) opt_outs: OptOutRecorder,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) answers: OutcomeWaiters,
+    pub(super) outcome_waiters: OutcomeWaiters,
     pub(super) media: Media,
     pub(super) sending: Sending,
     pub(super) give_up_ms: i64,
@@ -62,13 +62,14 @@ pub(super) struct SendAttempt {
 impl SendAttempt {
     /// Duration for which a message is reserved for its attempt; longer than an attempt can take.
     pub(super) fn hold(&self) -> Duration {
-        self.twilio.timeout() + SPARE * 2
+        self.twilio.timeout() + DATABASE_ALLOWANCE * 2
     }
 
     /// Sends one message. Returns what its end means for the number of concurrent calls.
     pub(super) async fn attempt(&self, send: OutboundMessage) -> CallOutcome {
         let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
-        let latest_ms = send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + SPARE));
+        let latest_ms =
+            send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + DATABASE_ALLOWANCE));
         if now_ms().saturating_sub(send.first_due_at_ms) > self.give_up_ms {
             self.end(
                 &send,
@@ -76,7 +77,7 @@ impl SendAttempt {
                 SendOutcome::Refused {
                     status: None,
                     code: "expired".into(),
-                    reason: "it waited longer than sending.give_up_s".into(),
+                    reason: "the message waited longer than sending.give_up_s".into(),
                 },
                 "",
             )
@@ -86,15 +87,15 @@ impl SendAttempt {
         let form = match self.with_media(&send).await {
             Ok(form) => form,
             Err(unfit) => {
-                self.unfit(&send, &recipient, unfit).await;
+                self.end_for_media(&send, &recipient, unfit).await;
                 return CallOutcome::NoEvidence;
             }
         };
         // This is the last check before the call: a STOP that was recorded until now is respected.
         match self.checks.may_send(&intent(&send, &recipient), now_ms()).await {
             Ok(verdicts) => {
-                if let Some((code, said)) =
-                    verdicts.into_iter().find_map(|said| Some((said.code?, said.detail)))
+                if let Some((code, detail)) =
+                    verdicts.into_iter().find_map(|verdict| Some((verdict.code?, verdict.detail)))
                 {
                     self.metrics.sends.refused(code.into());
                     self.end(
@@ -103,7 +104,7 @@ impl SendAttempt {
                         SendOutcome::Refused {
                             status: None,
                             code: code.as_str().into(),
-                            reason: said,
+                            reason: detail,
                         },
                         "",
                     )
@@ -112,9 +113,9 @@ impl SendAttempt {
                 }
             }
             Err(reason) => {
-                self.again(
+                self.retry_later(
                     &send,
-                    now_ms().saturating_add(millis(AWAY)),
+                    now_ms().saturating_add(millis(DATABASE_PAUSE)),
                     ("unchecked", &reason.to_string()),
                     "",
                 )
@@ -124,31 +125,31 @@ impl SendAttempt {
         }
         // A process that was suspended in the meantime may have lost its hold, so it must not call Twilio.
         if now_ms() > latest_ms {
-            self.again(&send, now_ms(), ("late", "its attempt took too long to begin"), "").await;
+            self.retry_later(&send, now_ms(), ("late", "the attempt started too late"), "").await;
             return CallOutcome::NoEvidence;
         }
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let (answer, request_id) = self.twilio.create(&send.account_sid, &form, &send.id).await;
         let request_id = request_id.unwrap_or_default();
         let failing = CallFailure::of(&answer, &self.errors);
-        self.metrics.sends.called(begun.elapsed(), failing);
+        self.metrics.sends.called(started.elapsed(), failing);
         let meaning = send_outcome(answer, &self.errors);
-        tracing::debug!(event = "send.answered", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
-        let told = told(&meaning, &send.recipient);
+        tracing::debug!(event = "message.answered", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
+        let feedback = feedback(&meaning, &send.recipient);
         match meaning {
             SendOutcome::Retry { code, reason, retry_after, .. } => {
                 let pause =
                     retry_pause(send.attempts, retry_after, getrandom::u64().unwrap_or_default());
                 let due_at_ms = now_ms().saturating_add(millis(pause));
-                self.again(&send, due_at_ms, (&code, &reason), &request_id).await;
-                told
+                self.retry_later(&send, due_at_ms, (&code, &reason), &request_id).await;
+                feedback
             }
             ended => {
                 if let SendOutcome::Refused { code, .. } = &ended {
-                    self.refusals.hear(&send, &recipient, code).await;
+                    self.opt_outs.record(&send, &recipient, code).await;
                 }
                 self.end(&send, &recipient, ended, &request_id).await;
-                told
+                feedback
             }
         }
     }
@@ -162,19 +163,24 @@ impl SendAttempt {
         }
         if self.media.is_stale(now_ms().saturating_sub(send.created_at_ms))
             && let MediaCheck::Invalid(_, unfit) =
-                self.media.look(&send.account_sid, &send.channel, &media).await
+                self.media.check(&send.account_sid, &send.channel, &media).await
         {
             return Err(unfit);
         }
-        self.media.presented(&send.account_sid, &send.form).await
+        self.media.with_links(&send.account_sid, &send.form).await
     }
 
-    async fn unfit(&self, send: &OutboundMessage, recipient: &Address, unfit: MediaProblem) {
+    async fn end_for_media(
+        &self,
+        send: &OutboundMessage,
+        recipient: &Address,
+        unfit: MediaProblem,
+    ) {
         let code = code_of_problem(&unfit).as_str();
         if unfit.is_temporary {
             let pause = retry_pause(send.attempts, None, getrandom::u64().unwrap_or_default());
             let due_at_ms = now_ms().saturating_add(millis(pause));
-            self.again(send, due_at_ms, (code, &unfit.detail), "").await;
+            self.retry_later(send, due_at_ms, (code, &unfit.detail), "").await;
             return;
         }
         let refused =
@@ -182,17 +188,17 @@ impl SendAttempt {
         self.end(send, recipient, refused, "").await;
     }
 
-    async fn again(
+    async fn retry_later(
         &self,
         send: &OutboundMessage,
         due_at_ms: i64,
-        why: (&str, &str),
+        cause: (&str, &str),
         request_id: &str,
     ) {
         self.metrics.sends.ended("retried");
-        let written = self.sends.queue_retry(send, due_at_ms, why, request_id, now_ms()).await;
+        let written = self.sends.queue_retry(send, due_at_ms, cause, request_id, now_ms()).await;
         if let Err(reason) = written {
-            tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
+            tracing::error!(event = "message.persist_failed", %reason, message.id = %send.id, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
         }
     }
 
@@ -219,14 +225,14 @@ impl SendAttempt {
         self.metrics.sends.ended(state);
         match state {
             "unknown" => {
-                tracing::error!(event = "send.unknown", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "an attempt ended without a clear answer, so the message became unknown; the reconciler checks Twilio's list")
+                tracing::error!(event = "message.unknown", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "an attempt ended without a clear answer, so the message became unknown; the reconciler checks Twilio's list")
             }
             "refused" => {
-                tracing::info!(event = "send.refused", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message was refused and is not sent")
+                tracing::info!(event = "message.refused", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message was refused and is not sent")
             }
             _ => {
                 self.metrics.sends.sent(&send.sender);
-                tracing::info!(event = "send.sent", send.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
+                tracing::info!(event = "message.sent", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
             }
         }
         let outcome =
@@ -244,12 +250,12 @@ impl SendAttempt {
             };
             match written {
                 Ok(_) => {
-                    self.answers.tell(&send.id);
+                    self.outcome_waiters.notify(&send.id);
                     return;
                 }
                 Err(reason) => {
-                    tracing::error!(event = "message.persist_failed", %reason, send.id = %send.id, message.sid = message_sid, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
-                    tokio::time::sleep(AWAY * tries).await;
+                    tracing::error!(event = "message.persist_failed", %reason, message.id = %send.id, message.sid = message_sid, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
+                    tokio::time::sleep(DATABASE_PAUSE * tries).await;
                 }
             }
         }
@@ -262,14 +268,14 @@ impl SendAttempt {
         masked: &str,
         outcome: &AttemptOutcome<'_>,
     ) -> Result<bool, StoreError> {
-        let instead = match outcome.state {
-            "refused" => self.sending.instead(send, outcome.code, now_ms()).await?,
+        let fallback = match outcome.state {
+            "refused" => self.sending.build_fallback(send, outcome.code, now_ms()).await?,
             _ => None,
         };
-        let row = instead.as_ref().map(|switched| &switched.send);
+        let row = fallback.as_ref().map(|fallback| &fallback.send);
         let is_ours = self.sends.record_outcome(send, masked, outcome, row, now_ms()).await?;
-        if let Some(switched) = instead.filter(|_| is_ours) {
-            self.sending.tell(send, outcome.code, &switched);
+        if let Some(fallback) = fallback.filter(|_| is_ours) {
+            self.sending.report_fallback(send, outcome.code, &fallback);
         }
         Ok(is_ours)
     }
@@ -277,7 +283,7 @@ impl SendAttempt {
 
 /// Maps the end of a call to feedback for the concurrency limit. A 429 with another code than the account's (63018: of
 /// the sender, the channel or the recipient) delays only its own message.
-fn told(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
+fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
     match meaning {
         SendOutcome::Retry { is_throttled: true, retry_after, code, .. }
             if ACCOUNT_THROTTLED.contains(&code.as_str()) =>
@@ -308,19 +314,15 @@ fn intent(send: &OutboundMessage, recipient: &Address) -> Intent {
     }
 }
 
-pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_a_429_without_another_limits_code_is_about_the_account() {
+    fn account_is_throttled_only_by_a_429_without_the_code_of_another_limit() {
         let of = |code: &str, is_throttled| {
             let (code, retry_after) = (code.to_owned(), None);
-            told(
+            feedback(
                 &SendOutcome::Retry { code, reason: String::new(), retry_after, is_throttled },
                 "+1",
             )
@@ -333,8 +335,12 @@ mod tests {
             ("21611", false, false),
             ("not_connected", false, false),
         ] {
-            let told = of(code, is_throttled);
-            assert_eq!(matches!(told, CallOutcome::Throttled { .. }), is_about_account, "{code}");
+            let feedback = of(code, is_throttled);
+            assert_eq!(
+                matches!(feedback, CallOutcome::Throttled { .. }),
+                is_about_account,
+                "{code}"
+            );
         }
     }
 }

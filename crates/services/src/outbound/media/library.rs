@@ -19,18 +19,18 @@ use twilio_edge_domain::media::{
     limits::{FetchedMedia, check_content},
     link,
 };
-use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::clock::{now_ms, ticks};
 use twilio_edge_platform::config;
 use twilio_edge_store::{MediaIndex, Medium, StoreError};
 
 /// Number of expired media per read.
-const STEP: u32 = 100;
+const ROWS_PER_READ: u32 = 100;
 
 /// Concurrent uploads. Each of them is in memory as a whole.
-const UPLOADS: usize = 8;
+const MAX_UPLOADS: usize = 8;
 
 /// Concurrent downloads through our own links.
-const FETCHES: usize = 256;
+const MAX_DOWNLOADS: usize = 256;
 
 /// Stores media and signs links to them. Copies share the limits.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ pub struct Library {
 
 /// Reason why an operation failed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum LibraryError {
     /// The medium is not acceptable.
     MediaProblem(MediaProblem),
     /// The database failed or is unavailable.
@@ -53,15 +53,15 @@ pub enum Failure {
     Bucket(String),
 }
 
-impl From<StoreError> for Failure {
-    fn from(reason: StoreError) -> Failure {
-        Failure::Store(reason)
+impl From<StoreError> for LibraryError {
+    fn from(reason: StoreError) -> LibraryError {
+        LibraryError::Store(reason)
     }
 }
 
 /// Upload of a medium.
 #[derive(Debug)]
-pub struct Given {
+pub struct Upload {
     /// Account that will own the medium.
     pub account_sid: String,
     /// Name of the uploader, for the record.
@@ -86,38 +86,38 @@ impl Library {
             return Ok(None);
         }
         let bucket = Bucket::open(&settings.place())?;
-        let uploads = Arc::new(Semaphore::new(UPLOADS));
-        let fetches = Arc::new(Semaphore::new(FETCHES));
+        let uploads = Arc::new(Semaphore::new(MAX_UPLOADS));
+        let fetches = Arc::new(Semaphore::new(MAX_DOWNLOADS));
         let settings = Arc::new(settings.clone());
         Ok(Some(Library { bucket, rows, settings, uploads, fetches }))
     }
 
     /// Waits for a slot for one upload.
-    pub async fn room(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn upload_permit(&self) -> Option<OwnedSemaphorePermit> {
         self.uploads.clone().acquire_owned().await.ok()
     }
 
     /// Returns a slot for one download, if one is free now.
-    pub fn fetching(&self) -> Option<OwnedSemaphorePermit> {
+    pub fn download_permit(&self) -> Option<OwnedSemaphorePermit> {
         self.fetches.clone().try_acquire_owned().ok()
     }
 
     /// Stores a medium. The row is written before the bytes, so that the bucket holds no object without a row.
     ///
     /// # Errors
-    /// Returns [`Failure`] if the content does not match its type, or the database or the bucket fails.
-    pub async fn add(&self, given: Given) -> Result<Medium, Failure> {
-        check_content(&given.content_type, &given.bytes).map_err(Failure::MediaProblem)?;
-        let digest = Sha256::digest(&given.bytes);
+    /// Returns [`LibraryError`] if the content does not match its type, or the database or the bucket fails.
+    pub async fn add(&self, upload: Upload) -> Result<Medium, LibraryError> {
+        check_content(&upload.content_type, &upload.bytes).map_err(LibraryError::MediaProblem)?;
+        let digest = Sha256::digest(&upload.bytes);
         let keep_ms = i64::from(self.settings.keep_days).saturating_mul(86_400_000);
         let medium = Medium {
-            id: link::id(identity(&given, &digest).map_err(Failure::Bucket)?),
-            account_sid: given.account_sid,
-            content_type: given.content_type,
-            bytes: i64::try_from(given.bytes.len()).unwrap_or(i64::MAX),
+            id: link::id(id_bits(&upload, &digest).map_err(LibraryError::Bucket)?),
+            account_sid: upload.account_sid,
+            content_type: upload.content_type,
+            bytes: i64::try_from(upload.bytes.len()).unwrap_or(i64::MAX),
             digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            created_at_ms: given.at_ms,
-            created_by: given.by,
+            created_at_ms: upload.at_ms,
+            created_by: upload.by,
             keep_ms,
             expires_at_ms: now_ms().saturating_add(keep_ms),
         };
@@ -134,8 +134,8 @@ impl Library {
             ]);
         }
         let path = self.path(&medium);
-        let put = self.bucket.objects().put_opts(&path, given.bytes.into(), options).await;
-        put.map_err(|error| Failure::Bucket(reason(&error)))?;
+        let put = self.bucket.objects().put_opts(&path, upload.bytes.into(), options).await;
+        put.map_err(|error| LibraryError::Bucket(reason(&error)))?;
         self.rows.mark_stored(&medium.id).await?;
         Ok(medium)
     }
@@ -163,7 +163,11 @@ impl Library {
     ///
     /// # Errors
     /// Returns [`MediaProblem`] if the medium does not exist, or the database fails.
-    pub async fn found(&self, id: &str, account_sid: &str) -> Result<FetchedMedia, MediaProblem> {
+    pub async fn describe(
+        &self,
+        id: &str,
+        account_sid: &str,
+    ) -> Result<FetchedMedia, MediaProblem> {
         match self.fetch(id, account_sid).await {
             Ok(Some(medium)) => Ok(FetchedMedia {
                 content_type: medium.content_type,
@@ -171,11 +175,11 @@ impl Library {
             }),
             Ok(None) => Err(MediaProblem::new(
                 MediaProblemKind::Missing,
-                "is none that is kept here: give it to POST /v1/media",
+                "does not exist: upload it with POST /v1/media",
             )),
             Err(_) => Err(MediaProblem::temporary(
                 MediaProblemKind::Busy,
-                "was not looked at: the database does not answer; ask again",
+                "was not checked, because the database is unavailable: retry later",
             )),
         }
     }
@@ -184,24 +188,27 @@ impl Library {
     ///
     /// # Errors
     /// Returns [`MediaProblem`] if the medium does not exist or has expired, or the database or the bucket fails.
-    pub async fn presented(&self, id: &str, account_sid: &str) -> Result<String, MediaProblem> {
-        let away = |what: &str| {
-            MediaProblem::temporary(MediaProblemKind::Busy, format!("has no link yet: {what}"))
+    pub async fn signed_url(&self, id: &str, account_sid: &str) -> Result<String, MediaProblem> {
+        let unavailable = |what: &str| {
+            MediaProblem::temporary(
+                MediaProblemKind::Busy,
+                format!("has no link, because {what}: retry later"),
+            )
         };
         let found = self.fetch(id, account_sid).await;
-        let found = found.map_err(|_| away("the database does not answer"))?;
+        let found = found.map_err(|_| unavailable("the database is unavailable"))?;
         let medium = found.ok_or_else(|| {
-            MediaProblem::new(MediaProblemKind::Missing, "has had its time, or was taken back")
+            MediaProblem::new(MediaProblemKind::Missing, "has expired or was deleted")
         })?;
         match self.link(&medium).await {
             Ok((url, _)) => Ok(url),
             Err(reason) => {
                 tracing::warn!(
-                    event = "media.no_bucket",
+                    event = "media.bucket_failed",
                     reason,
                     "the bucket of media.store failed an operation"
                 );
-                Err(away("the bucket does not answer"))
+                Err(unavailable("the bucket is unavailable"))
             }
         }
     }
@@ -234,17 +241,17 @@ impl Library {
     }
 
     /// Serves one of our own links: returns the medium with its bytes, a range of them, or only their metadata. Returns
-    /// `None` if the link is invalid or expired, or the medium is gone.
+    /// `None` if the link is invalid or expired, or the medium does not exist any more.
     ///
     /// # Errors
-    /// Returns [`Failure`] if the database or the bucket fails.
-    pub async fn linked(
+    /// Returns [`LibraryError`] if the database or the bucket fails.
+    pub async fn open_link(
         &self,
         id: &str,
         query: &str,
         range: Option<GetRange>,
         head: bool,
-    ) -> Result<Option<(Medium, GetResult)>, Failure> {
+    ) -> Result<Option<(Medium, GetResult)>, LibraryError> {
         if !link::is_valid(self.settings.link_key.expose(), id, query, now_ms()) {
             return Ok(None);
         }
@@ -253,19 +260,18 @@ impl Library {
         match self.bucket.objects().get_opts(&self.path(&medium), options).await {
             Ok(got) => Ok(Some((medium, got))),
             Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(Failure::Bucket(reason(&error))),
+            Err(error) => Err(LibraryError::Bucket(reason(&error))),
         }
     }
 
     /// Deletes expired media, at this interval, for ever.
-    pub async fn keep_clean(self, every: Duration) {
-        let mut look = tokio::time::interval(every);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pub async fn run_cleanup(self, interval: Duration) {
+        let mut poll = ticks(interval);
         loop {
-            look.tick().await;
-            if let Err(reason) = self.clean().await {
+            poll.tick().await;
+            if let Err(reason) = self.delete_expired().await {
                 tracing::warn!(
-                    event = "media.not_deleted",
+                    event = "media.delete_failed",
                     reason,
                     "the sidecar could not delete expired media; it retries"
                 );
@@ -273,11 +279,11 @@ impl Library {
         }
     }
 
-    async fn clean(&self) -> Result<(), String> {
+    async fn delete_expired(&self) -> Result<(), String> {
         loop {
             let due = self
                 .rows
-                .due_for_deletion(now_ms(), STEP)
+                .due_for_deletion(now_ms(), ROWS_PER_READ)
                 .await
                 .map_err(|reason| reason.to_string())?;
             for medium in &due {
@@ -287,7 +293,7 @@ impl Library {
                 }
                 self.rows.delete(&medium.id).await.map_err(|reason| reason.to_string())?;
             }
-            if due.len() < usize::try_from(STEP).unwrap_or(usize::MAX) {
+            if due.len() < usize::try_from(ROWS_PER_READ).unwrap_or(usize::MAX) {
                 return Ok(());
             }
         }
@@ -299,22 +305,22 @@ impl Library {
 }
 
 /// Returns the bits of the id: a digest if the upload is repeatable, otherwise random bits that cannot be guessed.
-fn identity(given: &Given, digest: &[u8]) -> Result<u128, String> {
+fn id_bits(upload: &Upload, digest: &[u8]) -> Result<u128, String> {
     let half = |bytes: &[u8]| {
         bytes.iter().take(16).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte))
     };
-    if given.is_repeatable {
+    if upload.is_repeatable {
         let mut all = Sha256::new();
         for part in [
-            given.account_sid.as_bytes(),
-            given.by.as_bytes(),
-            given.content_type.as_bytes(),
+            upload.account_sid.as_bytes(),
+            upload.by.as_bytes(),
+            upload.content_type.as_bytes(),
             digest,
         ] {
             all.update((part.len() as u64).to_be_bytes());
             all.update(part);
         }
-        all.update(given.at_ms.to_be_bytes());
+        all.update(upload.at_ms.to_be_bytes());
         return Ok(half(&all.finalize()));
     }
     let mut bits = [0; 16];

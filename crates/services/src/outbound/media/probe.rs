@@ -13,7 +13,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url, header, redirect};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::resolver::{Checked, Lookup, NotPublic};
+use super::resolver::{Lookup, NotPublic, PublicResolver};
 use twilio_edge_domain::media::{
     MediaProblem, MediaProblemKind,
     limits::{FetchedMedia, SNIFF_BYTES, check_content, check_same_type, content_type},
@@ -23,13 +23,13 @@ use twilio_edge_platform::{config, metrics::Metrics};
 
 /// A medium is read to its end up to this size in bytes, whatever its declared length is. Beyond it, the declared
 /// length is trusted, because a client reads no more than that.
-const READ_WHOLE: u64 = 1 << 20;
+const READ_COMPLETELY: u64 = 1 << 20;
 
 /// Upper bound of cached results.
-const REMEMBERED: usize = 4096;
+const MAX_CACHED: usize = 4096;
 
 /// Time that an idle connection stays open, for the GET after a HEAD and for the next medium.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Checks media by fetching them.
 pub struct MediaProbe {
@@ -38,9 +38,9 @@ pub struct MediaProbe {
     limit: Duration,
     redirects: u32,
     metrics: Arc<Metrics>,
-    seen: Seen,
+    cache: ResultCache,
     all: Arc<Semaphore>,
-    of_account: usize,
+    slots_per_account: usize,
     accounts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
@@ -61,9 +61,9 @@ impl MediaProbe {
             .retry(reqwest::retry::never())
             .no_proxy()
             .referer(false)
-            .dns_resolver(Arc::new(Checked { lookup, places: places.clone() }))
+            .dns_resolver(Arc::new(PublicResolver { lookup, places: places.clone() }))
             .connect_timeout(limit)
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(1)
             .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -74,90 +74,93 @@ impl MediaProbe {
             limit,
             redirects: settings.redirects,
             metrics: metrics.clone(),
-            seen: Seen {
-                remember: Duration::from_secs(settings.remember_s),
+            cache: ResultCache {
+                max_age: Duration::from_secs(settings.remember_s),
                 found: Mutex::default(),
             },
             all: Arc::new(Semaphore::new(settings.concurrency)),
-            of_account: settings.concurrency_per_account,
+            slots_per_account: settings.concurrency_per_account,
             accounts: Mutex::default(),
         })
     }
 
-    /// Returns type and size of a medium of at most `most` bytes.
-    pub(super) async fn look(
+    /// Returns type and size of a medium of at max_bytes `most` bytes.
+    pub(super) async fn check(
         &self,
         account_sid: &str,
         url: &Url,
-        most: u64,
+        max_bytes: u64,
     ) -> Result<FetchedMedia, MediaProblem> {
-        let key = Seen::key(account_sid, url);
-        if let Some(found) = self.seen.get(&key) {
-            self.metrics.media.checked("remembered");
+        let key = ResultCache::key(account_sid, url);
+        if let Some(found) = self.cache.get(&key) {
+            self.metrics.media.checked("cached");
             return Ok(found);
         }
         let deadline = tokio::time::Instant::now() + self.limit;
-        let looked = match tokio::time::timeout_at(deadline, self.turn(account_sid)).await {
-            Ok(_turn) => {
+        let result = match tokio::time::timeout_at(deadline, self.acquire_slots(account_sid)).await
+        {
+            Ok(_slots) => {
                 // Another check may have finished in the meantime.
-                if let Some(found) = self.seen.get(&key) {
-                    self.metrics.media.checked("remembered");
+                if let Some(found) = self.cache.get(&key) {
+                    self.metrics.media.checked("cached");
                     return Ok(found);
                 }
-                let fetched = tokio::time::timeout_at(deadline, self.fetch(url, most)).await;
+                let fetched = tokio::time::timeout_at(deadline, self.fetch(url, max_bytes)).await;
                 fetched.unwrap_or_else(|_| Err(self.slow()))
             }
             Err(_) => Err(busy()),
         };
-        match &looked {
+        match &result {
             Ok(found) => {
-                self.metrics.media.checked("fit");
-                self.seen.put(key, found.clone());
+                self.metrics.media.checked("accepted");
+                self.cache.put(key, found.clone());
             }
             Err(unfit) => {
                 self.metrics.media.checked(unfit.kind.as_str());
                 tracing::info!(
-                    event = "media.unfit",
+                    event = "media.refused",
                     account.sid = account_sid,
                     why = unfit.kind.as_str(),
-                    "the sidecar found that media of a message cannot be sent"
+                    "the sidecar refused media of a message"
                 );
             }
         }
-        looked
+        result
     }
 
     /// Waits for a slot, first of this account, then of all: one account must not use all slots.
-    async fn turn(
+    async fn acquire_slots(
         &self,
         account_sid: &str,
     ) -> (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>) {
-        let own = {
+        let account_slots = {
             let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
             accounts.retain(|name, one| name == account_sid || Arc::strong_count(one) > 1);
-            let own = accounts.entry(account_sid.to_owned());
-            own.or_insert_with(|| Arc::new(Semaphore::new(self.of_account))).clone()
+            let account_slots = accounts.entry(account_sid.to_owned());
+            account_slots
+                .or_insert_with(|| Arc::new(Semaphore::new(self.slots_per_account)))
+                .clone()
         };
-        let own = own.acquire_owned().await.ok();
-        (own, self.all.clone().acquire_owned().await.ok())
+        let account_slots = account_slots.acquire_owned().await.ok();
+        (account_slots, self.all.clone().acquire_owned().await.ok())
     }
 
     fn slow(&self) -> MediaProblem {
         let ms = self.limit.as_millis();
-        let detail = format!("took longer than {ms} ms: whoever serves it has to be faster");
+        let detail = format!("took longer than {ms} ms: its server has to respond faster");
         MediaProblem::temporary(MediaProblemKind::Slow, detail)
     }
 
-    async fn fetch(&self, url: &Url, most: u64) -> Result<FetchedMedia, MediaProblem> {
-        let head = self.ask(Method::HEAD, url).await?;
+    async fn fetch(&self, url: &Url, max_bytes: u64) -> Result<FetchedMedia, MediaProblem> {
+        let head = self.request(Method::HEAD, url).await?;
         // Some servers do not support HEAD, for instance a URL that is presigned for GET. The result of GET alone
         // decides then.
         let head = head.status().is_success().then(|| declared(&head)).transpose()?;
-        let response = self.ask(Method::GET, url).await?;
+        let response = self.request(Method::GET, url).await?;
         let status = response.status();
         if status != StatusCode::OK {
             let detail = format!(
-                "answers {}: whoever serves it has to let everybody fetch it who has the URL",
+                "responds with status {}: its server has to permit a GET of the URL without credentials",
                 status.as_u16()
             );
             let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429);
@@ -168,21 +171,20 @@ impl MediaProbe {
         }
         let encoding = response.headers().get(header::CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| encoding != "identity") {
-            let detail =
-                "is compressed on its way, unasked: whoever serves it has to send it as it is";
+            let detail = "has a Content-Encoding that was not requested: its server has to send it unencoded";
             return Err(MediaProblem::new(MediaProblemKind::Encoded, detail));
         }
         let kind = declared(&response)?;
         if let Some(head) = head {
             check_same_type(&head, &kind)?;
         }
-        let (bytes, first) = read(response, most).await?;
+        let (bytes, first) = read(response, max_bytes).await?;
         check_content(&kind, &first)?;
         Ok(FetchedMedia { content_type: kind, bytes })
     }
 
     /// Sends the request and follows redirects. Returns the final response.
-    async fn ask(&self, method: Method, url: &Url) -> Result<Response, MediaProblem> {
+    async fn request(&self, method: Method, url: &Url) -> Result<Response, MediaProblem> {
         let mut url = url.clone();
         for _ in 0..=self.redirects {
             let request = self.client.request(method.clone(), url.clone());
@@ -200,14 +202,17 @@ impl MediaProbe {
             let next =
                 location.and_then(|next| next.to_str().ok()).and_then(|next| url.join(next).ok());
             let Some(next) = next else {
-                return Err(MediaProblem::new(MediaProblemKind::Redirects, "sends on to nowhere"));
+                return Err(MediaProblem::new(
+                    MediaProblemKind::Redirects,
+                    "redirects without a valid Location",
+                ));
             };
             url = self.places.read(next.as_str()).map_err(|unfit| {
-                let detail = format!("sends on to what {}", unfit.detail);
+                let detail = format!("redirects to a URL that {}", unfit.detail);
                 MediaProblem { detail, ..unfit }
             })?;
         }
-        let detail = format!("sends on more than {} times", self.redirects);
+        let detail = format!("redirects more than {} times", self.redirects);
         Err(MediaProblem::new(MediaProblemKind::Redirects, detail))
     }
 }
@@ -215,7 +220,7 @@ impl MediaProbe {
 fn busy() -> MediaProblem {
     MediaProblem::temporary(
         MediaProblemKind::Busy,
-        "was not looked at: there are too many at a time; ask again",
+        "was not result at: there are too many at a time; ask again",
     )
 }
 
@@ -223,29 +228,26 @@ fn declared(response: &Response) -> Result<String, MediaProblem> {
     let header = response.headers().get(header::CONTENT_TYPE);
     let kind = header.and_then(|header| header.to_str().ok()).and_then(content_type);
     kind.ok_or_else(|| {
-        MediaProblem::new(
-            MediaProblemKind::Type,
-            "has no Content-Type: whoever serves it has to say one",
-        )
+        MediaProblem::new(MediaProblemKind::Type, "has no Content-Type: its server has to send one")
     })
 }
 
 /// Reads the body. Returns its size, and its first bytes.
-async fn read(mut response: Response, most: u64) -> Result<(u64, Vec<u8>), MediaProblem> {
+async fn read(mut response: Response, max_bytes: u64) -> Result<(u64, Vec<u8>), MediaProblem> {
     let too_large =
-        || MediaProblem::new(MediaProblemKind::Size, format!("has more than {most} bytes"));
+        || MediaProblem::new(MediaProblemKind::Size, format!("has more than {max_bytes} bytes"));
     let length = response.content_length();
-    if length.is_some_and(|length| length > most) {
+    if length.is_some_and(|length| length > max_bytes) {
         return Err(too_large());
     }
     let (mut bytes, mut first) = (0_u64, Vec::new());
     while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
         bytes = bytes.saturating_add(chunk.len() as u64);
-        if bytes > most {
+        if bytes > max_bytes {
             return Err(too_large());
         }
         first.extend(chunk.iter().take(SNIFF_BYTES.saturating_sub(first.len())));
-        if let Some(length) = length.filter(|_| bytes >= READ_WHOLE) {
+        if let Some(length) = length.filter(|_| bytes >= READ_COMPLETELY) {
             return Ok((length, first));
         }
     }
@@ -259,8 +261,8 @@ fn unreachable(error: &reqwest::Error) -> MediaProblem {
         return MediaProblem { is_temporary: true, ..MediaProblem::not_public() };
     }
     let detail = match error.is_connect() {
-        true => "cannot be fetched: nobody answers there, or with no certificate that is trusted",
-        false => "cannot be fetched: it breaks off, or is no HTTP",
+        true => "cannot be fetched: the connection failed, or the certificate is not trusted",
+        false => "cannot be fetched: the response broke off, or is not HTTP",
     };
     MediaProblem::temporary(MediaProblemKind::Unreachable, detail)
 }
@@ -273,12 +275,12 @@ fn is_inside(error: &(dyn Error + 'static)) -> bool {
 type Key = [u8; 32];
 
 /// Cache of good results.
-struct Seen {
-    remember: Duration,
+struct ResultCache {
+    max_age: Duration,
     found: Mutex<HashMap<Key, (Instant, FetchedMedia)>>,
 }
 
-impl Seen {
+impl ResultCache {
     /// The key is a digest, because URLs may contain secrets.
     fn key(account_sid: &str, url: &Url) -> Key {
         Sha256::new()
@@ -292,15 +294,15 @@ impl Seen {
     fn get(&self, key: &Key) -> Option<FetchedMedia> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, one) = found.get(key)?;
-        (at.elapsed() < self.remember).then(|| one.clone())
+        (at.elapsed() < self.max_age).then(|| one.clone())
     }
 
     fn put(&self, key: Key, one: FetchedMedia) {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.len() >= REMEMBERED {
-            found.retain(|_, (at, _)| at.elapsed() < self.remember);
+        if found.len() >= MAX_CACHED {
+            found.retain(|_, (at, _)| at.elapsed() < self.max_age);
         }
-        if found.len() < REMEMBERED {
+        if found.len() < MAX_CACHED {
             found.insert(key, (Instant::now(), one));
         }
     }

@@ -8,15 +8,15 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use twilio_edge_domain::media::url_policy::UrlPolicy;
 
 /// Upper bound of addresses of one name.
-const MOST: usize = 32;
+const MAX_ADDRESSES: usize = 32;
 
 /// Future of the addresses of a name.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
+pub type LookupResult<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
 
 /// Resolver of host names.
 pub trait Lookup: Send + Sync {
     /// Resolves one name.
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a>;
+    fn lookup<'a>(&'a self, name: &'a str) -> LookupResult<'a>;
 }
 
 /// Resolver of the operating system.
@@ -24,7 +24,7 @@ pub trait Lookup: Send + Sync {
 pub struct System;
 
 impl Lookup for System {
-    fn lookup<'a>(&'a self, name: &'a str) -> Answer<'a> {
+    fn lookup<'a>(&'a self, name: &'a str) -> LookupResult<'a> {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name, 0)).await?;
             Ok(found.map(|address| address.ip()).collect())
@@ -45,12 +45,12 @@ impl fmt::Display for NotPublic {
 impl std::error::Error for NotPublic {}
 
 /// Resolver that returns only permitted addresses.
-pub(super) struct Checked {
+pub(super) struct PublicResolver {
     pub(super) lookup: Arc<dyn Lookup>,
     pub(super) places: Arc<UrlPolicy>,
 }
 
-impl Resolve for Checked {
+impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (lookup, places) = (self.lookup.clone(), self.places.clone());
         Box::pin(async move {
@@ -61,8 +61,11 @@ impl Resolve for Checked {
             if !is_good {
                 return Err(NotPublic.into());
             }
-            let found: Vec<SocketAddr> =
-                found.into_iter().take(MOST).map(|address| SocketAddr::new(address, 0)).collect();
+            let found: Vec<SocketAddr> = found
+                .into_iter()
+                .take(MAX_ADDRESSES)
+                .map(|address| SocketAddr::new(address, 0))
+                .collect();
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }

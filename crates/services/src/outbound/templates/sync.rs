@@ -9,21 +9,21 @@ use twilio_edge_domain::template::{
     Template,
     catalogue::{self, TemplateChange},
 };
-use twilio_edge_platform::clock::now_ms;
+use twilio_edge_platform::clock::{millis, now_ms};
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::StoreError;
 
 /// Interval between checks for accounts that are due.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Upper bound of templates of an account; WhatsApp's own limit is lower.
-const MOST: usize = 10_000;
+const MAX_TEMPLATES: usize = 10_000;
 
 /// Upper bound of pages of a list, whatever their size is.
-const MOST_PAGES: usize = 400;
+const MAX_PAGES: usize = 400;
 
 /// Actor and source of the audit entries.
-const WHO: (&str, &str) = ("twilio", "Content API");
+const ACTOR: (&str, &str) = ("twilio", "Content API");
 
 /// Reads templates from Twilio.
 #[derive(Clone)]
@@ -33,57 +33,62 @@ pub struct Syncer {
     /// Client of Twilio.
     pub twilio: Twilio,
     /// Interval between reads of one account.
-    pub every: Duration,
+    pub interval: Duration,
 }
 
 /// Reason why the templates of an account were not synchronized.
 #[derive(Debug)]
-pub enum Unsynced {
+pub enum SyncError {
     /// Twilio did not return them.
     Twilio(String),
     /// The database did not store them.
     Store(StoreError),
 }
 
-impl From<StoreError> for Unsynced {
-    fn from(error: StoreError) -> Unsynced {
-        Unsynced::Store(error)
+impl From<StoreError> for SyncError {
+    fn from(error: StoreError) -> SyncError {
+        SyncError::Store(error)
     }
 }
 
 impl Syncer {
     /// Synchronizes every account that has credentials, until it is dropped.
     pub async fn run(self, metrics: Arc<Metrics>) {
-        let begun_ms = now_ms();
-        let mut told = BTreeSet::new();
+        let started_ms = now_ms();
+        let mut failing = BTreeSet::new();
         loop {
             for account_sid in self.twilio.account_sids() {
-                self.turn(&account_sid, &metrics, &mut told).await;
+                self.sync_if_due(&account_sid, &metrics, &mut failing).await;
             }
             let read_ms = |sid: String| match self.templates.age(&sid).synced_at_ms {
-                0 => begun_ms,
+                0 => started_ms,
                 read_ms => read_ms,
             };
             let oldest_ms = self.twilio.account_sids().map(read_ms).min();
-            metrics.templates.read_at(oldest_ms.unwrap_or(begun_ms), now_ms());
-            tokio::time::sleep(LOOK).await;
+            metrics.templates.read_at(oldest_ms.unwrap_or(started_ms), now_ms());
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    async fn turn(&self, account_sid: &str, metrics: &Metrics, told: &mut BTreeSet<String>) {
+    async fn sync_if_due(
+        &self,
+        account_sid: &str,
+        metrics: &Metrics,
+        failing: &mut BTreeSet<String>,
+    ) {
         let at_ms = now_ms();
         // If this sidecar dies, its claim on the account expires then.
-        let until_ms = at_ms.saturating_add(millis(self.every.max(self.twilio.timeout() * 2)));
+        let until_ms = at_ms.saturating_add(millis(self.interval.max(self.twilio.timeout() * 2)));
         let store = &self.templates.store;
         // The dispatcher logs that the database is unavailable.
         if !matches!(store.claim_sync(account_sid, at_ms, until_ms).await, Ok(true)) {
             return;
         }
-        let due_at_ms = at_ms.saturating_add(millis(self.every));
+        let due_at_ms = at_ms.saturating_add(millis(self.interval));
         match self.sync(account_sid, due_at_ms).await {
             Ok(changes) => {
                 metrics.templates.synced("read", &changes);
-                told.remove(account_sid);
+                failing.remove(account_sid);
                 if !changes.is_empty() {
                     tracing::info!(
                         event = "templates.changed",
@@ -93,19 +98,19 @@ impl Syncer {
                     );
                 }
             }
-            Err(Unsynced::Twilio(reason)) => {
+            Err(SyncError::Twilio(reason)) => {
                 metrics.templates.synced("failed", &[]);
                 let _ = store.record_sync_failure(account_sid, &reason, due_at_ms).await;
-                if told.insert(account_sid.to_owned()) {
+                if failing.insert(account_sid.to_owned()) {
                     tracing::warn!(
-                        event = "templates.unsynced",
+                        event = "templates.sync_failed",
                         account.sid = account_sid,
                         reason,
                         "the sidecar could not read templates from Twilio; the earlier ones stay in effect"
                     );
                 }
             }
-            Err(Unsynced::Store(reason)) => {
+            Err(SyncError::Store(reason)) => {
                 metrics.templates.synced("failed", &[]);
                 tracing::warn!(event = "templates.persist_failed", account.sid = account_sid, %reason, "the sidecar could not store templates that it read from Twilio; it reads them again");
             }
@@ -115,19 +120,19 @@ impl Syncer {
     /// Reads an account's templates now, without a claim. Returns the changes. The next read is due at `due_at_ms`.
     ///
     /// # Errors
-    /// Returns [`Unsynced`] if Twilio or the database fails.
+    /// Returns [`SyncError`] if Twilio or the database fails.
     pub async fn sync(
         &self,
         account_sid: &str,
         due_at_ms: i64,
-    ) -> Result<Vec<TemplateChange>, Unsynced> {
-        let listed = self.listed(account_sid).await.map_err(Unsynced::Twilio)?;
+    ) -> Result<Vec<TemplateChange>, SyncError> {
+        let listed = self.list_all(account_sid).await.map_err(SyncError::Twilio)?;
         let at_ms = now_ms();
         let changes = |was: &[Template]| {
             let changes = catalogue::changes(was, &listed);
             let with_entry = changes.into_iter().map(|change| {
                 let mut entry =
-                    super::entry(WHO, account_sid, change.action, &change.subject, at_ms);
+                    super::entry(ACTOR, account_sid, change.action, &change.subject, at_ms);
                 entry.detail = change.detail.to_string();
                 (change, entry)
             });
@@ -140,24 +145,20 @@ impl Syncer {
     }
 
     /// Reads the complete list: templates that are missing from a partial list would look removed.
-    async fn listed(&self, account_sid: &str) -> Result<Vec<Template>, String> {
+    async fn list_all(&self, account_sid: &str) -> Result<Vec<Template>, String> {
         let at_ms = now_ms();
         let (mut listed, mut next) = (Vec::new(), None);
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let page = self.twilio.contents(account_sid, next.as_deref()).await?;
             listed.extend(page.contents.into_iter().filter_map(|one| one.template(at_ms)));
-            if listed.len() > MOST {
-                return Err(format!("there are more than {MOST}"));
+            if listed.len() > MAX_TEMPLATES {
+                return Err(format!("the account has more than {MAX_TEMPLATES} templates"));
             }
             next = page.meta.next_page_url;
             if next.is_none() {
                 return Ok(listed);
             }
         }
-        Err(format!("there are more than {MOST_PAGES} pages"))
+        Err(format!("the list of templates has more than {MAX_PAGES} pages"))
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

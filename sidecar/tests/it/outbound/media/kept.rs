@@ -353,7 +353,7 @@ async fn unavailable_bucket_refuses_media_without_hanging() {
     assert_eq!((made, is_copy), (201, false), "{after}");
     fetch(after["url"].as_str().unwrap(), true).await;
     let log = sidecar.stop();
-    assert!(log.contains("media.no_bucket"), "{log}");
+    assert!(log.contains("media.bucket_failed"), "{log}");
 }
 
 #[tokio::test]
@@ -464,5 +464,5 @@ async fn shutdown_finishes_a_response_that_is_being_read() {
     }
     assert_eq!(read, size);
     let log = stopping.await.unwrap();
-    assert!(log.contains("sidecar.stopped") && !log.contains("sidecar.cut_requests"), "{log}");
+    assert!(log.contains("sidecar.stopped") && !log.contains("shutdown.requests_aborted"), "{log}");
 }

@@ -1,57 +1,73 @@
 //! Settings of a Kafka sink in the sinks file: brokers, topics, TLS and authentication. Pure: it connects to nothing
 //! and reads no other file.
 
-use std::time::Duration;
-
 use toml::Value;
 
-use super::{Names, names, timeout};
+use crate::sinks::{
+    fields::{ClassNames, text_with_spaces},
+    sink_type::Field,
+};
 use twilio_edge_platform::strict_toml::{Fields, Reading};
 
-pub(super) const FIELDS: [&str; 4] = ["brokers", "topics", "tls", "sasl"];
+pub(super) const FIELDS: &[Field] = &[
+    Field {
+        name: "brokers",
+        meaning: "up to 32 bootstrap brokers, `HOST:PORT`; one of them is enough to find the others; required",
+    },
+    Field {
+        name: "topics",
+        meaning: "topic of each class; default `{ inbound = \"twilio.inbound.v1\", status = \"twilio.status.v1\" }`",
+    },
+    Field {
+        name: "tls",
+        meaning: "PEM files: `ca_file` (default: the system's root certificates), and `cert_file` with `key_file` for brokers that request a client certificate; default: plain text",
+    },
+    Field {
+        name: "sasl",
+        meaning: "`mechanism` (`plain` with TLS only, `scram-sha-256`, `scram-sha-512`), `username` and `password`; default: no authentication",
+    },
+];
 
 /// Upper bound of bootstrap brokers. One of them is enough to find the others.
 const MAX_BROKERS: usize = 32;
 
 /// Settings of a Kafka cluster.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Kafka {
+pub(in crate::sinks) struct Settings {
     /// `HOST:PORT` of each bootstrap broker.
-    pub brokers: Vec<String>,
-    pub topics: Names,
+    pub(super) brokers: Vec<String>,
+    pub(super) topics: ClassNames,
     /// `None` for plain text.
-    pub tls: Option<Tls>,
-    pub sasl: Option<Sasl>,
-    /// Time limit of a delivery, until the brokers have acknowledged the record.
-    pub timeout: Duration,
+    pub(super) tls: Option<Tls>,
+    pub(super) sasl: Option<Sasl>,
 }
 
 /// Paths of PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
+pub(super) struct Tls {
     /// Certificates of trusted authorities; `None` for the system's roots.
-    pub ca_file: Option<String>,
+    pub(super) ca_file: Option<String>,
     /// Client certificate and its key, for brokers that request one.
-    pub identity: Option<(String, String)>,
+    pub(super) identity: Option<(String, String)>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-pub struct Sasl {
-    pub mechanism: Mechanism,
-    pub username: String,
-    pub password: String,
+pub(super) struct Sasl {
+    pub(super) mechanism: Mechanism,
+    pub(super) username: String,
+    pub(super) password: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism {
+pub(super) enum Mechanism {
     Plain,
     ScramSha256,
     ScramSha512,
 }
 
-impl std::fmt::Debug for Kafka {
+impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kafka").field("topics", &self.topics).finish_non_exhaustive()
+        f.debug_struct("Settings").field("topics", &self.topics).finish_non_exhaustive()
     }
 }
 
@@ -61,20 +77,18 @@ impl std::fmt::Debug for Sasl {
     }
 }
 
-pub(super) fn read(reading: &mut Reading, path: &str, table: Fields<'_>) -> Kafka {
+pub(super) fn parse(reading: &mut Reading, path: &str, table: Fields<'_>) -> Settings {
     let tls = table.get("tls").map(|value| tls(reading, &format!("{path}.tls"), value));
     let sasl = table.get("sasl").map(|value| sasl(reading, &format!("{path}.sasl"), value));
     if tls.is_none() && sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
-        let problem =
-            "plain tells the password to whoever listens: add `tls = {}`, or use scram-sha-512";
+        let problem = "plain sends the password unencrypted: add `tls = {}`, or use scram-sha-512";
         reading.problem(&format!("{path}.sasl.mechanism"), problem);
     }
-    Kafka {
+    Settings {
         brokers: brokers(reading, &format!("{path}.brokers"), table),
         topics: topics(reading, path, table),
         tls,
         sasl,
-        timeout: timeout(reading, path, table),
     }
 }
 
@@ -100,13 +114,13 @@ fn brokers(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<String> 
     listed.iter().enumerate().map(broker).collect()
 }
 
-fn topics(reading: &mut Reading, path: &str, table: Fields<'_>) -> Names {
-    let topics = names(reading, path, table, "topics");
+fn topics(reading: &mut Reading, path: &str, table: Fields<'_>) -> ClassNames {
+    let topics = ClassNames::read(reading, path, table, "topics");
     for (class, topic) in [("inbound", &topics.inbound), ("status", &topics.status)] {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if !topic.bytes().all(fits) || matches!(topic.as_str(), "." | "..") {
             let at = format!("{path}.topics.{class}");
-            reading.problem(&at, "must be letters, digits, ., - and _: Kafka takes no others");
+            reading.problem(&at, "must be letters, digits, ., - and _, which Kafka requires");
         }
     }
     topics
@@ -116,7 +130,7 @@ fn tls(reading: &mut Reading, path: &str, value: &Value) -> Tls {
     let table = reading.table(path, value, &["ca_file", "cert_file", "key_file"]);
     let mut file = |field: &str| {
         let value = table.get(field)?;
-        Some(secret(reading, &format!("{path}.{field}"), Some(value)))
+        Some(text_with_spaces(reading, &format!("{path}.{field}"), Some(value)))
     };
     let (ca_file, cert, key) = (file("ca_file"), file("cert_file"), file("key_file"));
     let identity = match (cert, key) {
@@ -144,89 +158,75 @@ fn sasl(reading: &mut Reading, path: &str, value: &Value) -> Sasl {
     };
     Sasl {
         mechanism,
-        username: secret(reading, &format!("{path}.username"), table.get("username")),
-        password: secret(reading, &format!("{path}.password"), table.get("password")),
+        username: text_with_spaces(reading, &format!("{path}.username"), table.get("username")),
+        password: text_with_spaces(reading, &format!("{path}.password"), table.get("password")),
     }
-}
-
-/// Reads a text that is not empty. Spaces are permitted, because a password or a path may contain them.
-fn secret(reading: &mut Reading, path: &str, value: Option<&Value>) -> String {
-    match value.map(Value::as_str) {
-        Some(Some(text)) if !text.is_empty() && !text.contains(char::is_control) => {
-            return text.to_owned();
-        }
-        None => reading.problem(path, "is required"),
-        Some(_) => reading.problem(path, "must be a text, not empty, on one line"),
-    }
-    String::new()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sinks::file::{Kind, parse};
+    use crate::sinks::{kafka::Cluster, sink_type::settings_of};
 
     #[test]
-    fn a_cluster_is_read_whole_and_shown_without_its_password() {
-        let file = r#"
-[[sink]]
-name = "bus"
-type = "kafka"
+    fn kafka_settings_are_read_completely_and_shown_without_the_password() {
+        let text = r#"
 brokers = ["kafka-1:9093", "[::1]:9093"]
 topics = { status = "statuses" }
 tls = { ca_file = "/etc/kafka/ca.pem" }
 sasl = { mechanism = "scram-sha-256", username = "edge", password = "hush hush" }
-timeout_ms = 3000
 "#;
-        let sinks = parse(file).unwrap();
-        let Kind::Kafka(kafka) = &sinks[0].kind else { panic!("{sinks:?}") };
-        assert_eq!(kafka.brokers, ["kafka-1:9093", "[::1]:9093"]);
-        assert_eq!(
-            (kafka.topics.inbound.as_str(), kafka.topics.status.as_str()),
-            ("twilio.inbound.v1", "statuses")
-        );
-        assert_eq!(kafka.timeout, Duration::from_secs(3));
-        let sasl = kafka.sasl.as_ref().unwrap();
+        let settings = settings_of::<Cluster>(text).unwrap();
+        assert_eq!(settings.brokers, ["kafka-1:9093", "[::1]:9093"]);
+        let topics = &settings.topics;
+        assert_eq!([&*topics.inbound, &*topics.status], ["twilio.inbound.v1", "statuses"]);
+        let sasl = settings.sasl.as_ref().unwrap();
         assert_eq!((sasl.mechanism, &*sasl.password), (Mechanism::ScramSha256, "hush hush"));
-        assert!(!format!("{sinks:?} {sasl:?}").contains("hush"));
+        assert!(!format!("{settings:?} {sasl:?}").contains("hush"));
     }
 
     #[test]
-    fn everything_wrong_is_told_at_once_and_no_value_is_shown() {
-        let file = r#"
-[[sink]]
-name = "bus"
-type = "kafka"
+    fn kafka_settings_have_all_problems_listed_without_a_value() {
+        for (text, paths) in [
+            (
+                r#"
 url = "hush"
 brokers = ["hush", "hush:0", "a:1,hush:2"]
 topics = { inbound = "hush/hush", other = "hush" }
 tls = { cert_file = "hush" }
 sasl = { mechanism = "hush", username = "" }
-[[sink]]
-name = "open"
-type = "kafka"
+"#,
+                &[
+                    "url",
+                    "brokers[0]",
+                    "brokers[1]",
+                    "brokers[2]",
+                    "topics.inbound",
+                    "topics.other",
+                    "tls",
+                    "sasl.mechanism",
+                    "sasl.username",
+                    "sasl.password",
+                ][..],
+            ),
+            (
+                r#"
 brokers = []
 sasl = { mechanism = "plain", username = "hush", password = "hush" }
-"#;
-        let problems = parse(file).unwrap_err();
-        assert!(problems.iter().all(|problem| !problem.contains("hush")), "{problems:?}");
-        for path in [
-            "sink[0].url",
-            "sink[0].brokers[0]",
-            "sink[0].brokers[1]",
-            "sink[0].brokers[2]",
-            "sink[0].topics.inbound",
-            "sink[0].topics.other",
-            "sink[0].tls",
-            "sink[0].sasl.mechanism",
-            "sink[0].sasl.username",
-            "sink[0].sasl.password",
-            "sink[1].brokers",
-            "sink[1].sasl.mechanism",
+"#,
+                &["brokers", "sasl.mechanism"],
+            ),
         ] {
-            let told = problems.iter().any(|problem| problem.starts_with(&format!("{path}: ")));
-            assert!(told, "{path}: {problems:?}");
+            let problems = settings_of::<Cluster>(text).unwrap_err();
+            assert!(problems.iter().all(|problem| !problem.contains("hush")), "{problems:?}");
+            for path in paths {
+                let start = format!("sink[0].{path}: ");
+                assert!(
+                    problems.iter().any(|problem| problem.starts_with(&start)),
+                    "{start}{problems:?}"
+                );
+            }
+            assert_eq!(problems.len(), paths.len(), "{problems:?}");
         }
-        assert_eq!(problems.len(), 12, "{problems:?}");
     }
 }

@@ -1,14 +1,25 @@
 //! Settings of an HTTP sink in the sinks file. Pure: it connects to nothing.
 
-use std::time::Duration;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use toml::Value;
 
-use super::timeout;
+use crate::sinks::sink_type::Field;
 use twilio_edge_platform::strict_toml::{Fields, Reading};
 
-pub(super) const FIELDS: [&str; 3] = ["url", "format", "secrets"];
+pub(super) const FIELDS: &[Field] = &[
+    Field {
+        name: "url",
+        meaning: "`http://` or `https://` address, without a name and password; required",
+    },
+    Field {
+        name: "format",
+        meaning: "`event`: the JSON event; `form`: the parameters as Twilio sent them; default `event`",
+    },
+    Field {
+        name: "secrets",
+        meaning: "up to 4 signing secrets `whsec_..` of Standard Webhooks, the current one first; default: requests are not signed",
+    },
+];
 
 /// Upper bound of secrets: the current one and those that it replaces.
 const MAX_SECRETS: usize = 4;
@@ -19,30 +30,29 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// Settings of an HTTP endpoint.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Http {
-    pub url: String,
-    pub format: Format,
+pub(in crate::sinks) struct Settings {
+    pub(super) url: String,
+    pub(super) format: Format,
     /// Keys of Standard Webhooks signatures, the current one first; empty for unsigned requests.
-    pub secrets: Vec<Vec<u8>>,
-    pub timeout: Duration,
+    pub(super) secrets: Vec<Vec<u8>>,
 }
 
-impl std::fmt::Debug for Http {
+impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("Settings").field("format", &self.format).finish_non_exhaustive()
     }
 }
 
 /// Body format of an HTTP sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     /// JSON event.
     Event,
     /// Form as Twilio sent it.
     Form,
 }
 
-pub(super) fn read(reading: &mut Reading, path: &str, table: Fields<'_>) -> Http {
+pub(super) fn parse(reading: &mut Reading, path: &str, table: Fields<'_>) -> Settings {
     let at = format!("{path}.url");
     let url = reading.text(&at, table.get("url"));
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -82,5 +92,42 @@ pub(super) fn read(reading: &mut Reading, path: &str, table: Fields<'_>) -> Http
             }
         })
         .collect();
-    Http { url, format, secrets, timeout: timeout(reading, path, table) }
+    Settings { url, format, secrets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::{http::Endpoint, sink_type::settings_of};
+
+    #[test]
+    fn http_settings_are_read_completely_and_shown_without_secrets() {
+        let text = "url = \"https://app.internal/hush\"\nformat = \"form\"\n\
+                    secrets = [\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]";
+        let settings = settings_of::<Endpoint>(text).unwrap();
+        assert_eq!(settings.url, "https://app.internal/hush");
+        assert_eq!((settings.format, settings.secrets[0].len()), (Format::Form, 24));
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("hush") && !shown.contains("secrets"), "{shown}");
+    }
+
+    #[test]
+    fn http_settings_have_all_problems_listed_without_a_value() {
+        for (text, paths) in [
+            ("", &["url"][..]),
+            ("url = \"https://user:hush@host/\"", &["url"]),
+            (
+                "url = \"ftp://hush\"\nformat = \"hush\"\nsecrets = [\"hush\", 7]",
+                &["url", "format", "secrets[0]", "secrets[1]"],
+            ),
+            ("url = \"http://a\"\nbrokers = []", &["brokers"]),
+        ] {
+            let problems = settings_of::<Endpoint>(text).unwrap_err();
+            assert_eq!(problems.len(), paths.len(), "{text}: {problems:?}");
+            for (path, problem) in paths.iter().zip(&problems) {
+                assert!(problem.starts_with(&format!("sink[0].{path}: ")), "{problem}");
+                assert!(!problem.contains("hush"), "{problem}");
+            }
+        }
+    }
 }

@@ -1,0 +1,84 @@
+//! Parsers of values that fields of several sink types have.
+
+use std::ops::RangeInclusive;
+
+use toml::Value;
+use twilio_edge_contract::Class;
+use twilio_edge_platform::strict_toml::{Fields, Reading};
+
+/// Longest topic name that Kafka accepts, in bytes; it applies to streams as well.
+const MAX_NAME_BYTES: usize = 249;
+
+/// Names of a pair of topics or streams: one for messages, one for statuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClassNames {
+    pub(super) inbound: String,
+    pub(super) status: String,
+}
+
+impl ClassNames {
+    /// Returns the name for webhooks of this class.
+    pub(super) fn of(&self, class: Class) -> &str {
+        match class {
+            Class::Status => &self.status,
+            Class::Inbound | Class::Other => &self.inbound,
+        }
+    }
+
+    /// Reads the table `field`, in which each name has a default.
+    pub(super) fn read(
+        reading: &mut Reading,
+        path: &str,
+        fields: Fields<'_>,
+        field: &str,
+    ) -> ClassNames {
+        let [inbound, status] = ["twilio.inbound.v1", "twilio.status.v1"].map(str::to_owned);
+        let mut names = ClassNames { inbound, status };
+        let Some(value) = fields.get(field) else { return names };
+        let path = format!("{path}.{field}");
+        let given = reading.table(&path, value, &["inbound", "status"]);
+        for (class, name) in [("inbound", &mut names.inbound), ("status", &mut names.status)] {
+            if let Some(value) = given.get(class) {
+                let at = format!("{path}.{class}");
+                *name = reading.text(&at, Some(value));
+                if name.len() > MAX_NAME_BYTES {
+                    reading.problem(&at, format_args!("must be at most {MAX_NAME_BYTES} bytes"));
+                }
+            }
+        }
+        names
+    }
+}
+
+/// Reads a whole number; `default` if the field is missing or invalid.
+pub(super) fn number(
+    reading: &mut Reading,
+    path: &str,
+    fields: Fields<'_>,
+    field: &str,
+    range: RangeInclusive<u64>,
+    default: u64,
+) -> u64 {
+    let Some(value) = fields.get(field) else { return default };
+    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+    match number.filter(|number| range.contains(number)) {
+        Some(number) => number,
+        None => {
+            let (least, most) = (range.start(), range.end());
+            reading.problem(&format!("{path}.{field}"), format_args!("must be {least} to {most}"));
+            default
+        }
+    }
+}
+
+/// Reads a required text that may contain spaces, as a password or a path does.
+pub(super) fn text_with_spaces(reading: &mut Reading, path: &str, value: Option<&Value>) -> String {
+    match value.map(Value::as_str) {
+        Some(Some(text)) if !text.is_empty() && !text.contains(char::is_control) => {
+            return text.to_owned();
+        }
+        None => reading.problem(path, "is required"),
+        Some(_) => reading.problem(path, "must be a text, not empty, on one line"),
+    }
+    String::new()
+}
