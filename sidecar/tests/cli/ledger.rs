@@ -29,8 +29,8 @@ fn account_of_messages_is_required() {
 fn wrong_filter_is_refused_with_its_option() {
     for (option, value, problem) in [
         ("--date-sent", "yesterday", "YYYY-MM-DD"),
-        ("--since", "2026-11-23T12:00", "with its zone"),
-        ("--until", "2026-02-30", "no day"),
+        ("--since", "2026-11-23T12:00", "with a time zone"),
+        ("--until", "2026-02-30", "is not a date"),
         ("--to", "whatsapp:", "must be an address"),
         ("--state", "gone", "possible values: received, queued"),
         ("--direction", "up", "must be one of inbound, outbound"),

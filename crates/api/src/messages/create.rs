@@ -14,18 +14,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    super::{
-        addresses,
-        idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
-        problem::Problem,
-        query,
-    },
-    outcome::WaitQuery,
-};
+use super::outcome::WaitQuery;
 use crate::{
+    addresses,
     app::App,
     body::{json, object},
+    idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
+    problem::Problem,
+    query,
     views::Message,
 };
 use twilio_edge_domain::refusal::RefusalCode;
@@ -173,7 +169,7 @@ enum CreateMessageResponse {
     Message(Box<Message>),
 }
 
-pub(in super::super) fn router() -> OpenApiRouter<App> {
+pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(send))
 }
 
@@ -250,17 +246,17 @@ async fn send(
 }
 
 /// A message to accept, from either API.
-pub(in super::super) struct NewMessage {
-    pub(in super::super) request: Request,
+pub(crate) struct NewMessage {
+    pub(crate) request: Request,
     /// Earliest time of sending, in milliseconds since 1970.
-    pub(in super::super) send_at_ms: Option<i64>,
+    pub(crate) send_at_ms: Option<i64>,
     /// Twilio parameters, as a form, that no rule reads and that are passed to Twilio.
-    pub(in super::super) other_parameters: String,
+    pub(crate) other_parameters: String,
 }
 
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
-/// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`StoredReplay`].
-pub(in super::super) async fn accept(
+/// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`Kept`].
+pub(crate) async fn accept(
     sending: &Sending,
     caller: &Caller,
     turn: Option<Extension<IdempotencyClaim>>,
@@ -329,7 +325,7 @@ fn refusing<'v>(
 }
 
 /// Parses a language, or refuses it.
-pub(in super::super) fn locale(text: &str) -> Result<Locale, Problem> {
+pub(crate) fn locale(text: &str) -> Result<Locale, Problem> {
     let must = "locale: must be a language such as en, pt_BR or zh_Hant_TW";
     Locale::parse(text).ok_or_else(|| Problem::malformed(must))
 }

@@ -21,16 +21,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    super::{
-        problem::Problem,
-        query::{self, AccountQuery},
-    },
-    view,
-};
+use super::view;
 use crate::{
     app::{App, Timeouts},
     body::json,
+    problem::Problem,
+    query::{self, AccountQuery},
     views::{Message, MessageSummary},
 };
 use twilio_edge_domain::refusal::RefusalCode;
@@ -50,7 +46,7 @@ const LARGEST: usize = 64 << 10;
 /// Wait for the outcome of a message.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(in super::super) struct WaitQuery {
+pub(crate) struct WaitQuery {
     /// Longest wait for Twilio's decision, in milliseconds, at most four fifths of `http.request_timeout_ms`. The answer
     /// comes as soon as Twilio has decided. Without it, the answer comes at once.
     #[param(minimum = 0, maximum = 60000)]
@@ -85,7 +81,7 @@ fn wait(wait_ms: Option<u32>) -> Result<Duration, Problem> {
     }
 }
 
-pub(in super::super) fn router() -> OpenApiRouter<App> {
+pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(cancel))
 }
 
@@ -137,7 +133,7 @@ pub(super) async fn row(
 
 /// Waits for the outcome of an accepted message, and replaces the answer with the message as it is then. `wait_ms` is not
 /// part of the idempotent request: a copy may have a different one.
-pub(in super::super) async fn waited(
+pub(crate) async fn waited(
     State(sending): State<Arc<Sending>>,
     State(histories): State<MessageHistory>,
     State(timeouts): State<Timeouts>,

@@ -421,7 +421,7 @@ async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
     ran(&world, &["suppressions", "remove", "whatsapp:+1 555 123 0001"]);
     assert!(!sidecar.claim(said("SM2", ALICE, "hi")).await.suppressed);
     let (success, _, err) = run(&world, &["suppressions", "remove", ALICE]);
-    assert!(!success && err.contains("no suppression of that number holds"), "{err}");
+    assert!(!success && err.contains("no suppression of that number is in effect"), "{err}");
 
     let record = |verb, at| {
         let number = format!("whatsapp:{ALICE}");

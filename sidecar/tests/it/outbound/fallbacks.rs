@@ -181,7 +181,7 @@ async fn fallback_of_a_late_failure_is_sent_once(world: World) {
     let sent = reached(&app, &id, "sent").await;
     sidecar.claim(failed("b", &sent, "63024")).await;
     let other = instead(&app, &id, "sent").await;
-    assert_eq!((&other["sender"], &other["kind"]), (&json!(SMS), &json!("session")), "{other}");
+    assert_eq!((&other["from"], &other["kind"]), (&json!(SMS), &json!("session")), "{other}");
     assert_eq!(made(&simulator, "two").await, 2, "on WhatsApp, where it failed, and by SMS");
 
     // The table is the operator's; and what arrives, and what nobody wants otherwise, is not sent again.

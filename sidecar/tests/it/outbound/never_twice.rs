@@ -280,7 +280,7 @@ async fn refusal_suppresses_its_recipient() {
     let place = format!("/v1/messages/{}?account_sid={ACCOUNT}", taken["id"].as_str().unwrap());
     eventually("it is refused", async || app.get(&place).await["error"]["code"] == "21610").await;
     let shown = app.get(&place).await;
-    assert!(shown["twilio_request_id"].as_str().unwrap().starts_with("RQ"), "{shown}");
+    assert!(shown["attempts"]["twilio_request_id"].as_str().unwrap().starts_with("RQ"), "{shown}");
     let refusal = app.refusal(reqwest::Method::POST, "/v1/messages", &wanted).await;
     assert_eq!(refusal, crate::access::api_keys::coded(409, "suppressed"));
 }
