@@ -318,6 +318,6 @@ mod tests {
         };
         let bucket = Bucket::open(&place).unwrap();
         let error = bucket.objects().head(&bucket.path("x")).await.unwrap_err();
-        assert!(reason(&error).starts_with("it cannot be reached: "), "{}", reason(&error));
+        assert!(reason(&error).starts_with("the bucket cannot be reached: "), "{}", reason(&error));
     }
 }

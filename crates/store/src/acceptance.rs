@@ -8,7 +8,7 @@ use super::{
     ledger::{Ledger, each_once},
     outbox::{NewDelivery, insert_deliveries},
 };
-use crate::settlements::SettlementInput;
+use crate::settlement_input::SettlementInput;
 use crate::{database::Durability, error::StoreError, stores::Stores};
 use twilio_edge_domain::webhook::Webhook;
 

@@ -6,7 +6,7 @@ use std::{fmt, num::NonZeroU32};
 
 use twilio_edge_contract::Identity;
 
-use crate::settlements::SettlementInput;
+use crate::settlement_input::SettlementInput;
 use twilio_edge_domain::webhook::Webhook;
 
 /// Outcome of a webhook that the backend accepted; the other outcome is `refused`.

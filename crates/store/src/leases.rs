@@ -5,7 +5,7 @@ use twilio_edge_contract::SettlementResult;
 
 use super::{memory::Memory, redis::Redis};
 use crate::error::StoreError;
-use crate::settlements::SettlementInput;
+use crate::settlement_input::SettlementInput;
 use twilio_edge_domain::{
     lease::{ClaimOutcome, LeaseRecord},
     webhook::Webhook,

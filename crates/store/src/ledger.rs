@@ -5,7 +5,7 @@
 //! reads the known leases under a lock, the domain decides, and the transaction stores the decisions.
 
 use crate::rows::{ContactKey, ContactQuery};
-use crate::settlements::SettlementInput;
+use crate::settlement_input::SettlementInput;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,

@@ -53,6 +53,7 @@ mod replays;
 mod retention;
 mod rows;
 mod scripts;
+mod settlement_input;
 mod settlements;
 mod spool;
 mod sqlite;
@@ -89,7 +90,7 @@ pub use self::{
     rate_limiter::{RateLimiter, TokenRequest},
     replays::Replay,
     retention::Sweeper,
-    settlements::SettlementInput,
+    settlement_input::SettlementInput,
     stores::{Health, Stores},
     suppressions::{Suppressions, SuppressionsPage},
     templates::{CatalogueState, Templates},

@@ -10,7 +10,7 @@ use std::{
 use twilio_edge_contract::SettlementResult;
 
 use super::leases::LeaseClaim;
-use crate::settlements::SettlementInput;
+use crate::settlement_input::SettlementInput;
 use twilio_edge_domain::{
     lease::{LeaseRecord, Periods},
     webhook::Webhook,

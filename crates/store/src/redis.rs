@@ -27,7 +27,7 @@ use super::{
     scripts,
 };
 use crate::error::StoreError;
-use crate::settlements::SettlementInput;
+use crate::settlement_input::SettlementInput;
 use twilio_edge_domain::{
     lease::{ClaimOutcome, LeaseRecord, Periods},
     webhook::Webhook,

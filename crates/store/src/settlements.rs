@@ -3,29 +3,12 @@
 
 use std::{collections::HashMap, time::Instant};
 
-use twilio_edge_contract::{Identity, Outcome, SettlementResult};
+use twilio_edge_contract::{Outcome, SettlementResult};
 
 use super::{event::Event, leases::LeaseRelease, ledger::refusal};
-use crate::{error::StoreError, stores::Stores};
-use twilio_edge_domain::{lease::LeaseRecord, webhook::Webhook};
+use crate::{error::StoreError, settlement_input::SettlementInput, stores::Stores};
+use twilio_edge_domain::lease::LeaseRecord;
 use twilio_edge_platform::store_metrics::Operation;
-
-/// One settlement, as input of the stores.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettlementInput {
-    /// Identity of the claimed webhook.
-    pub identity: Identity,
-    /// [`Identity::dedupe_key`].
-    pub key: String,
-    /// Id of the claim to settle.
-    pub claim_id: String,
-    /// Outcome of the claim.
-    pub outcome: Outcome,
-    /// Response to duplicates, as JSON.
-    pub answer: Option<String>,
-    /// The whole webhook, if it was forwarded without a verdict.
-    pub unclaimed: Option<Webhook>,
-}
 
 impl Stores {
     /// Settles each claim, in order. An entry is `None` where no store could settle; the caller retries.

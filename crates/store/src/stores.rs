@@ -26,7 +26,7 @@ use super::{
     spool::Spool,
 };
 use crate::peers::{self, Outgoing, Peers};
-use crate::settlements::SettlementInput;
+use crate::settlement_input::SettlementInput;
 use crate::{api_keys::ApiKeyStore, rate_limiter::RateLimiter};
 use twilio_edge_domain::{
     lease::Periods, policy::Policies, suppression::OptEvent, webhook::Webhook,

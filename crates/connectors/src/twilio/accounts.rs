@@ -142,7 +142,7 @@ mod tests {
             ("tokn = \"hush\"\nauth_token = \"hush\"", "account[0].tokn: there is no such field"),
             (
                 "auth_token = \"hush\"\napi_key = \"hush\"",
-                "account[0]: has an api_key and an auth_token: one of them is enough",
+                "account[0]: has both api_key and auth_token; remove one of them",
             ),
         ] {
             assert_eq!(read(rest).unwrap_err().first().unwrap(), problem);

@@ -24,7 +24,7 @@ const CHILD_FOLDER: &str = "TWILIO_EDGE_TEST_CHILD_FOLDER";
 fn config(folder: &Path) -> Config {
     let path = |name: &str| folder.join(name).display().to_string();
     let settings = [
-        ("TWILIO_EDGE_TOKEN", "a token that is only used in this test".to_owned()),
+        ("TWILIO_EDGE_TOKEN", "token-that-only-this-test-uses-0123456789".to_owned()),
         ("TWILIO_EDGE_LISTEN", format!("unix:{}", path("edge.sock"))),
         ("TWILIO_EDGE_ADMIN_LISTEN", "off".into()),
         ("TWILIO_EDGE_LOG_FORMAT", "json".into()),

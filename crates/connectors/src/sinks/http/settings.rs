@@ -30,7 +30,7 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// Settings of an HTTP endpoint.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::sinks) struct Settings {
+pub(crate) struct Settings {
     pub(super) url: String,
     pub(super) format: Format,
     /// Keys of Standard Webhooks signatures, the current one first; empty for unsigned requests.

@@ -33,7 +33,7 @@ const MAX_BROKERS: usize = 32;
 
 /// Settings of a Kafka cluster.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::sinks) struct Settings {
+pub(crate) struct Settings {
     /// `HOST:PORT` of each bootstrap broker.
     pub(super) brokers: Vec<String>,
     pub(super) topics: ClassNames,

@@ -33,7 +33,7 @@ const MAX_LENGTH: u64 = i64::MAX as u64;
 
 /// Settings of a pair of streams in one Redis.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::sinks) struct Settings {
+pub(crate) struct Settings {
     pub(super) url: String,
     pub(super) streams: ClassNames,
     pub(super) max_length: MaxLength,

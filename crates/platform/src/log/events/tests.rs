@@ -20,7 +20,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 /// Returns the event and level of each log line in a source file.
 fn written(path: &Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(path).unwrap();
-    let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
     let calls = code.split("tracing::").skip(1).filter_map(|rest| rest.split_once("!("));
     let levels = ["error", "warn", "info", "debug", "trace"];
     let calls = calls.filter(|(level, _)| levels.contains(level));

@@ -146,7 +146,7 @@ id = "a"
                 "account[0].auth_tokens[0]: holds a blank, a line break or another character no key has",
                 "account[0].auth_tokens[1]: must be a text",
                 "account[0].auth_tokens[2]: must not be empty",
-                "account[1]: has neither auth_tokens nor shared_keys: nothing of it could be proven",
+                "account[1]: has neither auth_tokens nor shared_keys; no webhook of it could be verified",
                 "account[2].auth_tokens: must be a list",
                 "account[2].shared_keys[0].algorithm: must be HMAC_SHA256 or HMAC_SHA1",
                 "account[2].shared_keys[0].id: is required",
