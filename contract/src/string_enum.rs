@@ -27,7 +27,7 @@ macro_rules! string_enum {
     (
         $(#[$meta:meta])*
         $vis:vis enum $name:ident: serde {
-            $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)?
+            $($(#[$variant_meta:meta])* $variant:ident = $text:tt),+ $(,)?
         }
     ) => {
         $(#[$meta])*
@@ -39,7 +39,7 @@ macro_rules! string_enum {
     (
         $(#[$meta:meta])*
         $vis:vis enum $name:ident {
-            $($(#[$variant_meta:meta])* $variant:ident = $text:literal),+ $(,)?
+            $($(#[$variant_meta:meta])* $variant:ident = $text:tt),+ $(,)?
         }
     ) => {
         $(#[$meta])*
@@ -48,7 +48,7 @@ macro_rules! string_enum {
         }
         $crate::string_enum!(@strings $vis $name $($variant $text)+);
     };
-    (@strings $vis:vis $name:ident $($variant:ident $text:literal)+) => {
+    (@strings $vis:vis $name:ident $($variant:ident $text:tt)+) => {
         impl $name {
             /// All values, in order.
             $vis const ALL: [$name; [$($text),+].len()] = [$($name::$variant),+];

@@ -442,7 +442,7 @@ async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
     assert_eq!(all.lines().count(), 3, "{all}");
 
     for (args, problem) in [
-        (&["suppressions", "add", "5551230001"][..], "say of which region it is"),
+        (&["suppressions", "add", "5551230001"][..], "specify its region"),
         (&["suppressions", "add", ALICE, "--region", "ZZ"], "\"ZZ\" is not a country"),
         (
             &["consents", "record", ALICE, "--category", "sales", "--source", "x"],

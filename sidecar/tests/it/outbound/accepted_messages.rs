@@ -161,7 +161,7 @@ async fn queued_messages_are_listed_and_canceled(world: World) {
         assert_eq!((status, &taken_back["state"]), (200, &json!("canceled")), "{taken_back}");
         assert_eq!(taken_back["links"]["cancel"], Value::Null);
     }
-    let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.canceled'").await;
+    let audit = world.stored("SELECT subject FROM audit WHERE action = 'message.canceled'").await;
     assert_eq!(audit, [ids[0].as_str()], "once");
     let refusal = async |caller: &Caller<'_>, id: &str| {
         caller.refusal(Method::POST, &cancel(id), &json!(null)).await

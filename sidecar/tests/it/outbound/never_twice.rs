@@ -312,7 +312,8 @@ async fn queued_message_can_be_canceled_and_redacted() {
         };
         command(&world, &["messages", "cancel", &places[0]]);
         assert_eq!(state(0).await["state"], "canceled");
-        let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.canceled'").await;
+        let audit =
+            world.stored("SELECT subject FROM audit WHERE action = 'message.canceled'").await;
         assert_eq!(audit, [places[0].as_str()]);
         let redact = ["redact", "--account", ACCOUNT, "--number", "+14155550002"];
         let counted = command(&world, &[&redact[..], &["--dry-run"]].concat());

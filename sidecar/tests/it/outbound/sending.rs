@@ -232,12 +232,12 @@ async fn message_takes_the_route_of_its_country(world: World) {
         let told = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
         told.json::<Value>().await.unwrap()["verdicts"][1]["detail"].as_str().unwrap().to_owned()
     };
-    assert_eq!(sends().await, format!("{two} sends"));
+    assert_eq!(sends().await, format!("the sender is {two}"));
     std::fs::write(&file, routes(&one)).unwrap();
-    eventually("the file counts", async || sends().await == format!("{one} sends")).await;
+    eventually("the file counts", async || sends().await == format!("the sender is {one}")).await;
     std::fs::write(&file, "default: [").unwrap();
     eventually("it is told", async || sidecar.log().contains("routing.reload_failed")).await;
-    assert_eq!(sends().await, format!("{one} sends"), "as it last was");
+    assert_eq!(sends().await, format!("the sender is {one}"), "as it last was");
 }
 
 /// However far away that is: it is given up so long after it was to be sent, not after it was asked for.
@@ -391,7 +391,7 @@ async fn message_that_may_have_been_sent_is_not_sent_again(world: World) {
     command(&world, &["messages", "resolve", id, "--sent", &sid]);
     let shown = app.get(&place).await;
     assert_eq!((&shown["state"], &shown["sid"]), (&json!("sent"), &json!(sid)));
-    let audit = world.stored("SELECT subject FROM audit WHERE action = 'send.resolved'").await;
+    let audit = world.stored("SELECT subject FROM audit WHERE action = 'message.resolved'").await;
     assert_eq!(audit, [id]);
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
 }

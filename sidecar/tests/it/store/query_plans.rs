@@ -189,9 +189,10 @@ async fn queued_messages_are_found_lane_by_lane() {
             log.split("duration: ").filter(|plan| plan.contains(statement)).collect();
         assert!(!plans.is_empty(), "no plan of {statement} was told:\n{log}");
         for plan in plans {
-            assert!(plan.contains("using outbound_messages_queued on sends"), "{plan}");
+            assert!(plan.contains("using outbound_messages_queued on outbound_messages"), "{plan}");
             assert!(
-                !plan.contains("Seq Scan on sends") && !plan.contains("outbound_messages_due"),
+                !plan.contains("Seq Scan on outbound_messages")
+                    && !plan.contains("outbound_messages_due"),
                 "{plan}"
             );
         }

@@ -106,7 +106,7 @@ async fn redaction_and_deletion_reach_our_store(world: World) {
     asked(&sidecar, ours, (Method::POST, &place), &cancel, None).await;
     assert_eq!(deleted(&sidecar, &token, sid).await, 204);
     assert_eq!(deleted(&sidecar, &token, sid).await, 404);
-    let audited = world.stored("SELECT subject FROM audit WHERE action = 'send.deleted'").await;
+    let audited = world.stored("SELECT subject FROM audit WHERE action = 'message.deleted'").await;
     assert_eq!(audited, [sid.replacen("SM", "ms_", 1)]);
 }
 
