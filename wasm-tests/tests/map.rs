@@ -59,8 +59,9 @@ fn decisions_are_in_the_files_that_the_architecture_names() -> Result<()> {
         }
         let name = function.rsplit("::").next().unwrap_or_default();
         let source = read(file)?;
-        let defined =
-            ["const", "enum", "fn", "struct"].iter().any(|kind| source.contains(&format!("{kind} {name}")));
+        let defined = ["const", "enum", "fn", "struct"]
+            .iter()
+            .any(|kind| source.contains(&format!("{kind} {name}")));
         assert!(defined, "docs/ARCHITECTURE.md: {file} defines no {function}");
         decisions += 1;
     }

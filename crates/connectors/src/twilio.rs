@@ -368,7 +368,8 @@ mod tests {
             format!("To=a&Body=%26&{told}")
         );
         assert_eq!(with_callback("To=a", "", "ms_0"), "To=a");
-        let default_url = "To=a&StatusCallback=https%3A%2F%2Fdefault_url%3Ftwilio_edge_message%3Dms_0";
+        let default_url =
+            "To=a&StatusCallback=https%3A%2F%2Fdefault_url%3Ftwilio_edge_message%3Dms_0";
         assert_eq!(with_callback("To=a", "https://default_url", "ms_0"), default_url);
     }
 }

@@ -137,6 +137,10 @@ pub struct OutboundMessage {
     segments: i64,
 }
 }
+#[expect(
+    clippy::single_component_path_imports,
+    reason = "the modules below import the macro by its path"
+)]
 use outbound_message_columns;
 
 /// Inserts a row with the values of [`OutboundMessage::values`]. A second fallback of one message is ignored.

@@ -15,12 +15,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// Twilio signs the URL it was given, proxies before this one tidy it up, and then nothing could be proven.
 async fn request_that_no_signature_covers_is_refused(stack: &Stack) -> Result<()> {
     let wrong = [
-        ("path", "/twilio/../inbound", "holds a dot segment"),
-        ("prefix", "/twilio/%2e/", "holds a dot segment"),
-        ("path", "/twilio//inbound", "holds an empty segment"),
-        ("path", "/twilio/%69nbound", "escapes a letter, digit or one of -._~"),
-        ("path", "/twilio\\inbound", "holds a backslash"),
-        ("path", "/twilio/inbound?x=1", "the query is not part of it"),
+        ("path", "/twilio/../inbound", "contains a dot segment"),
+        ("prefix", "/twilio/%2e/", "contains a dot segment"),
+        ("path", "/twilio//inbound", "contains an empty segment"),
+        ("path", "/twilio/%69nbound", "escapes a letter, a digit or one of -._~"),
+        ("path", "/twilio\\inbound", "contains a backslash"),
+        ("path", "/twilio/inbound?x=1", "must have no query and no fragment"),
         ("prefix", "/twilio", "must end with /"),
     ];
     let plan = Plan::new(SidecarPlan::Absent);

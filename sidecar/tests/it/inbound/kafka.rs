@@ -310,7 +310,7 @@ async fn denied_producer_reports_the_remedy_and_no_password() {
     let sasl = "sasl = { mechanism = \"scram-sha-512\", username = \"edge\", password = \"hush\" }";
     let sidecar = start(&world, &broker.sink_with(&world, sasl)).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
-    let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%has to mend `sasl`%'";
+    let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%has to correct `sasl`%'";
     eventually("it is refused", async || !world.stored(reason).await.is_empty()).await;
     assert!(!world.stored(reason).await.concat().contains("hush"));
     assert!(!sidecar.stop().contains("hush"));

@@ -444,7 +444,10 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
         (5, 0.0)
     );
     let log = sidecar.log();
-    assert!(log.contains("archive.write_failed") && log.contains("it cannot be reached"), "{log}");
+    assert!(
+        log.contains("archive.write_failed") && log.contains("the bucket cannot be reached"),
+        "{log}"
+    );
     assert!(!log.contains("hush"));
 
     store.start().await;

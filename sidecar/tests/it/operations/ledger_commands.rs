@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     api::message_lists::{ALICE, BOB, OURS, accepted, from, of_other, told},
+    support::servers::Postgres,
     support::sidecar::ACCOUNT,
     support::world::{World, on_every_store},
 };
@@ -162,7 +163,10 @@ async fn the_ledger_can_be_read_when_no_sidecar_runs(world: World) {
     assert_eq!(column(&json(&world, &["messages", "list", "--json"]), "sid"), ["SM2", "SM1"]);
 }
 
-async fn reading_changes_nothing_and_names_who_must_act(world: World) {
+async fn reading_changes_nothing_and_names_who_must_act(mut world: World) {
+    if !world.database_url.starts_with("sqlite") {
+        world.database_url = Postgres::shared().await.database().await;
+    }
     // No sidecar ever ran here: there is nothing to read, and nothing is made.
     let output = ran(&world, &["messages", "list"]);
     let error = String::from_utf8(output.stderr).unwrap();

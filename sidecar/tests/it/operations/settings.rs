@@ -270,7 +270,7 @@ fn weak_secrets_are_refused_outside_of_a_demo() {
     for problem in [
         "token: is a published example; generate one with `openssl rand -hex 32`",
         "redaction.hash_key: has fewer than 16 characters; generate one",
-        "media.store.link_key: is an example",
+        "media.store.link_key: is a published example",
         "sink \"app\": secrets[0]: is not a random key; generate one",
     ] {
         assert!(said.contains(problem), "{problem:?} is not in:\n{said}");

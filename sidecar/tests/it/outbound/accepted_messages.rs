@@ -289,7 +289,7 @@ async fn a_sender_has_a_series_if_the_operator_has_named_it() {
     assert_eq!(metric("sender_messages_total{sender=\"other\"}").await, 3.0);
     assert_eq!(metric(&format!("sender_rate{{sender=\"{OURS}\"}}")).await, 400.0);
     assert_eq!(metric("sender_rate{sender=\"other\"}").await, 80.0);
-    assert_eq!(metric("send_refusals_total{code=\"invalid_recipient\"}").await, 1.0);
+    assert_eq!(metric("message_refusals_total{code=\"invalid_recipient\"}").await, 1.0);
     assert_eq!(metric("twilio_errors_total{class=\"caller\"}").await, 1.0);
     assert!(metric("twilio_errors_total{class=\"throttled\"}").await >= 1.0, "three a second");
     let calls = metric("twilio_call_seconds_count").await;
