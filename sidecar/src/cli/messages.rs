@@ -39,7 +39,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// List messages, the latest first; without --account, the outbound messages of all accounts
-    List(List),
+    List(Box<List>),
     /// Show one message with its timeline
     Show {
         /// Message id: ms_.., or SM.. or MM.. of Twilio

@@ -97,7 +97,7 @@ impl SendAttempt {
                 if let Some((code, detail)) =
                     verdicts.into_iter().find_map(|verdict| Some((verdict.code?, verdict.detail)))
                 {
-                    self.metrics.sends.refused(code.into());
+                    self.metrics.sends.refused(code);
                     self.end(
                         &send,
                         &recipient,
