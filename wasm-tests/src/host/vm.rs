@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow, ensure};
 use wasmi::{
-    Caller, Config, Engine, Error, ExternType, Instance, Linker, Module, Store, Val, WasmParams,
-    WasmResults,
+    Caller, CompilationMode, Config, Engine, Error, ExternType, Instance, Linker, Module, Store,
+    Val, WasmParams, WasmResults,
 };
 
 use super::filter::{Callback, Cost, Filter};
@@ -122,6 +122,8 @@ fn load() -> Result<Program> {
     ensure!(path.exists(), "there is no {}: run `make wasm`", path.display());
     let mut configuration = Config::default();
     configuration.consume_fuel(true);
+    // A lazy translation would take its fuel from the first callback that runs a function.
+    configuration.compilation_mode(CompilationMode::Eager);
     let engine = Engine::new(&configuration);
     let module = Module::new(&engine, std::fs::read(&path)?)?;
     let mut linker = Linker::new(&engine);
