@@ -24,7 +24,7 @@ pub(super) fn address(
     read(field, text, || Address::given(text, channel, region))
 }
 
-/// Parses a contact on every channel, or an address that the account knows ([`Permissions::person`]).
+/// Parses a contact on every channel, or an address that the account knows ([`Permissions::resolve_contact`]).
 pub(super) async fn contact(
     permissions: &Permissions,
     account_sid: &str,

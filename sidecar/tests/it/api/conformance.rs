@@ -132,6 +132,7 @@ async fn a_refusal_is_described_with_its_code() {
         let codes = problem["code"]["oneOf"].as_array().unwrap();
         let described = |code: &str| codes.iter().any(|one| one["enum"] == json!([code]));
         assert!(described("unauthorized") && described("unavailable"), "{problem}");
-        assert_eq!(problem["actor"]["enum"], json!(["caller", "operator"]));
+        let actors = json!(["caller", "operator", "administrator", "recipient", "none"]);
+        assert_eq!(problem["actor"]["enum"], actors);
     }
 }
