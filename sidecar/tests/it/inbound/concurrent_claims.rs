@@ -19,6 +19,8 @@ const KEYS: usize = 50;
 const CLAIMS: usize = 1000;
 /// On a busy machine, a thousand connections wait long for their first request.
 const PATIENT: [(&str, &str); 1] = [("TWILIO_EDGE_CONNECTIONS_HEADER_TIMEOUT_MS", "60000")];
+/// Most requests of the storm on the wire. A sidecar closes connections above its own limit, which follows from `ulimit -n`.
+static WIRE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(200);
 /// One storm at a time: each takes all cores.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -70,7 +72,9 @@ pub(crate) async fn one_request(
     // Twilio retries after seconds; a shorter, growing pause keeps the test short and the sidecar able to answer in time.
     let mut pause = std::time::Duration::from_millis(50);
     let attempt = loop {
+        let place = WIRE.acquire().await.unwrap();
         let verdict = sidecar.claim(claim.clone()).await;
+        drop(place);
         match verdict.decision {
             Decision::Proceed => break verdict.attempt.unwrap(),
             Decision::Duplicate => return,
@@ -96,6 +100,7 @@ pub(crate) async fn one_request(
             *backend.accepted.entry(key).or_default() += 1;
         }
     }
+    let _place = WIRE.acquire().await.unwrap();
     if accept {
         sidecar.commit(&claim).await
     } else {
