@@ -19,7 +19,7 @@ const KEYS: usize = 50;
 const CLAIMS: usize = 1000;
 /// On a busy machine, a thousand connections wait long for their first request.
 const PATIENT: [(&str, &str); 1] = [("TWILIO_EDGE_CONNECTIONS_HEADER_TIMEOUT_MS", "60000")];
-/// Most requests of the storm on the wire. A sidecar closes connections above its own limit, which follows from `ulimit -n`.
+/// Most requests of the storm on the wire. A sidecar closes connections above `connections.max`.
 static WIRE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(200);
 /// One storm at a time: each takes all cores.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
