@@ -385,7 +385,8 @@ impl CreateMessageRequest {
             _ => return Err(Problem::of(RefusalCode::UnclearMessage)),
         };
         let fallback = self.fallback.map(|fallback| match fallback.problems().first() {
-            Some(problem) => Err(Problem::malformed(&format!("fallback.{problem}"))),
+            // 422: no schema can say that a template has either a name or a SID.
+            Some(problem) => Err(addresses::invalid_field("fallback", problem)),
             None => Ok(fallback),
         });
         Ok(Request {
