@@ -54,9 +54,13 @@ logged() {
 
 remember() {
     local name=$1 value=$2
-    { grep -v "^$name=" "$CHOICES" 2>/dev/null || true; } >"$CHOICES.new"
-    echo "$name=$value" >>"$CHOICES.new"
-    mv "$CHOICES.new" "$CHOICES"
+    # Two runs of this script may write at the same time.
+    (
+        flock 9
+        { grep -v "^$name=" "$CHOICES" 2>/dev/null || true; } >"$CHOICES.new"
+        echo "$name=$value" >>"$CHOICES.new"
+        mv "$CHOICES.new" "$CHOICES"
+    ) 9>"$CHOICES.lock"
 }
 
 remembered() { sed -n "s/^$1=//p" "$CHOICES" 2>/dev/null || true; }
