@@ -255,7 +255,7 @@ pub(crate) struct NewMessage {
 }
 
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
-/// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`StoredReplay`](crate::idempotency::StoredReplay).
+/// `answer` renders the answer for copies of the request; a handler with a turn marks its response as [`StoredReplay`].
 pub(crate) async fn accept(
     sending: &Sending,
     caller: &Caller,
