@@ -97,7 +97,7 @@ pub(super) struct OpenClaim {
     pub(super) claim: Rc<Claim>,
     /// No verdict arrived: the settlement must carry the contents of the claim.
     pub(super) has_no_verdict: bool,
-    /// [`Verdict::step`] of the claim.
+    /// [`Verdict::step`](twilio_edge_contract::Verdict::step) of the claim.
     pub(super) step: Option<String>,
 }
 

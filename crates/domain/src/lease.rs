@@ -12,7 +12,7 @@
 //!                                             the backend did accept it
 //! ```
 //!
-//! A record that is cached for speed may be lost or out of date; [`LeaseRecord::learn`] then merges the ledger's lease into
+//! A record that is cached for speed may be lost or out of date; [`LeaseRecord::merge`] then merges the ledger's lease into
 //! it. The attempt counts successful claims and so shows which of the two is ahead.
 
 use twilio_edge_contract::SettlementResult;

@@ -196,7 +196,7 @@ impl RecordedWebhook {
 /// Message with its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Current status ([`standing`]).
+    /// Current status ([`current_status`]).
     pub status: String,
     /// Error code of a failure.
     pub error_code: Option<String>,

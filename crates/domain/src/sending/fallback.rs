@@ -178,7 +178,7 @@ impl FallbackPlan {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads the stored form of [`FallbackPlan::written`].
+    /// Reads the stored form of [`FallbackPlan::to_json`].
     pub fn read(text: &str) -> Option<FallbackPlan> {
         serde_json::from_str(text).ok()
     }
