@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn url_is_told_apart_by_path_and_query() {
+    fn url_is_distinguished_by_path_and_query() {
         let first = of("/in", "Body=hi").unwrap();
         assert_eq!(first.len(), 16);
         assert_eq!(of("/in", "Body=other"), Some(first.clone()));

@@ -34,7 +34,7 @@ pub struct AccountKeys {
     /// Auth tokens, the current one first; the others are tried after it, while a token is being rotated.
     #[serde(default)]
     pub auth_tokens: Vec<String>,
-    /// SharedKeys; a request names the one with which it was signed.
+    /// SharedKeys; a request names the one that signed it.
     #[serde(default)]
     pub shared_keys: Vec<SharedKeySecret>,
 }

@@ -30,7 +30,7 @@ use twilio_edge_platform::{
     metrics::{Denial, Limit, Metrics},
 };
 use twilio_edge_services::access::{
-    api_keys::{Caller, Keys, Refusal},
+    api_keys::{AccessError, Caller, Keys},
     tenants::Tenants,
 };
 
@@ -166,15 +166,15 @@ async fn authenticate(
     }
     let source = address.map_or_else(|| "unknown".into(), |address| address.to_string());
     let caller = access.keys.caller(token, needed, source, now_ms()).await;
-    if let (Err(Refusal::Unknown), Some(address)) = (&caller, address) {
+    if let (Err(AccessError::Unknown), Some(address)) = (&caller, address) {
         bad_tokens.note(address, Instant::now());
         if let Some(wait) = wait {
             return limited(wait);
         }
     }
     match &caller {
-        Err(Refusal::Unknown) => access.metrics.denied(Denial::Unknown),
-        Err(Refusal::Scope { .. } | Refusal::BootstrapOver) => {
+        Err(AccessError::Unknown) => access.metrics.denied(Denial::Unknown),
+        Err(AccessError::Scope { .. } | AccessError::BootstrapOver) => {
             access.metrics.denied(Denial::Scope);
         }
         _ => {}

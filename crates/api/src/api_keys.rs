@@ -32,7 +32,7 @@ use twilio_edge_domain::{
     window::rfc3339,
 };
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
+use twilio_edge_services::access::api_keys::{AccessError, Caller, Keys};
 use twilio_edge_store::{CompletedRequest, IdempotencyClaim, Key};
 
 /// An API key. Times are in RFC 3339.
@@ -264,10 +264,10 @@ async fn revoke(
     security(("key" = [])),
 )]
 async fn own(Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
-    let key = caller.key.ok_or_else(|| Problem::refused(Refusal::NoSuchKey, Scope::App))?;
+    let key = caller.key.ok_or_else(|| Problem::refused(AccessError::NoSuchKey, Scope::App))?;
     Ok(json(&ApiKey::of(key)))
 }
 
-fn refused(refusal: Refusal) -> Problem {
+fn refused(refusal: AccessError) -> Problem {
     Problem::refused(refusal, Scope::Admin)
 }

@@ -1,4 +1,4 @@
-//! CSV imports and exports over HTTP. An import is accepted whole, or with `partial` without its bad lines. An export is
+//! CSV imports and exports over HTTP. An import is accepted whole, or with `partial` without its invalid lines. An export is
 //! streamed one database page at a time.
 
 use std::{collections::BTreeSet, io, sync::Arc};
@@ -39,7 +39,7 @@ pub(super) struct ImportQuery {
     /// Country of numbers that have no country code: two letters, such as `DE`.
     #[param(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
-    /// True: import the good lines and skip the bad ones. False, the default: one bad line refuses the whole list.
+    /// True: import the valid lines and skip the others. False, the default: one invalid line refuses the whole list.
     partial: Option<bool>,
 }
 
@@ -60,14 +60,14 @@ impl ImportQuery {
 /// Result of a CSV import.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ImportResponse {
-    /// Number of good lines.
+    /// Number of valid lines.
     lines: usize,
     /// Number of lines that added something new.
     added: usize,
     /// Skipped lines, at most the first 100.
-    bad: Vec<InvalidLine>,
+    invalid: Vec<InvalidLine>,
     /// Number of skipped lines.
-    bad_lines: usize,
+    invalid_lines: usize,
 }
 
 /// Imports the list of a request body.
@@ -83,8 +83,8 @@ pub(super) async fn import<R: ContactRecords>(
     let (list, checked) = checked(permissions, &account_sid, list, import.partial).await?;
     let added = R::import(permissions, caller, &account_sid, list.valid_rows(), now_ms).await;
     let added = added.map_err(|reason| Problem::unavailable(&reason))?;
-    let ImportReport { valid: lines, invalid: bad, invalid_lines: bad_lines } = checked;
-    Ok(json(&ImportResponse { lines, added, bad, bad_lines }))
+    let ImportReport { valid: lines, invalid, invalid_lines } = checked;
+    Ok(json(&ImportResponse { lines, added, invalid, invalid_lines }))
 }
 
 /// Returns the list, if it may be imported, and the result of its check. The check of a long list takes a while, so it
@@ -95,7 +95,7 @@ async fn checked<T: 'static>(
     list: Result<CsvList<Bytes, T>, String>,
     partial: Option<bool>,
 ) -> Result<(CsvList<Bytes, T>, ImportReport), Problem> {
-    let list = list.map_err(|problem| Problem::with(RefusalCode::BadLines, problem))?;
+    let list = list.map_err(|problem| Problem::with(RefusalCode::InvalidLines, problem))?;
     let (mut list, mut checked, unread) = read(list).await?;
     if !unread.is_empty() {
         let known = permissions.known_addresses(account_sid, unread).await;
@@ -106,7 +106,7 @@ async fn checked<T: 'static>(
     }
     match checked.error_summary() {
         Some(complaint) if partial != Some(true) => {
-            Err(Problem::with(RefusalCode::BadLines, complaint))
+            Err(Problem::with(RefusalCode::InvalidLines, complaint))
         }
         _ => Ok((list, checked)),
     }

@@ -152,18 +152,23 @@ async fn create(
         ..outbound::Request::new(account_sid, form.to, form.content)
     };
     let is_kept = turn.is_some();
-    let answer = |send: &OutboundMessage| StoredResponse {
+    let answer = |message: &OutboundMessage| StoredResponse {
         status: StatusCode::CREATED.as_u16(),
         headers: Headers { content_type: Some("application/json".to_owned()), location: None },
-        body: resource::message_resource(&known(send)).to_string(),
+        body: resource::message_resource(&known(message)).to_string(),
     };
     let message = NewMessage { request, send_at_ms, other_parameters };
-    let send = accept(&sending, &caller, turn, message, answer).await?;
-    let mut response =
-        match await_outcome(&sending, resource::message_resource(&known(&send)), settle_by).await {
-            Ok(message) => with_status(StatusCode::CREATED, &message),
-            Err(refusal) => refusal.into_response(),
-        };
+    let message = accept(&sending, &caller, turn, message, answer).await?;
+    let mut response = match await_outcome(
+        &sending,
+        resource::message_resource(&known(&message)),
+        settle_by,
+    )
+    .await
+    {
+        Ok(message) => with_status(StatusCode::CREATED, &message),
+        Err(refusal) => refusal.into_response(),
+    };
     if is_kept {
         response.extensions_mut().insert(StoredReplay);
     }
@@ -197,7 +202,7 @@ async fn list(
         before: (before_ms, before_id),
         most: page::one_more(listing.size),
     };
-    let found = sending.sends.list_queued(&page).await;
+    let found = sending.messages.list_queued(&page).await;
     let mut found = found.map_err(|reason| Problem::unavailable(&reason))?;
     if found.is_empty() {
         let query = listing.twilio_query();
@@ -206,57 +211,60 @@ async fn list(
     }
     let has_more = found.len() > listing.size;
     found.truncate(listing.size);
-    let messages: Vec<Value> =
-        found.iter().map(|send| resource::message_resource(&known(send))).collect();
-    let last = found.last().filter(|_| has_more).map(|send| (send.created_at_ms, send.id.as_str()));
-    Ok(json(&listing.page(&account_sid, &messages, last)))
+    let resources: Vec<Value> =
+        found.iter().map(|message| resource::message_resource(&known(message))).collect();
+    let last = found
+        .last()
+        .filter(|_| has_more)
+        .map(|message| (message.created_at_ms, message.id.as_str()));
+    Ok(json(&listing.page(&account_sid, &resources, last)))
 }
 
 /// Returns the resource of an accepted message once Twilio has decided, or at `settle_by`. The message is accepted
 /// in any case, so errors of the lookup are ignored: a client that received one would send a second message.
 async fn await_outcome(
     sending: &Sending,
-    mut message: Value,
+    mut resource: Value,
     settle_by: Instant,
 ) -> Result<Value, DropInRefusal> {
     let text =
-        |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        |name: &str| resource.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, mut id) =
         (text("account_sid"), resource::id_of_sid(&text("sid")).unwrap_or_default());
     let wait = settle_by.saturating_duration_since(Instant::now());
     // The deadline also bounds a slow database.
     let deadline = Instant::now() + wait + Duration::from_millis(200);
-    let send = loop {
+    let message = loop {
         let wait = settle_by.saturating_duration_since(Instant::now());
-        let answered = sending.outcome_waiters.wait(&sending.sends, &account_sid, &id, wait);
-        let Ok(Ok(Some(send))) = tokio::time::timeout_at(deadline.into(), answered).await else {
-            return Ok(message);
+        let answered = sending.outcome_waiters.wait(&sending.messages, &account_sid, &id, wait);
+        let Ok(Ok(Some(message))) = tokio::time::timeout_at(deadline.into(), answered).await else {
+            return Ok(resource);
         };
         // The outcome of a message that was replaced is the outcome of its fallback.
-        let fallback = sending.sends.find_fallback_of(&send.id);
+        let fallback = sending.messages.find_fallback_of(&message.id);
         let Ok(fallback) = tokio::time::timeout_at(deadline.into(), fallback).await else {
-            return Ok(message);
+            return Ok(resource);
         };
         match fallback {
-            Ok(Some(fallback)) if send.state == "refused" => {
-                message = resource::message_resource(&known(&fallback));
+            Ok(Some(fallback)) if message.state == "refused" => {
+                resource = resource::message_resource(&known(&fallback));
                 id = fallback.id;
             }
-            _ => break send,
+            _ => break message,
         }
     };
-    if matches!(send.state.as_str(), "refused" | "not_sent") {
-        let code = codes::of_end(&send.code).unwrap_or(UNKNOWN);
-        let mistake = DropInError::new(code, send.reason);
+    if matches!(message.state.as_str(), "refused" | "not_sent") {
+        let code = codes::of_end(&message.code).unwrap_or(UNKNOWN);
+        let mistake = DropInError::new(code, message.reason);
         // If Twilio refused the message, the answer has Twilio's own status.
-        return Err(match u16::try_from(send.twilio_status) {
+        return Err(match u16::try_from(message.twilio_status) {
             Ok(status @ 400..=499) => mistake.with_status(status),
             _ => mistake,
         }
         .into());
     }
-    resource::update(&mut message, &known(&send));
-    Ok(message)
+    resource::update(&mut resource, &known(&message));
+    Ok(resource)
 }
 
 /// Twilio's error 30008 (unknown error), used if the reason is unknown.
@@ -270,10 +278,10 @@ async fn find_own(
 ) -> Result<Option<OutboundMessage>, Problem> {
     let Some(id) = resource::id_of_sid(sid) else { return Ok(None) };
     let unavailable = |reason| Problem::unavailable(&reason);
-    let mut found = sending.sends.fetch(&id, Some(account_sid)).await.map_err(unavailable)?;
+    let mut found = sending.messages.fetch(&id, Some(account_sid)).await.map_err(unavailable)?;
     // The outcome of a refused message that has a fallback is that of its fallback.
-    while let Some(refused) = found.as_ref().filter(|send| send.state == "refused") {
-        match sending.sends.find_fallback_of(&refused.id).await.map_err(unavailable)? {
+    while let Some(refused) = found.as_ref().filter(|message| message.state == "refused") {
+        match sending.messages.find_fallback_of(&refused.id).await.map_err(unavailable)? {
             Some(fallback) => found = Some(fallback),
             None => break,
         }
@@ -307,17 +315,17 @@ fn pairs(form: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(form).into_owned().collect()
 }
 
-fn known(send: &OutboundMessage) -> StoredMessage<'_> {
+fn known(message: &OutboundMessage) -> StoredMessage<'_> {
     StoredMessage {
-        id: &send.id,
-        account_sid: &send.account_sid,
-        form: &send.form,
-        state: &send.state,
-        message_sid: &send.message_sid,
-        error_code: codes::of_end(&send.code),
-        reason: &send.reason,
-        is_scheduled: send.first_due_at_ms > send.created_at_ms,
-        created_ms: send.created_at_ms,
-        updated_ms: send.changed_at_ms,
+        id: &message.id,
+        account_sid: &message.account_sid,
+        form: &message.form,
+        state: &message.state,
+        message_sid: &message.message_sid,
+        error_code: codes::of_end(&message.code),
+        reason: &message.reason,
+        is_scheduled: message.first_due_at_ms > message.created_at_ms,
+        created_ms: message.created_at_ms,
+        updated_ms: message.changed_at_ms,
     }
 }

@@ -47,7 +47,7 @@ async fn fetch(
     let (medium, got) = match library.open_link(&id, &query, range.clone(), is_head).await {
         Ok(Some(found)) => found,
         Ok(None) => return not_found(),
-        // The store also reports an error for a range outside the medium. Reading the whole medium shows which error it
+        // The store also reports an error for a range outside the medium. TomlReader the whole medium shows which error it
         // is.
         Err(LibraryError::Bucket(_)) if range.is_some() => {
             match library.open_link(&id, &query, None, true).await {

@@ -208,7 +208,7 @@ async fn fetch(
 /// Renders a message with its fallback.
 async fn view(sending: &Sending, record: &MessageRecord) -> Result<Message, Problem> {
     let fallback = match record.outbound() {
-        Some(row) => sending.sends.find_fallback_of(&row.id).await,
+        Some(row) => sending.messages.find_fallback_of(&row.id).await,
         None => Ok(None),
     };
     let fallback = fallback.map_err(|reason| Problem::unavailable(&reason))?;

@@ -91,26 +91,26 @@ impl Problem {
     }
 
     /// Converts a refusal of a use case; `needed` is the scope that the operation needs.
-    pub(super) fn refused(refusal: api_keys::Refusal, needed: Scope) -> Problem {
+    pub(super) fn refused(refusal: api_keys::AccessError, needed: Scope) -> Problem {
         match refusal {
-            api_keys::Refusal::Unknown => Problem::unauthorized(needed),
-            api_keys::Refusal::Scope { has, needed } => {
+            api_keys::AccessError::Unknown => Problem::unauthorized(needed),
+            api_keys::AccessError::Scope { has, needed } => {
                 let detail =
                     format!("The key has scope {has}; the operation needs scope {needed}.");
                 Problem::with(RefusalCode::WrongScope, detail)
             }
-            api_keys::Refusal::BootstrapOver => Problem::of(RefusalCode::BootstrapOver),
-            api_keys::Refusal::Grant(scope) => {
+            api_keys::AccessError::BootstrapOver => Problem::of(RefusalCode::BootstrapOver),
+            api_keys::AccessError::Grant(scope) => {
                 let detail = format!(
                     "A key of scope {scope} has permissions that this key lacks. Run `twilio-edge keys create --scope {scope} --name ..` on a machine that reaches the database."
                 );
                 Problem::with(RefusalCode::ScopeNotGrantable, detail)
             }
-            api_keys::Refusal::OtherAccount => Problem::other_account(),
-            api_keys::Refusal::OwnKey => Problem::of(RefusalCode::CannotRevokeOwnKey),
-            api_keys::Refusal::NoSuchKey => Problem::of(RefusalCode::NoSuchKey),
-            api_keys::Refusal::Invalid(problem) => Problem::malformed(&problem),
-            api_keys::Refusal::Store(reason) => Problem::unavailable(&reason),
+            api_keys::AccessError::OtherAccount => Problem::other_account(),
+            api_keys::AccessError::OwnKey => Problem::of(RefusalCode::CannotRevokeOwnKey),
+            api_keys::AccessError::NoSuchKey => Problem::of(RefusalCode::NoSuchKey),
+            api_keys::AccessError::Invalid(problem) => Problem::malformed(&problem),
+            api_keys::AccessError::Store(reason) => Problem::unavailable(&reason),
         }
     }
 

@@ -40,7 +40,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
-    access::api_keys::{Caller, Refusal},
+    access::api_keys::{AccessError, Caller},
     outbound::templates::Templates,
 };
 
@@ -318,7 +318,7 @@ async fn remove(
 ) -> Result<Response, Problem> {
     let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let (name, locale) = place(path)?;
-    let removed: Result<bool, Refusal> =
+    let removed: Result<bool, AccessError> =
         templates.remove(&caller, &account_sid, &name, &locale, now_ms()).await;
     match removed.map_err(|refusal| Problem::refused(refusal, Scope::Admin))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),

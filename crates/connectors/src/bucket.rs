@@ -5,15 +5,15 @@
 //! # async fn example() -> Result<(), String> {
 //! use object_store::ObjectStoreExt;
 //! use twilio_edge_connectors::bucket::{Bucket, reason};
-//! use twilio_edge_platform::config::bucket_location::Place;
+//! use twilio_edge_platform::config::bucket_location::BucketLocation;
 //!
-//! let place = Place {
+//! let location = BucketLocation {
 //!     url: "s3://acme-webhooks/edge",
 //!     endpoint: "",
 //!     region: "eu-central-1",
 //!     credentials_file: "",
 //! };
-//! let bucket = Bucket::open(&place)?; // reaches nothing yet
+//! let bucket = Bucket::open(&location)?; // reaches nothing yet
 //! let path = bucket.path("media/MM00112233445566778899aabbccddeeff");
 //! bucket.objects().put(&path, "bytes".into()).await.map_err(|error| reason(&error))?;
 //! # Ok(())
@@ -34,7 +34,7 @@ use object_store::{
     path::Path,
     signer::Signer,
 };
-use twilio_edge_platform::config::bucket_location::{Kind, Place};
+use twilio_edge_platform::config::bucket_location::{BucketKind, BucketLocation};
 
 /// Time limit of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,32 +70,32 @@ impl fmt::Debug for Bucket {
 
 /// Returns the problems of a location and its credentials that can be found without a request to the store. Each starts
 /// with the name of its setting. Returns no problem if the URL is empty.
-pub fn problems(place: &Place<'_>) -> Vec<String> {
-    match place.url {
+pub fn problems(location: &BucketLocation<'_>) -> Vec<String> {
+    match location.url {
         "" => Vec::new(),
-        _ => Bucket::open(place).err().into_iter().collect(),
+        _ => Bucket::open(location).err().into_iter().collect(),
     }
 }
 
 impl Bucket {
     /// Opens the bucket without a request to it. A folder is created. An error starts with the name of the setting to
     /// correct.
-    pub fn open(place: &Place<'_>) -> Result<Bucket, String> {
+    pub fn open(location: &BucketLocation<'_>) -> Result<Bucket, String> {
         let (objects, signer, prefix): (Arc<dyn ObjectStore>, Option<Arc<dyn Signer>>, &str) =
-            match place.kind()? {
-                Kind::S3 { bucket, prefix } => {
-                    let store = Arc::new(s3(place, bucket)?);
+            match location.kind()? {
+                BucketKind::S3 { bucket, prefix } => {
+                    let store = Arc::new(s3(location, bucket)?);
                     (store.clone(), Some(store), prefix)
                 }
-                Kind::Gcs { bucket, prefix } => {
-                    let store = Arc::new(gcs(place, bucket)?);
+                BucketKind::Gcs { bucket, prefix } => {
+                    let store = Arc::new(gcs(location, bucket)?);
                     (store.clone(), Some(store), prefix)
                 }
-                Kind::Folder(folder) => (Arc::new(local(folder)?), None, ""),
+                BucketKind::Folder(folder) => (Arc::new(local(folder)?), None, ""),
             };
         let prefix = Path::parse(prefix.trim_end_matches('/'))
             .map_err(|_| "url: its prefix must be plain text without empty or dotted parts")?;
-        Ok(Bucket { objects, signer, prefix, url: place.url.into() })
+        Ok(Bucket { objects, signer, prefix, url: location.url.into() })
     }
 
     /// Returns the client for reads, writes and lists. Its paths come from [`Bucket::path`].
@@ -132,23 +132,23 @@ fn client(endpoint: &str) -> ClientOptions {
         )))
 }
 
-fn s3(place: &Place<'_>, bucket: &str) -> Result<object_store::aws::AmazonS3, String> {
+fn s3(location: &BucketLocation<'_>, bucket: &str) -> Result<object_store::aws::AmazonS3, String> {
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(RETRY);
-    builder = builder.with_client_options(client(place.endpoint));
-    if !place.endpoint.is_empty() {
-        builder = builder.with_endpoint(place.endpoint);
+    builder = builder.with_client_options(client(location.endpoint));
+    if !location.endpoint.is_empty() {
+        builder = builder.with_endpoint(location.endpoint);
     }
-    if !place.region.is_empty() {
-        builder = builder.with_region(place.region);
+    if !location.region.is_empty() {
+        builder = builder.with_region(location.region);
     }
-    if !place.credentials_file.is_empty() {
-        let text = read(place.credentials_file)?;
+    if !location.credentials_file.is_empty() {
+        let text = read(location.credentials_file)?;
         for (name, key) in [
             ("aws_access_key_id", AmazonS3ConfigKey::AccessKeyId),
             ("aws_secret_access_key", AmazonS3ConfigKey::SecretAccessKey),
         ] {
             let value = line(&text, name).ok_or_else(|| {
-                format!("credentials_file: {} has no line {name} = ..", place.credentials_file)
+                format!("credentials_file: {} has no line {name} = ..", location.credentials_file)
             })?;
             builder = builder.with_config(key, value);
         }
@@ -159,17 +159,20 @@ fn s3(place: &Place<'_>, bucket: &str) -> Result<object_store::aws::AmazonS3, St
     builder.build().map_err(|error| format!("url: {error}"))
 }
 
-fn gcs(place: &Place<'_>, bucket: &str) -> Result<object_store::gcp::GoogleCloudStorage, String> {
+fn gcs(
+    location: &BucketLocation<'_>,
+    bucket: &str,
+) -> Result<object_store::gcp::GoogleCloudStorage, String> {
     let mut builder =
         GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(RETRY);
-    builder = builder.with_client_options(client(place.endpoint));
-    if !place.endpoint.is_empty() {
-        builder = builder.with_base_url(place.endpoint);
+    builder = builder.with_client_options(client(location.endpoint));
+    if !location.endpoint.is_empty() {
+        builder = builder.with_base_url(location.endpoint);
     }
-    if !place.credentials_file.is_empty() {
+    if !location.credentials_file.is_empty() {
         // The file is checked here, because an error of the library would contain the text that it could not parse.
-        let text = read(place.credentials_file)?;
-        let file = place.credentials_file;
+        let text = read(location.credentials_file)?;
+        let file = location.credentials_file;
         let json: serde_json::Value = serde_json::from_str(&text)
             .map_err(|_| format!("credentials_file: {file} is not JSON in the format of Google"))?;
         let kind = json.get("type").and_then(serde_json::Value::as_str);
@@ -262,8 +265,8 @@ fn code(error: &Error) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn at(url: &str) -> Place<'_> {
-        Place { url, endpoint: "", region: "", credentials_file: "" }
+    fn at(url: &str) -> BucketLocation<'_> {
+        BucketLocation { url, endpoint: "", region: "", credentials_file: "" }
     }
 
     #[test]
@@ -283,21 +286,21 @@ mod tests {
         twilio_edge_platform::file_access::restrict_new_files();
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("credentials").display().to_string();
-        let place = |url| Place { credentials_file: &file, ..at(url) };
-        assert!(problems(&place("s3://acme"))[0].contains("No such file"));
+        let location = |url| BucketLocation { credentials_file: &file, ..at(url) };
+        assert!(problems(&location("s3://acme"))[0].contains("No such file"));
         std::fs::write(&file, "[default]\naws_access_key_id = AKIA\nAWS_SECRET_ACCESS_KEY=hush\n")
             .unwrap();
-        assert_eq!(problems(&place("s3://acme")), Vec::<String>::new());
-        let found = problems(&place("gs://acme"));
+        assert_eq!(problems(&location("s3://acme")), Vec::<String>::new());
+        let found = problems(&location("gs://acme"));
         assert!(found[0].contains("is not JSON"), "{found:?}");
         std::fs::write(&file, "aws_secret_access_key = hush").unwrap();
-        let found = problems(&place("s3://acme"));
+        let found = problems(&location("s3://acme"));
         assert!(found[0].ends_with("has no line aws_access_key_id = .."), "{found:?}");
         std::fs::write(&file, r#"{"type": "external_account", "private_key": "hush"}"#).unwrap();
-        let found = problems(&place("gs://acme"));
+        let found = problems(&location("gs://acme"));
         assert!(found[0].ends_with("must be of type service_account or authorized_user"));
         std::fs::write(&file, r#"{"type": "service_account", "private_key": "hush"}"#).unwrap();
-        let found = problems(&place("gs://acme"));
+        let found = problems(&location("gs://acme"));
         assert!(found[0].contains("cannot be used") && !found[0].contains("hush"), "{found:?}");
     }
 
@@ -310,13 +313,13 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let file = folder.path().join("credentials").display().to_string();
         std::fs::write(&file, "aws_access_key_id=AKIA\naws_secret_access_key=hush").unwrap();
-        let place = Place {
+        let location = BucketLocation {
             url: "s3://acme",
             endpoint: &endpoint,
             region: "us-east-1",
             credentials_file: &file,
         };
-        let bucket = Bucket::open(&place).unwrap();
+        let bucket = Bucket::open(&location).unwrap();
         let error = bucket.objects().head(&bucket.path("x")).await.unwrap_err();
         assert!(reason(&error).starts_with("the bucket cannot be reached: "), "{}", reason(&error));
     }

@@ -362,10 +362,10 @@ mod tests {
     #[test]
     fn caller_may_specify_the_callback_url() {
         let own = "To=a&StatusCallback=https%3A%2F%2Fown.example%2Fs&Body=%26";
-        let told = "StatusCallback=https%3A%2F%2Fown.example%2Fs%3Ftwilio_edge_message%3Dms_0";
+        let callback = "StatusCallback=https%3A%2F%2Fown.example%2Fs%3Ftwilio_edge_message%3Dms_0";
         assert_eq!(
             with_callback(own, "https://default_url", "ms_0"),
-            format!("To=a&Body=%26&{told}")
+            format!("To=a&Body=%26&{callback}")
         );
         assert_eq!(with_callback("To=a", "", "ms_0"), "To=a");
         let default_url =

@@ -1,5 +1,5 @@
 //! CSV import and export of suppressions and consents (RFC 4180). The caller can check every line of a list before it
-//! applies any, and each bad line is reported with its number. This module knows no store.
+//! applies any, and each invalid line is reported with its number. This module knows no store.
 
 use std::{borrow::Cow, collections::BTreeSet};
 

@@ -187,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_sent_is_a_key_or_not(header: Vec<u8>) {
+        fn header_of_any_bytes_is_read_without_panic(header: Vec<u8>) {
             if let Some(key) = Key::read(&header) {
                 prop_assert!((1..=MAX_KEY_BYTES).contains(&key.as_str().len()));
                 prop_assert!(key.as_str().bytes().all(|b| b == b' ' || b.is_ascii_graphic()));

@@ -24,7 +24,7 @@ twilio_edge_contract::string_enum! {
         /// `[redacted]` replaces the value.
         Remove = "remove",
         /// Every character becomes `*`, except the channel and the last two characters of an address. The length stays
-        /// visible, and a contact who asks can be matched to an address.
+        /// visible, and a contact who requests it can be matched to an address.
         Mask = "mask",
         /// A keyed digest replaces the value: equal values stay equal.
         Hash = "hash",

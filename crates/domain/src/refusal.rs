@@ -305,7 +305,7 @@ refusals! {
         title: "The request body is too large. No change was made",
         remedy: "Send a smaller body, or raise http.max_body_bytes (for the filter) or api.max_body_bytes (for all others).",
         drop_in: twilio(20001, 413, "request body too large") }
-    BadLines { code: "bad_lines", status: 422, actor: Caller, origin: Request,
+    InvalidLines { code: "invalid_lines", status: 422, actor: Caller, origin: Request,
         title: "The list has invalid lines. No change was made",
         remedy: "Correct the lines that the detail names, or send the list with partial=true, which skips them.",
         drop_in: None }

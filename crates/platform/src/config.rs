@@ -20,7 +20,7 @@ pub use self::{
     media::{Media, MediaStore},
     sources::{Merged, without_password},
 };
-use crate::config::bucket_location::Place;
+use crate::config::bucket_location::BucketLocation;
 use crate::listener::admission::Limits;
 use twilio_edge_domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention};
 
@@ -152,8 +152,8 @@ pub struct Archive {
 
 impl Archive {
     /// Returns the location of the bucket.
-    pub fn place(&self) -> Place<'_> {
-        Place {
+    pub fn bucket_location(&self) -> BucketLocation<'_> {
+        BucketLocation {
             url: &self.url,
             endpoint: &self.endpoint,
             region: &self.region,

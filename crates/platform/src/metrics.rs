@@ -7,10 +7,10 @@ mod connections;
 mod journal;
 mod labels;
 mod media;
+mod messages;
 mod process;
 mod requests;
 mod retention;
-mod sends;
 mod series;
 mod sinks;
 mod stores;
@@ -30,10 +30,10 @@ use self::{
     connections::ListenerMetrics,
     journal::JournalMetrics,
     media::MediaMetrics,
+    messages::MessageMetrics,
     process::Process,
     requests::Requests,
     retention::RetentionMetrics,
-    sends::SendMetrics,
     sinks::SinkMetrics,
     stores::StoreMetrics,
     tasks::TaskMetrics,
@@ -64,7 +64,7 @@ pub struct Metrics {
     /// Metrics of the archive.
     pub archive: ArchiveMetrics,
     /// Metrics of outbound messages.
-    pub sends: SendMetrics,
+    pub messages: MessageMetrics,
     /// Metrics of media probes.
     pub media: MediaMetrics,
     /// Metrics of the template catalogue.
@@ -109,7 +109,7 @@ impl Default for Metrics {
             retention: RetentionMetrics::of(all),
             listeners: ListenerMetrics::of(all),
             archive: ArchiveMetrics::of(all),
-            sends: SendMetrics::of(all),
+            messages: MessageMetrics::of(all),
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
@@ -134,7 +134,7 @@ impl Metrics {
         self.stores.begin();
         self.retention.begin();
         self.listeners.begin();
-        self.sends.begin();
+        self.messages.begin();
         self.media.begin();
         self.templates.begin();
         for denial in Denial::ALL {

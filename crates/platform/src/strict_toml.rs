@@ -10,11 +10,11 @@ pub const LISTED_PROBLEMS: usize = 20;
 
 /// Reader that continues after a problem, to find the others.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub struct TomlReader {
     problems: Vec<String>,
 }
 
-impl Reading {
+impl TomlReader {
     /// Returns the value if there were no problems, else the problems.
     pub fn outcome<T>(mut self, read: T) -> Result<T, Vec<String>> {
         if self.problems.is_empty() {

@@ -31,7 +31,7 @@ pub fn print_line(text: &str) {
 }
 
 /// Writes a line to standard error.
-pub fn complain(text: &str) {
+pub fn print_error(text: &str) {
     let _ = io::stderr().lock().write_all(format!("{}\n", page(text)).as_bytes());
 }
 

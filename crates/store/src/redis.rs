@@ -348,7 +348,7 @@ impl Redis {
         now_ms: i64,
     ) -> Result<redis::RedisResult<T>, StoreError> {
         if now_ms < self.unavailable_until_ms.load(Ordering::Relaxed) {
-            return Err(StoreError::Unavailable("left alone after a failure".into()));
+            return Err(StoreError::Unavailable("not used for a moment after a failure".into()));
         }
         let mut connection = self.connection.clone();
         match tokio::time::timeout(self.timeout, pipeline.query_async(&mut connection)).await {

@@ -306,7 +306,7 @@ impl Stores {
     /// Sets the gauges of these stores: the Redis state, the connection pools and the age of the journal queue.
     pub fn gauge(&self) {
         self.metrics.stores.redis_is(match &self.leases {
-            Leases::Redis(redis) if redis.is_unavailable() => RedisState::Away,
+            Leases::Redis(redis) if redis.is_unavailable() => RedisState::Unavailable,
             Leases::Redis(_) => RedisState::Up,
             Leases::Memory(_) | Leases::Sql => RedisState::None,
         });

@@ -36,7 +36,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::complain(&format!("twilio-edge backend: {error}"));
+            terminal::print_error(&format!("twilio-edge backend: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -63,7 +63,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            terminal::complain(&format!("twilio-edge demo: {problem}"));
+            terminal::print_error(&format!("twilio-edge demo: {problem}"));
             ExitCode::FAILURE
         }
     }
@@ -146,7 +146,7 @@ impl Demo {
         sidecar.env("TWILIO_EDGE_DEMO", "true");
         sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
         sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", "off");
-        // Messages go to the simulator whatever account is configured, so no contact receives one.
+        // Messages go to the simulator with every configured account, so no contact receives one.
         sidecar.env("TWILIO_EDGE_SENDING_FILE", sending);
         sidecar.env("TWILIO_EDGE_SENDING_BASE_URL", format!("http://{}", self.args.simulator()));
         let statuses = format!("{}/twilio/status", self.account.origin);

@@ -103,7 +103,7 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(problem) => {
-            terminal::complain(&format!("twilio-edge explain: {problem}"));
+            terminal::print_error(&format!("twilio-edge explain: {problem}"));
             ExitCode::from(2)
         }
     }

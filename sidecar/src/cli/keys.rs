@@ -17,7 +17,7 @@ use twilio_edge_platform::{
     config::{Config, without_password},
     terminal,
 };
-use twilio_edge_services::access::api_keys::{Caller, Keys, Refusal};
+use twilio_edge_services::access::api_keys::{AccessError, Caller, Keys};
 use twilio_edge_store::{ApiKeyStore, Key};
 
 /// Columns of tab-separated output.
@@ -100,7 +100,7 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     }
 }
 
-async fn with_keys<F: Future<Output = Result<String, Refusal>>>(
+async fn with_keys<F: Future<Output = Result<String, AccessError>>>(
     config: &Config,
     act: impl FnOnce(Keys) -> F,
 ) -> Result<String, String> {
@@ -110,9 +110,9 @@ async fn with_keys<F: Future<Output = Result<String, Refusal>>>(
     let done = act(Keys::new(store.clone(), "")).await;
     store.close().await;
     done.map_err(|refusal| match refusal {
-        Refusal::Store(reason) => failure(&reason),
-        Refusal::Invalid(problem) => problem.replacen("account_sid:", "--account:", 1),
-        Refusal::NoSuchKey => {
+        AccessError::Store(reason) => failure(&reason),
+        AccessError::Invalid(problem) => problem.replacen("account_sid:", "--account:", 1),
+        AccessError::NoSuchKey => {
             "there is no such key: `twilio-edge keys list --all` shows them".into()
         }
         other => format!("refused: {other:?}"),
@@ -120,7 +120,7 @@ async fn with_keys<F: Future<Output = Result<String, Refusal>>>(
 }
 
 impl Verb {
-    async fn act(self, keys: &Keys, output: Output) -> Result<String, Refusal> {
+    async fn act(self, keys: &Keys, output: Output) -> Result<String, AccessError> {
         let user = variable("USER").unwrap_or_else(|| "unknown".into());
         let by = Caller::command_line(&user);
         match self {

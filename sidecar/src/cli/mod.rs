@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         // The error repeats arguments, which may contain text of others.
         Err(error) if error.use_stderr() => {
-            terminal::complain(error.render().to_string().trim_end());
+            terminal::print_error(error.render().to_string().trim_end());
             return ExitCode::from(WRONG_ARGUMENTS);
         }
         Err(help) => help.exit(),

@@ -168,7 +168,7 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Returns the list and the number of its good lines, if the list is accepted; reports the bad lines. Addresses that the
+/// Returns the list and the number of its valid lines, if the list is accepted; reports the invalid lines. Addresses that the
 /// account already knows are good.
 async fn accepted<C: AsRef<[u8]>, T>(
     permissions: &Permissions,
@@ -190,7 +190,7 @@ async fn accepted<C: AsRef<[u8]>, T>(
         complaint => {
             complaint
                 .iter()
-                .for_each(|line| terminal::complain(&format!("twilio-edge: skipped: {line}")));
+                .for_each(|line| terminal::print_error(&format!("twilio-edge: skipped: {line}")));
             Ok((list, checked.valid))
         }
     }

@@ -32,9 +32,10 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         named(&sending.routing_file, &routes::problems),
     );
     // A location that is wrong by itself is already a problem of the settings.
-    for (setting, place) in
-        [("archive", config.archive.place()), ("media.store", config.media.store.place())]
-    {
+    for (setting, place) in [
+        ("archive", config.archive.bucket_location()),
+        ("media.store", config.media.store.bucket_location()),
+    ] {
         if place.problems().is_empty() {
             let found = bucket::problems(&place);
             problems.extend(found.iter().map(|problem| format!("{setting}.{problem}")));

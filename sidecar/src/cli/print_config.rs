@@ -11,7 +11,7 @@ pub(super) fn run(globals: &Globals) -> ExitCode {
     match merged.check() {
         Ok(config) => {
             for problem in config.warnings() {
-                terminal::complain(&format!("twilio-edge: warning: {problem}"));
+                terminal::print_error(&format!("twilio-edge: warning: {problem}"));
             }
             ExitCode::SUCCESS
         }

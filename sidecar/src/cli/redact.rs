@@ -13,7 +13,7 @@ use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::{message::NumberQuery, period::instant};
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
-    access::api_keys::{Caller, Refusal},
+    access::api_keys::{AccessError, Caller},
     operations::erasure::{self, ErasureRequest, ErasureResult},
 };
 use twilio_edge_store::Sweeper;
@@ -79,8 +79,8 @@ async fn redact(config: &Config, request: ErasureRequest) -> Result<ErasureResul
     let done = erasure::erase(&sweeper, &Caller::command_line(&user), request, usize::MAX).await;
     sweeper.close().await;
     done.map_err(|refusal| match refusal {
-        Refusal::Store(reason) => failure(&reason),
-        Refusal::Invalid(problem) => problem,
+        AccessError::Store(reason) => failure(&reason),
+        AccessError::Invalid(problem) => problem,
         other => format!("refused: {other:?}"),
     })
 }

@@ -17,7 +17,7 @@ use twilio_edge_domain::period::instant;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
-    access::api_keys::{Caller, Refusal},
+    access::api_keys::{AccessError, Caller},
     inbound::replays::{self, Origin, ReplayError, ReplayRequest, ReplaySources, STEP},
     operations::archive::Archive,
 };
@@ -123,8 +123,8 @@ async fn replay(config: &Config, args: Args) -> Result<String, String> {
     replay_sources.queue.close().await;
     replay_sources.outbox.close().await;
     done.map_err(|refused| match refused {
-        Refused::ReplayRequest(Refusal::Invalid(problem)) => problem,
-        Refused::ReplayRequest(Refusal::Store(reason)) => failure(&reason),
+        Refused::ReplayRequest(AccessError::Invalid(problem)) => problem,
+        Refused::ReplayRequest(AccessError::Store(reason)) => failure(&reason),
         Refused::ReplayRequest(other) => format!("refused: {other:?}"),
         Refused::ReplayError(ReplayError::Store(reason)) => failure(&reason),
         Refused::ReplayError(stopped) => stopped.to_string(),
@@ -133,12 +133,12 @@ async fn replay(config: &Config, args: Args) -> Result<String, String> {
 
 /// Reason why a replay does not start or continue.
 enum Refused {
-    ReplayRequest(Refusal),
+    ReplayRequest(AccessError),
     ReplayError(ReplayError),
 }
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Refused {
+impl From<AccessError> for Refused {
+    fn from(refusal: AccessError) -> Refused {
         Refused::ReplayRequest(refusal)
     }
 }
@@ -162,7 +162,7 @@ async fn carried_out(replay_sources: &ReplaySources, args: Args) -> Result<Strin
     let replay = match &args.resume {
         Some(id) => {
             let found = outbox.replay(id, args.account.as_deref()).await?;
-            found.ok_or_else(|| Refusal::Invalid(format!("there is no replay {id}")))?
+            found.ok_or_else(|| AccessError::Invalid(format!("there is no replay {id}")))?
         }
         None => {
             let request = ReplayRequest {
@@ -221,7 +221,10 @@ async fn carried_on(
             bar.set_position((part * WHOLE as f64) as u64);
             bar.set_message(format!("{} webhooks", replay.found));
             if bar.is_hidden() && last_line.is_none_or(|at| at.elapsed() >= LINE) {
-                terminal::complain(&format!("replay {id}: {} webhooks found so far", replay.found));
+                terminal::print_error(&format!(
+                    "replay {id}: {} webhooks found so far",
+                    replay.found
+                ));
                 last_line = Some(Instant::now());
             }
         }
@@ -229,7 +232,8 @@ async fn carried_on(
             // A sidecar may continue the replay at the same time.
             tokio::time::sleep(LOOK).await;
             let moved = replay_sources.outbox.replay(&id, None).await?;
-            replay = moved.ok_or_else(|| Refusal::Invalid(format!("there is no replay {id}")))?;
+            replay =
+                moved.ok_or_else(|| AccessError::Invalid(format!("there is no replay {id}")))?;
         }
     }
     bar.set_position(WHOLE);

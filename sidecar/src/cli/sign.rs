@@ -147,7 +147,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     match sign(args.kind) {
         Ok(code) => code,
         Err(problem) => {
-            terminal::complain(&format!("twilio-edge sign: {problem}"));
+            terminal::print_error(&format!("twilio-edge sign: {problem}"));
             ExitCode::from(2)
         }
     }

@@ -21,7 +21,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::{
-        api_keys::{Caller, Refusal},
+        api_keys::{AccessError, Caller},
         tenants::{TenantError, Tenants},
     },
     operations::retention::RetentionPolicies,
@@ -117,7 +117,7 @@ async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, TenantError>>>(
     let done = act(Tenants::new(store.clone(), policies, retention_policies, config)).await;
     store.close().await;
     done.map_err(|denied| match denied {
-        TenantError::Refused(Refusal::Store(reason)) => failure(&reason),
+        TenantError::Refused(AccessError::Store(reason)) => failure(&reason),
         TenantError::NotFound => {
             "the account has no profile: the settings apply to it without differences".into()
         }

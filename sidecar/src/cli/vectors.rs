@@ -82,7 +82,7 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 fn unreadable(problem: &str) -> ExitCode {
-    terminal::complain(&format!("twilio-edge vectors: {problem}"));
+    terminal::print_error(&format!("twilio-edge vectors: {problem}"));
     ExitCode::from(2)
 }
 

@@ -57,8 +57,8 @@ pub(super) async fn fetch(
         Location::Twilio(sid) => {
             get(&sending.twilio, &account_sid, &format!("/Messages/{sid}.json")).await
         }
-        Location::Queued(send) | Location::Ended(send) => {
-            Ok(json(&resource::message_resource(&known(&send))))
+        Location::Queued(message) | Location::Ended(message) => {
+            Ok(json(&resource::message_resource(&known(&message))))
         }
     }
 }
@@ -78,11 +78,13 @@ pub(super) async fn update(
     let change = Change::read(&pairs(&body))?;
     let sid = match (locate(&sending, &account_sid, sid).await?, change) {
         (Location::Twilio(sid), _) => sid,
-        (Location::Queued(send), Change::Cancel) => return cancel(&sending, &caller, &send).await,
+        (Location::Queued(message), Change::Cancel) => {
+            return cancel(&sending, &caller, &message).await;
+        }
         (Location::Ended(_), Change::Cancel) => return Err(not_cancelable()),
         (Location::Queued(_), Change::Redact) => return Err(not_complete("redacted")),
-        (Location::Ended(send), Change::Redact) => {
-            let mut resource = resource::message_resource(&known(&send));
+        (Location::Ended(message), Change::Redact) => {
+            let mut resource = resource::message_resource(&known(&message));
             if let Some(fields) = resource.as_object_mut() {
                 fields.insert("body".to_owned(), json!(""));
             }
@@ -114,8 +116,8 @@ pub(super) async fn remove(
         Location::Ended(last) => {
             // A message that was sent as a fallback also has the SID of the message it replaces.
             let first = find_replaced(&sending, &account_sid, own_sid).await?;
-            for send in [Some(last), first].into_iter().flatten() {
-                let removed = sending::remove(&sending.sends, &caller, &send, now_ms()).await;
+            for message in [Some(last), first].into_iter().flatten() {
+                let removed = sending::remove(&sending.messages, &caller, &message, now_ms()).await;
                 removed.map_err(|reason| Problem::unavailable(&reason))?;
             }
             return Ok(StatusCode::NO_CONTENT.into_response());
@@ -255,11 +257,11 @@ enum Location {
 
 async fn locate(sending: &Sending, account_sid: &str, sid: &str) -> Result<Location, Problem> {
     Ok(match find_own(sending, account_sid, sid).await? {
-        Some(send) if send.state == "sent" => Location::Twilio(send.message_sid),
-        Some(send) if matches!(send.state.as_str(), "refused" | "not_sent" | "canceled") => {
-            Location::Ended(Box::new(send))
+        Some(message) if message.state == "sent" => Location::Twilio(message.message_sid),
+        Some(message) if matches!(message.state.as_str(), "refused" | "not_sent" | "canceled") => {
+            Location::Ended(Box::new(message))
         }
-        Some(send) => Location::Queued(Box::new(send)),
+        Some(message) => Location::Queued(Box::new(message)),
         None => Location::Twilio(sid.to_owned()),
     })
 }
@@ -271,7 +273,7 @@ async fn find_replaced(
     sid: &str,
 ) -> Result<Option<Box<OutboundMessage>>, Problem> {
     let Some(id) = resource::id_of_sid(sid) else { return Ok(None) };
-    let found = sending.sends.fetch(&id, Some(account_sid)).await;
+    let found = sending.messages.fetch(&id, Some(account_sid)).await;
     found.map(|found| found.map(Box::new)).map_err(|reason| Problem::unavailable(&reason))
 }
 
@@ -292,13 +294,13 @@ async fn medium_path(
     }
 }
 
-async fn cancel(sending: &Sending, caller: &Caller, send: &OutboundMessage) -> Answer {
-    let canceled = sending::cancel(&sending.sends, caller, send, now_ms()).await;
+async fn cancel(sending: &Sending, caller: &Caller, message: &OutboundMessage) -> Answer {
+    let canceled = sending::cancel(&sending.messages, caller, message, now_ms()).await;
     if !canceled.map_err(|reason| Problem::unavailable(&reason))? {
         return Err(not_cancelable());
     }
-    let mut resource = resource::message_resource(&known(send));
-    resource::update(&mut resource, &StoredMessage { state: "canceled", ..known(send) });
+    let mut resource = resource::message_resource(&known(message));
+    resource::update(&mut resource, &StoredMessage { state: "canceled", ..known(message) });
     Ok(json(&resource))
 }
 

@@ -33,7 +33,7 @@ use twilio_edge_domain::{
     policy::Category,
     sending::{
         errors::FallbackTarget,
-        fallback::{self, Fallback},
+        fallback::{self, Fallback, FallbackProblem},
         request::{Content, Request, Sender},
         rules::Verdict,
         sender::sender,
@@ -267,17 +267,18 @@ pub(crate) async fn accept(
     let NewMessage { request, send_at_ms, other_parameters } = message;
     let Evaluation { request, verdicts, alternatives } = evaluated(sending, request).await?;
     if let Some((code, verdict)) = refusing(&verdicts, &alternatives) {
-        sending.metrics.sends.refused(code);
+        sending.metrics.messages.refused(code);
         return Err(Problem::with(code, verdict.detail.clone()).offering(verdict.templates.clone()));
     }
     let now_ms = as_of_ms(turn.clone());
-    let mut send = sending.prepared(&request, caller, send_at_ms, now_ms).map_err(unavailable)?;
+    let mut message =
+        sending.prepared(&request, caller, send_at_ms, now_ms).map_err(unavailable)?;
     if !other_parameters.is_empty() {
-        send.form = format!("{}&{other_parameters}", send.form);
+        message.form = format!("{}&{other_parameters}", message.form);
     }
-    let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&send) });
-    sending.add(&send, done.as_ref()).await.map_err(unavailable)?;
-    Ok(send)
+    let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&message) });
+    sending.add(&message, done.as_ref()).await.map_err(unavailable)?;
+    Ok(message)
 }
 
 /// A message with its verdicts and its fallbacks.
@@ -385,8 +386,12 @@ impl CreateMessageRequest {
             _ => return Err(Problem::of(RefusalCode::UnclearMessage)),
         };
         let fallback = self.fallback.map(|fallback| match fallback.problems().first() {
-            // 422: no schema can say that a template has either a name or a SID.
-            Some(problem) => Err(addresses::invalid_field("fallback", problem)),
+            Some(FallbackProblem::Value(problem)) => {
+                Err(Problem::malformed(&format!("fallback.{problem}")))
+            }
+            Some(FallbackProblem::Combination(problem)) => {
+                Err(addresses::invalid_field("fallback", problem))
+            }
             None => Ok(fallback),
         });
         Ok(Request {

@@ -104,7 +104,7 @@ async fn cancel(
     let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
-    let canceled = sending::cancel(&sending.sends, &caller, &message, now_ms()).await;
+    let canceled = sending::cancel(&sending.messages, &caller, &message, now_ms()).await;
     if canceled.map_err(|reason| Problem::unavailable(&reason))? {
         sending.outcome_waiters.notify(&id);
     }
@@ -127,7 +127,7 @@ pub(super) async fn row(
     if !id.starts_with(sending::PREFIX) || id.contains('\0') {
         return Err(not_found());
     }
-    let found = sending.outcome_waiters.wait(&sending.sends, account_sid, id, wait).await;
+    let found = sending.outcome_waiters.wait(&sending.messages, account_sid, id, wait).await;
     found.map_err(|reason| Problem::unavailable(&reason))?.ok_or_else(not_found)
 }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use toml::Value;
 use twilio_edge_contract::Class;
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// Longest topic name that Kafka accepts, in bytes; it applies to streams as well.
 const MAX_NAME_BYTES: usize = 249;
@@ -27,7 +27,7 @@ impl ClassNames {
 
     /// Reads the table `field`, in which each name has a default.
     pub(super) fn read(
-        reading: &mut Reading,
+        reading: &mut TomlReader,
         path: &str,
         fields: Fields<'_>,
         field: &str,
@@ -52,7 +52,7 @@ impl ClassNames {
 
 /// Reads a whole number; `default` if the field is missing or invalid.
 pub(super) fn number(
-    reading: &mut Reading,
+    reading: &mut TomlReader,
     path: &str,
     fields: Fields<'_>,
     field: &str,
@@ -72,7 +72,11 @@ pub(super) fn number(
 }
 
 /// Reads a required text that may contain spaces, as a password or a path does.
-pub(super) fn text_with_spaces(reading: &mut Reading, path: &str, value: Option<&Value>) -> String {
+pub(super) fn text_with_spaces(
+    reading: &mut TomlReader,
+    path: &str,
+    value: Option<&Value>,
+) -> String {
     match value.map(Value::as_str) {
         Some(Some(text)) if !text.is_empty() && !text.contains(char::is_control) => {
             return text.to_owned();

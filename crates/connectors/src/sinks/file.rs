@@ -11,7 +11,7 @@ use super::{
     sink_type::{Field, ParsedSink, Registration},
 };
 use twilio_edge_domain::delivery::RetryPolicy;
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// Upper bounds; larger files are not expected.
 const MAX_SINKS: usize = 32;
@@ -71,7 +71,7 @@ pub(super) struct Settings {
 /// Parses the text of the file, which can name these types.
 pub(super) fn parse(text: &str, types: &[Registration]) -> Result<Vec<Settings>, Vec<String>> {
     let table = twilio_edge_platform::config::parse(text).map_err(|problem| vec![problem])?;
-    let mut reading = Reading::default();
+    let mut reading = TomlReader::default();
     let sinks = sinks(&mut reading, &table, types);
     // A sink without a valid type is a problem, so that the outcome of a clean file has every sink.
     reading.outcome(sinks.into_iter().flatten().collect())
@@ -95,7 +95,7 @@ pub(super) fn reference(types: &[Registration]) -> String {
     text
 }
 
-fn sinks(reading: &mut Reading, table: &Table, types: &[Registration]) -> Vec<Option<Settings>> {
+fn sinks(reading: &mut TomlReader, table: &Table, types: &[Registration]) -> Vec<Option<Settings>> {
     reading.known_fields("", table, &["sink"]);
     let tables = reading.list("sink", table.get("sink"), MAX_SINKS);
     if tables.is_empty() && reading.is_clean() {
@@ -112,7 +112,7 @@ fn sinks(reading: &mut Reading, table: &Table, types: &[Registration]) -> Vec<Op
 
 /// Reads one sink. Returns its name, which is also known if the type is invalid.
 fn sink(
-    reading: &mut Reading,
+    reading: &mut TomlReader,
     path: &str,
     value: &Value,
     types: &[Registration],
@@ -164,7 +164,7 @@ fn one_of(types: &[Registration]) -> String {
     }
 }
 
-fn name(reading: &mut Reading, path: &str, table: Fields<'_>) -> String {
+fn name(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> String {
     let name = reading.text(path, table.get("name"));
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         || name.len() > 64
@@ -174,7 +174,7 @@ fn name(reading: &mut Reading, path: &str, table: Fields<'_>) -> String {
     name
 }
 
-fn routes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<String> {
+fn routes(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<String> {
     let listed = reading.list(path, table.get("routes"), MAX_ROUTES);
     let route = |(n, route): (usize, &Value)| {
         let at = format!("{path}[{n}]");
@@ -187,7 +187,7 @@ fn routes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<String> {
     listed.iter().enumerate().map(route).collect()
 }
 
-fn classes(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<Class> {
+fn classes(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<Class> {
     let names = reading.list(path, table.get("classes"), MAX_CLASSES);
     let class = |(n, name): (usize, &Value)| {
         let class = name.as_str().and_then(|name| name.parse().ok());

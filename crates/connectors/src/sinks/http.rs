@@ -15,7 +15,7 @@ use super::sink_type::{Field, SinkType};
 use crate::causes::with_causes;
 use twilio_edge_domain::delivery::{DeliveryOutcome, outcome_of_response, parse_retry_after};
 use twilio_edge_domain::{event::Delivery, secret};
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// Part of an answer other than 2xx that becomes part of the reason, in bytes.
 const ERROR_TEXT_BYTES: usize = 200;
@@ -36,7 +36,7 @@ impl SinkType for Endpoint {
 
     type Settings = Settings;
 
-    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> Settings {
+    fn parse(reading: &mut TomlReader, path: &str, fields: Fields<'_>) -> Settings {
         settings::parse(reading, path, fields)
     }
 

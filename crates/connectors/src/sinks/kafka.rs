@@ -19,7 +19,7 @@ use self::settings::{Mechanism, Sasl, Settings};
 use super::sink_type::{Field, SinkType};
 use twilio_edge_domain::delivery::DeliveryOutcome;
 use twilio_edge_domain::event::Delivery;
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// Interval at which certificates are read again; they are renewed while the sidecar runs.
 const CERTIFICATE_RELOAD: Duration = Duration::from_secs(300);
@@ -50,7 +50,7 @@ impl SinkType for Cluster {
 
     type Settings = Settings;
 
-    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> Settings {
+    fn parse(reading: &mut TomlReader, path: &str, fields: Fields<'_>) -> Settings {
         settings::parse(reading, path, fields)
     }
 

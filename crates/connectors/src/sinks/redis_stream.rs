@@ -15,7 +15,7 @@ use self::settings::{MaxLength, Settings};
 use super::sink_type::{Field, SinkType};
 use twilio_edge_domain::delivery::DeliveryOutcome;
 use twilio_edge_domain::event::Delivery;
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 pub(super) struct Streams {
     settings: Settings,
@@ -37,7 +37,7 @@ impl SinkType for Streams {
 
     type Settings = Settings;
 
-    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> Settings {
+    fn parse(reading: &mut TomlReader, path: &str, fields: Fields<'_>) -> Settings {
         settings::parse(reading, path, fields)
     }
 

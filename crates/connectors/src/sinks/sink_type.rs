@@ -4,7 +4,7 @@
 use std::{fmt::Debug, pin::Pin, time::Duration};
 
 use twilio_edge_domain::{delivery::DeliveryOutcome, event::Delivery};
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// A type of sinks. A value is one open sink.
 pub trait SinkType: Debug + Send + Sync + Sized + 'static {
@@ -21,7 +21,7 @@ pub trait SinkType: Debug + Send + Sync + Sized + 'static {
     type Settings: Debug + 'static;
 
     /// Parses the values of `FIELDS`. Reports every problem to `reading`, under `path`, and without the value.
-    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> Self::Settings;
+    fn parse(reading: &mut TomlReader, path: &str, fields: Fields<'_>) -> Self::Settings;
 
     /// Returns the first secret that can be guessed, with the reason. `serve` refuses it unless `demo` is set.
     fn weak_secret(_settings: &Self::Settings) -> Option<String> {
@@ -56,7 +56,7 @@ pub struct Registration {
     pub(super) destination: &'static str,
     pub(super) fields: &'static [Field],
     pub(super) quiet_log_targets: &'static [&'static str],
-    pub(super) parse: fn(&mut Reading, &str, Fields<'_>) -> Box<dyn ParsedSink>,
+    pub(super) parse: fn(&mut TomlReader, &str, Fields<'_>) -> Box<dyn ParsedSink>,
 }
 
 impl Registration {
@@ -118,7 +118,7 @@ impl<T: SinkType> OpenSink for T {
 pub(super) fn settings_of<T: SinkType>(text: &str) -> Result<T::Settings, Vec<String>> {
     let value = toml::Value::Table(text.parse().unwrap());
     let names: Vec<&str> = T::FIELDS.iter().map(|field| field.name).collect();
-    let mut reading = Reading::default();
+    let mut reading = TomlReader::default();
     let fields = reading.table("sink[0]", &value, &names);
     let settings = T::parse(&mut reading, "sink[0]", fields);
     reading.outcome(settings)

@@ -13,7 +13,7 @@ use twilio_edge_domain::{
     },
     tenant::is_account_sid,
 };
-use twilio_edge_platform::strict_toml::Reading;
+use twilio_edge_platform::strict_toml::TomlReader;
 
 /// Upper bounds of accounts in a file, and of senders with a rate in an account.
 const MAX_ACCOUNTS: usize = 1024;
@@ -40,7 +40,7 @@ pub fn problems(path: &str) -> Vec<String> {
 
 pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>> {
     let table = twilio_edge_platform::config::parse(text).map_err(|problem| vec![problem])?;
-    let mut reading = Reading::default();
+    let mut reading = TomlReader::default();
     reading.known_fields("", &table, &["account"]);
     let mut accounts = BTreeMap::new();
     let listed = reading.list("account", table.get("account"), MAX_ACCOUNTS);
@@ -91,7 +91,7 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
 }
 
 /// Reads the rates of senders that differ from the default rate.
-fn rates(reading: &mut Reading, path: &str, value: Option<&Value>) -> BTreeMap<String, Rate> {
+fn rates(reading: &mut TomlReader, path: &str, value: Option<&Value>) -> BTreeMap<String, Rate> {
     let mut rates = BTreeMap::new();
     for (n, value) in reading.list(path, value, MAX_SENDERS).iter().enumerate() {
         let path = format!("{path}[{n}]");

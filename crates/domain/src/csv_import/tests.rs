@@ -73,11 +73,11 @@ fn consent_line_needs_its_required_fields() {
 #[test]
 fn known_address_is_accepted() {
     let csv = "number,channel,category,source\nO'Reilly,,utility,form\n12,sms,utility,form\n\
-               nobody,,utility,form\n+14155552671,sms,utility,form\n";
+               no-one,,utility,form\n+14155552671,sms,utility,form\n";
     let list = CsvList::of_consents(csv, about()).unwrap();
     assert_eq!(list.check().invalid_lines, 3);
     let unread: Vec<String> = list.unparsed_addresses().iter().map(Address::written).collect();
-    assert_eq!(unread, ["12", "O'Reilly", "nobody"]);
+    assert_eq!(unread, ["12", "O'Reilly", "no-one"]);
     let known = ["O'Reilly", "12"].into_iter().filter_map(Address::parse).collect();
     let list = list.with_known(known);
     let valid: Vec<String> = list.valid_rows().map(|said| said.address.written()).collect();
@@ -89,7 +89,7 @@ fn known_address_is_accepted() {
 
 #[test]
 fn report_lists_the_first_invalid_lines_and_counts_all() {
-    let csv = "number\n".to_owned() + &"nobody\n".repeat(1000) + "+14155552671\n";
+    let csv = "number\n".to_owned() + &"no-one\n".repeat(1000) + "+14155552671\n";
     let checked = CsvList::of_suppressions(csv, about()).unwrap().check();
     assert_eq!((checked.valid, checked.invalid.len(), checked.invalid_lines), (1, 100, 1000));
     let error_summary = checked.error_summary().unwrap();

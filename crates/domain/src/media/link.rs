@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_makes_one_up(id: String, query: String, bits: u128, sig in "[0-9a-f]{64}", expires: u32) {
+        fn invented_link_is_refused(id: String, query: String, bits: u128, sig in "[0-9a-f]{64}", expires: u32) {
             prop_assert!(!is_valid(KEY, &id, &query, 0));
             let query = format!("expires={expires}&sig={sig}");
             prop_assert!(!is_valid(KEY, &super::id(bits), &query, 0));

@@ -88,11 +88,11 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
 /// Returns the detected type if the bytes contradict the declared one.
 pub(super) fn contradiction(content_type: &str, bytes: &[u8]) -> Option<&'static str> {
     let declared = canonical(content_type);
-    let told = detected(bytes.get(..SNIFF_BYTES).unwrap_or(bytes));
-    match (expected(declared), told) {
-        (Some(kinds), Some(told)) if kinds.contains(&told) => None,
-        (Some(_), told) => Some(told.unwrap_or("of another type")),
-        (None, Some(told)) if told != declared => Some(told),
+    let found = detected(bytes.get(..SNIFF_BYTES).unwrap_or(bytes));
+    match (expected(declared), found) {
+        (Some(kinds), Some(found)) if kinds.contains(&found) => None,
+        (Some(_), found) => Some(found.unwrap_or("of another type")),
+        (None, Some(found)) if found != declared => Some(found),
         (None, _) => None,
     }
 }

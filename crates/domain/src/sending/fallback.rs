@@ -2,7 +2,7 @@
 //! sent, and with which content. The rules for the fallback message are the same as for every message and are applied
 //! elsewhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -92,63 +92,81 @@ pub struct FailedMessage<'a> {
     pub category: Option<Category>,
 }
 
+/// Reason why a fallback cannot be used. Its text begins with the name of the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FallbackProblem {
+    /// A field has a value that is never possible.
+    Value(String),
+    /// Each field is possible, and their combination is not.
+    Combination(&'static str),
+}
+
+impl fmt::Display for FallbackProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FallbackProblem::Value(text) => text,
+            FallbackProblem::Combination(text) => text,
+        })
+    }
+}
+
 impl Fallback {
     /// Returns whether the fallback is empty.
     pub fn is_empty(&self) -> bool {
         *self == Fallback::default()
     }
 
-    /// Returns every problem, each with the name of its field.
-    pub fn problems(&self) -> Vec<String> {
+    /// Returns every problem, in the order of the fields.
+    pub fn problems(&self) -> Vec<FallbackProblem> {
         let mut problems = Vec::new();
+        let mut invalid = |text: &str| problems.push(FallbackProblem::Value(text.to_owned()));
         if let Some(template) = &self.template {
-            match (&template.name, &template.content_sid) {
-                (Some(name), None) if is_name(name) => {}
-                (None, Some(sid)) if is_content_sid(sid) => {}
-                (Some(_), None) => {
-                    problems.push("template.name: must be one line, and not empty".to_owned())
-                }
-                (None, Some(_)) => problems
-                    .push("template.content_sid: must be HX and 32 hexadecimal digits".to_owned()),
-                _ => problems.push("template: must have either a name or a content_sid".to_owned()),
+            if template.name.as_ref().is_some_and(|name| !is_name(name)) {
+                invalid("template.name: must be one line, and not empty");
+            }
+            if template.content_sid.as_ref().is_some_and(|sid| !is_content_sid(sid)) {
+                invalid("template.content_sid: must be HX and 32 hexadecimal digits");
             }
             if template.locale.as_deref().is_some_and(|locale| Locale::parse(locale).is_none()) {
-                problems.push("template.locale: must be a language such as en or pt_BR".to_owned());
+                invalid("template.locale: must be a language such as en or pt_BR");
             }
         }
         if self.channel.as_deref().is_some_and(|channel| channel != SMS) {
-            problems.push("channel: must be sms".to_owned());
+            invalid("channel: must be sms");
         }
-        let of_channel = [&self.from, &self.messaging_service_sid, &self.body];
-        if self.channel.is_none() && of_channel.into_iter().any(Option::is_some) {
-            problems.push(
-                "channel: must be sms if from, messaging_service_sid or body is set".to_owned(),
-            );
+        if self.from.as_deref().is_some_and(|from| !sends_sms(from)) {
+            invalid("from: must be a number, a short code or an alphanumeric sender id for SMS");
         }
-        match (&self.from, &self.messaging_service_sid) {
-            (Some(_), Some(_)) => {
-                problems.push("from: must not be combined with messaging_service_sid".to_owned());
-            }
-            (Some(from), None) if !sends_sms(from) => {
-                problems.push(
-                    "from: must be a number, a short code or an alphanumeric sender id for SMS"
-                        .to_owned(),
-                );
-            }
-            (None, Some(sid)) if !is_service(sid) => {
-                problems
-                    .push("messaging_service_sid: must be MG and 32 hexadecimal digits".to_owned());
-            }
-            _ => {}
+        if self.messaging_service_sid.as_deref().is_some_and(|sid| !is_service(sid)) {
+            invalid("messaging_service_sid: must be MG and 32 hexadecimal digits");
         }
-        if self
-            .body
-            .as_ref()
-            .is_some_and(|body| body.is_empty() || body.chars().count() > MAX_BODY_CHARS)
-        {
-            problems.push(format!("body: must have 1 to {MAX_BODY_CHARS} characters"));
+        let is_possible = |body: &String| (1..=MAX_BODY_CHARS).contains(&body.chars().count());
+        if self.body.as_ref().is_some_and(|body| !is_possible(body)) {
+            invalid(&format!("body: must have 1 to {MAX_BODY_CHARS} characters"));
         }
+        problems.extend(self.contradictions().map(FallbackProblem::Combination));
         problems
+    }
+
+    /// Returns the combinations of fields that have no meaning. A JSON schema cannot express them.
+    fn contradictions(&self) -> impl Iterator<Item = &'static str> {
+        let template = self.template.as_ref();
+        let of_channel = [&self.from, &self.messaging_service_sid, &self.body];
+        let found = [
+            (
+                template.is_some_and(|t| t.name.is_some() == t.content_sid.is_some()),
+                "template: must have either a name or a content_sid",
+            ),
+            (
+                self.channel.is_none() && of_channel.into_iter().any(Option::is_some),
+                "channel: must be sms if from, messaging_service_sid or body is set",
+            ),
+            (
+                self.from.is_some() && self.messaging_service_sid.is_some(),
+                "from: must not be combined with messaging_service_sid",
+            ),
+        ];
+        found.into_iter().filter_map(|(holds, text)| holds.then_some(text))
     }
 }
 
@@ -323,7 +341,10 @@ mod tests {
         let mg = format!("MG{}", "0".repeat(32));
         for (said, field) in [
             (json!({"template": {}}), "template"),
-            (json!({"template": {"name": "a", "content_sid": "HX"}}), "template"),
+            (
+                json!({"template": {"name": "a", "content_sid": format!("HX{}", "0".repeat(32))}}),
+                "template",
+            ),
             (json!({"template": {"name": "a\nb"}}), "template.name"),
             (json!({"template": {"content_sid": "HX1"}}), "template.content_sid"),
             (json!({"template": {"name": "a", "locale": "english"}}), "template.locale"),
@@ -339,9 +360,9 @@ mod tests {
         ] {
             let problems = fallback(said.clone()).problems();
             assert_eq!(problems.len(), 1, "{said}: {problems:?}");
-            assert!(problems[0].starts_with(field), "{said}: {problems:?}");
+            assert!(problems[0].to_string().starts_with(field), "{said}: {problems:?}");
         }
-        assert_eq!(fallback(json!({})).problems(), [""; 0]);
+        assert_eq!(fallback(json!({})).problems(), []);
     }
 
     proptest! {

@@ -255,12 +255,12 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     };
     let problems = variables::problems(asked, given);
     if problems.is_empty() {
-        let told = if known.is_some() {
+        let detail = if known.is_some() {
             "every variable has a value"
         } else {
             "the catalogue does not have the template; Twilio validates it"
         };
-        return pass(Rule::Template, told);
+        return pass(Rule::Template, detail);
     }
     let detail = format!("variables: {}", problems.join("; "));
     refuse(Rule::Template, RefusalCode::VariablesRejected, Actor::Caller, detail)

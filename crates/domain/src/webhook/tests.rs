@@ -94,7 +94,7 @@ fn user_id_beside_a_number_is_linked_and_certain_if_it_has_one_place() {
 }
 
 #[test]
-fn a_status_is_about_whom_we_wrote_to() {
+fn status_is_about_the_recipient() {
     let form = "MessageStatus=sent&To=whatsapp%3A%2B15551234567&From=whatsapp%3A%2B15559";
     let mut claim = claim(form);
     (claim.identity.class, claim.identity.status) = (Class::Status, Some("sent".into()));
@@ -198,7 +198,7 @@ fn reply_by_button_opts_out_by_an_unambiguous_word_only() {
 }
 
 #[test]
-fn a_form_nobody_can_be_answered_from_is_kept_all_the_same() {
+fn form_without_a_sender_is_stored() {
     let webhook = read("Body=STOP");
     assert_eq!(webhook.inbound, None);
     assert_eq!(webhook.form, "Body=STOP");

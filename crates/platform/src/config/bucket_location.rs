@@ -2,7 +2,7 @@
 
 /// Location of a bucket, and the credentials for it.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct BucketLocation<'a> {
     /// `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `file:///FOLDER`.
     pub url: &'a str,
     /// Endpoint of an S3-compatible store or a test, such as `https://minio.internal:9000`. Empty: the cloud's own.
@@ -14,9 +14,9 @@ pub struct Place<'a> {
     pub credentials_file: &'a str,
 }
 
-/// Kind of store, with its name and the prefix of its keys.
+/// BucketKind of store, with its name and the prefix of its keys.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub enum BucketKind<'a> {
     /// S3 or a compatible store.
     S3 {
         /// Name of the bucket.
@@ -35,19 +35,19 @@ pub enum Kind<'a> {
     Folder(&'a str),
 }
 
-impl Place<'_> {
+impl BucketLocation<'_> {
     /// Returns the kind of store that the URL names.
     ///
     /// # Errors
     ///
     /// The URL names none; the text says which URLs do.
-    pub fn kind(&self) -> Result<Kind<'_>, String> {
+    pub fn kind(&self) -> Result<BucketKind<'_>, String> {
         let wrong =
             "url: must be s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER, or be empty";
         let (scheme, rest) = self.url.split_once("://").ok_or(wrong)?;
         if scheme == "file" {
             let is_absolute = rest.starts_with('/') && rest.len() > 1;
-            return is_absolute.then_some(Kind::Folder(rest)).ok_or_else(|| wrong.to_owned());
+            return is_absolute.then_some(BucketKind::Folder(rest)).ok_or_else(|| wrong.to_owned());
         }
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -55,8 +55,8 @@ impl Place<'_> {
             return Err(wrong.to_owned());
         }
         match scheme {
-            "s3" => Ok(Kind::S3 { bucket, prefix }),
-            "gs" => Ok(Kind::Gcs { bucket, prefix }),
+            "s3" => Ok(BucketKind::S3 { bucket, prefix }),
+            "gs" => Ok(BucketKind::Gcs { bucket, prefix }),
             _ => Err(wrong.to_owned()),
         }
     }
@@ -80,17 +80,17 @@ impl Place<'_> {
 mod tests {
     use super::*;
 
-    fn at(url: &str) -> Place<'_> {
-        Place { url, endpoint: "", region: "", credentials_file: "" }
+    fn at(url: &str) -> BucketLocation<'_> {
+        BucketLocation { url, endpoint: "", region: "", credentials_file: "" }
     }
 
     #[test]
     fn urls_are_read() {
-        let s3 = |bucket, prefix| Ok(Kind::S3 { bucket, prefix });
+        let s3 = |bucket, prefix| Ok(BucketKind::S3 { bucket, prefix });
         assert_eq!(at("s3://acme/edge/archive").kind(), s3("acme", "edge/archive"));
         assert_eq!(at("s3://acme").kind(), s3("acme", ""));
-        assert_eq!(at("gs://acme/").kind(), Ok(Kind::Gcs { bucket: "acme", prefix: "" }));
-        assert_eq!(at("file:///var/edge").kind(), Ok(Kind::Folder("/var/edge")));
+        assert_eq!(at("gs://acme/").kind(), Ok(BucketKind::Gcs { bucket: "acme", prefix: "" }));
+        assert_eq!(at("file:///var/edge").kind(), Ok(BucketKind::Folder("/var/edge")));
         for wrong in ["acme", "s3://", "s3:///x", "file://x", "file:///", "ftp://acme", "s3://a b"]
         {
             assert!(at(wrong).problems()[0].starts_with("url: must be s3://"), "{wrong}");

@@ -100,7 +100,7 @@ impl Config {
             }
         }
         if serving {
-            for problem in self.archive.place().problems() {
+            for problem in self.archive.bucket_location().problems() {
                 check(false, &format!("archive.{problem}"));
             }
         }

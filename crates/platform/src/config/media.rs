@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{OFF, Secret};
-use crate::config::bucket_location::Place;
+use crate::config::bucket_location::BucketLocation;
 use crate::listener::ListenAddress;
 use twilio_edge_domain::media::{limits::MediaLimits, link::MIN_KEY_BYTES, url_policy::UrlPolicy};
 
@@ -51,9 +51,9 @@ pub struct MediaStore {
 
 impl MediaStore {
     /// Returns the location of the bucket.
-    pub fn place(&self) -> Place<'_> {
+    pub fn bucket_location(&self) -> BucketLocation<'_> {
         let MediaStore { url, endpoint, region, credentials_file, .. } = self;
-        Place { url, endpoint, region, credentials_file }
+        BucketLocation { url, endpoint, region, credentials_file }
     }
 
     /// Returns the listen address of media links; `None` if the listener is disabled.
@@ -67,7 +67,7 @@ impl MediaStore {
                 .then(|| "url: missing, and public_url or listen is set".to_owned());
             return alone.into_iter().collect();
         }
-        let mut problems = if serving { self.place().problems() } else { Vec::new() };
+        let mut problems = if serving { self.bucket_location().problems() } else { Vec::new() };
         let mut check = |good: bool, problem: &str| {
             if !good {
                 problems.push(problem.to_owned());

@@ -145,14 +145,14 @@ mod tests {
             for gap in gaps {
                 now += Duration::from_millis(gap);
                 came += 1;
-                written += u64::from(repeats.may_write("away".into(), now));
+                written += u64::from(repeats.may_write("redis".into(), now));
                 let most = u64::from(AT_ONCE) + (now - start).as_secs();
                 prop_assert!(written <= most, "{} after {:?}", written, now - start);
             }
             let held = repeats.held_back();
             prop_assert_eq!(held.iter().map(|(_, count)| count).sum::<u64>(), came - written);
             prop_assert!(repeats.held_back().is_empty(), "reported once");
-            prop_assert!(repeats.may_write("away".into(), now + EACH));
+            prop_assert!(repeats.may_write("redis".into(), now + EACH));
         }
     }
 

@@ -22,7 +22,7 @@ twilio_edge_contract::string_enum! {
         /// Redis answers.
         Up = "up",
         /// Redis is unavailable, and is not called for a while.
-        Away = "away",
+        Unavailable = "unavailable",
     }
 }
 

@@ -46,7 +46,7 @@ impl StoreMetrics {
         StoreMetrics {
             store_seconds: Series(Operation::ALL.map(seconds).into()),
             store_failures: Series(Operation::ALL.map(failures).into()),
-            redis: all.gauges("redis_state", ["state"], "State of Redis, 1 for the current one: `none` (not configured), `up`, `away` (unavailable)"),
+            redis: all.gauges("redis_state", ["state"], "State of Redis, 1 for the current one: `none` (not configured), `up`, `unavailable`"),
             fallthroughs: all.counters(
                 "store_fallthroughs",
                 &["store"],

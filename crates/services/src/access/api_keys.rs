@@ -93,7 +93,7 @@ impl Caller {
 
 /// Reason why an operation was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AccessError {
     /// The credential is neither a valid API key nor the edge token.
     Unknown,
     /// The key is valid, but its scope does not permit the operation.
@@ -119,9 +119,9 @@ pub enum Refusal {
     Store(StoreError),
 }
 
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Refusal {
-        Refusal::Store(error)
+impl From<StoreError> for AccessError {
+    fn from(error: StoreError) -> AccessError {
+        AccessError::Store(error)
     }
 }
 
@@ -162,18 +162,18 @@ impl Keys {
         needed: Scope,
         source: String,
         now_ms: i64,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<Caller, AccessError> {
         if self.is_token(presented) {
             return self.edge_caller(needed, source).await;
         }
-        let presented = KeyToken::read(presented).ok_or(Refusal::Unknown)?;
-        let stored = self.look_up(presented.id).await?.ok_or(Refusal::Unknown)?;
+        let presented = KeyToken::read(presented).ok_or(AccessError::Unknown)?;
+        let stored = self.look_up(presented.id).await?.ok_or(AccessError::Unknown)?;
         if !presented.matches_digest(&stored.secret_sha256) || stored.key.revoked_at_ms.is_some() {
-            return Err(Refusal::Unknown);
+            return Err(AccessError::Unknown);
         }
         let key = stored.key;
         if !key.scope.permits(needed) {
-            return Err(Refusal::Scope { has: key.scope, needed });
+            return Err(AccessError::Scope { has: key.scope, needed });
         }
         self.record_use(&key, now_ms);
         Ok(Caller {
@@ -190,7 +190,7 @@ impl Keys {
     ///
     /// # Errors
     /// Returns `Store` if the id is not in memory and the database cannot list all ids.
-    pub async fn may_be_valid(&self, presented: &[u8]) -> Result<bool, Refusal> {
+    pub async fn may_be_valid(&self, presented: &[u8]) -> Result<bool, AccessError> {
         if self.is_token(presented) {
             return Ok(true);
         }
@@ -255,12 +255,12 @@ impl Keys {
 
     /// Builds the caller for the edge token. The token is for filters. It also permits administration until the first
     /// administrator key exists.
-    async fn edge_caller(&self, needed: Scope, source: String) -> Result<Caller, Refusal> {
+    async fn edge_caller(&self, needed: Scope, source: String) -> Result<Caller, AccessError> {
         match needed {
             Scope::Edge => {}
-            Scope::App => return Err(Refusal::Scope { has: Scope::Edge, needed }),
+            Scope::App => return Err(AccessError::Scope { has: Scope::Edge, needed }),
             Scope::Admin if self.store.has_any(Scope::Admin).await? => {
-                return Err(Refusal::BootstrapOver);
+                return Err(AccessError::BootstrapOver);
             }
             Scope::Admin => {}
         }
@@ -282,28 +282,28 @@ impl Keys {
         name: &str,
         now_ms: i64,
         once: impl FnOnce(&Key) -> Option<CompletedRequest>,
-    ) -> Result<(Key, String), Refusal> {
+    ) -> Result<(Key, String), AccessError> {
         let is_long = name.chars().count() > MAX_NAME_CHARS;
         let name = name.trim();
         if name.is_empty() || is_long || name.chars().any(char::is_control) {
-            return Err(Refusal::Invalid(format!(
+            return Err(AccessError::Invalid(format!(
                 "name: must be 1 to {MAX_NAME_CHARS} characters, none of them a control character"
             )));
         }
         if let Some(sid) = account_sid.as_deref().filter(|sid| !is_account_sid(sid)) {
-            return Err(Refusal::Invalid(format!(
+            return Err(AccessError::Invalid(format!(
                 "account_sid: {sid:?} is not AC and 32 lower-case hexadecimal digits"
             )));
         }
         // A key can create only keys whose scope its own scope permits. The edge token and the command line can create
         // any.
         if by.key.as_ref().is_some_and(|own| !own.scope.permits(scope)) {
-            return Err(Refusal::Grant(scope));
+            return Err(AccessError::Grant(scope));
         }
         // A caller that is bound to an account creates keys of that account, also when the request does not name it.
         let account_sid = account_sid.or_else(|| by.account_sid.clone());
         if by.account_sid.is_some() && by.account_sid != account_sid {
-            return Err(Refusal::OtherAccount);
+            return Err(AccessError::OtherAccount);
         }
         let mut random = [0; api_key::RANDOM_BYTES];
         getrandom::fill(&mut random)
@@ -338,12 +338,12 @@ impl Keys {
     ///
     /// # Errors
     /// Returns `NoSuchKey` or `OwnKey` if the key cannot be revoked, and `Store` if the database fails.
-    pub async fn revoke(&self, by: &Caller, id: &str, now_ms: i64) -> Result<Key, Refusal> {
+    pub async fn revoke(&self, by: &Caller, id: &str, now_ms: i64) -> Result<Key, AccessError> {
         if !api_key::is_id(id) {
-            return Err(Refusal::NoSuchKey);
+            return Err(AccessError::NoSuchKey);
         }
         if by.key.as_ref().is_some_and(|own| own.id == id) {
-            return Err(Refusal::OwnKey);
+            return Err(AccessError::OwnKey);
         }
         let account_sid = by.account_sid.as_deref();
         let audit_entry = |key: &Key| entry(by, "key.revoked", key, now_ms);
@@ -367,12 +367,12 @@ impl Keys {
     ///
     /// # Errors
     /// Returns `NoSuchKey` if the caller can see no such key, and `Store` if the database fails.
-    pub async fn get(&self, by: &Caller, id: &str) -> Result<Key, Refusal> {
+    pub async fn get(&self, by: &Caller, id: &str) -> Result<Key, AccessError> {
         if !api_key::is_id(id) {
-            return Err(Refusal::NoSuchKey);
+            return Err(AccessError::NoSuchKey);
         }
         let found = self.store.find_key(id, by.account_sid.as_deref()).await?;
-        found.map(|stored| stored.key).ok_or(Refusal::NoSuchKey)
+        found.map(|stored| stored.key).ok_or(AccessError::NoSuchKey)
     }
 
     /// Lists keys, the newest first: those of `account_sid`, if given, and those older than `before`, if given.
@@ -385,7 +385,7 @@ impl Keys {
         account_sid: Option<&str>,
         before: Option<(i64, &str)>,
         most: i64,
-    ) -> Result<Vec<Key>, Refusal> {
+    ) -> Result<Vec<Key>, AccessError> {
         let account_sid = of_account(by, account_sid)?;
         let (before_ms, before_id) = before.unwrap_or((i64::MAX, ""));
         let page = KeysPage { account_sid, before_ms, before_id, most };
@@ -403,7 +403,7 @@ impl Keys {
         account_sid: Option<&str>,
         before: Option<i64>,
         most: i64,
-    ) -> Result<Vec<AuditEntry>, Refusal> {
+    ) -> Result<Vec<AuditEntry>, AccessError> {
         let account_sid = of_account(by, account_sid)?;
         Ok(self.store.audit_log().list(account_sid, before.unwrap_or(i64::MAX), most).await?)
     }
@@ -457,9 +457,9 @@ impl Keys {
 fn of_account<'a>(
     by: &'a Caller,
     account_sid: Option<&'a str>,
-) -> Result<Option<&'a str>, Refusal> {
+) -> Result<Option<&'a str>, AccessError> {
     match account_sid {
-        Some(sid) if !by.sees(sid) => Err(Refusal::OtherAccount),
+        Some(sid) if !by.sees(sid) => Err(AccessError::OtherAccount),
         account_sid => Ok(account_sid.or(by.account_sid.as_deref())),
     }
 }

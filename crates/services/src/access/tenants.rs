@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    access::api_keys::{Caller, Refusal},
+    access::api_keys::{AccessError, Caller},
     operations::retention::RetentionPolicies,
 };
 use twilio_edge_domain::{
@@ -40,7 +40,7 @@ pub struct Tenants {
 #[derive(Debug)]
 pub enum TenantError {
     /// The caller may not do this, or the database failed.
-    Refused(Refusal),
+    Refused(AccessError),
     /// The account has no profile.
     NotFound,
     /// The profile exists with this revision, and the request names none: the caller must have read the profile first.
@@ -53,7 +53,7 @@ pub enum TenantError {
 
 impl From<StoreError> for TenantError {
     fn from(error: StoreError) -> TenantError {
-        TenantError::Refused(Refusal::Store(error))
+        TenantError::Refused(AccessError::Store(error))
     }
 }
 
@@ -85,9 +85,9 @@ impl Tenants {
         account_sid: Option<&str>,
         after: &str,
         most: i64,
-    ) -> Result<Vec<Tenant>, Refusal> {
+    ) -> Result<Vec<Tenant>, AccessError> {
         if account_sid.is_some_and(|sid| !by.sees(sid)) {
-            return Err(Refusal::OtherAccount);
+            return Err(AccessError::OtherAccount);
         }
         let account_sid = account_sid.or(by.account_sid.as_deref());
         Ok(self.store.list(account_sid, after, most).await?)
@@ -99,7 +99,7 @@ impl Tenants {
     /// Returns [`TenantError`] if the caller may not see the account, it has no profile, or the database fails.
     pub async fn get(&self, by: &Caller, account_sid: &str) -> Result<Tenant, TenantError> {
         if !by.sees(account_sid) {
-            return Err(TenantError::Refused(Refusal::OtherAccount));
+            return Err(TenantError::Refused(AccessError::OtherAccount));
         }
         self.store.get(account_sid).await?.ok_or(TenantError::NotFound)
     }
@@ -118,7 +118,7 @@ impl Tenants {
         now_ms: i64,
     ) -> Result<Tenant, TenantError> {
         if !by.sees(account_sid) {
-            return Err(TenantError::Refused(Refusal::OtherAccount));
+            return Err(TenantError::Refused(AccessError::OtherAccount));
         }
         profile.check(account_sid, &self.defaults).map_err(TenantError::ProfileError)?;
         let change = |stored: Option<Tenant>| {
@@ -153,7 +153,7 @@ impl Tenants {
         now_ms: i64,
     ) -> Result<Tenant, TenantError> {
         if !by.sees(account_sid) {
-            return Err(TenantError::Refused(Refusal::OtherAccount));
+            return Err(TenantError::Refused(AccessError::OtherAccount));
         }
         let stored = self.get(by, account_sid).await?;
         if stored.closed_at_ms.is_some() {

@@ -71,7 +71,7 @@ impl Claims {
         let webhooks = self.with_known_inbound(webhooks).await;
         let mut webhooks: Vec<Webhook> = webhooks.into_iter().flatten().collect();
 
-        // A STOP takes effect now, whatever the verdict is. A webhook whose STOP could not be recorded gets
+        // A STOP takes effect now, with every verdict. A webhook whose STOP could not be recorded gets
         // `unavailable`.
         let mut unrecorded = self.link_contacts(webhooks.iter(), now_ms).await;
         unrecorded.extend(self.record_opts(webhooks.iter(), Arrival::OnTime, now_ms).await);
@@ -155,7 +155,7 @@ impl Claims {
         }
         match self.sending.apply_statuses(&reports, now_ms).await {
             Ok(learned) => {
-                self.metrics.sends.reconciled("callback", learned);
+                self.metrics.messages.reconciled("callback", learned);
                 Vec::new()
             }
             Err(reason) => {

@@ -10,7 +10,7 @@ use twilio_edge_contract::Class;
 use utoipa::ToSchema;
 
 use crate::{
-    access::api_keys::{Caller, Refusal},
+    access::api_keys::{AccessError, Caller},
     operations::archive::{Archive, ArchiveFilter, ArchiveWalk},
     wakeup::Wakeup,
 };
@@ -79,15 +79,15 @@ impl fmt::Display for ReplayError {
 ///
 /// # Errors
 /// Returns `OtherAccount` or `Invalid` if the caller may not request this replay or a field is wrong.
-pub fn validate(by: &Caller, request: ReplayRequest, now_ms: i64) -> Result<Replay, Refusal> {
-    let invalid = |problem: &str| Refusal::Invalid(problem.to_owned());
+pub fn validate(by: &Caller, request: ReplayRequest, now_ms: i64) -> Result<Replay, AccessError> {
+    let invalid = |problem: &str| AccessError::Invalid(problem.to_owned());
     let ReplayRequest { sink, account_sid, message_sid, class, since_ms, until_ms, from } = request;
     if message_sid.is_none() && since_ms.is_none() && until_ms.is_none() {
         return Err(invalid("a filter is missing: specify message_sid, since or until"));
     }
     let account_sid = account_sid.or_else(|| by.account_sid.clone());
     if account_sid.as_deref().is_some_and(|sid| !by.sees(sid)) {
-        return Err(Refusal::OtherAccount);
+        return Err(AccessError::OtherAccount);
     }
     if account_sid.as_deref().is_some_and(|sid| !is_account_sid(sid)) {
         return Err(invalid("account_sid: must be AC and 32 lower-case hexadecimal digits"));

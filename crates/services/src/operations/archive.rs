@@ -38,7 +38,7 @@ impl Archive {
         if settings.url.is_empty() {
             return Ok(None);
         }
-        let bucket = Bucket::open(&settings.place());
+        let bucket = Bucket::open(&settings.bucket_location());
         let bucket = bucket.map_err(|problem| format!("archive.{problem}"))?;
         Ok(Some(Archive { bucket }))
     }

@@ -2,7 +2,7 @@
 //! entry. The store decides which data stays ([`twilio_edge_store`]). The callers of this module decide who may request
 //! an erasure.
 
-use crate::access::api_keys::{Caller, Refusal};
+use crate::access::api_keys::{AccessError, Caller};
 use twilio_edge_domain::sweep_counts::SweepCounts;
 use twilio_edge_domain::{
     message::NumberQuery, redaction::masked_address, tenant::is_account_sid, window::rfc3339,
@@ -56,7 +56,7 @@ pub async fn erase(
     by: &Caller,
     request: ErasureRequest,
     most: usize,
-) -> Result<ErasureResult, Refusal> {
+) -> Result<ErasureResult, AccessError> {
     let erasure = validate(by, request)?;
     let entry = entry(by, &erasure, now_ms());
     let mut entry = Some(&entry).filter(|_| !erasure.dry_run);
@@ -75,14 +75,14 @@ pub async fn erase(
     }
 }
 
-fn validate(by: &Caller, request: ErasureRequest) -> Result<Erasure, Refusal> {
-    let invalid = |problem: &str| Refusal::Invalid(problem.to_owned());
+fn validate(by: &Caller, request: ErasureRequest) -> Result<Erasure, AccessError> {
+    let invalid = |problem: &str| AccessError::Invalid(problem.to_owned());
     let account_sid = request.account_sid.clone().or_else(|| by.account_sid.clone());
     let Some(account_sid) = account_sid else {
         return Err(invalid("account_sid: missing; this key is bound to no account"));
     };
     if !by.sees(&account_sid) {
-        return Err(Refusal::OtherAccount);
+        return Err(AccessError::OtherAccount);
     }
     if !is_account_sid(&account_sid) {
         return Err(invalid("account_sid: must be AC and 32 lower-case hexadecimal digits"));

@@ -92,7 +92,7 @@ impl Dispatcher {
         let (max_calls, reserve) = (settings.concurrency.max(1), settings.authentication_reserve);
         let task = DispatcherTask {
             send_attempt: SendAttempt {
-                sends: sending.sends.clone(),
+                messages: sending.messages.clone(),
                 twilio: sending.twilio.clone(),
                 checks: sending.checks.clone(),
                 errors: sending.errors.clone(),
@@ -190,9 +190,9 @@ impl DispatcherTask {
     async fn start_up_to(&mut self, free: Capacity) -> Result<(), StoreError> {
         let now = Instant::now();
         self.throttled.retain(|_, until| *until > now);
-        let sends = &self.send_attempt.sends;
+        let messages = &self.send_attempt.messages;
         let (mut lanes, next) =
-            sends.due_queues(&self.behind, free.authentication, now_ms()).await?;
+            messages.due_queues(&self.behind, free.authentication, now_ms()).await?;
         self.behind = next;
         let mut selected: BTreeMap<usize, u32> = BTreeMap::new();
         let mut free_now = free;
@@ -308,14 +308,14 @@ impl DispatcherTask {
         let id = format!("{}-{random:016x}", self.name);
         let until_ms = now_ms.saturating_add(millis(self.send_attempt.hold()));
         let attempts = AttemptStart { id: &id, now_ms, until_ms };
-        let started_attempts = self.send_attempt.sends.begin_attempts(&selected, attempts).await;
+        let started_attempts = self.send_attempt.messages.begin_attempts(&selected, attempts).await;
         let started = started_attempts.as_deref().unwrap_or_default();
         let unused: Vec<TokenRequest<'_>> = selected
             .iter()
             .filter_map(|(lane, count)| {
                 let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
-                let is_its = |send: &&OutboundMessage| {
-                    (send.account_sid.as_str(), send.sender.as_str()) == (account_sid, sender)
+                let is_its = |message: &&OutboundMessage| {
+                    (message.account_sid.as_str(), message.sender.as_str()) == (account_sid, sender)
                 };
                 let used = started.iter().filter(is_its).count();
                 let count = count.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
@@ -324,12 +324,13 @@ impl DispatcherTask {
             })
             .collect();
         self.rate_limiter.give_back(&unused, now_ms).await?;
-        for send in started_attempts? {
+        for message in started_attempts? {
             let bounds = self.bounds;
-            let calls = self.limits.entry(send.account_sid.clone());
+            let calls = self.limits.entry(message.account_sid.clone());
             let ticket = calls.or_insert_with(|| AdaptiveConcurrencyLimit::new(bounds)).begin();
-            let (send_attempt, account_sid) = (self.send_attempt.clone(), send.account_sid.clone());
-            let call = self.in_flight.spawn(async move { send_attempt.attempt(send).await });
+            let (send_attempt, account_sid) =
+                (self.send_attempt.clone(), message.account_sid.clone());
+            let call = self.in_flight.spawn(async move { send_attempt.attempt(message).await });
             self.tickets.insert(call.id(), (account_sid, ticket));
         }
         Ok(())
@@ -353,13 +354,13 @@ impl DispatcherTask {
     fn update_gauges(&self) {
         let least = self.limits.values().map(AdaptiveConcurrencyLimit::allowed).min();
         let allowed = least.unwrap_or(self.bounds.most);
-        self.send_attempt.metrics.sends.calling(self.in_flight.len(), allowed);
+        self.send_attempt.metrics.messages.calling(self.in_flight.len(), allowed);
     }
 
     /// Marks the attempts of sidecars that have died as unknown.
     async fn expire(&self) {
-        if let Ok(lost @ 1..) = self.send_attempt.sends.expire_attempts(now_ms()).await {
-            self.send_attempt.metrics.sends.unknown(lost);
+        if let Ok(lost @ 1..) = self.send_attempt.messages.expire_attempts(now_ms()).await {
+            self.send_attempt.metrics.messages.unknown(lost);
             tracing::error!(
                 event = "message.attempt_lost",
                 count = lost,
@@ -369,8 +370,8 @@ impl DispatcherTask {
     }
 
     async fn update_queue_gauges(&self) {
-        if let Ok(state) = self.send_attempt.sends.backlog(now_ms()).await {
-            self.send_attempt.metrics.sends.stand(&state, now_ms());
+        if let Ok(state) = self.send_attempt.messages.backlog(now_ms()).await {
+            self.send_attempt.metrics.messages.stand(&state, now_ms());
         }
         // An error is ignored here: the pass that sends logs that the database is unavailable.
         let _ = self.rate_limiter.delete_full(now_ms()).await;

@@ -36,7 +36,7 @@ pub struct Fallback {
     /// Kind of fallback.
     pub to: FallbackTarget,
     /// Row of the fallback.
-    pub send: OutboundMessage,
+    pub message: OutboundMessage,
 }
 
 /// Status of one of our messages, as Twilio reports it.
@@ -119,21 +119,21 @@ impl Sending {
     /// Returns an error if the database fails.
     pub async fn build_fallback(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         code: &str,
         now_ms: i64,
     ) -> Result<Option<Fallback>, StoreError> {
         let order = self.errors.fallback_targets(code);
-        let Some(plan) = FallbackPlan::read(&send.fallback).filter(|_| !order.is_empty()) else {
+        let Some(plan) = FallbackPlan::read(&message.fallback).filter(|_| !order.is_empty()) else {
             return Ok(None);
         };
-        let to = Address { channel: send.channel.clone(), number: send.fallback_to.clone() };
+        let to = Address { channel: message.channel.clone(), number: message.fallback_to.clone() };
         let failed = FailedMessage {
-            account_sid: &send.account_sid,
+            account_sid: &message.account_sid,
             to: &to,
-            sender: &send.sender,
-            kind: if send.kind == "template" { Kind::Template } else { Kind::Session },
-            category: Category::ALL.into_iter().find(|one| one.as_str() == send.category),
+            sender: &message.sender,
+            kind: if message.kind == "template" { Kind::Template } else { Kind::Session },
+            category: Category::ALL.into_iter().find(|one| one.as_str() == message.category),
         };
         let alternatives = self.evaluate_alternatives(&plan, failed, order, now_ms).await?;
         let selected = alternatives
@@ -141,8 +141,8 @@ impl Sending {
             .find(|alternative| alternative.is_allowed())
             .or(alternatives.first());
         let Some(Alternative { to, request, verdicts }) = selected else { return Ok(None) };
-        let mut row = self.row(request, &send.created_by, None, now_ms)?;
-        row.fallback_of = send.id.clone();
+        let mut row = self.row(request, &message.created_by, None, now_ms)?;
+        row.fallback_of = message.id.clone();
         let refusal = verdicts.iter().find_map(|verdict| Some((verdict.code?, &verdict.detail)));
         if let Some((code, detail)) = refusal {
             row.recipient = masked(&row);
@@ -150,10 +150,10 @@ impl Sending {
             row.reason.clone_from(detail);
             (row.form, row.fallback, row.fallback_to) = Default::default();
         }
-        Ok(Some(Fallback { to: *to, send: row }))
+        Ok(Some(Fallback { to: *to, message: row }))
     }
 
-    /// Applies statuses that Twilio reported. A message with a status was sent, whatever state it had; a failed one may
+    /// Applies statuses that Twilio reported. A message with a status was sent, also if its state was another one; a failed one may
     /// cause a fallback. Returns the number of messages that were not known to be sent.
     ///
     /// # Errors
@@ -165,27 +165,27 @@ impl Sending {
     ) -> Result<u64, StoreError> {
         let ids: Vec<&str> = reports.iter().map(|report| report.id).collect();
         let mut learned = 0;
-        for send in self.sends.pending_by_ids(&ids).await? {
+        for message in self.messages.pending_by_ids(&ids).await? {
             let is_about_it = |report: &&StatusReport<'_>| {
-                report.id == send.id && report.account_sid == send.account_sid
+                report.id == message.id && report.account_sid == message.account_sid
             };
             let of_message: Vec<&StatusReport<'_>> = reports.iter().filter(is_about_it).collect();
             let Some(any) = of_message.first() else { continue };
-            if send.state != "sent" {
+            if message.state != "sent" {
                 let reason = "Twilio reported its status";
                 let is_new = self
-                    .sends
-                    .mark_sent(&send, &masked(&send), any.message_sid, reason, now_ms)
+                    .messages
+                    .mark_sent(&message, &masked(&message), any.message_sid, reason, now_ms)
                     .await?;
                 learned += u64::from(is_new);
             }
-            if send.fallback.is_empty() {
+            if message.fallback.is_empty() {
                 continue;
             }
             if let Some(failure) = of_message.iter().find(|report| report.is_failure()) {
-                self.fall_back(&send, failure.code, now_ms).await?;
+                self.fall_back(&message, failure.code, now_ms).await?;
             } else if of_message.iter().any(|report| report.is_delivered()) {
-                self.sends.discard_fallback(&send.id).await?;
+                self.messages.discard_fallback(&message.id).await?;
             }
         }
         Ok(learned)
@@ -193,24 +193,24 @@ impl Sending {
 
     async fn fall_back(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         code: &str,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let Some(fallback) = self.build_fallback(send, code, now_ms).await? else {
-            return self.sends.discard_fallback(&send.id).await;
+        let Some(fallback) = self.build_fallback(message, code, now_ms).await? else {
+            return self.messages.discard_fallback(&message.id).await;
         };
         let cause = (code, "Twilio could not deliver the message; a fallback is sent");
-        if self.sends.replace_with_fallback(send, cause, &fallback.send, now_ms).await? {
-            self.report_fallback(send, code, &fallback);
+        if self.messages.replace_with_fallback(message, cause, &fallback.message, now_ms).await? {
+            self.report_fallback(message, code, &fallback);
         }
         Ok(())
     }
 
     /// Counts and logs a fallback, and wakes the dispatcher.
-    pub fn report_fallback(&self, send: &OutboundMessage, code: &str, fallback: &Fallback) {
-        self.metrics.sends.switched(fallback.to);
+    pub fn report_fallback(&self, message: &OutboundMessage, code: &str, fallback: &Fallback) {
+        self.metrics.messages.switched(fallback.to);
         self.wakeup.wake();
-        tracing::info!(event = "message.fallback_sent", message.id = %send.id, account.sid = %send.account_sid, code, to = fallback.to.as_str(), instead = %fallback.send.id, state = %fallback.send.state, "the sidecar sent a fallback for a message that its channel did not accept");
+        tracing::info!(event = "message.fallback_sent", message.id = %message.id, account.sid = %message.account_sid, code, to = fallback.to.as_str(), instead = %fallback.message.id, state = %fallback.message.state, "the sidecar sent a fallback for a message that its channel did not accept");
     }
 }

@@ -1,6 +1,6 @@
 //! Media of messages: checks whether Twilio could fetch them and would accept them, with limits on concurrency, and a
 //! cache of results. The domain decides which addresses are public and which media a channel accepts. This module does
-//! not know who asks for a check, or its effect on the message.
+//! not know the caller that requests a check, or its effect on the message.
 
 pub mod library;
 pub mod probe;

@@ -33,29 +33,29 @@ pub struct OptOutRecorder {
 impl OptOutRecorder {
     /// Suppresses the recipient, or records a withdrawal of consent to marketing, if the code means that. Call it
     /// before the refusal is stored: if the process dies in between, the message is sent again and refused again.
-    pub async fn record(&self, send: &OutboundMessage, recipient: &Address, code: &str) {
+    pub async fn record(&self, message: &OutboundMessage, recipient: &Address, code: &str) {
         if self.lexicon.withdraws_marketing(code) {
             let withdrawal = Withdrawal {
-                account_sid: send.account_sid.clone(),
+                account_sid: message.account_sid.clone(),
                 address: recipient.clone(),
                 error_code: code.to_owned(),
-                message_sid: send.id.clone(),
+                message_sid: message.id.clone(),
             };
             if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms()).await {
-                tracing::error!(event = "consent.persist_failed", %reason, message.id = %send.id, code, "the sidecar could not record a refusal by Twilio as a withdrawn consent");
+                tracing::error!(event = "consent.persist_failed", %reason, message.id = %message.id, code, "the sidecar could not record a refusal by Twilio as a withdrawn consent");
             }
         }
         if !self.lexicon.suppresses(code) {
             return;
         }
-        let service_sid = Some(send.sender.clone()).filter(|sender| sender.starts_with("MG"));
-        let sender = Address::parse(&send.sender).filter(|_| service_sid.is_none());
+        let service_sid = Some(message.sender.clone()).filter(|sender| sender.starts_with("MG"));
+        let sender = Address::parse(&message.sender).filter(|_| service_sid.is_none());
         let event = OptEvent {
             opt: Opt::Stop,
             source: Source::Callback,
             arrival: Arrival::OnTime,
-            account_sid: send.account_sid.clone(),
-            message_sid: send.id.clone(),
+            account_sid: message.account_sid.clone(),
+            message_sid: message.id.clone(),
             address: recipient.clone(),
             error_code: code.to_owned(),
             route: ROUTE.to_owned(),
@@ -67,10 +67,10 @@ impl OptOutRecorder {
                 if changed.contains(&true) {
                     self.metrics.webhooks.suppression_changed(true, Source::Callback);
                 }
-                tracing::info!(event = "suppression.changed", message.id = %send.id, account.sid = %send.account_sid, address = %recipient, code, "the sidecar recorded a suppression");
+                tracing::info!(event = "suppression.changed", message.id = %message.id, account.sid = %message.account_sid, address = %recipient, code, "the sidecar recorded a suppression");
             }
             Err(reason) => {
-                tracing::error!(event = "optout.persist_failed", %reason, message.id = %send.id, code, "the sidecar could not record a refusal by Twilio as an opt-out");
+                tracing::error!(event = "optout.persist_failed", %reason, message.id = %message.id, code, "the sidecar could not record a refusal by Twilio as an opt-out");
             }
         }
     }

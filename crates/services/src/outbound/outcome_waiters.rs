@@ -49,7 +49,7 @@ impl OutcomeWaiters {
     /// Returns an error if the database fails.
     pub async fn wait(
         &self,
-        sends: &OutboundMessages,
+        messages: &OutboundMessages,
         account_sid: &str,
         id: &str,
         max_wait: Duration,
@@ -59,14 +59,14 @@ impl OutcomeWaiters {
         loop {
             // The notification is requested before the message is read, so that no outcome is missed in between.
             let notified = registration.notify.notified();
-            let found = sends.fetch(id, Some(account_sid)).await?;
+            let found = messages.fetch(id, Some(account_sid)).await?;
             let remaining = deadline.saturating_duration_since(Instant::now());
             let remaining_ms = i64::try_from(remaining.as_millis()).unwrap_or(i64::MAX);
-            let may_end = |send: &OutboundMessage| {
-                may_end_before(send, now_ms().saturating_add(remaining_ms))
+            let may_end = |message: &OutboundMessage| {
+                may_end_before(message, now_ms().saturating_add(remaining_ms))
             };
             match found {
-                Some(send) if may_end(&send) && !remaining.is_zero() => {
+                Some(message) if may_end(&message) && !remaining.is_zero() => {
                     let _ = tokio::time::timeout(POLL_INTERVAL.min(remaining), notified).await;
                 }
                 found => return Ok(found),
@@ -100,10 +100,10 @@ impl Drop for Registration<'_> {
 
 /// Returns whether the message may get an outcome before this time. A message that is due later gets none; neither does
 /// one whose outcome is unknown.
-fn may_end_before(send: &OutboundMessage, until_ms: i64) -> bool {
-    match send.state.as_str() {
+fn may_end_before(message: &OutboundMessage, until_ms: i64) -> bool {
+    match message.state.as_str() {
         "attempting" => true,
-        "queued" => send.due_at_ms <= until_ms,
+        "queued" => message.due_at_ms <= until_ms,
         _ => false,
     }
 }

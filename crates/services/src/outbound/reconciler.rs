@@ -26,16 +26,16 @@ use twilio_edge_platform::{
 };
 use twilio_edge_store::{OutboundMessage, OutboundMessages, StoreError};
 
-/// Interval between checks for messages that are due for a look.
+/// Interval between checks for messages that are due for a lookup.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Interval between deletions of expired fallback plans.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Concurrent looks. The number is small because Twilio's rate limits are needed for sending.
+/// Concurrent lookups. The number is small because Twilio's rate limits are needed for sending.
 const CONCURRENT_LOOKS: i64 = 8;
 
-/// Upper bound of pages of one look. If a list is longer, absence from it proves nothing.
+/// Upper bound of pages of one lookup. If a list is longer, absence from it proves nothing.
 const MAX_PAGES: usize = 5;
 
 /// Reconciler of one sidecar.
@@ -46,7 +46,7 @@ pub struct Reconciler {
 
 #[derive(Clone)]
 struct ReconcilerTask {
-    sends: OutboundMessages,
+    messages: OutboundMessages,
     twilio: Twilio,
     wakeup: Wakeup,
     metrics: Arc<Metrics>,
@@ -69,7 +69,7 @@ impl Reconciler {
     ) -> Reconciler {
         let ms = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
         let task = ReconcilerTask {
-            sends: sending.sends.clone(),
+            messages: sending.messages.clone(),
             twilio: sending.twilio.clone(),
             wakeup: sending.wakeup.clone(),
             metrics: metrics.clone(),
@@ -82,7 +82,7 @@ impl Reconciler {
         Reconciler { stop, running }
     }
 
-    /// Stops the reconciler. Another sidecar repeats a look that was in progress.
+    /// Stops the reconciler. Another sidecar repeats a lookup that was in progress.
     pub async fn finish(self) {
         self.running.expect_end();
         let _ = self.stop.send(true);
@@ -100,76 +100,77 @@ impl ReconcilerTask {
                 _ = cleanup.tick() => {
                     // A deletion that failed is repeated the next time.
                     let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
-                    let _ = self.sends.discard_old_fallbacks(before_ms).await;
+                    let _ = self.messages.discard_old_fallbacks(before_ms).await;
                     continue;
                 }
                 _ = stopping.changed() => return,
             }
             // The dispatcher logs that the database is unavailable.
-            let Ok(sought) = self.sends.due_for_lookup(CONCURRENT_LOOKS, now_ms()).await else {
+            let Ok(sought) = self.messages.due_for_lookup(CONCURRENT_LOOKS, now_ms()).await else {
                 continue;
             };
-            let mut looks = JoinSet::new();
-            for send in sought {
+            let mut lookups = JoinSet::new();
+            for message in sought {
                 let this = self.clone();
-                looks.spawn(async move { this.look(&send).await });
+                lookups.spawn(async move { this.look_up(&message).await });
             }
-            // A look that panicked is repeated when the message is due for its next look.
-            while looks.join_next().await.is_some() {}
+            // A lookup that panicked is repeated when the message is due for its next lookup.
+            while lookups.join_next().await.is_some() {}
         }
     }
 
-    async fn look(&self, send: &OutboundMessage) {
+    async fn look_up(&self, message: &OutboundMessage) {
         let at_ms = now_ms();
         let absent_from_ms =
-            self.absent_after_ms.map(|after_ms| send.due_at_ms.saturating_add(after_ms));
-        let last_ms = send.due_at_ms.saturating_add(self.reconcile_for_ms);
-        let next_ms = next_search_ms(send.lookups, at_ms, absent_from_ms, last_ms);
-        if !matches!(self.sends.begin_lookup(send, next_ms).await, Ok(true)) {
+            self.absent_after_ms.map(|after_ms| message.due_at_ms.saturating_add(after_ms));
+        let last_ms = message.due_at_ms.saturating_add(self.reconcile_for_ms);
+        let next_ms = next_search_ms(message.lookups, at_ms, absent_from_ms, last_ms);
+        if !matches!(self.messages.begin_lookup(message, next_ms).await, Ok(true)) {
             return;
         }
-        match self.matched(send, at_ms, absent_from_ms).await {
+        match self.matched(message, at_ms, absent_from_ms).await {
             Ok(Match::Found(message_sid)) => {
-                let masked = sending::masked(send);
+                let masked = sending::masked(message);
                 let reason = "found in Twilio's list";
                 let learned =
-                    self.sends.mark_sent(send, &masked, &message_sid, reason, now_ms()).await;
+                    self.messages.mark_sent(message, &masked, &message_sid, reason, now_ms()).await;
                 if matches!(learned, Ok(true)) {
-                    self.metrics.sends.reconciled("found", 1);
-                    tracing::info!(event = "message.reconciled", message.id = %send.id, account.sid = %send.account_sid, message.sid = message_sid, "the reconciler found an unknown message in Twilio's list");
+                    self.metrics.messages.reconciled("found", 1);
+                    tracing::info!(event = "message.reconciled", message.id = %message.id, account.sid = %message.account_sid, message.sid = message_sid, "the reconciler found an unknown message in Twilio's list");
                 }
             }
             Ok(Match::Absent) => {
-                if matches!(self.sends.requeue_absent(send, now_ms()).await, Ok(true)) {
-                    self.metrics.sends.reconciled("absent", 1);
-                    tracing::info!(event = "message.absent", message.id = %send.id, account.sid = %send.account_sid, looks = send.lookups + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
+                if matches!(self.messages.requeue_absent(message, now_ms()).await, Ok(true)) {
+                    self.metrics.messages.reconciled("absent", 1);
+                    tracing::info!(event = "message.absent", message.id = %message.id, account.sid = %message.account_sid, looks = message.lookups + 1, "the reconciler found that Twilio never had a message; the dispatcher sends it again");
                     self.wakeup.wake();
                 }
             }
             Ok(Match::Unclear) if next_ms == 0 => {
-                tracing::error!(event = "message.unresolved", message.id = %send.id, account.sid = %send.account_sid, "the reconciler could not determine whether a message was sent; decide with `twilio-edge messages resolve`");
+                tracing::error!(event = "message.unresolved", message.id = %message.id, account.sid = %message.account_sid, "the reconciler could not determine whether a message was sent; decide with `twilio-edge messages resolve`");
             }
             Ok(Match::Unclear) => {}
             Err(reason) => {
-                tracing::warn!(event = "message.search_failed", message.id = %send.id, account.sid = %send.account_sid, reason, "the reconciler could not read Twilio's list; it retries");
+                tracing::warn!(event = "message.search_failed", message.id = %message.id, account.sid = %message.account_sid, reason, "the reconciler could not read Twilio's list; it retries");
             }
         }
     }
 
     async fn matched(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         at_ms: i64,
         absent_from_ms: Option<i64>,
     ) -> Result<Match, String> {
         let reason_of = |reason: StoreError| reason.to_string();
-        let mut sought = MessageSearch::of(&send.form, send.attempted_at_ms, send.due_at_ms);
-        let keys = self.sends.contacts().keys(&send.account_sid, &send.recipient).await;
+        let mut sought =
+            MessageSearch::of(&message.form, message.attempted_at_ms, message.due_at_ms);
+        let keys = self.messages.contacts().keys(&message.account_sid, &message.recipient).await;
         let ContactKeys { certain, possible, .. } = keys.map_err(reason_of)?;
         let also = certain.into_iter().chain(possible);
-        let address = |number| Address { channel: send.channel.clone(), number }.written();
+        let address = |number| Address { channel: message.channel.clone(), number }.written();
         sought.also_to = also.map(address).collect();
-        let (listed, is_whole) = self.listed(send, &sought).await?;
+        let (listed, is_whole) = self.listed(message, &sought).await?;
         let candidates: Vec<&str> = listed
             .iter()
             .filter(|one| sought.is_candidate(one))
@@ -177,13 +178,13 @@ impl ReconcilerTask {
             .collect();
         // The owners are read after the list, so that an owner that was recorded before it was listed is known here.
         let owned: BTreeSet<String> = self
-            .sends
+            .messages
             .own_message_sids(&candidates)
             .await
             .map_err(reason_of)?
             .into_iter()
             .collect();
-        let has_twin = self.sends.has_similar(send, &sought).await.map_err(reason_of)?;
+        let has_twin = self.messages.has_similar(message, &sought).await.map_err(reason_of)?;
         Ok(sought.find_match(
             &listed,
             &owned,
@@ -195,12 +196,12 @@ impl ReconcilerTask {
     /// back far enough.
     async fn listed(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         sought: &MessageSearch,
     ) -> Result<(Vec<ListedMessage>, bool), String> {
         let (mut listed, mut is_whole) = (Vec::new(), true);
         for (to, from) in sought.queries() {
-            let (found, is_complete) = self.listed_under(send, &to, &from).await?;
+            let (found, is_complete) = self.listed_under(message, &to, &from).await?;
             listed.extend(found);
             is_whole &= is_complete;
         }
@@ -209,15 +210,15 @@ impl ReconcilerTask {
 
     async fn listed_under(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         to: &str,
         from: &str,
     ) -> Result<(Vec<ListedMessage>, bool), String> {
-        let oldest_ms = send.attempted_at_ms.saturating_sub(FAR_MS);
+        let oldest_ms = message.attempted_at_ms.saturating_sub(FAR_MS);
         let mut listed: Vec<ListedMessage> = Vec::new();
         let mut next: Option<String> = None;
         for _ in 0..MAX_PAGES {
-            let page = self.twilio.list(&send.account_sid, to, from, next.as_deref()).await?;
+            let page = self.twilio.list(&message.account_sid, to, from, next.as_deref()).await?;
             let is_older =
                 |one: &ListedMessage| one.created_ms().is_some_and(|at_ms| at_ms < oldest_ms);
             let is_far = page.messages.last().is_some_and(is_older);

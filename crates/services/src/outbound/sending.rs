@@ -42,7 +42,7 @@ pub const PREFIX: &str = "ms_";
 #[derive(Clone)]
 pub struct Sending {
     /// Store of outbound messages.
-    pub sends: OutboundMessages,
+    pub messages: OutboundMessages,
     /// Checks of suppressions, consents and conversation windows.
     pub checks: Checks,
     /// Client of Twilio, with the credentials of the accounts.
@@ -212,10 +212,10 @@ impl Sending {
     /// Returns an error if the database fails.
     pub async fn add(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.sends.add(send, done).await?;
+        self.messages.add(message, done).await?;
         self.wakeup.wake();
         Ok(())
     }
@@ -235,11 +235,11 @@ pub fn errors(file: &str) -> Result<ErrorTable, Vec<String>> {
 }
 
 /// Returns the recipient in the masked form that is shown after the message has ended.
-pub fn masked(send: &OutboundMessage) -> String {
-    if send.recipient.contains("..") {
-        return send.recipient.clone();
+pub fn masked(message: &OutboundMessage) -> String {
+    if message.recipient.contains("..") {
+        return message.recipient.clone();
     }
-    Address { channel: send.channel.clone(), number: send.recipient.clone() }.to_string()
+    Address { channel: message.channel.clone(), number: message.recipient.clone() }.to_string()
 }
 
 /// Cancels a message that is still queued. Returns false in any other state.
@@ -247,13 +247,13 @@ pub fn masked(send: &OutboundMessage) -> String {
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn cancel(
-    sends: &OutboundMessages,
+    messages: &OutboundMessages,
     by: &Caller,
-    send: &OutboundMessage,
+    message: &OutboundMessage,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
-    let entry = entry(by, send, "message.canceled", &json!({}), now_ms);
-    sends.cancel(send, &masked(send), &entry).await
+    let entry = entry(by, message, "message.canceled", &json!({}), now_ms);
+    messages.cancel(message, &masked(message), &entry).await
 }
 
 /// Deletes a message that ended without Twilio (`refused`, `not_sent` or `canceled`). Returns false in any other state.
@@ -261,13 +261,13 @@ pub async fn cancel(
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn remove(
-    sends: &OutboundMessages,
+    messages: &OutboundMessages,
     by: &Caller,
-    send: &OutboundMessage,
+    message: &OutboundMessage,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
-    let entry = entry(by, send, "message.deleted", &json!({}), now_ms);
-    sends.delete(send, &entry).await
+    let entry = entry(by, message, "message.deleted", &json!({}), now_ms);
+    messages.delete(message, &entry).await
 }
 
 /// Resolves a message whose outcome is unknown: it was sent as `message_sid`, or it was not sent. Returns false if its
@@ -276,23 +276,23 @@ pub async fn remove(
 /// # Errors
 /// Returns an error if the database fails.
 pub async fn resolve(
-    sends: &OutboundMessages,
+    messages: &OutboundMessages,
     by: &Caller,
-    send: &OutboundMessage,
+    message: &OutboundMessage,
     message_sid: Option<&str>,
     now_ms: i64,
 ) -> Result<bool, StoreError> {
     let detail = json!({"sent": message_sid.is_some(), "message_sid": message_sid});
-    let entry = entry(by, send, "message.resolved", &detail, now_ms);
-    sends.resolve(send, &masked(send), message_sid, &entry).await
+    let entry = entry(by, message, "message.resolved", &detail, now_ms);
+    messages.resolve(message, &masked(message), message_sid, &entry).await
 }
 
 fn entry(
     by: &Caller,
-    send: &OutboundMessage,
+    message: &OutboundMessage,
     action: &str,
     detail: &Value,
     now_ms: i64,
 ) -> AuditEntry {
-    by.audit_entry(action, send.id.clone(), Some(send.account_sid.clone()), detail, now_ms)
+    by.audit_entry(action, message.id.clone(), Some(message.account_sid.clone()), detail, now_ms)
 }

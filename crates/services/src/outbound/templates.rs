@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::access::api_keys::{Caller, Refusal};
+use crate::access::api_keys::{AccessError, Caller};
 use twilio_edge_domain::template::{Template, catalogue::Catalogue, locale::Locale};
 use twilio_edge_store::{self as store, AuditEntry, CatalogueState, StoreError};
 
@@ -76,9 +76,9 @@ impl Templates {
         account_sid: &str,
         template: &Template,
         now_ms: i64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), AccessError> {
         if !by.sees(account_sid) {
-            return Err(Refusal::OtherAccount);
+            return Err(AccessError::OtherAccount);
         }
         let actor = (by.actor.as_str(), by.source.as_str());
         let mut entry = entry(actor, account_sid, "template.set", &template.subject(), now_ms);
@@ -99,9 +99,9 @@ impl Templates {
         name: &str,
         locale: &Locale,
         now_ms: i64,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<bool, AccessError> {
         if !by.sees(account_sid) {
-            return Err(Refusal::OtherAccount);
+            return Err(AccessError::OtherAccount);
         }
         let reference = format!("{name}/{locale}");
         let actor = (by.actor.as_str(), by.source.as_str());

@@ -25,7 +25,7 @@ const DUE_FOR_LOOKUP: &str = concat!(
 const BEGIN_LOOKUP: &str = "
     UPDATE outbound_messages SET lookups = lookups + 1, lookup_due_at_ms = $3 WHERE id = $1 AND lookups = $2 AND state = 'unknown'";
 
-/// Records that Twilio has the message, whatever its state was.
+/// Records that Twilio has the message; its state may be any.
 const MARK_SENT: &str = "
     UPDATE outbound_messages SET state = 'sent', message_sid = $2, attempt_id = '', form = '', recipient = $3, code = '', reason = $4,
         changed_at_ms = $5, lookup_due_at_ms = 0

@@ -47,7 +47,7 @@ const QUEUES_LATERAL: &str = "
         ORDER BY priority, account_sid, sender, due_at_ms LIMIT $2) AS counted) AS waiting
     FROM firsts AS this";
 
-/// MATERIALIZED makes the database choose the rows once, whatever its plan.
+/// MATERIALIZED makes the database choose the rows once, with every plan.
 macro_rules! attempt {
     ($lane:literal) => {
         concat!(

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capture_tells_what_is_wrong_with_it() {
+    fn capture_with_errors_reports_each_of_them() {
         let with = |headers: &str, body: &str| {
             parse(format!("POST / HTTP/1.1\n{headers}\n\n{body}").as_bytes()).unwrap()
         };

@@ -148,7 +148,7 @@ fn sending(
     };
     let twilio = Twilio::open(settings).map_err(of_file("sending.file"))?;
     let (named, usual) = twilio.rates();
-    metrics.sends.name(named, usual);
+    metrics.messages.name(named, usual);
     let errors = sending::errors(&settings.errors_file).map_err(of_file("sending.errors_file"))?;
     let routes = Routes::open(&settings.routing_file).map_err(of_file("sending.routing_file"))?;
     let library = Library::open(&config.media.store, stores.media())
@@ -158,7 +158,7 @@ fn sending(
         .map_err(|problem| format!("media.{problem}"))?
         .with_library(library);
     Ok(Sending {
-        sends: stores.outbound_messages(),
+        messages: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
         twilio,
         wakeup: Wakeup::default(),

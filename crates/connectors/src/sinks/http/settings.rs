@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use toml::Value;
 
 use crate::sinks::sink_type::Field;
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 pub(super) const FIELDS: &[Field] = &[
     Field {
@@ -52,7 +52,7 @@ pub(super) enum Format {
     Form,
 }
 
-pub(super) fn parse(reading: &mut Reading, path: &str, table: Fields<'_>) -> Settings {
+pub(super) fn parse(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Settings {
     let at = format!("{path}.url");
     let url = reading.text(&at, table.get("url"));
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));

@@ -7,7 +7,7 @@ use crate::sinks::{
     fields::{ClassNames, text_with_spaces},
     sink_type::Field,
 };
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 pub(super) const FIELDS: &[Field] = &[
     Field {
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Sasl {
     }
 }
 
-pub(super) fn parse(reading: &mut Reading, path: &str, table: Fields<'_>) -> Settings {
+pub(super) fn parse(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Settings {
     let tls = table.get("tls").map(|value| tls(reading, &format!("{path}.tls"), value));
     let sasl = table.get("sasl").map(|value| sasl(reading, &format!("{path}.sasl"), value));
     if tls.is_none() && sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
@@ -92,7 +92,7 @@ pub(super) fn parse(reading: &mut Reading, path: &str, table: Fields<'_>) -> Set
     }
 }
 
-fn brokers(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<String> {
+fn brokers(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<String> {
     let listed = reading.list(path, table.get("brokers"), MAX_BROKERS);
     if listed.is_empty()
         && !matches!(table.get("brokers"), Some(Value::Array(more)) if !more.is_empty())
@@ -114,7 +114,7 @@ fn brokers(reading: &mut Reading, path: &str, table: Fields<'_>) -> Vec<String> 
     listed.iter().enumerate().map(broker).collect()
 }
 
-fn topics(reading: &mut Reading, path: &str, table: Fields<'_>) -> ClassNames {
+fn topics(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> ClassNames {
     let topics = ClassNames::read(reading, path, table, "topics");
     for (class, topic) in [("inbound", &topics.inbound), ("status", &topics.status)] {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -126,7 +126,7 @@ fn topics(reading: &mut Reading, path: &str, table: Fields<'_>) -> ClassNames {
     topics
 }
 
-fn tls(reading: &mut Reading, path: &str, value: &Value) -> Tls {
+fn tls(reading: &mut TomlReader, path: &str, value: &Value) -> Tls {
     let table = reading.table(path, value, &["ca_file", "cert_file", "key_file"]);
     let mut file = |field: &str| {
         let value = table.get(field)?;
@@ -144,7 +144,7 @@ fn tls(reading: &mut Reading, path: &str, value: &Value) -> Tls {
     Tls { ca_file, identity }
 }
 
-fn sasl(reading: &mut Reading, path: &str, value: &Value) -> Sasl {
+fn sasl(reading: &mut TomlReader, path: &str, value: &Value) -> Sasl {
     let table = reading.table(path, value, &["mechanism", "username", "password"]);
     let mechanism = match table.get("mechanism").and_then(Value::as_str) {
         Some("plain") => Mechanism::Plain,

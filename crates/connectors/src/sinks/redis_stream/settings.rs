@@ -7,7 +7,7 @@ use crate::sinks::{
     fields::{ClassNames, number},
     sink_type::Field,
 };
-use twilio_edge_platform::strict_toml::{Fields, Reading};
+use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 pub(super) const FIELDS: &[Field] = &[
     Field {
@@ -56,7 +56,7 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-pub(super) fn parse(reading: &mut Reading, path: &str, table: Fields<'_>) -> Settings {
+pub(super) fn parse(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Settings {
     let at = format!("{path}.url");
     let url = reading.text(&at, table.get("url"));
     let host = url.strip_prefix("rediss://").or_else(|| url.strip_prefix("redis://"));
@@ -70,7 +70,7 @@ pub(super) fn parse(reading: &mut Reading, path: &str, table: Fields<'_>) -> Set
     }
 }
 
-fn max_length(reading: &mut Reading, path: &str, table: Fields<'_>) -> MaxLength {
+fn max_length(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> MaxLength {
     let is_exact = match table.get("trim").map(Value::as_str) {
         None | Some(Some("approximate")) => false,
         Some(Some("exact")) => true,

@@ -77,8 +77,8 @@ fn template_verdict_follows_the_approval() {
     }
     for free in [Pending, Unsubmitted] {
         assert_eq!(of_template(free, whatsapp, false, ada), [""; 0], "within a window");
-        let told = ["template_not_approved", "window_closed"];
-        assert_eq!(of_template(free, whatsapp, true, ada), told);
+        let codes = ["template_not_approved", "window_closed"];
+        assert_eq!(of_template(free, whatsapp, true, ada), codes);
     }
     assert_eq!(of_template(Approved, whatsapp, false, &[]), ["variables_rejected"]);
     let named = Content::Named { name: "b".into(), variables: BTreeMap::new() };

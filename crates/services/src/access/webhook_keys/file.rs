@@ -6,18 +6,18 @@ use twilio_edge_contract::{AccountKeys, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, Sh
 
 use twilio_edge_domain::tenant::is_account_sid;
 
-use twilio_edge_platform::strict_toml::Reading;
+use twilio_edge_platform::strict_toml::TomlReader;
 
 /// Parses the text of the file. The accounts are sorted by SID, because their order in the file has no meaning.
 pub(super) fn parse(text: &str) -> Result<Vec<AccountKeys>, Vec<String>> {
     let table = twilio_edge_platform::config::parse(text).map_err(|problem| vec![problem])?;
-    let mut reading = Reading::default();
+    let mut reading = TomlReader::default();
     let mut accounts = file(&mut reading, &table);
     accounts.sort_by(|one, other| one.sid.cmp(&other.sid));
     reading.outcome(accounts)
 }
 
-fn file(reading: &mut Reading, table: &Table) -> Vec<AccountKeys> {
+fn file(reading: &mut TomlReader, table: &Table) -> Vec<AccountKeys> {
     reading.known_fields("", table, &["account"]);
     let tables = reading.list("account", table.get("account"), MAX_ACCOUNTS);
     if tables.is_empty() && reading.is_clean() {
@@ -33,7 +33,7 @@ fn file(reading: &mut Reading, table: &Table) -> Vec<AccountKeys> {
     accounts
 }
 
-fn account(reading: &mut Reading, path: &str, value: &Value) -> AccountKeys {
+fn account(reading: &mut TomlReader, path: &str, value: &Value) -> AccountKeys {
     let table = reading.table(path, value, &["sid", "auth_tokens", "shared_keys"]);
     let sid = reading.text(&format!("{path}.sid"), table.get("sid"));
     if !sid.is_empty() && !is_account_sid(&sid) {
@@ -63,7 +63,7 @@ fn account(reading: &mut Reading, path: &str, value: &Value) -> AccountKeys {
     AccountKeys { sid, auth_tokens, shared_keys }
 }
 
-fn shared_key(reading: &mut Reading, path: &str, value: &Value) -> SharedKeySecret {
+fn shared_key(reading: &mut TomlReader, path: &str, value: &Value) -> SharedKeySecret {
     let table = reading.table(path, value, &["id", "secret", "algorithm"]);
     let algorithm = match table.get("algorithm").map(Value::as_str) {
         None | Some(Some("HMAC_SHA256")) => KeyAlgorithm::HmacSha256,

@@ -47,7 +47,7 @@ const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
 /// Dependencies of an attempt.
 #[derive(Clone)]
 pub(super) struct SendAttempt {
-    pub(super) sends: OutboundMessages,
+    pub(super) messages: OutboundMessages,
     pub(super) twilio: Twilio,
     pub(super) checks: Checks,
     pub(super) errors: Arc<ErrorTable>,
@@ -66,13 +66,14 @@ impl SendAttempt {
     }
 
     /// Sends one message. Returns what its end means for the number of concurrent calls.
-    pub(super) async fn attempt(&self, send: OutboundMessage) -> CallOutcome {
-        let recipient = Address { channel: send.channel.clone(), number: send.recipient.clone() };
+    pub(super) async fn attempt(&self, message: OutboundMessage) -> CallOutcome {
+        let recipient =
+            Address { channel: message.channel.clone(), number: message.recipient.clone() };
         let latest_ms =
-            send.due_at_ms.saturating_sub(millis(self.twilio.timeout() + DATABASE_ALLOWANCE));
-        if now_ms().saturating_sub(send.first_due_at_ms) > self.give_up_ms {
+            message.due_at_ms.saturating_sub(millis(self.twilio.timeout() + DATABASE_ALLOWANCE));
+        if now_ms().saturating_sub(message.first_due_at_ms) > self.give_up_ms {
             self.end(
-                &send,
+                &message,
                 &recipient,
                 SendOutcome::Refused {
                     status: None,
@@ -84,22 +85,22 @@ impl SendAttempt {
             .await;
             return CallOutcome::NoEvidence;
         }
-        let form = match self.with_media(&send).await {
+        let form = match self.with_media(&message).await {
             Ok(form) => form,
             Err(unfit) => {
-                self.end_for_media(&send, &recipient, unfit).await;
+                self.end_for_media(&message, &recipient, unfit).await;
                 return CallOutcome::NoEvidence;
             }
         };
         // This is the last check before the call: a STOP that was recorded until now is respected.
-        match self.checks.may_send(&intent(&send, &recipient), now_ms()).await {
+        match self.checks.may_send(&intent(&message, &recipient), now_ms()).await {
             Ok(verdicts) => {
                 if let Some((code, detail)) =
                     verdicts.into_iter().find_map(|verdict| Some((verdict.code?, verdict.detail)))
                 {
-                    self.metrics.sends.refused(code);
+                    self.metrics.messages.refused(code);
                     self.end(
-                        &send,
+                        &message,
                         &recipient,
                         SendOutcome::Refused {
                             status: None,
@@ -114,7 +115,7 @@ impl SendAttempt {
             }
             Err(reason) => {
                 self.retry_later(
-                    &send,
+                    &message,
                     now_ms().saturating_add(millis(DATABASE_PAUSE)),
                     ("unchecked", &reason.to_string()),
                     "",
@@ -125,30 +126,35 @@ impl SendAttempt {
         }
         // A process that was suspended in the meantime may have lost its hold, so it must not call Twilio.
         if now_ms() > latest_ms {
-            self.retry_later(&send, now_ms(), ("late", "the attempt started too late"), "").await;
+            self.retry_later(&message, now_ms(), ("late", "the attempt started too late"), "")
+                .await;
             return CallOutcome::NoEvidence;
         }
         let started = std::time::Instant::now();
-        let (answer, request_id) = self.twilio.create(&send.account_sid, &form, &send.id).await;
+        let (answer, request_id) =
+            self.twilio.create(&message.account_sid, &form, &message.id).await;
         let request_id = request_id.unwrap_or_default();
         let failing = CallFailure::of(&answer, &self.errors);
-        self.metrics.sends.called(started.elapsed(), failing);
+        self.metrics.messages.called(started.elapsed(), failing);
         let meaning = send_outcome(answer, &self.errors);
-        tracing::debug!(event = "message.answered", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
-        let feedback = feedback(&meaning, &send.recipient);
+        tracing::debug!(event = "message.answered", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
+        let feedback = feedback(&meaning, &message.recipient);
         match meaning {
             SendOutcome::Retry { code, reason, retry_after, .. } => {
-                let pause =
-                    retry_pause(send.attempts, retry_after, getrandom::u64().unwrap_or_default());
+                let pause = retry_pause(
+                    message.attempts,
+                    retry_after,
+                    getrandom::u64().unwrap_or_default(),
+                );
                 let due_at_ms = now_ms().saturating_add(millis(pause));
-                self.retry_later(&send, due_at_ms, (&code, &reason), &request_id).await;
+                self.retry_later(&message, due_at_ms, (&code, &reason), &request_id).await;
                 feedback
             }
             ended => {
                 if let SendOutcome::Refused { code, .. } = &ended {
-                    self.opt_outs.record(&send, &recipient, code).await;
+                    self.opt_outs.record(&message, &recipient, code).await;
                 }
-                self.end(&send, &recipient, ended, &request_id).await;
+                self.end(&message, &recipient, ended, &request_id).await;
                 feedback
             }
         }
@@ -156,55 +162,56 @@ impl SendAttempt {
 
     /// Returns the form for Twilio, with media links that are valid from now on. If the last check of the media is
     /// stale, they are checked again.
-    async fn with_media(&self, send: &OutboundMessage) -> Result<String, MediaProblem> {
-        let media = media_of_form(&send.form);
+    async fn with_media(&self, message: &OutboundMessage) -> Result<String, MediaProblem> {
+        let media = media_of_form(&message.form);
         if media.is_empty() {
-            return Ok(send.form.clone());
+            return Ok(message.form.clone());
         }
-        if self.media.is_stale(now_ms().saturating_sub(send.created_at_ms))
+        if self.media.is_stale(now_ms().saturating_sub(message.created_at_ms))
             && let MediaCheck::Invalid(_, unfit) =
-                self.media.check(&send.account_sid, &send.channel, &media).await
+                self.media.check(&message.account_sid, &message.channel, &media).await
         {
             return Err(unfit);
         }
-        self.media.with_links(&send.account_sid, &send.form).await
+        self.media.with_links(&message.account_sid, &message.form).await
     }
 
     async fn end_for_media(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         recipient: &Address,
         unfit: MediaProblem,
     ) {
         let code = code_of_problem(&unfit).as_str();
         if unfit.is_temporary {
-            let pause = retry_pause(send.attempts, None, getrandom::u64().unwrap_or_default());
+            let pause = retry_pause(message.attempts, None, getrandom::u64().unwrap_or_default());
             let due_at_ms = now_ms().saturating_add(millis(pause));
-            self.retry_later(send, due_at_ms, (code, &unfit.detail), "").await;
+            self.retry_later(message, due_at_ms, (code, &unfit.detail), "").await;
             return;
         }
         let refused =
             SendOutcome::Refused { status: None, code: code.into(), reason: unfit.detail };
-        self.end(send, recipient, refused, "").await;
+        self.end(message, recipient, refused, "").await;
     }
 
     async fn retry_later(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         due_at_ms: i64,
         cause: (&str, &str),
         request_id: &str,
     ) {
-        self.metrics.sends.ended("retried");
-        let written = self.sends.queue_retry(send, due_at_ms, cause, request_id, now_ms()).await;
+        self.metrics.messages.ended("retried");
+        let written =
+            self.messages.queue_retry(message, due_at_ms, cause, request_id, now_ms()).await;
         if let Err(reason) = written {
-            tracing::error!(event = "message.persist_failed", %reason, message.id = %send.id, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
+            tracing::error!(event = "message.persist_failed", %reason, message.id = %message.id, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
         }
     }
 
     async fn end(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         recipient: &Address,
         meaning: SendOutcome,
         request_id: &str,
@@ -222,17 +229,17 @@ impl SendAttempt {
             SendOutcome::Refused { status: Some(status), .. } => i64::from(*status),
             _ => 0,
         };
-        self.metrics.sends.ended(state);
+        self.metrics.messages.ended(state);
         match state {
             "unknown" => {
-                tracing::error!(event = "message.unknown", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, reason, "an attempt ended without a clear answer, so the message became unknown; the reconciler checks Twilio's list")
+                tracing::error!(event = "message.unknown", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, reason, "an attempt ended without a clear answer, so the message became unknown; the reconciler checks Twilio's list")
             }
             "refused" => {
-                tracing::info!(event = "message.refused", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, code, reason, "a message was refused and is not sent")
+                tracing::info!(event = "message.refused", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, code, reason, "a message was refused and is not sent")
             }
             _ => {
-                self.metrics.sends.sent(&send.sender);
-                tracing::info!(event = "message.sent", message.id = %send.id, account.sid = %send.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
+                self.metrics.messages.sent(&message.sender);
+                tracing::info!(event = "message.sent", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
             }
         }
         let outcome =
@@ -240,21 +247,21 @@ impl SendAttempt {
         let masked = recipient.to_string();
         // The outcome is retried several times, because it is lost otherwise.
         for tries in 1..=5 {
-            let written = match self.ended(send, &masked, &outcome).await {
+            let written = match self.ended(message, &masked, &outcome).await {
                 // The message was decided on in the meantime. Twilio has it, so it still becomes `sent`.
                 Ok(false) if state == "sent" => {
                     let reason = "Twilio answered late";
-                    self.sends.mark_sent(send, &masked, message_sid, reason, now_ms()).await
+                    self.messages.mark_sent(message, &masked, message_sid, reason, now_ms()).await
                 }
                 written => written,
             };
             match written {
                 Ok(_) => {
-                    self.outcome_waiters.notify(&send.id);
+                    self.outcome_waiters.notify(&message.id);
                     return;
                 }
                 Err(reason) => {
-                    tracing::error!(event = "message.persist_failed", %reason, message.id = %send.id, message.sid = message_sid, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
+                    tracing::error!(event = "message.persist_failed", %reason, message.id = %message.id, message.sid = message_sid, "the dispatcher could not store the outcome of an attempt; without it the message becomes unknown");
                     tokio::time::sleep(DATABASE_PAUSE * tries).await;
                 }
             }
@@ -264,18 +271,18 @@ impl SendAttempt {
     /// Stores the outcome of an attempt, together with the fallback of a message that its channel refused.
     async fn ended(
         &self,
-        send: &OutboundMessage,
+        message: &OutboundMessage,
         masked: &str,
         outcome: &AttemptOutcome<'_>,
     ) -> Result<bool, StoreError> {
         let fallback = match outcome.state {
-            "refused" => self.sending.build_fallback(send, outcome.code, now_ms()).await?,
+            "refused" => self.sending.build_fallback(message, outcome.code, now_ms()).await?,
             _ => None,
         };
-        let row = fallback.as_ref().map(|fallback| &fallback.send);
-        let is_ours = self.sends.record_outcome(send, masked, outcome, row, now_ms()).await?;
+        let row = fallback.as_ref().map(|fallback| &fallback.message);
+        let is_ours = self.messages.record_outcome(message, masked, outcome, row, now_ms()).await?;
         if let Some(fallback) = fallback.filter(|_| is_ours) {
-            self.sending.report_fallback(send, outcome.code, &fallback);
+            self.sending.report_fallback(message, outcome.code, &fallback);
         }
         Ok(is_ours)
     }
@@ -301,12 +308,12 @@ fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
 }
 
 /// Builds the same intent that was checked when the message was accepted.
-fn intent(send: &OutboundMessage, recipient: &Address) -> Intent {
-    let from = Address::parse(&send.sender).filter(|_| !is_service(&send.sender));
-    let category = Category::ALL.into_iter().find(|one| one.as_str() == send.category);
-    let kind = if send.kind == "template" { Kind::Template } else { Kind::Session };
+fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
+    let from = Address::parse(&message.sender).filter(|_| !is_service(&message.sender));
+    let category = Category::ALL.into_iter().find(|one| one.as_str() == message.category);
+    let kind = if message.kind == "template" { Kind::Template } else { Kind::Session };
     Intent {
-        account_sid: send.account_sid.clone(),
+        account_sid: message.account_sid.clone(),
         from: from.map(|from| from.number),
         to: recipient.clone(),
         category: category.unwrap_or_else(|| kind.default_category()),

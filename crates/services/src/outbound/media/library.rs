@@ -85,7 +85,7 @@ impl Library {
         if settings.url.is_empty() {
             return Ok(None);
         }
-        let bucket = Bucket::open(&settings.place())?;
+        let bucket = Bucket::open(&settings.bucket_location())?;
         let uploads = Arc::new(Semaphore::new(MAX_UPLOADS));
         let fetches = Arc::new(Semaphore::new(MAX_DOWNLOADS));
         let settings = Arc::new(settings.clone());

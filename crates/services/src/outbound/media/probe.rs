@@ -21,7 +21,7 @@ use twilio_edge_domain::media::{
 };
 use twilio_edge_platform::{config, metrics::Metrics};
 
-/// A medium is read to its end up to this size in bytes, whatever its declared length is. Beyond it, the declared
+/// A medium is read to its end up to this size in bytes, independent of its declared length. Beyond it, the declared
 /// length is trusted, because a client reads no more than that.
 const READ_COMPLETELY: u64 = 1 << 20;
 

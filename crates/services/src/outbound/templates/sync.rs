@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Upper bound of templates of an account; WhatsApp's own limit is lower.
 const MAX_TEMPLATES: usize = 10_000;
 
-/// Upper bound of pages of a list, whatever their size is.
+/// Upper bound of pages of a list, for pages of any size.
 const MAX_PAGES: usize = 400;
 
 /// Actor and source of the audit entries.

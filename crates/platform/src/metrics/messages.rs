@@ -30,7 +30,7 @@ struct SenderLabel {
 
 /// The series of outbound messages.
 #[derive(Debug)]
-pub struct SendMetrics {
+pub struct MessageMetrics {
     outcomes: Family<Labels<1>, Counter>,
     refusals: Family<Labels<1>, Counter>,
     reconciled: Family<Labels<1>, Counter>,
@@ -46,9 +46,9 @@ pub struct SendMetrics {
     oldest: Measure,
 }
 
-impl SendMetrics {
-    pub(super) fn of(all: &mut Catalogue) -> SendMetrics {
-        SendMetrics {
+impl MessageMetrics {
+    pub(super) fn of(all: &mut Catalogue) -> MessageMetrics {
+        MessageMetrics {
             outcomes: all.counters(
                 "message_attempts",
                 &["outcome"],
