@@ -168,7 +168,7 @@ pub const OUTAGES: &[Outage] = &[
             Row {
                 signals: &[
                     Signal::sidecar("twilio_edge_store_fallthroughs_total{store=\"redis\"}"),
-                    Signal::state("twilio_edge_redis_state{state=\"away\"}"),
+                    Signal::state("twilio_edge_redis_state{state=\"unavailable\"}"),
                 ],
                 ..FORWARDED
             },
