@@ -111,7 +111,7 @@ def main():
 
     def run(job):
         text = job.run(environment | (in_memory if job.name in IN_MEMORY else {}))
-        # Somebody who looks for one test wants to see that one.
+        # A run of one test prints that test.
         if not words or job.passed or not job.is_good:
             with printing:
                 print(f"\n=== {job.name}: {job.seconds:.0f} s\n{text}", flush=True)

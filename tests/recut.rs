@@ -50,7 +50,7 @@ proptest! {
     }
 }
 
-/// What people write, about parameters too.
+/// Texts that people write, also about parameters.
 fn prose() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "From",

@@ -318,7 +318,7 @@ impl Genuine {
         Self::new(Class::Inbound, target, get, params)
     }
 
-    /// Adds parameters that nobody knows.
+    /// Adds unknown parameters.
     pub(crate) fn with(&self, extra: &[(String, String)]) -> Self {
         let mut params = self.params.clone();
         params.extend(extra.iter().filter(|(name, _)| self.get(name).is_empty()).cloned());
@@ -326,12 +326,12 @@ impl Genuine {
         Self::new(self.class, &self.base, get, params)
     }
 
-    /// Whether the filter takes it as it is; else why not.
+    /// Returns the reason for which the filter refuses the request, or `None`.
     pub(crate) fn refusal(&self) -> Option<String> {
         submit(&self.request).err()
     }
 
-    /// For the report of a finding.
+    /// Returns method and signed text for the report of a finding.
     pub(crate) fn show(&self) -> String {
         format!("{} {}", self.request.method, self.text)
     }
@@ -559,7 +559,7 @@ fn encode(params: &[(String, String)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// What the filter asks the sidecar about a request; none of class other. Or the reason of the refusal.
+/// Returns the claim of the filter for a request, none for class other, or the reason of the refusal.
 fn submit(request: &Request) -> Result<Option<Rc<Claim>>, String> {
     thread_local! {
         static PARSED: Rc<Config> = Rc::new(Config::parse(CONFIG.as_bytes(), &|_| None).unwrap());

@@ -237,7 +237,7 @@ def main():
             return (ran.returncode == 0 and not missing) or f"{missing} not in {output}\n" + "\n".join(s.log() for s in services)
 
         # Reading commands are repeated until they show the result; other commands run once.
-        if " story " in command or '"code":"suppressed"' in shown:
+        if " history " in command or '"code":"suppressed"' in shown:
             until(command, shows)
         elif (seen := shows()) is not True:
             sys.exit(f"{command}: {seen}")

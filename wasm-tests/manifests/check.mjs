@@ -30,7 +30,7 @@ for (const resource of resources) {
   const name = `${resource.kind} ${resource.metadata?.name}`;
   try {
     const { [resource.kind]: Model } = await import(home(resource)).catch(() => ({}));
-    if (!Model) throw new Error(`nobody publishes ${resource.apiVersion} ${resource.kind}`);
+    if (!Model) throw new Error(`no known schema of ${resource.apiVersion} ${resource.kind}`);
     new Model(resource).validate();
     const { apiVersion, kind, ...rest } = resource;
     typed.push(`import { ${kind} as R${typed.length} } from "${home(resource)}";`);

@@ -38,12 +38,12 @@ fn unpublished_resource_is_found() -> Result<()> {
     ];
     for resource in wrong {
         let said = judged(std::slice::from_ref(&resource))?;
-        ensure!(!said.is_empty(), "nothing is said of {resource}");
+        ensure!(!said.is_empty(), "no result for {resource}");
     }
     Ok(())
 }
 
-/// Where `a` and `b` differ. Things with a name are compared by it, others in their order.
+/// Returns the paths at which `a` and `b` differ. Named objects are compared by name, others by order.
 fn differences(a: &Value, b: &Value, place: &str, found: &mut BTreeSet<String>) {
     let parts = |value: &Value| -> Option<BTreeMap<String, Value>> {
         match value {
@@ -159,7 +159,7 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a Value>) -> BTreeSet<String> {
     values.into_iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// A webhook's path that is routed but not proven would reach the application as anybody's; a variable that nobody sets is a
+/// A webhook's path that is routed but not proven would reach the application from any sender; a variable that is not set is a
 /// filter that does not start.
 #[test]
 fn files_of_a_mesh_agree() -> Result<()> {
@@ -209,7 +209,7 @@ fn files_of_a_mesh_agree() -> Result<()> {
     Ok(())
 }
 
-/// Nobody but the gateway reaches the port to which webhooks are routed, nor sends a header of the filter to another. No policy that
+/// Only the gateway reaches the port to which webhooks are routed, and no other client sends a header of the filter to another. No policy that
 /// denies goes by a path, which an application may read in more spellings than Istio.
 fn the_application_is_fenced(istio: &[Value], service: &Value, identity: &str) -> Result<()> {
     let mut fenced = (BTreeSet::new(), BTreeSet::new());

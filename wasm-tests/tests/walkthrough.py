@@ -1,5 +1,5 @@
-"""The commands of README.md, as they stand there, beside `twilio-edge demo`, on the ports it has when nobody says others: in a
-network of its own, where nobody has them. argv: the folder to do it in, the commands as JSON, each with what it shows, and
+"""The commands of README.md, as they stand there, beside `twilio-edge demo`, on its default ports: in a
+network of its own, where these ports are free. argv: the folder to do it in, the commands as JSON, each with what it shows, and
 whether the network is a new one."""
 
 import ctypes

@@ -44,7 +44,7 @@ async fn newcomer_sends_a_message_and_is_refused_after_a_stop() -> Result<()> {
     for name in ["target/wasm", "envoy", ".venv"] {
         symlink(repository().join(name), at(name))?;
     }
-    let told: Vec<_> = commands.iter().zip(SHOWN).collect();
+    let shown: Vec<_> = commands.iter().zip(SHOWN).collect();
     let script = repository().join("wasm-tests/tests/walkthrough.py");
     let python = repository().join(".venv/bin/python");
     // Without a network namespace, the ports must be free on this machine.
@@ -54,7 +54,7 @@ async fn newcomer_sends_a_message_and_is_refused_after_a_stop() -> Result<()> {
     if is_new {
         walk.args(OF_ITS_OWN).arg(&python);
     }
-    walk.arg(script).arg(folder.path()).arg(serde_json::to_string(&told)?);
+    walk.arg(script).arg(folder.path()).arg(serde_json::to_string(&shown)?);
     walk.arg(if is_new { "new" } else { "here" });
     let walking = tokio::time::timeout(TIME_LIMIT, walk.kill_on_drop(true).output());
     let walked = walking.await?.context("python of `make setup-test`")?;

@@ -1,5 +1,5 @@
-//! The alerts for Prometheus, judged by Prometheus's own promtool: each is well-formed, names metrics that are there, fires when
-//! its unit test says it should and is silent when it should be. A file of alerts has its unit tests beside it.
+//! Prometheus alerts, checked with Prometheus's own promtool: each alert is well-formed, names existing metrics, and fires
+//! and stays silent as its unit tests specify. Each file of alerts has its unit tests beside it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    promql::{Told, promtool},
+    promql::{KnownSeries, promtool},
     support::program::{repository, twilio_edge},
 };
 
@@ -112,7 +112,7 @@ fn each_alert_fires_and_is_silent_as_its_unit_tests_say() {
     promtool(["test", "rules"], files().iter().map(|file| unit_tests_of(file)));
 }
 
-/// promtool is content with an alert nobody tests.
+/// promtool itself does not require a unit test for each alert.
 #[test]
 fn each_alert_has_a_unit_test_in_which_it_fires_and_one_in_which_it_is_silent() {
     let mut untested = Vec::new();
@@ -133,17 +133,17 @@ fn each_alert_has_a_unit_test_in_which_it_fires_and_one_in_which_it_is_silent() 
 
 #[test]
 fn alerts_name_metrics_and_labels_that_are_there() {
-    let (told, mut wrong) = (Told::reference(), Vec::new());
+    let (reference, mut wrong) = (KnownSeries::reference(), Vec::new());
     for file in files() {
         for rule in rules(&file) {
-            let missing = told.wrong_with(&rule.expr).into_iter();
+            let missing = reference.wrong_with(&rule.expr).into_iter();
             wrong.extend(missing.map(|name| format!("{file}: {name}")));
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// Whoever is woken by an alert finds what to do about it, and nothing there is about an alert that was renamed.
+/// Every alert has a section in the runbooks, and every section of the runbooks has an existing alert.
 #[test]
 fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
     const PARTS: [&str; 4] = ["**Means**", "**Confirm**", "**Do**", "**Do not**"];

@@ -1,5 +1,5 @@
-//! The dashboard for Grafana: what Grafana's own types say of it (oldest and newest that it is for), what promtool says of its
-//! expressions, and that they name metrics that are there.
+//! Checks the Grafana dashboard against the types of the oldest and the newest supported Grafana. promtool checks its
+//! expressions, and each metric in them must exist.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    promql::{Told, promtool},
+    promql::{KnownSeries, promtool},
     support::program::repository,
 };
 
@@ -22,7 +22,7 @@ fn dashboard() -> Value {
     serde_json::from_str(&fs::read_to_string(repository().join(FILE)).unwrap()).unwrap()
 }
 
-/// Each panel that asks something: its title, and what it asks.
+/// Returns title and expression of each query of each panel.
 fn questions() -> Vec<(String, String)> {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap().iter();
@@ -36,7 +36,7 @@ fn questions() -> Vec<(String, String)> {
     questions
 }
 
-/// What Grafana's types say; empty: nothing.
+/// Returns the type errors of the dashboard, or an empty string.
 fn judged(dashboard: &Value) -> String {
     let folder = repository().join(".tools/manifests");
     assert!(folder.join("node_modules/@grafana").exists(), "no types: run `make setup-test`");
@@ -57,7 +57,7 @@ fn judged(dashboard: &Value) -> String {
 }
 
 #[test]
-fn grafana_takes_it() {
+fn dashboard_conforms_to_grafana_types() {
     let dashboard = dashboard();
     assert_eq!(judged(&dashboard), "");
     for (place, value) in [
@@ -70,11 +70,11 @@ fn grafana_takes_it() {
             Some(there) => *there = value,
             None => wrong[place.trim_start_matches('/')] = value,
         }
-        assert!(judged(&wrong).contains("error TS"), "nobody minds {place}");
+        assert!(judged(&wrong).contains("error TS"), "the check accepts an invalid {place}");
     }
 }
 
-/// Grafana takes two panels in one place, and shows one.
+/// Grafana accepts two panels at one place, and shows only one.
 #[test]
 fn panels_have_unique_ids_and_places() {
     let dashboard = dashboard();
@@ -92,11 +92,11 @@ fn panels_have_unique_ids_and_places() {
 }
 
 #[test]
-fn prometheus_takes_what_each_panel_asks() {
+fn panel_expressions_are_valid_promql() {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     let mut rules = "groups:\n  - name: panels\n    rules:\n".to_owned();
     for (nth, (_, expression)) in questions().iter().enumerate() {
-        // What Grafana puts in before it asks.
+        // Grafana replaces these variables before it sends the query.
         let expression = expression.replace("$__rate_interval", "5m").replace('$', "");
         let expression = Value::from(expression);
         write!(rules, "      - record: panel:{nth}\n        expr: {expression}\n").unwrap();
@@ -107,13 +107,13 @@ fn prometheus_takes_what_each_panel_asks() {
 
 #[test]
 fn panels_name_metrics_and_variables_that_are_there() {
-    let (told, dashboard) = (Told::reference(), dashboard());
+    let (reference, dashboard) = (KnownSeries::reference(), dashboard());
     let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
     let variables: BTreeSet<&str> =
         variables.filter_map(|it| it["name"].as_str()).chain(["__rate_interval"]).collect();
     let mut wrong = Vec::new();
     for (title, expression) in questions() {
-        let missing = told.wrong_with(&expression).into_iter();
+        let missing = reference.wrong_with(&expression).into_iter();
         wrong.extend(missing.map(|name| format!("{title}: {name}")));
         for after in expression.split('$').skip(1) {
             let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -125,16 +125,16 @@ fn panels_name_metrics_and_variables_that_are_there() {
     }
     for variable in dashboard["templating"]["list"].as_array().unwrap() {
         if let Some(query) = variable["query"]["query"].as_str() {
-            wrong.extend(told.wrong_with(query));
+            wrong.extend(reference.wrong_with(query));
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// A metric that is on no panel and in no alert is one nobody looks at.
+/// Each metric must be used by a panel or an alert, so that operators see it.
 #[test]
 fn each_series_of_filter_and_sidecar_is_in_a_dashboard() {
-    // Known from elsewhere: how much was held back or lost of the log and of traces, and where the retention job is.
+    // Operators find these numbers elsewhere, for instance those of suppressed log lines, lost traces and the retention job.
     const ELSEWHERE: [&str; 12] = [
         "twilio_edge_generation",
         "twilio_edge_settlement_results",

@@ -50,7 +50,7 @@ impl Document {
     }
 }
 
-/// Every document of the repository that is not somebody else's.
+/// Returns every document of the repository, without those of third parties.
 fn documents() -> Vec<Document> {
     const NOT_OURS: [&str; 3] = ["target", "node_modules", "data"];
     let (root, mut folders, mut found) = (repository(), vec![repository()], Vec::new());
@@ -72,7 +72,7 @@ fn documents() -> Vec<Document> {
     found
 }
 
-/// What we ship to be run with, whose comments and values name things as documents do.
+/// Configurations that we ship; their comments and values use the same names as the documents.
 fn shipped() -> Vec<Document> {
     let alone = ["docker-compose.yml", ".env.example", ".dockerignore"].map(PathBuf::from);
     let (root, mut paths) = (repository(), alone.to_vec());
@@ -93,7 +93,7 @@ fn shipped() -> Vec<Document> {
     paths.into_iter().map(|path| Document { text: text(&path), path }).collect()
 }
 
-/// Asks every document; what is wrong in any of them is told at once.
+/// Checks every document and fails with the list of all problems.
 fn none_is_wrong(wrong: impl Fn(&Document) -> Vec<String>) {
     none_is_wrong_in(documents(), wrong);
 }
@@ -127,7 +127,7 @@ fn links_lead_to_files_and_headings_that_are_there() {
     });
 }
 
-/// Who looks for something finds it: docs/README.md leads to each document beside it, and README.md leads there.
+/// Checks that readers find each document: README.md links docs/README.md, which links all documents beside it.
 #[test]
 fn every_document_is_in_the_index() {
     let read = |path: &str| fs::read_to_string(repository().join(path)).unwrap();
@@ -172,7 +172,7 @@ fn files_that_are_named_are_there() {
     });
 }
 
-/// What `--help` says of a command: its subcommands and its options.
+/// Subcommands and options of a command, from its `--help`.
 struct Help {
     commands: BTreeSet<String>,
     options: BTreeSet<String>,
@@ -204,7 +204,7 @@ impl Helps {
         help
     }
 
-    /// What is wrong with the words after `twilio-edge`.
+    /// Returns the error in the words after `twilio-edge`, if there is one.
     fn wrong_with(&self, words: &[&str]) -> Option<String> {
         let mut command: Vec<String> = Vec::new();
         for word in words {
@@ -227,7 +227,7 @@ impl Helps {
     }
 }
 
-/// What is run there, where a command is about a container.
+/// Returns the command that runs in a container, where a command is about one.
 fn in_its_container(command: &str) -> &str {
     let after = |mark: &str| command.split_once(mark).map(|(_, rest)| rest);
     match (after("docker compose exec -T "), after(" -- ")) {
@@ -310,7 +310,7 @@ fn code_blocks_are_well_formed() {
     assert!(seen.take() > 20, "hardly anything is to be run");
 }
 
-/// What a parser says of a text it refuses.
+/// Returns the error of a parser for a text that it refuses.
 fn parsed(parser: &[&str], text: &str) -> Option<String> {
     let mut child = Command::new(parser[0])
         .args(&parser[1..])

@@ -69,7 +69,7 @@ fn explain(dump: &Dump, arguments: &[&str]) -> Ran {
     run(&[&["explain", "--request", "-"], arguments].concat(), &OURS, &dump.raw())
 }
 
-/// What differs, in one word each.
+/// Differences between the two requests, in one word each.
 fn changes(report: &Value) -> Vec<&str> {
     let changes = report["signed"]["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
     changes.iter().map(|change| change["what"].as_str().unwrap()).collect()
@@ -232,7 +232,7 @@ fn explain_finds_changed_parameters() {
         let report = ran.json();
         assert_eq!((ran.code, changes(&report)), (1, vec![what]), "{words}: {report}");
         assert!(finding(&report).contains(words), "{words}: {report}");
-        assert!(!ran.out.contains("caf"), "values are nobody's business: {report}");
+        assert!(!ran.out.contains("caf"), "the report contains a value: {report}");
     }
 }
 

@@ -1,5 +1,7 @@
-"""Whoever says they are Twilio, judged by Twilio's own OpenAPI: argv[1] is JSON with base, user, password, account, specs
-(the folder of Twilio's files), to, and whether there is content. Each answer is one that Twilio describes, with every field."""
+"""Checks a server with Twilio's API against Twilio's OpenAPI files: each answer must be described there and have every field.
+
+argv[1] is JSON with base, user, password, account, specs (the folder of Twilio's files), to, and content (whether the server
+has the Content API)."""
 
 import base64
 import email.utils
@@ -14,8 +16,8 @@ import urllib.request
 
 from jsonschema import Draft202012Validator, FormatChecker
 
-told = json.loads(sys.argv[1])
-SPECS = pathlib.Path(told["specs"])
+config = json.loads(sys.argv[1])
+SPECS = pathlib.Path(config["specs"])
 checker = FormatChecker()
 judged = []
 
@@ -26,7 +28,7 @@ def is_rfc_2822(value):
 
 
 def nullable(schema):
-    """OpenAPI 3.0 as JSON Schema; what an object has is named, and all of it is there."""
+    """Converts OpenAPI 3.0 to JSON Schema. Objects must have all described properties and no others."""
     if isinstance(schema, list):
         return [nullable(item) for item in schema]
     if not isinstance(schema, dict):
@@ -53,10 +55,10 @@ def described(method, path):
 
 
 def call(method, target, form=None):
-    url = told["base"] + target
+    url = config["base"] + target
     data = urllib.parse.urlencode(form, doseq=True).encode() if form is not None else None
     request = urllib.request.Request(url, data, method=method)
-    shown = base64.b64encode(f"{told['user']}:{told['password']}".encode()).decode()
+    shown = base64.b64encode(f"{config['user']}:{config['password']}".encode()).decode()
     request.add_header("Authorization", f"Basic {shown}")
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
@@ -66,7 +68,7 @@ def call(method, target, form=None):
 
 
 def good(method, target, form=None):
-    """What is answered, if Twilio describes it so."""
+    """Sends a request, checks that the answer agrees with its description, and returns the body."""
     spec, template, operation = described(method, urllib.parse.urlsplit(target).path)
     status, body = call(method, target, form)
     assert str(status) in operation["responses"], (method, target, status, body)
@@ -86,7 +88,7 @@ def good(method, target, form=None):
 
 
 def bad(code, status, method, target, form=None):
-    """A refusal in the shape that Twilio's SDKs make an exception of."""
+    """Checks that a request is refused in the shape that Twilio's SDKs turn into an exception."""
     answered, body = call(method, target, form)
     error = json.loads(body)
     more = f"https://www.twilio.com/docs/errors/{code}"
@@ -94,17 +96,17 @@ def bad(code, status, method, target, form=None):
     assert seen == (status, status, code, more, str), (target, error)
 
 
-messages = f"/2010-04-01/Accounts/{told['account']}/Messages"
-text = {"To": told["to"], "From": "+14155238886", "Body": "Hällo"}
-service = {"To": told["to"], "MessagingServiceSid": "MG" + "0" * 32, "Body": "Hi"}
+messages = f"/2010-04-01/Accounts/{config['account']}/Messages"
+text = {"To": config["to"], "From": "+14155238886", "Body": "Hällo"}
+service = {"To": config["to"], "MessagingServiceSid": "MG" + "0" * 32, "Body": "Hi"}
 made = good("POST", f"{messages}.json", text)
 picture = good("POST", f"{messages}.json", {**service, "MediaUrl": ["https://example.com/a.png"]})
 good("GET", f"{messages}/{made['sid']}.json")
 good("GET", f"{messages}/{picture['sid']}.json")
-page = good("GET", f"{messages}.json?" + urllib.parse.urlencode({"To": told["to"], "PageSize": 1}))
+page = good("GET", f"{messages}.json?" + urllib.parse.urlencode({"To": config["to"], "PageSize": 1}))
 assert len(page["messages"]) == 1 and page["next_page_uri"], page
 assert good("GET", page["next_page_uri"])["previous_page_uri"]
-later = {**service, "ScheduleType": "fixed", "SendAt": told["later"]}
+later = {**service, "ScheduleType": "fixed", "SendAt": config["later"]}
 scheduled = good("POST", f"{messages}.json", later)
 assert scheduled["status"] == "scheduled", scheduled
 assert good("POST", f"{messages}/{scheduled['sid']}.json", {"Status": "canceled"})["status"] == "canceled"
@@ -112,15 +114,15 @@ bad(30409, 400, "POST", f"{messages}/{scheduled['sid']}.json", {"Status": "cance
 bad(20404, 404, "GET", f"{messages}/SM{'0' * 32}.json")
 bad(21604, 400, "POST", f"{messages}.json", {"From": text["From"], "Body": "Hi"})
 bad(21211, 400, "POST", f"{messages}.json", {**text, "To": "+1555"})
-bad(21266, 400, "POST", f"{messages}.json", {**text, "From": told["to"]})
+bad(21266, 400, "POST", f"{messages}.json", {**text, "From": config["to"]})
 bad(21619, 400, "POST", f"{messages}.json", {**text, "Body": ""})
 bad(21701, 400, "POST", f"{messages}.json", {**service, "MessagingServiceSid": "MG1"})
 bad(35111, 400, "POST", f"{messages}.json", {**service, "ScheduleType": "fixed"})
-bad(35112, 400, "POST", f"{messages}.json", {**service, "SendAt": told["later"]})
+bad(35112, 400, "POST", f"{messages}.json", {**service, "SendAt": config["later"]})
 bad(35126, 400, "POST", f"{messages}.json", {**later, "ScheduleType": "daily"})
 bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": "2001-01-01T00:00:00Z"})
 bad(20001, 400, "GET", f"{messages}.json?Colour=red")
-# What a message has beside itself, and what takes it away: once it is complete.
+# Media, feedback, redaction and deletion. Twilio deletes a message only after it is complete.
 bad(20009, 409, "DELETE", f"{messages}/{good('POST', f'{messages}.json', later)['sid']}.json")
 for sid in (made["sid"], picture["sid"]):
     deadline = time.monotonic() + 30
@@ -139,14 +141,14 @@ good("DELETE", f"{messages}/{made['sid']}.json")
 for method, form in (("GET", None), ("POST", {"Body": ""}), ("DELETE", None)):
     bad(20404, 404, method, f"{messages}/{made['sid']}.json", form)
 bad(20404, 404, "GET", f"{messages}/{made['sid']}/Media.json")
-assert good("GET", f"/2010-04-01/Accounts/{told['account']}.json")["status"] == "active"
+assert good("GET", f"/2010-04-01/Accounts/{config['account']}.json")["status"] == "active"
 bad(21654, 400, "POST", f"{messages}.json", {**text, "ContentVariables": "{}"})
 bad(20404, 404, "POST", f"{messages}.json", {**text, "To": "+14155559008"})
 bad(20003, 401, "POST", f"{messages}.json", {**text, "To": "+14155559009"})
 for sender in ("ACME", "89292", "MG" + "0" * 32):
     good("POST", f"{messages}.json", {**text, "From": sender})
-if told["content"]:
-    # Every parameter that Twilio describes is one that it knows.
+if config["content"]:
+    # The server accepts every parameter that Twilio describes.
     form = specs["api_v2010"]["paths"]["/2010-04-01/Accounts/{AccountSid}/Messages.json"]["post"]["requestBody"]
     for name in form["content"]["application/x-www-form-urlencoded"]["schema"]["properties"]:
         status, body = call("POST", f"{messages}.json", {name: "", **text})
@@ -156,8 +158,8 @@ if told["content"]:
     good("GET", f"/v1/Content/{listed[0]['sid']}")
     good("GET", f"/v1/Content/{listed[0]['sid']}/ApprovalRequests")
     bad(20001, 400, "POST", f"{messages}.json", {**text, "Bodi": "x"})
-    bad(35118, 400, "POST", f"{messages}.json", {**text, "ScheduleType": "fixed", "SendAt": told["later"]})
-    bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": told["soon"]})
+    bad(35118, 400, "POST", f"{messages}.json", {**text, "ScheduleType": "fixed", "SendAt": config["later"]})
+    bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": config["soon"]})
     bad(20503, 503, "POST", f"{messages}.json", {**text, "To": "+14155559004"})
     bad(20429, 429, "POST", f"{messages}.json", {**text, "To": "+14155559001"})
 print("judged", len(set(judged)))

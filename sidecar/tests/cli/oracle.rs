@@ -1,5 +1,5 @@
-//! The filter against Twilio's own SDKs, on webhooks nobody has written down: others in every run. The seed is printed,
-//! and `make differential SEED=..` makes the same webhooks again.
+//! Compares the filter with Twilio's own SDKs on generated webhooks, which differ in every run. The test prints the seed,
+//! and `make differential SEED=..` generates the same webhooks again.
 
 use std::io::Write;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::support::program::{repository, run};
 
 /// Webhooks on which the two SDKs agree; those on which they do not are made on top of these.
 const COUNT: u64 = 20_000;
-/// What one process of each SDK judges.
+/// Number of webhooks that one process of each SDK judges.
 const SHARD: u64 = 2500;
 
 #[test]
@@ -54,7 +54,7 @@ fn the_filter_agrees_with_twilios_sdks_on_new_webhooks() {
     assert!(fair(accepted) && fair(rejected), "one verdict alone shows little");
 }
 
-/// Has `count` webhooks made from one seed and judged by all three; how many all accepted and how many all rejected.
+/// Generates `count` webhooks from one seed and has all three judge them. Returns the numbers of accepted and of rejected ones.
 fn judge(seed: u64, count: u64) -> (u64, u64) {
     let root = repository();
     let python = root.join(".venv/bin/python");
@@ -83,7 +83,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
 }
 
-/// Past the test runner, which shows a passed test's output to nobody.
+/// Writes to standard error directly, because the test runner hides the output of passed tests.
 fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

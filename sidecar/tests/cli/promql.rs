@@ -1,26 +1,27 @@
-//! What an expression for Prometheus asks for that nobody tells: series, labels, values of labels. What filter and sidecar tell is
-//! what the program prints of itself.
+//! Finds unknown series, labels and label values in Prometheus expressions. The known ones are in the reference of metrics that
+//! the program prints.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::program::{repository, twilio_edge};
 
-/// One series: its labels, and every word its row has for their values.
+/// One series: its labels, and all words of its row, which are the known label values.
 struct Series {
     labels: BTreeSet<String>,
     words: BTreeSet<String>,
 }
 
-/// Every series that there is, by its name.
-pub(crate) struct Told(BTreeMap<String, Series>);
+/// All series of the filter and the sidecar, by name.
+pub(crate) struct KnownSeries(BTreeMap<String, Series>);
 
-impl Told {
-    pub(crate) fn reference() -> Told {
+impl KnownSeries {
+    /// Returns the series of the printed reference.
+    pub(crate) fn reference() -> KnownSeries {
         let reference = twilio_edge(&["reference", "metrics"]).success();
         let refusals = twilio_edge(&["reference", "refusals"]).success();
         let slugs = refusals.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let slugs: BTreeSet<String> = slugs.map(str::to_owned).collect();
-        let mut told = BTreeMap::new();
+        let mut known = BTreeMap::new();
         for row in reference.lines().filter_map(|line| line.strip_prefix("| `")) {
             let (family, rest) = row.split_once('`').unwrap();
             let (name, labels) = family.split_once('{').unwrap_or((family, ""));
@@ -38,17 +39,18 @@ impl Told {
             };
             for part in parts {
                 let series = Series { labels: labels.clone(), words: words.clone() };
-                told.insert(format!("{name}{part}"), series);
+                known.insert(format!("{name}{part}"), series);
             }
         }
-        assert!(told.len() > 50, "{:?}", told.keys());
-        Told(told)
+        assert!(known.len() > 50, "{:?}", known.keys());
+        KnownSeries(known)
     }
 
-    /// What is wrong with `expression`, of our series alone. Labels that every scrape has may always be asked for.
+    /// Returns the unknown series, labels and label values of `expression`. Ignores series of others and the labels of every
+    /// scrape.
     pub(crate) fn wrong_with(&self, expression: &str) -> Vec<String> {
         const OF_A_SCRAPE: [&str; 4] = ["job", "instance", "namespace", "pod"];
-        // Their values are in no table: too many, or the operator's own.
+        // The reference does not list the values of these labels: they are too many, or the operator chooses them.
         const OPEN: [&str; 4] = ["operation", "route", "sink", "source"];
         let mut wrong = Vec::new();
         for (name, matchers) in asked(expression) {
@@ -74,12 +76,12 @@ impl Told {
 
 type Matchers = Vec<(String, String)>;
 
-/// Each of our series in `expression`, with the labels it is chosen by.
+/// Returns each of our series in `expression`, with its label matchers.
 fn asked(expression: &str) -> Vec<(String, Matchers)> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let (mut asked, mut rest) = (Vec::new(), expression);
     while let Some(at) = rest.find("twilio_edge_") {
-        // Envoy's own counters of our VM have a name of Envoy's; it is looked for in a running one (wasm-tests).
+        // Envoy's own counters of our VM have names of Envoy; wasm-tests checks them in a running Envoy.
         let is_ours = !rest[..at].ends_with(is_part);
         let after = &rest[at..];
         let (name, more) = after.split_at(after.find(|c| !is_part(c)).unwrap_or(after.len()));
@@ -97,7 +99,7 @@ fn asked(expression: &str) -> Vec<(String, Matchers)> {
     asked
 }
 
-/// Fails with what Prometheus's own promtool says unless it is content with these files.
+/// Runs Prometheus's own promtool on these files. Panics with its output if it reports an error.
 pub(crate) fn promtool(what: [&str; 2], files: impl IntoIterator<Item = String>) {
     let program = repository().join(".tools/promtool/promtool");
     let ran = std::process::Command::new(&program)
@@ -106,26 +108,26 @@ pub(crate) fn promtool(what: [&str; 2], files: impl IntoIterator<Item = String>)
         .current_dir(repository().join("envoy/alerts"))
         .output();
     let ran = ran.unwrap_or_else(|error| panic!("{}: {error}; make setup-test", program.display()));
-    let told = [ran.stdout, ran.stderr].concat();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&told));
+    let output = [ran.stdout, ran.stderr].concat();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&output));
 }
 
 #[test]
 fn unknown_series_are_found() {
-    let told = Told::reference();
+    let known = KnownSeries::reference();
     for expression in [
         "rate(twilio_edge_spool_byte[5m]) > 0",
-        "twilio_edge_redis_state{stat=\"away\"} == 1",
+        "twilio_edge_redis_state{stat=\"unavailable\"} == 1",
         "twilio_edge_redis_state{state=\"gone\"} == 1",
         "twilio_edge_rejected{reason=~\"no-keys|no-key\"}",
         "twilio_edge_claim_duration_seconds > 1",
     ] {
-        assert_eq!(told.wrong_with(expression).len(), 1, "{expression}");
+        assert_eq!(known.wrong_with(expression).len(), 1, "{expression}");
     }
     for expression in [
         "twilio_edge_rejected{reason=~\"no-keys|no-body\", instance=~\"$edge\"}",
         "increase(envoy_wasm_twilio_edge_vm_reload_success[1h]) > 0",
     ] {
-        assert_eq!(told.wrong_with(expression), Vec::<String>::new(), "{expression}");
+        assert_eq!(known.wrong_with(expression), Vec::<String>::new(), "{expression}");
     }
 }

@@ -1,5 +1,5 @@
-//! What a release is packed with: the same bytes from any folder at any time, an image that holds together, an SBOM that CycloneDX's
-//! own validator takes. That compilers make the same bytes too is what `make release-check` shows.
+//! Packing of a release: the same bytes from any folder at any time, a consistent image, an SBOM that CycloneDX's own
+//! validator accepts. `make release-check` shows that compilers produce the same bytes too.
 
 use std::{
     collections::BTreeSet,
@@ -74,7 +74,7 @@ fn release_archive_is_reproducible() {
     assert!(listed.lines().last().unwrap().starts_with("-rwxr-xr-x"), "{listed}");
 }
 
-/// What istio-agent does with it: from the index to the manifest to its last layer, by digest, and `plugin.wasm` in that.
+/// Follows the image as istio-agent does: from the index to the manifest to its last layer, by digest, and `plugin.wasm` in that.
 #[test]
 fn the_image_holds_together() {
     let (_folder, dist) = packed("image", "022");
@@ -161,7 +161,11 @@ fn the_sbom_is_cyclonedx_and_names_what_is_linked() {
         artifacts(&["sbom", &file, "--package", package, "--target", target]);
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(judged(&text), "", "{package}");
-        assert_ne!(judged(&text.replace("\"library\"", "\"libary\"")), "", "nobody looks");
+        assert_ne!(
+            judged(&text.replace("\"library\"", "\"libary\"")),
+            "",
+            "the validator accepts a wrong component type"
+        );
         let sbom: Value = serde_json::from_str(&text).unwrap();
         let components = sbom["components"].as_array().unwrap();
         let names: BTreeSet<&str> =

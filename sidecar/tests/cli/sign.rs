@@ -1,4 +1,4 @@
-//! `twilio-edge sign`: what a backend receives from it, and what it tells its user.
+//! `twilio-edge sign`: the requests that a backend receives, and the output for the user.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";
 const OURS: [(&str, &str); 2] = [("TWILIO_ACCOUNT_SID", ACCOUNT), ("TWILIO_AUTH_TOKEN", TOKEN)];
 
-/// Answers so many requests, each on its own connection, and hands over what it got, byte for byte.
+/// Gives these answers, each to one request on its own connection. Returns the requests byte for byte.
 fn edge(answers: Vec<&'static str>) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -47,7 +47,7 @@ fn serve_one(listener: &TcpListener, answer: &str) -> String {
 const ACCEPTED: &str = "200 OK\r\nContent-Type: text/xml\r\nConnection: close\r\nContent-Length: 11\r\n\r\n<Response/>";
 const REFUSED: &str = "403 Forbidden\r\nX-Twilio-Edge-Reason: invalid-signature\r\nConnection: close\r\nContent-Length: 8\r\n\r\n\x1b[31mno!";
 
-/// What the filter would say of a request it received.
+/// Runs `explain` on a received request.
 fn explained(request: &str, origin: &str) -> Ran {
     run(&["explain", "--json", "--request", "-", "--origin", origin], &OURS, request)
 }
@@ -166,10 +166,10 @@ fn a_refusal_is_shown_and_fails() {
 
 #[test]
 fn impossible_request_is_reported_before_anything_is_sent() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("http://{nobody}");
+    let unreachable = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let unreachable = format!("http://{unreachable}");
     for (arguments, environment, want) in [
-        (&["inbound", "--send", "--edge", &nobody][..], &OURS[..], "no answer"),
+        (&["inbound", "--send", "--edge", &unreachable][..], &OURS[..], "no answer"),
         (&["inbound", "--path", "hook"], &OURS, "a path begins with /"),
         (&["inbound", "--path", "/hook#rc=2"], &OURS, "fragment"),
         (&["inbound", "--origin", "hooks.example.com"], &OURS, "is no origin"),

@@ -17,7 +17,7 @@ from twilio.rest import Client
 SIMULATOR, PORT = sys.argv[1], int(sys.argv[2])
 SID, TOKEN = "AC00112233445566778899aabbccddeeff", "0123456789abcdef0123456789abcdef"
 HOOKS = f"http://127.0.0.1:{PORT}"
-heard, lock = [], threading.Lock()
+received, lock = [], threading.Lock()
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -27,7 +27,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         signature = self.headers["X-Twilio-Signature"]
         valid = RequestValidator(TOKEN).validate(HOOKS + self.path, form, signature)
         with lock:
-            heard.append((self.path, form, valid, self.headers["I-Twilio-Idempotency-Token"]))
+            received.append((self.path, form, valid, self.headers["I-Twilio-Idempotency-Token"]))
         self.send_response(500 if form.get("Body") == "fail" and self.path == "/inbound" else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -37,7 +37,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 
 class Moved(TwilioHttpClient):
-    """The SDK's own client, with only the host exchanged."""
+    """HTTP client of the SDK that replaces only the host."""
 
     def request(self, method, url, *arguments, **named):
         parts = urllib.parse.urlsplit(url)
@@ -53,13 +53,13 @@ client = Client(SID, TOKEN, http_client=Moved(timeout=10))
 def until(condition):
     deadline = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < deadline, heard
+        assert time.monotonic() < deadline, received
         time.sleep(0.02)
 
 
 def statuses(sid):
     with lock:
-        return [form["MessageStatus"] for _, form, _, _ in heard if form.get("MessageSid") == sid]
+        return [form["MessageStatus"] for _, form, _, _ in received if form.get("MessageSid") == sid]
 
 
 def send(to="+14155550123", sender="+14155238886", body="Hello", **more):
@@ -81,7 +81,7 @@ def reply(body, sender="+14155550123", to="+14155238886"):
         return json.load(answer)
 
 
-# Created, told of, fetched, listed.
+# Creates messages, receives their status callbacks, fetches and lists them.
 sms = send(status_callback=f"{HOOKS}/status?a=b%20c")
 assert sms.status == "queued" and sms.sid.startswith("SM") and sms.num_segments == "1", sms
 until(lambda: sorted(statuses(sms.sid)) == ["delivered", "sent"])
@@ -97,7 +97,7 @@ picture = client.messages.create(
 (medium,) = client.messages(picture.sid).media.list()
 assert medium.content_type == "image/png"
 
-# WhatsApp: only templates outside of the window.
+# WhatsApp accepts only templates outside of the window.
 whatsapp = {"to": "whatsapp:+14155550123", "sender": "whatsapp:+14155238886"}
 closed = send(**whatsapp, status_callback=f"{HOOKS}/status")
 until(lambda: statuses(closed.sid) == ["failed"])
@@ -113,7 +113,7 @@ assert reply("Hi", whatsapp["to"], whatsapp["sender"])["delivered"]
 opened = send(**whatsapp, status_callback=f"{HOOKS}/status")
 until(lambda: "read" in statuses(opened.sid))
 
-# People reply; their STOP counts until their START.
+# Contacts reply. A STOP is in effect until a START.
 assert reply("STOP")["delivered"]
 refused(21610, send)
 reply("start")
@@ -121,10 +121,10 @@ send()
 failed = reply("fail")
 assert failed["calls"] == [{"status": 500}, {"status": 500}, {"status": 200}], failed
 with lock:
-    fallback = [form for path, form, _, _ in heard if path == "/fallback"]
+    fallback = [form for path, form, _, _ in received if path == "/fallback"]
 assert fallback[0]["ErrorCode"] == "11200" and fallback[0]["MessageSid"] == failed["sid"]
 
-# Refusals and what goes wrong by number.
+# Refusals and failures that the number of the recipient selects.
 refused(20404, lambda: client.messages("SM" + "0" * 32).fetch())
 refused(20003, lambda: Client(SID, "wrong", http_client=Moved(timeout=10)).messages(sms.sid).fetch())
 assert refused(20429, lambda: send(to="+14155559001")).status == 429
@@ -134,7 +134,7 @@ assert len(client.messages.list(to="+14155559005")) == 1
 parts = urllib.parse.urlsplit(SIMULATOR)
 try:
     send(to="+14155559007")
-    raise AssertionError("the line was not cut")
+    raise AssertionError("the connection was not closed")
 except TwilioRestException:
     raise
 except OSError:
@@ -145,5 +145,5 @@ for suffix, want in [("9013", ["sent", "undelivered"]), ("9020", ["delivered"] *
     until(lambda: sorted(statuses(sent.sid)) == want)
 
 with lock:
-    assert all(valid and token for _, _, valid, token in heard), heard
+    assert all(valid and token for _, _, valid, token in received), received
 print("judged")

@@ -1,4 +1,4 @@
-//! The simulator as Twilio's own SDK sees it, and its webhooks as Twilio's own validator judges them.
+//! Checks the simulator with Twilio's own SDK, and its webhooks with Twilio's own validator.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -39,7 +39,7 @@ fn simulator(arguments: &[&str]) -> Simulator {
 fn twilios_sdk_sends_and_its_validator_accepts_the_callbacks() {
     let root = repository();
     let python = root.join(".venv/bin/python");
-    // The receiver's port is known only to the script; people's messages go where it says it listens.
+    // Reserves a free port, on which the script receives the webhooks of inbound messages.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let receiver = listener.local_addr().unwrap();
     drop(listener);
@@ -58,8 +58,8 @@ fn twilios_sdk_sends_and_its_validator_accepts_the_callbacks() {
         .args([&simulator.url, &receiver.port().to_string()])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&judged.stderr);
-    assert!(judged.status.success(), "run `make setup-test` if twilio is missing: {told}");
+    let errors = String::from_utf8_lossy(&judged.stderr);
+    assert!(judged.status.success(), "run `make setup-test` if twilio is missing: {errors}");
     assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged");
 }
 
@@ -71,20 +71,20 @@ fn answers_match_twilios_description() {
     let root = repository();
     let simulator = simulator(&["--step-ms", "20"]);
     let (later, soon) = (Timestamp::now() + 3600.seconds(), Timestamp::now() + 60.seconds());
-    let told = serde_json::json!({
+    let config = serde_json::json!({
         "base": simulator.url, "user": ACCOUNT.0, "password": ACCOUNT.1, "account": ACCOUNT.0,
         "specs": root.join(".tools/openapi"), "to": "+14155550123", "content": true,
         "later": later.to_string(), "soon": soon.to_string(),
     });
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/cli/openapi.py"))
-        .arg(told.to_string())
+        .arg(config.to_string())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&judged.stderr);
+    let errors = String::from_utf8_lossy(&judged.stderr);
     assert!(
         judged.status.success(),
-        "run `make setup-test` if a module or a file is missing: {said}"
+        "run `make setup-test` if a module or a file is missing: {errors}"
     );
     assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 14");
 }
@@ -109,7 +109,7 @@ fn requests_over_the_limit_get_429() {
         }
         assert_eq!(answer.status(), 200);
         taken += 1;
-        assert!(Instant::now() < deadline, "it takes everything");
+        assert!(Instant::now() < deadline, "the simulator accepts every request");
     }
-    assert!(taken >= 3, "{taken} were taken");
+    assert!(taken >= 3, "{taken} requests were accepted");
 }

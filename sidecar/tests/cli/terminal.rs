@@ -1,4 +1,4 @@
-//! What commands print of captured requests: text of strangers, which must not command the terminal.
+//! Output of commands that show captured requests: text of strangers must not control the terminal.
 
 use crate::support::program::run;
 

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         };
     }
     let arguments = Arguments::from_args();
-    let trial = Trial::test("nothing_is_lost_whatever_dies", || {
+    let trial = Trial::test("webhooks_survive_kills_of_every_part", || {
         seeds().map_err(|error| Failed::from(format!("{error:#}")))
     });
     libtest_mimic::run(&arguments, vec![trial]).exit_code()
@@ -147,7 +147,7 @@ async fn run(seed: u64, size: Size) -> Result<()> {
         bail!(text);
     }
     println!(
-        "  nothing is missing, nothing came twice after its commit, every number is in order ({:.0} s)",
+        "  nothing is missing, nothing was repeated after its commit, every number is in order ({:.0} s)",
         started.elapsed().as_secs_f64()
     );
     Ok(())
@@ -169,7 +169,7 @@ fn report(evidence: &Evidence, finding: &Finding, done: &[Done]) -> String {
     let calls: usize = evidence.webhooks.iter().map(|webhook| webhook.calls.len()).sum();
     let _ = writeln!(
         text,
-        "  Twilio called {calls} times and was told 2xx of {} of {} webhooks; the ledger has {}",
+        "  Twilio made {calls} requests and received 2xx for {} of {} webhooks; the ledger has {}",
         finding.answered,
         evidence.webhooks.len(),
         evidence.ledger.len()
@@ -182,8 +182,8 @@ fn report(evidence: &Evidence, finding: &Finding, done: &[Done]) -> String {
     let is_accepted = evidence.backend_requests.iter().filter(|one| one.is_accepted).count();
     let _ = writeln!(
         text,
-        "  the backend took {is_accepted}: {} repeated before a commit, {} repeated because nobody could say; \
-         {} ends died with an Envoy",
+        "  the backend accepted {is_accepted}: {} repeated before a commit, {} repeated without a verdict; \
+         {} settlements were lost with an Envoy",
         finding.repeated_before_commit, finding.repeated_unknown, finding.unsettled_by_kill
     );
     text

@@ -94,7 +94,7 @@ pub(crate) enum Harm {
 /// One thing that happens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Disaster {
-    /// When so many jobs have begun.
+    /// Number of jobs after which the fault occurs.
     pub(crate) after: usize,
     pub(crate) part: Part,
     pub(crate) harm: Harm,
@@ -147,7 +147,7 @@ pub(crate) struct Planned {
     pub(crate) delivery: Delivery,
 }
 
-/// Of a hundred webhooks 70 are for accept routes and 30 for forward routes, half of them statuses; each number has about 25.
+/// Mix of a hundred webhooks: 70 are for accept routes and 30 for forward routes, half of them statuses; each number has about 25.
 pub(crate) fn webhooks(chance: &mut Chance, count: usize) -> Vec<Planned> {
     let numbers: Vec<String> = (0..(count / 25).max(4)).map(|_| fresh_phone()).collect();
     let planned = (0..count).map(|n| {

@@ -134,11 +134,11 @@ fn every_container_is_confined_and_has_a_health_check() -> Result<()> {
         let user = service["user"].as_str().is_some_and(|user| !user.starts_with('0'));
         ensure!(user || image.contains("\nUSER 65532:65532\n"), "{name} is root");
         let is_checked = service["healthcheck"].is_object() || image.contains("\nHEALTHCHECK ");
-        ensure!(is_checked, "nobody asks {name} for its health");
+        ensure!(is_checked, "{name} has no health check");
         for port in service["ports"].as_array().into_iter().flatten() {
             assert_eq!(port["host_ip"], "127.0.0.1", "{name}");
         }
-        // A name that is resolved is one that is in the same network.
+        // Services resolve each other's names only within the same network.
         let networks = service["networks"].as_object().context("networks")?;
         let expected: &[&str] = match name.as_str() {
             "redis" | "postgres" => &["stores"],
@@ -227,7 +227,7 @@ fn compose_file_runs_and_a_message_is_sent_and_read() -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let told: Vec<_> = commands.iter().zip(SHOWN).collect();
+    let transcript: Vec<_> = commands.iter().zip(SHOWN).collect();
     let find =
         "readlink -f \"$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb | tail -1)\"";
     let initdb = said(Command::new("sh").args(["-c", find]))?;
@@ -245,7 +245,7 @@ fn compose_file_runs_and_a_message_is_sent_and_read() -> Result<()> {
     run.arg(repository().join("wasm-tests/deploy/composed.py"))
         .arg(repository())
         .arg(folder.path());
-    run.args([config("")?.to_string(), here.to_string(), serde_json::to_string(&told)?]);
+    run.args([config("")?.to_string(), here.to_string(), serde_json::to_string(&transcript)?]);
     let walked = said(run)?;
     ensure!(walked.ends_with("composed\n"), "{walked}");
     Ok(())

@@ -191,8 +191,8 @@ fn unit_is_as_exposed_as_its_document_states() -> Result<()> {
     for unit in UNITS {
         let mut analyze = Command::new("systemd-analyze");
         analyze.args(["--no-pager", "--offline=true", "--threshold=20", "security"]);
-        let told = said(analyze.arg(repository().join("deploy/systemd").join(unit)))?;
-        let exposure = told.lines().find(|line| line.contains("Overall exposure level"));
+        let output = said(analyze.arg(repository().join("deploy/systemd").join(unit)))?;
+        let exposure = output.lines().find(|line| line.contains("Overall exposure level"));
         let exposure = exposure.and_then(|line| line.split(": ").nth(1)?.split(' ').next());
         let row = format!("| `{unit}` | {} |", exposure.context("no exposure")?);
         let is_this_version = document.contains(&format!("of systemd {version},"));

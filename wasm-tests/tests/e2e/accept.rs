@@ -45,9 +45,9 @@ const SHADOW: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
     Ok(())
 });
 
-/// The real sidecar; neither the backend nor the application it is to deliver to is there.
-const NOBODY_THERE: Plan = Plan {
-    sinks_file: Some(include_str!("nobody.toml")),
+/// The real sidecar; neither the backend nor the application of its sink is reachable.
+const UNREACHABLE: Plan = Plan {
+    sinks_file: Some(include_str!("unreachable_sink.toml")),
     ..Plan::adapted(SidecarPlan::Sqlite, |config| {
         config.set_cluster(BACKEND_CLUSTER, ([127, 0, 0, 1], 9).into())?;
         (ACCEPT.adapt)(config)
@@ -63,7 +63,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ];
     let shadow =
         scenarios![Setting::Newest(SHADOW); shadow_mode_forwards_webhooks_of_accept_routes];
-    let alone = scenarios![Setting::Newest(NOBODY_THERE);
+    let alone = scenarios![Setting::Newest(UNREACHABLE);
         accepted_webhook_is_answered_while_the_application_is_down,
     ];
     [accept.as_slice(), &shadow, &alone].concat()
@@ -130,7 +130,7 @@ async fn accepted_webhook_is_answered_and_not_forwarded(stack: &Stack) -> Result
         let request = stack.post(&form).await?;
         is_thanks(&stack.send(&request).await?, &form)?;
         let asked = sidecar.seen(CLAIMS_PATH);
-        let claim = sent(asked.last().context("nobody asked")?, "claims")?;
+        let claim = sent(asked.last().context("no claim was sent")?, "claims")?;
         assert_eq!(claim["delivery"], "accept");
         assert_eq!(claim["form"], form.encoded());
         assert_eq!(claim["message_sid"], form.get("MessageSid"));
@@ -139,7 +139,7 @@ async fn accepted_webhook_is_answered_and_not_forwarded(stack: &Stack) -> Result
     // The forwarded webhook is settled, which bounds the time in which the others could have been settled.
     let form = Form::inbound("forwarded").to(FORWARDED);
     arrives(stack, &stack.post(&form).await?).await?;
-    let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("nobody asked")?, "claims")?;
+    let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("no claim was sent")?, "claims")?;
     assert_eq!(claim["delivery"], Value::Null, "{claim}");
     let outcomes = outcomes(stack, 1).await?;
     assert_eq!(outcomes.len(), 1, "{outcomes:?}");
@@ -162,7 +162,7 @@ async fn accepted_webhook_is_answered_while_the_application_is_down(stack: &Stac
     for form in [Form::inbound("hello"), Form::status("delivered"), Form::inbound("again")] {
         let request = stack.post(&form).await?;
         is_thanks(&stack.send(&request).await?, &form)?;
-        // Before the answer, not behind it.
+        // The sidecar records the webhook before the filter answers Twilio.
         let events = ledger.events(form.get("MessageSid")).await?;
         assert_eq!(events.len(), 1, "{events:?}");
         assert_eq!(events[0].outcome.as_deref(), Some("accepted"));
@@ -183,11 +183,11 @@ async fn route_may_configure_the_answer_to_messages(stack: &Stack) -> Result<()>
     stack.scripted()?.usually(Answer::By(accepting));
     for (text, mark) in [("hello", None), ("again", Some("duplicate"))] {
         let request = stack.post(&Form::inbound(text).to(GREETED)).await?;
-        let told = stack.send(&request).await?;
-        let kind = told.header("content-type");
-        assert_eq!((told.status, kind.as_deref()), (200, Some("text/xml")));
+        let answer = stack.send(&request).await?;
+        let kind = answer.header("content-type");
+        assert_eq!((answer.status, kind.as_deref()), (200, Some("text/xml")));
         assert_eq!(
-            (told.text().as_str(), told.header("x-twilio-edge-dedupe").as_deref()),
+            (answer.text().as_str(), answer.header("x-twilio-edge-dedupe").as_deref()),
             (GREETING, mark)
         );
         stack.nothing_reached(&request).await?;
@@ -234,7 +234,7 @@ async fn shadow_mode_forwards_webhooks_of_accept_routes(stack: &Stack) -> Result
     for form in [Form::inbound("hello"), Form::status("delivered")] {
         let seen = arrives(stack, &stack.post(&form).await?).await?;
         assert_eq!(seen.trusted()["dedupe"], "first");
-        let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("nobody asked")?, "claims")?;
+        let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("no claim was sent")?, "claims")?;
         assert_eq!(claim["delivery"], Value::Null);
     }
     Ok(())

@@ -164,11 +164,11 @@ async fn different_webhooks_are_no_copies(stack: &Stack) -> Result<()> {
     let other = requests.last().context("the last one")?;
     stack.send(other).await?;
     let delivered = stack.backend.wait(&other.case, 2).await?.len();
-    assert_eq!(delivered, 2, "nothing tells two requests of an unknown class to be copies");
+    assert_eq!(delivered, 2, "requests of an unknown class have no dedupe key");
     Ok(())
 }
 
-/// Otherwise anybody could learn which messages were sent, or swallow those that are yet to come.
+/// Otherwise an attacker could find out which messages were sent, or suppress future ones with forged copies.
 async fn unsigned_copy_is_no_duplicate(stack: &Stack) -> Result<()> {
     let request = stack.post(&Form::inbound("mine")).await?;
     let forged = request.clone().without_header("x-twilio-signature");
@@ -181,17 +181,21 @@ async fn unsigned_copy_is_no_duplicate(stack: &Stack) -> Result<()> {
 
 /// Sends `request`, waits until the backend has it, sends a copy, and opens `gate` when the copy waits.
 async fn first_and_copy(stack: &Stack, request: &Request, gate: &Gate) -> Result<[Response; 2]> {
-    let told_to_wait = stack.envoy.counter("verdict.in_flight").await?;
+    let before = stack.envoy.counter("verdict.in_flight").await?;
     let copy = async {
         stack.backend.wait(&request.case, 1).await?;
         stack.send(request).await
     };
     let meanwhile = async {
-        until("the copy to be told to wait", async || {
-            Ok((stack.envoy.counter("verdict.in_flight").await? > told_to_wait).then_some(()))
+        until("the copy to get the verdict `in_flight`", async || {
+            Ok((stack.envoy.counter("verdict.in_flight").await? > before).then_some(()))
         })
         .await?;
-        assert_eq!(stack.backend.seen(&request.case).len(), 1, "while the first is worked on");
+        assert_eq!(
+            stack.backend.seen(&request.case).len(),
+            1,
+            "the backend still works on the first request"
+        );
         gate.open();
         anyhow::Ok(())
     };
@@ -261,7 +265,7 @@ async fn a_copy_does_not_wait_for_ever(stack: &Stack) -> Result<()> {
     };
     let (first, copy) = join!(stack.send(&request), copy);
     let copy = copy?;
-    assert_eq!(copy.status, 503, "nobody knows yet whether the backend takes it");
+    assert_eq!(copy.status, 503, "the outcome at the backend is not known yet");
     assert_eq!(copy.header("x-twilio-edge-reason").as_deref(), Some("still-in-flight"));
     assert!(copy.header("retry-after").is_some());
     assert_eq!(first?.status, 200);

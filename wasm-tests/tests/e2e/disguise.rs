@@ -163,11 +163,11 @@ async fn forged_headers_never_reach_the_backend(stack: &Stack) -> Result<()> {
             };
             assert_eq!(response.status, 200);
             let seen = arrived(stack, &request).await?;
-            let told = seen.trusted();
-            ensure!(told.values().all(|value| !value.contains("forged")), "{told:?}");
-            ensure!(told.keys().all(|name| !name.starts_with("x_")), "{told:?}");
-            assert_eq!(told.get("anything-new"), None);
-            assert!(!told.contains_key("opt"), "nobody said stop: {told:?}");
+            let trusted = seen.trusted();
+            ensure!(trusted.values().all(|value| !value.contains("forged")), "{trusted:?}");
+            ensure!(trusted.keys().all(|name| !name.starts_with("x_")), "{trusted:?}");
+            assert_eq!(trusted.get("anything-new"), None);
+            assert!(!trusted.contains_key("opt"), "the message is no opt-out: {trusted:?}");
         }
     }
     Ok(())
@@ -245,7 +245,7 @@ async fn paths_are_matched_as_written(stack: &Stack) -> Result<()> {
     stack.nothing_reached(&old).await
 }
 
-/// Proxies in front of us may set these; so may anybody. Neither the route nor the signed URL comes from them.
+/// Proxies set these headers, but so can every client. Neither the route nor the signed URL comes from them.
 async fn headers_that_name_another_path_are_removed(stack: &Stack) -> Result<()> {
     let names = ["x-envoy-original-path", "x-original-url", "x-rewrite-url", "x-forwarded-uri"];
     let signed = stack.post(&Form::inbound("elsewhere")).await?;
@@ -267,7 +267,7 @@ async fn headers_that_name_another_path_are_removed(stack: &Stack) -> Result<()>
     Ok(())
 }
 
-/// A captured webhook with one header more is the same webhook for the application, or is refused.
+/// A captured webhook with an additional header either reaches the application unchanged or is refused.
 async fn headers_that_change_the_signed_content_are_refused(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     let removed = [
@@ -311,7 +311,10 @@ async fn headers_that_change_the_signed_content_are_refused(stack: &Stack) -> Re
     let passing = Request::new("POST", PASS_THROUGH, "x").header("X-HTTP-Method-Override", "PUT");
     assert_eq!(stack.send(&passing).await?.status, 200);
     let seen = stack.backend.wait(&passing.case, 1).await?;
-    ensure!(seen[0].header("x-http-method-override").is_some(), "nobody guards this route");
+    ensure!(
+        seen[0].header("x-http-method-override").is_some(),
+        "the filter does not guard this route"
+    );
     let signed = stack.post(&Form::inbound("encoded")).await?;
     for coding in ["gzip", "br", "identity, deflate"] {
         let request = signed.clone().as_new_case().header("Content-Encoding", coding);

@@ -30,7 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let json = scenarios![Setting::Own(JSON);
         message_is_forwarded_as_a_json_event,
         statuses_and_other_webhooks_are_forwarded_as_json_events,
-        whatever_a_form_was_framed_like_its_event_is_whole,
+        form_in_every_framing_becomes_a_complete_event,
         get_has_no_event,
     ];
     let alone = scenarios![Setting::Own(Plan { sidecar: SidecarPlan::Absent, ..JSON });
@@ -134,8 +134,8 @@ async fn statuses_and_other_webhooks_are_forwarded_as_json_events(stack: &Stack)
     Ok(())
 }
 
-/// A form may be shorter than its event, or longer, and come in every way bodies come.
-async fn whatever_a_form_was_framed_like_its_event_is_whole(stack: &Stack) -> Result<()> {
+/// A form may be shorter or longer than its event, and may arrive in every framing of HTTP bodies.
+async fn form_in_every_framing_becomes_a_complete_event(stack: &Stack) -> Result<()> {
     let edge = stack.envoy.address();
     for (body, is_longer) in [("\u{1}\"".repeat(400), true), ("ß😀€".repeat(200), false)] {
         for way in ["length", "chunks", "trailers", "http2", "http2 length", "http2 trailers"] {

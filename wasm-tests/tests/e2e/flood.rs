@@ -129,7 +129,7 @@ async fn headers_up_to_the_limits_arrive(stack: &Stack) -> Result<()> {
         ensure!(over_h2.is_err() || over_h2.is_ok_and(|it| it.status == 431), "{count} of {bytes}");
         stack.nothing_reached(&request).await?;
     }
-    assert_eq!(claimed(stack)?, before, "nobody asks about what Envoy refuses");
+    assert_eq!(claimed(stack)?, before, "the filter claims no request that Envoy refuses");
     Ok(())
 }
 

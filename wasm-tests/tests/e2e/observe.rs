@@ -160,10 +160,10 @@ async fn metrics_of_the_alerts_exist_in_envoy(stack: &Stack) -> Result<()> {
             asked.extend(words.filter(|word| word.starts_with("envoy_")).map(str::to_owned));
         }
     }
-    ensure!(!asked.is_empty(), "nothing is asked of Envoy");
-    let told: BTreeSet<&str> = page.lines().filter_map(|line| line.split('{').next()).collect();
-    let missing: Vec<_> = asked.iter().filter(|name| !told.contains(name.as_str())).collect();
-    ensure!(missing.is_empty(), "Envoy does not tell {missing:?}");
+    ensure!(!asked.is_empty(), "the alerts use no metric of Envoy");
+    let exposed: BTreeSet<&str> = page.lines().filter_map(|line| line.split('{').next()).collect();
+    let missing: Vec<_> = asked.iter().filter(|name| !exposed.contains(name.as_str())).collect();
+    ensure!(missing.is_empty(), "Envoy does not expose {missing:?}");
     Ok(())
 }
 
@@ -351,13 +351,13 @@ async fn sidecar_logs_a_request_with_its_ids(stack: &Stack) -> Result<()> {
 
 async fn start_is_logged_with_version_and_configuration(stack: &Stack) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
-    let told = async |routes: usize| {
+    let start_line = async |routes: usize| {
         until("the line of a start", async || {
             let log = stack.envoy.log()?;
             let lines =
                 log.lines().filter(|line| line.contains(&format!("twilio-edge {version} ready: ")));
-            let told = lines.rev().find(|line| line.contains(&format!(" {routes} routes, ")));
-            Ok(told.map(str::to_owned))
+            let line = lines.rev().find(|line| line.contains(&format!(" {routes} routes, ")));
+            Ok(line.map(str::to_owned))
         })
         .await
     };
@@ -365,7 +365,7 @@ async fn start_is_logged_with_version_and_configuration(stack: &Stack) -> Result
         let digest = line.split("configuration ").nth(1).and_then(|rest| rest.split(',').next());
         digest.filter(|digest| digest.len() == 12).map(str::to_owned)
     };
-    let line = told(3).await?;
+    let line = start_line(3).await?;
     ensure!(
         line.contains("2 origins, 1 accounts with 2 keys, 3 routes, sidecar in cluster "),
         "{line}"
@@ -378,7 +378,7 @@ async fn start_is_logged_with_version_and_configuration(stack: &Stack) -> Result
         Ok(())
     });
     ensure!(taken.await?);
-    let line = told(4).await?;
+    let line = start_line(4).await?;
     let second = digest(&line).context(line)?;
     assert_ne!(first, second);
     until("another generation", async || {

@@ -84,11 +84,19 @@ async fn webhooks_are_forwarded_while_the_sidecar_is_unavailable(stack: &Stack) 
     let ledger = stack.ledger().await?;
     for (form, request) in forms.iter().zip(&requests) {
         let event = ledger.settled(form.get("MessageSid"), "accepted", 1).await?;
-        assert_eq!(event.form.as_deref(), Some(form.encoded().as_str()), "told after the fact");
+        assert_eq!(
+            event.form.as_deref(),
+            Some(form.encoded().as_str()),
+            "the filter settles the webhooks of the outage afterwards"
+        );
         assert!((200..300).contains(&stack.send(request).await?.status));
-        assert_eq!(stack.backend.seen(&request.case).len(), 1, "what the backend took is known");
+        assert_eq!(
+            stack.backend.seen(&request.case).len(),
+            1,
+            "the sidecar recognizes the copy of an accepted webhook"
+        );
     }
-    assert!(ledger.suppressed(&from).await?, "the STOP of the outage counts");
+    assert!(ledger.suppressed(&from).await?, "the STOP of the outage is in effect");
     until("the STOP that the backend refused", async || {
         Ok(ledger.suppressed(failing.get("From")).await?.then_some(()))
     })
@@ -193,7 +201,7 @@ async fn sidecar_with_invalid_replies_counts_as_unavailable(stack: &Stack) -> Re
         ("another version", json(r#"{"v":2,"verdicts":[]}"#)),
         ("no version", json(r#"{"verdicts":[]}"#)),
         ("no verdict", json(r#"{"v":1,"verdicts":[]}"#)),
-        ("a verdict for somebody else", json(&verdict("0123"))),
+        ("a verdict for another claim", json(&verdict("0123"))),
         ("verdicts of another type", json(r#"{"v":1,"verdicts":{"a":1}}"#)),
         ("an unknown decision", Answer::By(undecided)),
         ("deep nesting", json(&"[".repeat(100_000))),
@@ -257,7 +265,7 @@ async fn sidecar_that_cannot_be_called_counts_as_unavailable(stack: &Stack) -> R
     Ok(())
 }
 
-/// A verdict on the right claim, with a word no filter knows.
+/// Verdict on the right claim with an unknown decision.
 fn undecided(body: &[u8]) -> Answer {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let verdict = json!({ "claim_id": body["claims"][0]["claim_id"], "decision": "perhaps" });
@@ -270,7 +278,7 @@ async fn webhooks_without_a_sidecar_are_proven_and_forwarded(stack: &Stack) -> R
         for count in 1..=2 {
             assert_eq!(stack.send(&request).await?.status, 200);
             let seen = stack.backend.wait(&request.case, count).await?;
-            assert_eq!(seen.len(), count, "nobody remembers the first");
+            assert_eq!(seen.len(), count, "without a sidecar, the copy is forwarded too");
             let facts = seen[count - 1].trusted();
             assert_eq!(facts["dedupe"], "unknown");
             assert!(facts.contains_key("verified") && facts.contains_key("class"));
@@ -349,13 +357,17 @@ async fn envoy_killed_with_a_webhook_at_the_backend_delivers_it_again(stack: &St
     };
     let (answer, killed) = tokio::join!(stack.send(&request), kill);
     killed?;
-    assert!(answer.is_err(), "nobody answered: {answer:?}");
+    assert!(answer.is_err(), "the request got an answer: {answer:?}");
     stack.envoy.restart().await?;
     assert_eq!(stack.send(&request).await?.status, 200, "once its lease is over");
     assert_eq!(stack.backend.wait(&request.case, 2).await?.len(), 2);
     stack.ledger().await?.settled(form.get("MessageSid"), "accepted", 2).await?;
     assert_eq!(stack.send(&request).await?.status, 200);
-    assert_eq!(stack.backend.seen(&request.case).len(), 2, "and then no more");
+    assert_eq!(
+        stack.backend.seen(&request.case).len(),
+        2,
+        "the backend gets no copy after the commit"
+    );
     Ok(())
 }
 

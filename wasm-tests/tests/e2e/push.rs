@@ -160,7 +160,7 @@ async fn request_from_before_a_push_ends_and_is_settled(stack: &Stack) -> Result
     Ok(())
 }
 
-/// Envoy does not wait for ever. Nobody knows what became of the webhook then, so the next copy is delivered.
+/// Envoy does not wait for ever. The outcome of the webhook is unknown after a cut-off, so the next copy is delivered.
 async fn request_that_outlasts_the_drain_is_cut_off_and_repeated(stack: &Stack) -> Result<()> {
     let ledger = stack.ledger().await?;
     let mut held = Vec::new();
@@ -172,18 +172,18 @@ async fn request_that_outlasts_the_drain_is_cut_off_and_repeated(stack: &Stack) 
         stack.backend.wait(&request.case, 1).await?;
         let known =
             async || Ok((!ledger.events(form.get("MessageSid")).await?.is_empty()).then_some(()));
-        until("the ledger to know of it", known).await?;
+        until("the ledger to have the webhook", known).await?;
         held.push((form, request, caller));
     }
-    // That the sidecar is away when the drain ends is told to those who are left of the old configuration. It goes before
-    // the push: on a slow machine the drain may be over before anything else is done.
+    // Requests of the old configuration that remain at the end of the drain find the sidecar unavailable. The test kills the
+    // sidecar before the push, because on a slow machine the drain may end before the next step of the test.
     stack.sidecar()?.kill().await?;
     ensure!(push_route(stack, "/twilio/new").await?);
     is_live(stack, "/twilio/new").await?;
     is_drained(stack).await?;
     stack.sidecar()?.restart().await?;
     for (form, request, caller) in held {
-        ensure!(caller.answered().await.is_err(), "there is nobody to answer");
+        ensure!(caller.answered().await.is_err(), "the cut-off request got a response");
         ledger.settled(form.get("MessageSid"), "refused", 1).await?;
         assert_eq!(stack.send(&request).await?.status, 200);
         assert_eq!(stack.backend.seen(&request.case).len(), 2);
@@ -202,12 +202,12 @@ async fn wrong_push_changes_nothing(stack: &Stack) -> Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(!taken, "a configuration nobody can follow was taken");
+    ensure!(!taken, "an invalid configuration was accepted");
     arrives(stack, &stack.post(&Form::inbound("after")).await?).await?;
     let forged = Request::new("POST", "/twilio/inbound", "x");
     refused(stack, &forged, Reason::MissingSignature).await?;
     assert_eq!(stack.send(&before).await?.status, 200);
     assert_eq!(stack.backend.seen(&before.case).len(), 1, "still a duplicate");
-    ensure!(push_route(stack, "/twilio/mended").await?, "and what is right is taken again");
+    ensure!(push_route(stack, "/twilio/mended").await?, "a valid configuration is accepted again");
     is_live(stack, "/twilio/mended").await
 }

@@ -170,7 +170,7 @@ async fn bytes_that_are_no_text_are_rejected(stack: &Stack) -> Result<()> {
         for form in [
             Form::inbound(&text),
             Form::inbound("in a name").add(&text, "1"),
-            Form::inbound("in a value nobody reads").add("Zz", &text),
+            Form::inbound("in an unused value").add("Zz", &text),
         ] {
             let request = stack.post(&form).await?;
             let mut body = form.encoded().into_bytes();

@@ -164,10 +164,10 @@ async fn sidecar_on_a_unix_socket_decides(shared: &Stack) -> Result<()> {
         Ok((seen.trusted()["dedupe"] == "first").then_some(request))
     })
     .await?;
-    // The first is settled some time after it was answered; until then a copy waits for it.
+    // The settlement of the first webhook follows its answer; until then a copy waits.
     assert_eq!(edge.send(&request).await?.status, 200);
     assert_eq!(edge.backend.seen(&request.case).len(), 1, "a duplicate arrived");
-    ensure!(edge.scripted()?.all().is_empty(), "somebody was asked over TCP");
+    ensure!(edge.scripted()?.all().is_empty(), "the filter sent a callout over TCP");
     edge.envoy.check_no_trap().await
 }
 

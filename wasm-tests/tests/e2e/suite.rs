@@ -29,9 +29,9 @@ pub(crate) type Story = fn(&Stack) -> Pin<Box<dyn Future<Output = Result<()>> + 
 pub(crate) struct Scenario {
     /// The function's name.
     pub(crate) name: &'static str,
-    /// What it asserts.
+    /// Assertions of the scenario.
     pub(crate) story: Story,
-    /// Where it runs.
+    /// Environment of the scenario.
     pub(crate) setting: Setting,
 }
 
@@ -62,7 +62,7 @@ impl Series {
     }
 }
 
-/// Where a scenario runs.
+/// Environment of a scenario.
 #[derive(Clone, Copy)]
 pub(crate) enum Setting {
     /// On a stack shared with others, with separate MessageSids; on every Envoy.

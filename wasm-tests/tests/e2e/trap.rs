@@ -43,7 +43,7 @@ async fn crashed_vm_forwards_nothing_and_is_replaced(stack: &Stack) -> Result<()
     let paused = stack.post(&deciding).await?;
     let verified = stack.envoy.counter("verified").await?;
     let second = connection.call(&paused, Framing::default()).await?;
-    until("the second to be proven", async || {
+    until("the signature check of the second request", async || {
         Ok((stack.envoy.counter("verified").await? > verified).then_some(()))
     })
     .await?;
@@ -51,13 +51,13 @@ async fn crashed_vm_forwards_nothing_and_is_replaced(stack: &Stack) -> Result<()
     let deadly = stack.post(&Form::inbound("with trailers")).await?;
     let framing = Framing { trailers: &[("x-checksum", b"1")], ..Framing::default() };
     let third = connection.call(&deadly, framing).await?;
-    assert_eq!(third.begun().await?.status, 503, "who killed it");
+    assert_eq!(third.begun().await?.status, 503, "the request that crashed the VM");
     gate.open();
-    assert_eq!(first.begun().await?.status, 503, "nobody passes on what the backend answered");
-    // The VM cannot finish it, but a timeout of Envoy ends it.
-    assert_eq!(second.begun().await?.status, 503, "who was undecided");
+    assert_eq!(first.begun().await?.status, 503, "the answer of the backend is not passed on");
+    // The VM cannot finish the second request, but a timeout of Envoy ends it.
+    assert_eq!(second.begun().await?.status, 503, "the request that waited for its verdict");
 
-    // Until there is a new VM nothing passes, forged or not; then all is as before.
+    // No request passes before a new VM runs. Afterwards the filter works as before.
     let forged = stack.post(&Form::status("sent")).await?.without_header("x-twilio-signature");
     let mut in_a_row = 0;
     until("a new VM on every worker", async || {
@@ -72,8 +72,8 @@ async fn crashed_vm_forwards_nothing_and_is_replaced(stack: &Stack) -> Result<()
     })
     .await?;
     let reloads = stack.envoy.stats("vm_reload_success").await?.values().sum::<u64>();
-    ensure!(reloads >= 1, "nothing was reloaded: was anything killed?");
-    ensure!(stack.backend.seen(&forged.case).is_empty(), "forged, and forwarded");
+    ensure!(reloads >= 1, "Envoy started no new VM");
+    ensure!(stack.backend.seen(&forged.case).is_empty(), "a forged request was forwarded");
 
     // The interrupted webhook was not settled: its lease ends, and the next copy is delivered.
     stack.sidecar()?.resume().await?;

@@ -73,9 +73,9 @@ async fn slow_upload_ends_and_is_not_forwarded(stack: &Stack) -> Result<()> {
         given += 1;
         sleep(Duration::from_millis(20)).await;
     }
-    ensure!(given < request.body.len(), "all of it was taken, however slow");
+    ensure!(given < request.body.len(), "Envoy accepted the whole body, however slow");
     stack.nothing_reached(&request).await?;
-    ensure!(claimed(stack)?.is_empty(), "nobody asks about half a webhook");
+    ensure!(claimed(stack)?.is_empty(), "the filter claimed an incomplete webhook");
     arrives(stack, &request).await?;
     Ok(())
 }

@@ -29,34 +29,34 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 const BOTH: [Sdk; 2] = [Sdk::Python, Sdk::Node];
 
-/// The trusted headers an app behind the filter may rely on, but for the end of the window, which is a time.
+/// Returns the trusted headers that the backend must receive, without the end of the window, which is a time.
 fn trusted(form: &Form, class: &str, channel: &str, key: &str) -> BTreeMap<String, String> {
     let address = |name| form.get(name).rsplit(':').next().unwrap_or_default().to_owned();
     let mut trusted = BTreeMap::new();
-    let mut tell = |name: &str, value: &str| trusted.insert(name.to_owned(), value.to_owned());
-    tell("verified", ACCOUNT);
-    tell("class", class);
-    tell("key", key);
+    let mut insert = |name: &str, value: &str| trusted.insert(name.to_owned(), value.to_owned());
+    insert("verified", ACCOUNT);
+    insert("class", class);
+    insert("key", key);
     if class == "other" {
-        tell("dedupe", "unknown");
+        insert("dedupe", "unknown");
         return trusted;
     }
-    tell("message-sid", form.get("MessageSid"));
-    tell("from", &address("From"));
-    tell("to", &address("To"));
-    tell("channel", channel);
-    tell("dedupe", "first");
-    tell("attempt", "1");
+    insert("message-sid", form.get("MessageSid"));
+    insert("from", &address("From"));
+    insert("to", &address("To"));
+    insert("channel", channel);
+    insert("dedupe", "first");
+    insert("attempt", "1");
     if class == "status" {
-        tell("status", form.get("MessageStatus"));
+        insert("status", form.get("MessageStatus"));
     } else {
-        tell("suppressed", "false");
+        insert("suppressed", "false");
     }
     trusted
 }
 
 /// Returns the trusted headers of a request without the end of the window, which it checks.
-fn told_to_backend(seen: &Seen) -> Result<BTreeMap<String, String>> {
+fn trusted_headers(seen: &Seen) -> Result<BTreeMap<String, String>> {
     let mut facts = seen.trusted();
     if facts.get("class").map(String::as_str) == Some("inbound") {
         let ends = facts.remove("window-expires").context("no end of the window")?;
@@ -68,7 +68,7 @@ fn told_to_backend(seen: &Seen) -> Result<BTreeMap<String, String>> {
 async fn posted_forms_arrive_proven(stack: &Stack) -> Result<()> {
     for sdk in BOTH {
         let forms = [
-            ("inbound", Form::inbound("Hello, is anybody there?")),
+            ("inbound", Form::inbound("Hello, are you open today?")),
             ("status", Form::status("delivered")),
             ("status", Form::status("undelivered").set("ErrorCode", "30003")),
             ("other", Form::other()),
@@ -77,7 +77,7 @@ async fn posted_forms_arrive_proven(stack: &Stack) -> Result<()> {
             let signing = Signing { sdk: Some(sdk), ..Signing::default() };
             let request = stack.post_as(&form, signing).await?;
             let seen = arrives(stack, &request).await?;
-            assert_eq!(told_to_backend(&seen)?, trusted(&form, class, "sms", "current"));
+            assert_eq!(trusted_headers(&seen)?, trusted(&form, class, "sms", "current"));
         }
     }
     Ok(())
@@ -90,7 +90,7 @@ async fn webhooks_sent_as_get_arrive_proven(stack: &Stack) -> Result<()> {
             let signing = Signing { sdk: Some(sdk), ..Signing::default() };
             let request = stack.get_as(&form, signing).await?;
             let seen = arrives(stack, &request).await?;
-            assert_eq!(told_to_backend(&seen)?, trusted(&form, class, "sms", "current"));
+            assert_eq!(trusted_headers(&seen)?, trusted(&form, class, "sms", "current"));
         }
     }
     Ok(())
@@ -104,7 +104,7 @@ async fn body_other_than_a_form_is_proven_by_its_hash(stack: &Stack) -> Result<(
             let signing = Signing { sdk: Some(sdk), ..Signing::default() };
             let request = stack.json_as(target, body, signing).await?;
             let seen = arrives(stack, &request).await?;
-            assert_eq!(told_to_backend(&seen)?, trusted(&Form::other(), "other", "", "current"));
+            assert_eq!(trusted_headers(&seen)?, trusted(&Form::other(), "other", "", "current"));
 
             let mut tampered = request.as_new_case();
             tampered.body[0] = b'(';
@@ -127,7 +127,7 @@ async fn addresses_of_channels_are_forwarded_without_prefix(stack: &Stack) -> Re
             .set("To", &format!("{channel}:{to}"))
             .set("ProfileName", "Zoë");
         let seen = arrives(stack, &stack.post(&form).await?).await?;
-        assert_eq!(told_to_backend(&seen)?, trusted(&form, "inbound", channel, "current"));
+        assert_eq!(trusted_headers(&seen)?, trusted(&form, "inbound", channel, "current"));
     }
     Ok(())
 }
@@ -182,7 +182,7 @@ async fn next_token_proves_a_webhook(stack: &Stack) -> Result<()> {
         let form = Form::inbound("while the token is being rotated");
         let signing = Signing { sdk: Some(sdk), token: NEXT_TOKEN, ..Signing::default() };
         let seen = arrives(stack, &stack.post_as(&form, signing).await?).await?;
-        assert_eq!(told_to_backend(&seen)?, trusted(&form, "inbound", "sms", "next"));
+        assert_eq!(trusted_headers(&seen)?, trusted(&form, "inbound", "sms", "next"));
     }
     Ok(())
 }

@@ -71,7 +71,7 @@ fn requests() -> Result<Vec<Request>> {
     requests.extend([Request::post(&status)?, Request::get(&status)?]);
     requests.push(Request::post(&Form::other())?);
     requests.push(Request::post_with(&Form::inbound("forged"), "not-the-token")?);
-    requests.push(Request::new("PUT", "/twilio/inbound", b"whatever"));
+    requests.push(Request::new("PUT", "/twilio/inbound", b"anything"));
     requests.push(Request::new("POST", "/twilio/inbound", b""));
     requests.push(Request::new("POST", "/twilio/inbound", &[b'a'; 70_000]));
     requests.push(Request::new("POST", "/app/orders", b"not ours"));

@@ -2,7 +2,7 @@
 
     generate.py --seed 7 --count 1000 --node-modules DIR > vectors.jsonl
 
-Requests are signed with the Python SDK (PyPI `twilio`), then left alone, re-encoded or tampered with, then
+Requests are signed with the Python SDK (PyPI `twilio`), then kept unchanged, re-encoded or tampered with, then
 judged by the Python SDK and by the Node SDK (npm `twilio`, in DIR), each behind the body parsing of its
 usual framework. What the two disagree about proves nothing and is dropped: a body with its type missing, the
 order of astral characters, Node's second chance for a re-encoded query. So is a rejection of a URL that

@@ -1,10 +1,10 @@
-//! Runs the executable in an environment without anybody's tokens.
+//! Runs the executable with only the environment variables that a test specifies.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a run left behind.
+/// Exit code and output of a run.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)], input: &str)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Who refuses its arguments reads no input.
+    // A program that refuses its arguments reads no input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     Ran {

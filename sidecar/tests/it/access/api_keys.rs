@@ -114,22 +114,22 @@ pub(crate) async fn a_key_is_shown_once_and_good_until_it_is_revoked(world: Worl
     })
     .await;
 
-    // Nobody is shown the secret again: not by the API, not by the database, not by the log.
+    // Neither the API nor the database nor the log contains the secret afterwards.
     let secret = token.rsplit('_').next().unwrap();
     let listed =
         admin.get("/v1/keys").await.to_string() + &admin.get("/v1/audit").await.to_string();
     let stored =
         world.stored("SELECT id || name || secret_sha256 || created_by FROM api_keys").await;
     let audited = world.stored("SELECT actor || subject || detail FROM audit").await;
-    for told in [listed, stored.concat(), audited.concat(), sidecar.log()] {
-        assert!(!told.contains(secret), "{told}");
+    for text in [listed, stored.concat(), audited.concat(), sidecar.log()] {
+        assert!(!text.contains(secret), "{text}");
     }
 
-    // Another secret with the same id is nobody's.
+    // A token with the same id and another secret is not valid.
     let forged = token.replace(secret, &secret.chars().rev().collect::<String>());
-    let nobody = coded(401, "unauthorized");
+    let unauthorized = coded(401, "unauthorized");
     let forger = Caller::app(&sidecar, &forged);
-    assert_eq!(forger.refusal(Method::GET, "/v1/key", &Value::Null).await, nobody);
+    assert_eq!(forger.refusal(Method::GET, "/v1/key", &Value::Null).await, unauthorized);
 
     let path = format!("/v1/keys/{id}");
     for _ in 0..2 {
@@ -137,7 +137,7 @@ pub(crate) async fn a_key_is_shown_once_and_good_until_it_is_revoked(world: Worl
         assert_eq!(response.status(), 200);
         let key: Value = response.json().await.unwrap();
         assert!(key["revoked_at"].is_string(), "{key}");
-        assert_eq!(app.refusal(Method::GET, "/v1/key", &Value::Null).await, nobody);
+        assert_eq!(app.refusal(Method::GET, "/v1/key", &Value::Null).await, unauthorized);
     }
     let audit = admin.get("/v1/audit").await;
     let entries = audit["entries"].as_array().unwrap();
@@ -180,7 +180,7 @@ async fn scope_permits_only_its_requests(world: World) {
         assert_eq!(main.refusal(Method::GET, "/v1/keys", &Value::Null).await, nowhere);
         assert_eq!(other.refusal(Method::POST, CLAIMS_PATH, &Value::Null).await, nowhere);
     }
-    // The token is the filters', and no application's.
+    // The edge token is for filters and not for applications.
     let filter = Caller::app(&sidecar, TOKEN);
     assert_eq!(filter.refusal(Method::GET, "/v1/key", &Value::Null).await, wrong);
 }
@@ -197,7 +197,7 @@ async fn tenant_sees_only_its_own_keys(world: World) {
     let (unbound, _) = admin.create("app", None, "of all").await;
     let (_, token) = admin.create("admin", Some(ACCOUNT), "mine").await;
     let tenant = Caller::admin(&sidecar, &token);
-    // Who is bound makes bound keys, said or not.
+    // A key that is bound to an account creates bound keys, also if the request names no account.
     let (mine, _) = tenant.create("app", None, "my own").await;
 
     let hidden = coded(404, "no_such_key");
@@ -221,7 +221,7 @@ async fn tenant_sees_only_its_own_keys(world: World) {
     let other = coded(403, "other_account");
     assert_eq!(tenant.refusal(Method::POST, "/v1/keys", &wanted).await, other);
 
-    // A filter's key that is bound: nobody else's webhooks, nobody else's auth tokens.
+    // A filter whose key is bound to an account neither claims other accounts' webhooks nor gets their auth tokens.
     let (_, token) = made_by_operator(&world, "edge", Some(OTHER));
     let filter = Caller::app(&sidecar, &token);
     let claim = message("c1", "SM1");
@@ -331,12 +331,12 @@ pub(crate) fn made_by_operator(
     (text(&made["key"]["id"]), text(&made["token"]))
 }
 
-/// Whoever makes a key, it permits no more than theirs.
+/// A new key permits no more than the key that creates it.
 async fn a_key_makes_no_key_that_reads_more(world: World) {
     let accounts = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_tokens = [\"twilios\"]\n");
     std::fs::write(world.directory.path().join("accounts.toml"), accounts).unwrap();
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_ACCOUNTS_FILE", "accounts.toml")]).await;
-    // The edge token reads Twilio's tokens itself: before there is an administrator it may hand that on.
+    // The edge token reads Twilio's auth tokens, so it may create such a key while there is no administrator.
     let (_, early) = Caller::admin(&sidecar, TOKEN).create("edge", None, "early").await;
     let ring = Caller::app(&sidecar, &early).get(EDGE_CONFIG_PATH).await;
     assert_eq!(ring["accounts"][0]["auth_tokens"], json!(["twilios"]));
@@ -461,8 +461,8 @@ async fn invalid_key_request_is_refused_with_a_reason() {
         assert_eq!(admin.refusal(Method::DELETE, &path, &Value::Null).await, hidden, "{id}");
     }
     assert_eq!(ids(&admin.get("/v1/keys").await).len(), 1);
-    let nobody = Caller::admin(&sidecar, "twilio_edge_x_y");
-    let response = nobody.send(Method::GET, "/v1/keys", String::new()).await;
+    let stranger = Caller::admin(&sidecar, "twilio_edge_x_y");
+    let response = stranger.send(Method::GET, "/v1/keys", String::new()).await;
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
     assert_eq!(refused(response).await, coded(401, "unauthorized"));
 }

@@ -38,7 +38,7 @@ async fn said(sidecar: &Sidecar, sid: &str, from: &str, body: &str) -> Verdict {
     sidecar.claim(inbound(sid, sid, from, body)).await
 }
 
-/// The codes that speak against a message to a person.
+/// Returns the codes of the rules that refuse a message to a contact.
 pub(crate) async fn against(app: &Caller<'_>, to: &str, kind: &str) -> Vec<String> {
     let question = json!({"to": to, "kind": kind, "category": "service"}).to_string();
     let response = app.send(Method::POST, "/v1/checks", question).await;
@@ -63,14 +63,14 @@ async fn stop_follows_a_contact_across_number_and_user_id(world: World) {
     for address in [ADA, ADAS_ID] {
         assert_eq!(against(&app, address, "session").await, [""; 0], "{address}");
     }
-    // The other way round: an id that nobody knew a number of.
+    // The reverse: an id whose number was unknown at the time of the STOP.
     let (bob, bobs_id) = ("whatsapp:+14155557904", "whatsapp:GB.77");
     said(&sidecar, "SM4", bobs_id, "STOP").await;
     assert!(sidecar.claim(beside("SM5", bob, bobs_id, "hello")).await.suppressed);
     assert_eq!(against(&app, bob, "session").await, ["suppressed"]);
     sidecar.claim(beside("SM6", bob, bobs_id, "START")).await;
     assert_eq!(against(&app, bobs_id, "session").await, [""; 0]);
-    // A webhook that was forwarded while no sidecar could be asked.
+    // The filter forwarded this webhook while no sidecar was available.
     let late = beside("SM7", "whatsapp:+14155557905", "whatsapp:US.78", "STOP");
     sidecar.settle(unclaimed(&late, Outcome::Commit)).await;
     assert!(said(&sidecar, "SM8", "whatsapp:US.78", "hello").await.suppressed);
@@ -89,7 +89,7 @@ async fn number_that_claims_the_user_id_of_another_ends_no_stop(world: World) {
             "{address}"
         );
     }
-    // A form that can be read in two ways: the own id of who wrote it is hidden in another name.
+    // An ambiguous form: the name of another parameter contains the id of the sender.
     let (eve, victim) = ("whatsapp:+447400123457", "whatsapp:US.9");
     said(&sidecar, "SM3", victim, "STOP").await;
     let mut cut = beside("SM4", eve, victim, "START");
@@ -160,14 +160,14 @@ async fn contact_that_wrote_can_be_answered_outside_every_numbering_plan(world: 
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
-    // No plan has a number so long for that code.
+    // No numbering plan has such a long number for this country code.
     let strange = "whatsapp:+225071234567";
     let question = json!({"to": strange, "kind": "session"});
     let unknown = coded(422, "invalid_field");
     assert_eq!(app.refusal(Method::POST, "/v1/checks", &question).await, unknown);
     let suppressed = json!({"number": strange}).to_string();
     let added = app.send(Method::POST, "/v1/suppressions", suppressed).await;
-    assert_eq!(added.status(), 200, "whatever Twilio may write can be suppressed");
+    assert_eq!(added.status(), 200, "each address that Twilio may use can be suppressed");
     let other = "whatsapp:+225071234568";
     said(&sidecar, "SM1", other, "hello").await;
     assert_eq!(against(&app, other, "session").await, [""; 0]);

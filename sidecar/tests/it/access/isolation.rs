@@ -1,7 +1,7 @@
-//! Nothing of one account is shown to, or changed by, another. All data is account A's, and each listener is asked by keys of
-//! account B for everything its own description offers, with every id, number and name of A in path, query and body. What
-//! is tried comes from the specification, so that a new operation is tried without anybody thinking of it; and the same
-//! requests are sent by A's keys too, so that one which would find nothing anyway does not count as tried.
+//! Isolation of accounts: no account reads or changes data of another one. All data belongs to account A. Keys of account B
+//! send every operation of each listener's OpenAPI document, with every id, number and name of A in path, query and body.
+//! The operations come from that document, so the test covers a new operation automatically. A's keys send the same
+//! requests, so that an operation without any successful request fails the test.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -20,14 +20,14 @@ use crate::{
 const A: &str = crate::api::message_lists::OTHER;
 const ALICE: &str = "+15553217001";
 
-/// What is A's and in no request: an answer to B that has one of these has told something.
+/// Data of A that is in no request. A response to B that contains one of these texts is a leak.
 const SECRETS: [&str; 5] =
     ["shop of A", "hello from A", "/twilio/route-of-A", "token-of-A", "whatsapp:+15553217009"];
 
-/// What is kept to be sent is of this type.
+/// Content type of the stored media.
 const MEDIUM: &str = "text/plain";
 
-/// The number of what is counted up, and is A's: it has the first.
+/// Serial number of A's first object, for paths with a numeric id such as that of a dead letter.
 const FIRST: &str = "1";
 
 on_every_store!(accounts_are_isolated_on_every_endpoint);
@@ -51,7 +51,7 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
             ("TWILIO_EDGE_API_REQUESTS_PER_SECOND", "1000000"),
             ("TWILIO_EDGE_ACCOUNTS_FILE", accounts.to_str().unwrap()),
             ("TWILIO_EDGE_SENDING_FILE", sending.to_str().unwrap()),
-            // Nobody is called: what is to be sent waits.
+            // No server listens here, so no message is sent.
             ("TWILIO_EDGE_SENDING_BASE_URL", "http://127.0.0.1:1"),
             ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),
             ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "https://media.example.com"),
@@ -84,20 +84,24 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;
-    assert_eq!(leaks, [""; 0], "told to B");
+    assert_eq!(leaks, [""; 0], "data of A in a response to B");
     assert_eq!(everything_of_a(&root, &sidecar).await, before, "changed by B");
     let (found, _) = self::tried(&sidecar, a, &known).await;
     for (operation, answered) in tried.iter().zip(&found) {
-        assert!(answered.1, "{}: no request was good, even by A: it shows nothing", operation.0);
+        assert!(
+            answered.1,
+            "{}: no request succeeded, even by A, so this proves nothing",
+            operation.0
+        );
     }
     assert!(tried.len() > 15, "{tried:?}");
 }
 
-/// A's data, and nobody else's.
+/// Creates the data, all of account A.
 async fn fill(sidecar: &Sidecar, root: &Caller<'_>) {
     let tenant = json!({"friendly_name": "shop of A"}).to_string();
-    let said = root.send(Method::PUT, &format!("/v1/tenants/{A}"), tenant).await;
-    assert_eq!(said.status(), 200);
+    let response = root.send(Method::PUT, &format!("/v1/tenants/{A}"), tenant).await;
+    assert_eq!(response.status(), 200);
 
     let template = json!({"content_sid": "HX00112233445566778899aabbccddeeff"}).to_string();
     let place = format!("/v1/templates/template-of-A/en?account_sid={A}");
@@ -107,17 +111,17 @@ async fn fill(sidecar: &Sidecar, root: &Caller<'_>) {
         claim.route = "/twilio/route-of-A".into();
         of_a(claim)
     };
-    let told = status("c2", "SMofA2", "failed");
-    let told = twilio_edge_contract::Claim {
-        form: format!("{}&To=%2B15553217001&From=%2B15553217009", told.form),
-        ..told
+    let callback = status("c2", "SMofA2", "failed");
+    let callback = twilio_edge_contract::Claim {
+        form: format!("{}&To=%2B15553217001&From=%2B15553217009", callback.form),
+        ..callback
     };
     let whatsapp = format!("whatsapp:{ALICE}");
     accepted(
         sidecar,
         &[
             route(inbound("c1", "SMofA1", &whatsapp, "hello from A")),
-            route(told),
+            route(callback),
             route(inbound("c3", "SMofA3", ALICE, "STOP")),
         ],
     )
@@ -129,7 +133,7 @@ async fn fill(sidecar: &Sidecar, root: &Caller<'_>) {
     );
 }
 
-/// The id of what A keeps to be sent.
+/// Stores a medium of A and returns its id.
 async fn medium(sidecar: &Sidecar, admin_of_a: &str) -> String {
     let asked = sidecar.client.post(format!("{}/v1/media", sidecar.base)).bearer_auth(admin_of_a);
     let kept = asked.header("content-type", MEDIUM).body("hello from A").send().await.unwrap();
@@ -137,7 +141,7 @@ async fn medium(sidecar: &Sidecar, admin_of_a: &str) -> String {
     kept.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
-/// The id of a message of A's that waits to be sent, to who has not said STOP.
+/// Creates a queued message of A, to a contact that is not suppressed, and returns its id.
 async fn waiting(sidecar: &Sidecar, admin_of_a: &str) -> String {
     let at = (jiff::Timestamp::now() + std::time::Duration::from_secs(86_400)).to_string();
     let wanted = json!({"to": "+15553217002", "from": "+15553217009", "body": "hello from A", "send_at": at});
@@ -147,7 +151,7 @@ async fn waiting(sidecar: &Sidecar, admin_of_a: &str) -> String {
     taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
-/// The names under which A's things may be asked for.
+/// Ids and the cursor by which a request can name A's data.
 struct Known {
     ids: Vec<String>,
     cursor: String,
@@ -162,7 +166,7 @@ async fn known(sidecar: &Sidecar, admin_of_a: &str, victim: String) -> Known {
     Known { ids: vec![event, message, ALICE.into(), A.into(), victim], cursor }
 }
 
-/// Everything A has, as whoever sees all accounts is shown it, but for when a key was used.
+/// Returns all data of A, as a key for all accounts sees it, without the times at which keys were used.
 async fn everything_of_a(root: &Caller<'_>, sidecar: &Sidecar) -> Vec<Value> {
     let app = Caller::app(sidecar, &root.token);
     let mut all = Vec::new();
@@ -181,8 +185,8 @@ async fn everything_of_a(root: &Caller<'_>, sidecar: &Sidecar) -> Vec<Value> {
     all
 }
 
-/// Sends everything that both descriptions offer, with each token: each operation and whether any request was good, and
-/// which answers told what they must not.
+/// Sends every operation of both OpenAPI documents with each token. Returns each operation and whether any of its requests
+/// succeeded, and the responses that contain data of A.
 async fn tried(
     sidecar: &Sidecar,
     tokens: &[String],
@@ -193,7 +197,7 @@ async fn tried(
         let document = sidecar.client.get(format!("{base}/openapi.json")).send().await.unwrap();
         let document: Value = document.json().await.unwrap();
         for (path, methods) in document["paths"].as_object().unwrap() {
-            // What is there is looked at before it is taken away.
+            // Reads come before the operations that delete data.
             let mut methods: Vec<_> = methods.as_object().unwrap().iter().collect();
             methods.sort_by_key(|(method, _)| *method != "get");
             for (method, operation) in methods {
@@ -203,7 +207,7 @@ async fn tried(
                         let asked = format!("{method} {place} {body}");
                         let verb = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
                         let request = sidecar.client.request(verb, format!("{base}{place}"));
-                        // As whoever has seen what is there: said once, and closed.
+                        // A PUT needs the ETag of the stored version in If-Match.
                         let request = match method == "put" {
                             true => request.header("if-match", "\"2\""),
                             false => request,
@@ -219,11 +223,11 @@ async fn tried(
                         let text = head + &answer.text().await.unwrap();
                         let secrets = SECRETS.iter().copied();
                         let names = known.ids.iter().map(String::as_str);
-                        let mut told = secrets.chain(names).filter(|word| {
+                        let mut leaked = secrets.chain(names).filter(|word| {
                             text.contains(word) && !asked.contains(word.trim_start_matches('+'))
                         });
-                        if let Some(word) = told.next() {
-                            leaks.push(format!("{asked} told {word}: {text}"));
+                        if let Some(word) = leaked.next() {
+                            leaks.push(format!("{asked} leaked {word}: {text}"));
                         }
                     }
                 }
@@ -234,7 +238,7 @@ async fn tried(
     (operations, leaks)
 }
 
-/// Every way to ask for what is A's by one operation: path and query, and the body.
+/// Builds every request of one operation that names data of A: path with query, and body.
 fn requests(
     document: &Value,
     path: &str,
@@ -248,7 +252,7 @@ fn requests(
         Value::Null => format!("number,category,source\n{ALICE},utility,form\n"),
         schema => {
             let mut body = example(document, schema, "");
-            // What stands for something else that is there already.
+            // These fields exclude others of the same request.
             if let Some(fields) = body.as_object_mut() {
                 let others = [
                     "messaging_service_sid",
@@ -302,7 +306,7 @@ fn requests(
         .collect()
 }
 
-/// A value that a schema describes, with A's names wherever a name is asked for.
+/// Returns a value that conforms to the schema, with an id, number or name of A in each field that takes one.
 fn example(document: &Value, schema: &Value, name: &str) -> Value {
     if let Some(reference) = schema["$ref"].as_str() {
         let found = document.pointer(reference.trim_start_matches('#')).unwrap();

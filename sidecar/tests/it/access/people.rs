@@ -15,7 +15,7 @@ use crate::{
     access::api_keys::{Caller, administrator, coded},
     access::contacts::{against, beside},
     access::permissions::{both, lists, posted, ran, run},
-    api::message_lists::{OURS, accepted, told},
+    api::message_lists::{OURS, accepted, status_callback},
     api::message_views::{application, column},
     outbound::templates::{known, started},
     support::servers::eventually,
@@ -182,14 +182,19 @@ async fn status_63033_withdraws_consent_to_marketing(world: World) {
     known(&app).await;
     assert_eq!(marketing(&app).await, ["granted form"]);
     let number = ADA.trim_start_matches("whatsapp:");
-    accepted(&sidecar, &[told("SM1", "undelivered", Some("63033"), number)]).await;
+    accepted(&sidecar, &[status_callback("SM1", "undelivered", Some("63033"), number)]).await;
     refuses_marketing_alone(&app, ADA).await;
-    // The same message reports it again, in another status and late: once is enough.
-    accepted(&sidecar, &[told("SM1", "failed", Some("63033"), number)]).await;
-    sidecar.settle(unclaimed(&told("SM1", "failed", Some("63033"), number), Outcome::Commit)).await;
+    // Another and a late status of the same message report the code again, without effect.
+    accepted(&sidecar, &[status_callback("SM1", "failed", Some("63033"), number)]).await;
+    sidecar
+        .settle(unclaimed(
+            &status_callback("SM1", "failed", Some("63033"), number),
+            Outcome::Commit,
+        ))
+        .await;
     assert_eq!(marketing(&app).await, ["granted form"]);
-    // A status that was forwarded while no sidecar could be asked.
-    let late = told("SM2", "undelivered", Some("63033"), number);
+    // The filter forwarded this status while no sidecar was available.
+    let late = status_callback("SM2", "undelivered", Some("63033"), number);
     sidecar.settle(unclaimed(&late, Outcome::Commit)).await;
     refuses_marketing_alone(&app, ADA).await;
 }
@@ -288,7 +293,7 @@ async fn status_of_an_inbound_message_is_shown_as_inbound(world: World) {
     let history = app.get(&format!("/v1/numbers/{number}")).await;
     assert_eq!(column(&history["messages"], "direction"), ["inbound"; 4], "{history}");
     assert_eq!(column(&history["events"], "direction"), ["inbound"; 6], "{history}");
-    // Nobody is suppressed, least of all our own number.
+    // There is no suppression, neither of a contact nor of our own number.
     assert_eq!(app.get("/v1/suppressions?ended=true").await["suppressions"], json!([]));
 }
 
@@ -382,7 +387,7 @@ async fn sender_without_a_number_is_accepted_once_it_wrote(world: World) {
         let encoded: String = form_urlencoded::byte_serialize(sender.as_bytes()).collect();
         let path = format!("/v1/suppressions/{encoded}");
         let list = format!("number,channel,category,source\n{sender},sms,utility,paper\n");
-        // Nobody may invent such an address.
+        // The API and the command line refuse such an address before it has written.
         let new = json!({"number": sender});
         let consent = json!({"number": sender, "category": "marketing", "source": "form"});
         assert_eq!(app.refusal(Method::GET, &path, &Value::Null).await, impossible, "{sender}");
@@ -417,8 +422,8 @@ async fn sender_without_a_number_is_accepted_once_it_wrote(world: World) {
         assert_eq!(said["current"].as_array().unwrap().len(), 3, "{said}");
         let file = world.directory.path().join("list.csv");
         std::fs::write(&file, ran(&world, &["consents", "export"])).unwrap();
-        let told = ran(&world, &["consents", "import", file.to_str().unwrap()]);
-        assert!(told.ends_with(" 0 new consents\n"), "{told}");
+        let output = ran(&world, &["consents", "import", file.to_str().unwrap()]);
+        assert!(output.ends_with(" 0 new consents\n"), "{output}");
     }
     let everywhere = ["--channel", "*", "--category", "service", "--source", "call"];
     let (success, _, err) =
@@ -527,9 +532,9 @@ async fn history_of_a_channel_has_the_opt_outs_it_shares(world: World) {
         let listed = app.get(&format!("/v1/suppressions/{channel}{number}")).await;
         assert_eq!(column(&listed["suppressions"], "channel"), expected, "{channel}");
     }
-    let told: Value =
+    let history: Value =
         serde_json::from_str(&ran(&world, &["history", &on("mms"), "--json"])).unwrap();
-    assert_eq!(column(&told["suppressions"], "channel"), ["rcs"]);
+    assert_eq!(column(&history["suppressions"], "channel"), ["rcs"]);
 }
 
 async fn history_and_windows_follow_a_contact_to_its_other_id(world: World) {
@@ -538,7 +543,7 @@ async fn history_and_windows_follow_a_contact_to_its_other_id(world: World) {
     let app = Caller::app(&sidecar, &key);
     says(&sidecar, "SM1", ADA, "by number").await;
     says(&sidecar, "SM2", ADAS_ID, "by id").await;
-    accepted(&sidecar, &[told("SM3", "delivered", None, "+14155557903")]).await;
+    accepted(&sidecar, &[status_callback("SM3", "delivered", None, "+14155557903")]).await;
     let consent = json!({"number": ADA, "category": "marketing", "source": "form"});
     posted(&app, "/v1/consents", &consent).await;
     let sids = async |address: &str| {
@@ -546,11 +551,15 @@ async fn history_and_windows_follow_a_contact_to_its_other_id(world: World) {
         let found = app.get(&format!("/v1/messages?number={address}")).await;
         column(&found["messages"], "sid").join(" ")
     };
-    eventually("what came is written", async || sids(ADA).await == "SM3 SM1").await;
-    assert_eq!(sids(ADAS_ID).await, "SM2", "nobody named the two beside each other");
+    eventually("the accepted webhooks are in the history", async || sids(ADA).await == "SM3 SM1")
+        .await;
+    assert_eq!(sids(ADAS_ID).await, "SM2", "no webhook has named the number and the id together");
 
     accepted(&sidecar, &[beside("SM4", ADA, ADAS_ID, "by both")]).await;
-    eventually("what came is written", async || sids(ADA).await.starts_with("SM4")).await;
+    eventually("the accepted webhooks are in the history", async || {
+        sids(ADA).await.starts_with("SM4")
+    })
+    .await;
     for address in [ADA, ADAS_ID, "+14155557903", "US.31491208655302741900"] {
         assert_eq!(sids(address).await, "SM4 SM3 SM2 SM1", "{address}");
         let address = address.replace('+', "%2B");
@@ -563,7 +572,7 @@ async fn history_and_windows_follow_a_contact_to_its_other_id(world: World) {
         }
         let events = app.get(&format!("/v1/events?number={address}")).await;
         assert_eq!(events["events"].as_array().unwrap().len(), 4, "{address}");
-        // One person, one window with each of our numbers: the latest.
+        // A contact has one window with each of our numbers: the latest.
         let windows = app.get(&format!("/v1/windows?person={address}")).await;
         assert_eq!(windows["windows"].as_array().unwrap().len(), 1, "{windows}");
         let history = app.get(&format!("/v1/numbers/{address}")).await;
@@ -572,7 +581,7 @@ async fn history_and_windows_follow_a_contact_to_its_other_id(world: World) {
         assert_eq!(counts, [4, 4, 1, 1], "{history}");
     }
     assert_eq!(sids("sms:+14155557903").await, "", "the id is of WhatsApp");
-    // Page by page, each once.
+    // The pages contain each message once.
     let (mut walked, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = app.get(&format!("/v1/messages?number={ADAS_ID}&limit=1{cursor}")).await;
@@ -581,14 +590,16 @@ async fn history_and_windows_follow_a_contact_to_its_other_id(world: World) {
         cursor = format!("&cursor={next}");
     }
     assert_eq!(walked, ["SM4", "SM3", "SM2", "SM1"]);
-    // A STOP by one of the two stands in the history of the other.
+    // A STOP from the id is in the history of the number.
     says(&sidecar, "SM5", ADAS_ID, "STOP").await;
     let number = ADA.replace('+', "%2B");
     let history = app.get(&format!("/v1/numbers/{number}")).await;
     assert_eq!(column(&history["suppressions"], "source"), ["keyword"], "{history}");
-    // Somebody else who claims the id sees nothing of the person.
+    // Another number that claims the same id does not get the contact's history.
     accepted(&sidecar, &[beside("SM6", "whatsapp:+447400123456", ADAS_ID, "me")]).await;
-    eventually("what came is written", async || sids("whatsapp:+447400123456").await == "SM6")
-        .await;
+    eventually("the accepted webhooks are in the history", async || {
+        sids("whatsapp:+447400123456").await == "SM6"
+    })
+    .await;
     assert_eq!(sids(ADA).await, "SM5 SM4 SM3 SM2 SM1");
 }

@@ -1,4 +1,4 @@
-//! Who must not be written to and who agreed to be, as applications and administrators meet it: over HTTP, on every store.
+//! Suppressions and consents, as applications and administrators use them: over HTTP and on the command line, on every store.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use twilio_edge_contract::{Decision, Outcome, SettlementResult};
 
 use crate::{
     access::api_keys::{Caller, administrator, coded},
-    api::message_lists::{ALICE, BOB, OTHER, OURS, of_other, told},
+    api::message_lists::{ALICE, BOB, OTHER, OURS, of_other, status_callback},
     support::sidecar::{ACCOUNT, Sidecar, inbound, unclaimed},
     support::world::{World, on_every_store},
 };
@@ -24,7 +24,7 @@ on_every_store!(
     the_command_line_works_beside_a_sidecar_that_runs,
 );
 
-fn said(message_sid: &str, from: &str, body: &str) -> twilio_edge_contract::Claim {
+fn text_from(message_sid: &str, from: &str, body: &str) -> twilio_edge_contract::Claim {
     inbound(message_sid, message_sid, &format!("whatsapp:{from}"), body)
 }
 
@@ -33,7 +33,7 @@ pub(crate) async fn both(sidecar: &Sidecar) -> (Caller<'_>, Caller<'_>) {
     both_of(sidecar, &admin).await
 }
 
-/// Where an administrator brings lists.
+/// Path at which an administrator imports a list.
 pub(crate) fn lists(of: &str) -> String {
     format!("/v1/{of}/import?account_sid={ACCOUNT}")
 }
@@ -46,7 +46,7 @@ pub(crate) async fn posted(caller: &Caller<'_>, path: &str, body: impl ToString)
     answer
 }
 
-/// The reasons that hold, or held, for a number: `source code channel in force`.
+/// Returns all suppressions of a number, current and ended: `source code channel in_force`.
 pub(crate) async fn reasons(caller: &Caller<'_>, number: &str) -> Vec<String> {
     let found = caller.get(&format!("/v1/suppressions/{number}")).await;
     let found = found["suppressions"].as_array().unwrap();
@@ -63,7 +63,7 @@ pub(crate) async fn reasons(caller: &Caller<'_>, number: &str) -> Vec<String> {
 async fn status_with_an_opt_out_error_suppresses_once(world: World) {
     let sidecar = world.sidecar().await;
     let (app, _) = both(&sidecar).await;
-    let mut opted_out = told("SM1", "failed", Some("21610"), ALICE);
+    let mut opted_out = status_callback("SM1", "failed", Some("21610"), ALICE);
     opted_out.form += "&MessagingServiceSid=MG1";
     let verdict = sidecar.claim(opted_out.clone()).await;
     assert_eq!((verdict.decision, verdict.opt), (Decision::Proceed, None));
@@ -79,24 +79,24 @@ async fn status_with_an_opt_out_error_suppresses_once(world: World) {
     ] {
         assert_eq!(found[field], value, "{found}");
     }
-    sidecar.claim(told("SM2", "undelivered", Some("63014"), ALICE)).await;
-    sidecar.claim(told("SM3", "undelivered", Some("30003"), BOB)).await;
-    assert_eq!(reasons(&app, BOB).await, [""; 0], "no word of that person");
-    assert!(sidecar.claim(said("SM4", ALICE, "hello")).await.suppressed);
+    sidecar.claim(status_callback("SM2", "undelivered", Some("63014"), ALICE)).await;
+    sidecar.claim(status_callback("SM3", "undelivered", Some("30003"), BOB)).await;
+    assert_eq!(reasons(&app, BOB).await, [""; 0], "error 30003 is no opt-out");
+    assert!(sidecar.claim(text_from("SM4", ALICE, "hello")).await.suppressed);
 
-    // START ends what it may: who blocked us has to unblock us, and then be let in by an administrator.
-    assert!(sidecar.claim(said("SM5", ALICE, "START")).await.suppressed);
+    // START ends an opt-out. A contact that blocked us has to unblock us, and an administrator then ends the suppression.
+    assert!(sidecar.claim(text_from("SM5", ALICE, "START")).await.suppressed);
     let (opted, blocked) = ("callback 21610 whatsapp false", "callback 63014 whatsapp true");
     assert_eq!(reasons(&app, ALICE).await, [opted, blocked]);
-    // The same message tells it again, in another status, late, and is old news.
-    let mut again = told("SM1", "undelivered", Some("21610"), ALICE);
+    // The same message reports the error again, late and in another status, which changes nothing.
+    let mut again = status_callback("SM1", "undelivered", Some("21610"), ALICE);
     again.claim_id = "again".into();
     sidecar.claim(again.clone()).await;
     sidecar.settle(unclaimed(&again, Outcome::Commit)).await;
     assert_eq!(reasons(&app, ALICE).await, [opted, blocked]);
 
-    // What nobody could be asked about is recorded when it is settled.
-    let late = unclaimed(&told("SM7", "failed", Some("21610"), BOB), Outcome::Commit);
+    // The opt-out of a webhook without a claim is recorded at its settlement.
+    let late = unclaimed(&status_callback("SM7", "failed", Some("21610"), BOB), Outcome::Commit);
     assert_eq!(sidecar.settle(late).await, SettlementResult::Settled);
     assert_eq!(reasons(&app, BOB).await, ["callback 21610 whatsapp true"]);
     let began = "twilio_edge_suppression_changes_total{change=\"began\",source=\"callback\"}";
@@ -120,16 +120,16 @@ pub(crate) async fn keywords_leave_decisions_of_administrators(world: World) {
     let nowhere = coded(405, "method_not_allowed");
     let path = format!("/v1/suppressions/{ALICE}");
     assert_eq!(app.refusal(Method::DELETE, &path, &Value::Null).await, nowhere);
-    assert!(sidecar.claim(said("SM1", ALICE, "STOP")).await.suppressed);
-    assert!(sidecar.claim(said("SM2", ALICE, "START")).await.suppressed);
+    assert!(sidecar.claim(text_from("SM1", ALICE, "STOP")).await.suppressed);
+    assert!(sidecar.claim(text_from("SM2", ALICE, "START")).await.suppressed);
     let of_app = "application - whatsapp true";
     assert_eq!(reasons(&app, ALICE).await, [of_app, "keyword - whatsapp false"]);
 
-    // An administrator ends it, on that channel; once more there is nothing to end.
+    // An administrator ends the suppression on that channel; a second request finds none.
     let path = format!("{path}?account_sid={ACCOUNT}&channel=whatsapp");
     let response = admin.send(Method::DELETE, &path, String::new()).await;
     assert_eq!(response.status(), 200);
-    assert!(!sidecar.claim(said("SM3", ALICE, "hi")).await.suppressed);
+    assert!(!sidecar.claim(text_from("SM3", ALICE, "hi")).await.suppressed);
     let none = coded(404, "not_suppressed");
     assert_eq!(admin.refusal(Method::DELETE, &path, &Value::Null).await, none);
 
@@ -139,32 +139,32 @@ pub(crate) async fn keywords_leave_decisions_of_administrators(world: World) {
     assert_eq!(actions[..2], ["suppression.removed", "suppression.added"], "{audit}");
     assert!(!audit.to_string().contains(ALICE), "no whole number: {audit}");
 
-    // On every channel: the claim of each is told.
+    // A suppression on every channel is part of the verdict on each channel.
     let admin_there = Caller::app(&sidecar, &admin.token);
     let new = json!({"number": BOB, "channel": "*"});
     posted(&admin_there, "/v1/suppressions", &new).await;
     assert_eq!(reasons(&app, BOB).await, ["administrator - * true"]);
-    assert!(sidecar.claim(said("SM4", BOB, "hi")).await.suppressed);
+    assert!(sidecar.claim(text_from("SM4", BOB, "hi")).await.suppressed);
     assert!(sidecar.claim(inbound("SM5", "SM5", BOB, "hi")).await.suppressed);
 }
 
 async fn stop_reaches_as_far_as_the_policy_says(world: World) {
     let every = [("TWILIO_EDGE_POLICY_STOP_REACHES", "every_channel")];
     let sidecar = world.sidecar_with(&every).await;
-    assert!(sidecar.claim(said("SM1", ALICE, "STOP")).await.suppressed);
+    assert!(sidecar.claim(text_from("SM1", ALICE, "STOP")).await.suppressed);
     assert!(sidecar.claim(inbound("SM2", "SM2", ALICE, "hi")).await.suppressed);
     assert!(!sidecar.claim(inbound("SM3", "SM3", ALICE, "START")).await.suppressed);
-    assert!(!sidecar.claim(said("SM4", ALICE, "hi")).await.suppressed);
+    assert!(!sidecar.claim(text_from("SM4", ALICE, "hi")).await.suppressed);
     sidecar.kill();
     let same = [every[0], ("TWILIO_EDGE_POLICY_RESUBSCRIBE", "same_channel")];
     let sidecar = world.sidecar_with(&same).await;
-    assert!(sidecar.claim(said("SM5", ALICE, "STOP")).await.suppressed);
+    assert!(sidecar.claim(text_from("SM5", ALICE, "STOP")).await.suppressed);
     assert!(sidecar.claim(inbound("SM6", "SM6", ALICE, "START")).await.suppressed);
-    assert!(!sidecar.claim(said("SM7", ALICE, "START")).await.suppressed);
+    assert!(!sidecar.claim(text_from("SM7", ALICE, "START")).await.suppressed);
     sidecar.kill();
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_POLICY_RESUBSCRIBE", "never")]).await;
-    assert!(sidecar.claim(said("SM8", ALICE, "STOP")).await.suppressed);
-    assert!(sidecar.claim(said("SM9", ALICE, "START")).await.suppressed);
+    assert!(sidecar.claim(text_from("SM8", ALICE, "STOP")).await.suppressed);
+    assert!(sidecar.claim(text_from("SM9", ALICE, "START")).await.suppressed);
 }
 
 async fn suppressions_are_listed_page_by_page(world: World) {
@@ -175,7 +175,7 @@ async fn suppressions_are_listed_page_by_page(world: World) {
     let imported = posted(&admin, &lists("suppressions"), format!("number\n{lines}")).await;
     assert_eq!((&imported["lines"], &imported["added"]), (&json!(23), &json!(23)));
     posted(&app, "/v1/suppressions", json!({"number": number(7)})).await;
-    sidecar.claim(said("SM1", &number(30), "STOP")).await;
+    sidecar.claim(text_from("SM1", &number(30), "STOP")).await;
     for (query, expected) in
         [("", 25), ("&source=import", 23), ("&source=keyword", 1), ("&channel=sms", 24)]
     {
@@ -212,23 +212,23 @@ async fn suppressions_are_listed_page_by_page(world: World) {
 async fn imported_list_is_stored_whole_or_its_bad_lines_are_reported(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
-    let csv = "number,channel\r\n\"+1 415 555 2671\",whatsapp\r\nnobody,\r\n4155552672,\r\n";
+    let csv = "number,channel\r\n\"+1 415 555 2671\",whatsapp\r\nno number,\r\n4155552672,\r\n";
     let path = &lists("suppressions");
     let response = admin.send(Method::POST, path, csv.to_owned()).await;
     assert_eq!(response.status(), 422);
     let problem: Value = response.json().await.unwrap();
     let detail = problem["detail"].as_str().unwrap();
-    assert_eq!(problem["code"], "bad_lines");
+    assert_eq!(problem["code"], "invalid_lines");
     assert!(
-        detail.starts_with("line 3: number: \"nobody\"") && detail.contains("line 4:"),
+        detail.starts_with("line 3: number: \"no number\"") && detail.contains("line 4:"),
         "{detail}"
     );
     let nothing = app.get("/v1/suppressions").await;
     assert_eq!(nothing["suppressions"], json!([]), "nothing was done");
 
     let imported = posted(&admin, &format!("{path}&partial=true&region=US"), csv).await;
-    assert_eq!((&imported["lines"], &imported["bad_lines"]), (&json!(2), &json!(1)));
-    assert_eq!(imported["bad"][0]["line"], 3);
+    assert_eq!((&imported["lines"], &imported["invalid_lines"]), (&json!(2), &json!(1)));
+    assert_eq!(imported["invalid"][0]["line"], 3);
     let again = posted(&admin, &format!("{path}&partial=true&region=US"), csv).await;
     assert_eq!(again["added"], 0, "the same list again changes nothing");
 
@@ -259,7 +259,7 @@ pub(crate) async fn consents_are_added_to_and_the_latest_counts(world: World) {
     withdrawn["state"] = json!("withdrawn");
     withdrawn["at"] = json!("2026-11-02");
     posted(&app, "/v1/consents", &withdrawn).await;
-    // Older news changes nothing of what counts.
+    // Older evidence does not change the current state.
     let mut older = granted.clone();
     older["at"] = json!("2026-10-01");
     posted(&app, "/v1/consents", &older).await;
@@ -305,7 +305,7 @@ pub(crate) async fn consents_are_added_to_and_the_latest_counts(world: World) {
         ("region", "ZZ", &cannot_be),
         ("region", "USA", &unreadable),
         ("category", "sales", &unreadable),
-        // Nobody is asked on every channel.
+        // A consent belongs to one channel.
         ("channel", "*", &unreadable),
     ] {
         let mut bad = granted.clone();
@@ -331,7 +331,7 @@ async fn tenant_sees_and_changes_only_its_own_permissions(world: World) {
     posted(&app, "/v1/suppressions", json!({"number": ALICE})).await;
     let consent = json!({"number": ALICE, "category": "utility", "source": "form"});
     posted(&app, "/v1/consents", &consent).await;
-    sidecar.claim(of_other(said("SM1", BOB, "STOP"))).await;
+    sidecar.claim(of_other(text_from("SM1", BOB, "STOP"))).await;
 
     assert_eq!(reasons(&theirs, ALICE).await, [""; 0]);
     assert_eq!(reasons(&app, BOB).await, [""; 0]);
@@ -361,10 +361,13 @@ async fn tenant_sees_and_changes_only_its_own_permissions(world: World) {
         body["account_sid"] = json!(ACCOUNT);
         assert_eq!(theirs.refusal(Method::POST, path, &body).await, other, "{path}");
     }
-    // A key that sees all of them has to say whose.
+    // A caller with a key for all accounts has to specify the account.
     let unbound = Caller::app(&sidecar, &admin.token);
-    let whose = coded(422, "account_required");
-    assert_eq!(unbound.refusal(Method::GET, "/v1/suppressions", &Value::Null).await, whose);
+    let account_required = coded(422, "account_required");
+    assert_eq!(
+        unbound.refusal(Method::GET, "/v1/suppressions", &Value::Null).await,
+        account_required
+    );
     assert!(own.get("/v1/audit").await.to_string().contains("suppression.added"));
     assert!(!their_admin.get("/v1/audit").await.to_string().contains("suppression"));
 }
@@ -398,7 +401,7 @@ async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("NUMBER ") && lines.len() == 2, "{table}");
     assert!(lines[1].starts_with(ALICE) && lines[1].contains("administrator"), "{table}");
-    assert!(sidecar.claim(said("SM1", ALICE, "START")).await.suppressed, "at once");
+    assert!(sidecar.claim(text_from("SM1", ALICE, "START")).await.suppressed, "at once");
     let entry = admin.get("/v1/audit").await["entries"][0].clone();
     assert_eq!(
         (&entry["action"], &entry["actor"]),
@@ -407,19 +410,22 @@ async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
     assert_eq!(entry["source"], "user tester");
 
     let list = world.directory.path().join("list.csv");
-    std::fs::write(&list, "number\n+14155552671\nnobody\n").unwrap();
+    std::fs::write(&list, "number\n+14155552671\nno number\n").unwrap();
     let list = list.to_str().unwrap();
     let (success, _, err) = run(&world, &["suppressions", "import", list]);
-    assert!(!success && err.contains("line 3: number: \"nobody\" is not a phone number"), "{err}");
-    let told = ran(&world, &["suppressions", "import", list, "--partial"]);
-    assert_eq!(told, "1 lines, 1 new suppressions\n");
+    assert!(
+        !success && err.contains("line 3: number: \"no number\" is not a phone number"),
+        "{err}"
+    );
+    let output = ran(&world, &["suppressions", "import", list, "--partial"]);
+    assert_eq!(output, "1 lines, 1 new suppressions\n");
     let listed: Value =
         serde_json::from_str(&ran(&world, &["suppressions", "list", "--json"])).unwrap();
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     let export = ran(&world, &["suppressions", "export"]);
     assert!(export.contains("+14155552671,sms,import,"), "{export}");
     ran(&world, &["suppressions", "remove", "whatsapp:+1 555 123 0001"]);
-    assert!(!sidecar.claim(said("SM2", ALICE, "hi")).await.suppressed);
+    assert!(!sidecar.claim(text_from("SM2", ALICE, "hi")).await.suppressed);
     let (success, _, err) = run(&world, &["suppressions", "remove", ALICE]);
     assert!(!success && err.contains("no suppression of that number is in effect"), "{err}");
 

@@ -1,5 +1,5 @@
-//! docs/SECURITY-MODEL.md, done literally: the rights it gives the sidecar in PostgreSQL and Redis are enough for everything a
-//! sidecar does, and for nothing else; the commands that rotate secrets rotate them.
+//! Statements and commands of docs/SECURITY-MODEL.md, executed as written. The rights of the sidecar in PostgreSQL and Redis are
+//! enough for its work, and for nothing else; the commands that rotate secrets rotate them.
 
 use std::{
     path::Path,
@@ -21,7 +21,7 @@ use crate::{
     support::world::{Kind, World, private_files},
 };
 
-/// The commands of one heading, block by block.
+/// Returns the code blocks of one language under a heading.
 fn blocks(heading: &str, language: &str) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let model = std::fs::read_to_string(root.join("docs/SECURITY-MODEL.md")).unwrap();
@@ -75,7 +75,7 @@ impl World {
         let rules = blocks("Redis", "text").remove(0);
         let rules: Vec<&str> = rules.split_whitespace().collect();
         let redis = Redis::start().await.with_user("edge:of-sidecars", &rules).await;
-        // Only Redis 7.2 and later know it.
+        // Only Redis 7.2 and later know this command.
         redis.ask_all(&["ACL", "SETUSER", "edge", "+client|setinfo"]).await;
         World {
             kind: Kind::RedisPostgres,
@@ -86,7 +86,7 @@ impl World {
     }
 }
 
-/// What others ask of every store, asked with no more rights than these.
+/// Runs tests of other modules with only these rights.
 macro_rules! with_little_right {
     ($($folder:ident::$module:ident::$behaviour:ident),* $(,)?) => {
         $(
@@ -133,7 +133,7 @@ async fn a_sidecar_has_no_right_that_it_does_not_need() {
         "ALTER TABLE events ADD COLUMN mine INT",
         "TRUNCATE opt_events",
         "UPDATE opt_events SET opt = 'start'",
-        "UPDATE audit SET actor = 'nobody'",
+        "UPDATE audit SET actor = 'changed'",
         "DELETE FROM _sqlx_migrations",
     ] {
         let refused = connection.execute(statement).await.unwrap_err().to_string();
@@ -143,7 +143,7 @@ async fn a_sidecar_has_no_right_that_it_does_not_need() {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut user = client.get_multiplexed_async_connection().await.unwrap();
     for words in
-        [&["KEYS", "*"][..], &["GET", "somebody-elses"], &["FLUSHALL"], &["CONFIG", "GET", "*"]]
+        [&["KEYS", "*"][..], &["GET", "foreign-key"], &["FLUSHALL"], &["CONFIG", "GET", "*"]]
     {
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {
@@ -170,7 +170,7 @@ async fn role_without_ddl_rights_is_reported_when_a_migration_is_due() {
     assert!(!served.status.success() && said.contains("permission denied"), "{said}");
 }
 
-/// Runs a block as somebody types it, in the folder of the accounts file.
+/// Runs a block as a user types it, in the folder of the accounts file. Returns its output.
 fn typed(folder: &Path, block: &str, variables: &[(&str, &str)]) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_twilio-edge")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
@@ -185,8 +185,8 @@ fn typed(folder: &Path, block: &str, variables: &[(&str, &str)]) -> String {
     String::from_utf8(ran.stdout).unwrap()
 }
 
-/// What filters are told of the account, once it is what `is` looks for.
-async fn ring(sidecar: &Sidecar, what: &str, is: impl Fn(&KeyRing) -> bool) {
+/// Waits until `is` accepts the key ring that filters receive.
+async fn wait_for_keys(sidecar: &Sidecar, what: &str, is: impl Fn(&KeyRing) -> bool) {
     eventually(what, || async {
         let url = format!("{}{EDGE_CONFIG_PATH}", sidecar.base);
         let response = sidecar.client.get(url).bearer_auth(TOKEN).send().await.unwrap();
@@ -215,12 +215,17 @@ async fn documented_commands_rotate_twilio_keys_at_filters() {
         let account = ring.accounts.iter().flatten().next();
         account.map(|one| one.auth_tokens.clone()).unwrap_or_default()
     };
-    ring(&sidecar, "both tokens are told", |it| tokens(it) == [current.clone(), next.clone()])
-        .await;
+    wait_for_keys(&sidecar, "filters receive both tokens", |it| {
+        tokens(it) == [current.clone(), next.clone()]
+    })
+    .await;
     typed(folder, &after, &variables);
-    ring(&sidecar, "only the next one is", |it| tokens(it) == [next.clone()]).await;
+    wait_for_keys(&sidecar, "filters receive only the next token", |it| {
+        tokens(it) == [next.clone()]
+    })
+    .await;
     typed(folder, &blocks("SharedKeys", "sh")[0], &variables);
-    ring(&sidecar, "both shared keys are told", |it| {
+    wait_for_keys(&sidecar, "filters receive both shared keys", |it| {
         it.accounts.iter().flatten().next().is_some_and(|one| one.shared_keys.len() == 2)
     })
     .await;
@@ -241,10 +246,10 @@ async fn documented_commands_rotate_our_keys() {
     let (id, token) = (made["key"]["id"].as_str().unwrap(), made["token"].as_str().unwrap());
     let old = Caller::app(&sidecar, token);
     old.get("/v1/key").await;
-    let told =
+    let output =
         typed(folder, &blocks("API keys", "sh")[0], &[&shared[..], &[("OLD_KEY_ID", id)]].concat());
-    assert!(told.contains("orders-2"), "{told}");
-    eventually("the old one is good for nothing", || async {
+    assert!(output.contains("orders-2"), "{output}");
+    eventually("the old key is refused", || async {
         old.send(Method::GET, "/v1/key", String::new()).await.status() == 401
     })
     .await;

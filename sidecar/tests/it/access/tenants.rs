@@ -1,4 +1,5 @@
-//! What is said of accounts: by API and command line, only by who has seen what is there, and that it counts.
+//! Tenant profiles: API and command line change them, an update needs the current ETag, and each profile is in effect for its
+//! account.
 
 use std::process::{Command, Output};
 

@@ -116,13 +116,13 @@ async fn a_rotation_is_seen_within_a_second_without_a_restart() {
     keys.replace(&tokens(&["hush-old", "hush-new"]));
     let seen = async |ring: &KeyRing| auth_tokens(ring) == ["hush-old", "hush-new"];
     let (both, took) = keys.until("rotation", seen).await;
-    // The rest is what a busy machine may take to answer.
+    // A busy machine gets 2 seconds more to answer.
     assert!(took < SEEN_BY_THEN + Duration::from_secs(2), "{took:?}");
     assert_ne!(both.generation, old.generation);
-    // Who has the old ones is told the new ones.
+    // A filter with the old generation receives the new keys.
     assert_eq!(keys.ask(&format!("?have={}", old.generation)).await, both);
 
-    // The generation is that of the content: back again, it is the old one.
+    // The generation depends on the content alone: with the old keys it is the old one again.
     keys.replace(&("# back\n".to_owned() + &tokens(&["hush-old"])));
     let seen = async |ring: &KeyRing| *ring == old;
     keys.until("way back", seen).await;
@@ -133,14 +133,14 @@ async fn broken_key_file_is_logged_once_and_keeps_the_last_good_keys() {
     let keys = Keys::of(&tokens(&["hush-good"])).await;
     let good = keys.ask("").await;
     let ready = async || keys.sidecar.get("/readyz").await;
-    let told =
+    let readiness =
         |accounts| (200, format!(r#"{{"ready":true,"database":"ok","accounts":"{accounts}"}}"#));
-    assert_eq!(ready().await, told("ok"));
+    assert_eq!(ready().await, readiness("ok"));
 
     keys.replace(&(tokens(&["hush bad"]) + "tokens = [\"hush-worse\"]\n"));
     assert_eq!(keys.until_stale(true).await, good);
-    assert_eq!(ready().await, told("stale"));
-    // More looks at the same file are not news.
+    assert_eq!(ready().await, readiness("stale"));
+    // Further reads of the same file log nothing.
     let looks = Instant::now();
     while looks.elapsed() < 2 * SEEN_BY_THEN {
         assert_eq!(keys.ask("").await, good);
@@ -157,11 +157,11 @@ async fn broken_key_file_is_logged_once_and_keeps_the_last_good_keys() {
     std::fs::remove_file(keys.file()).unwrap();
     let seen = async |_: &KeyRing| keys.sidecar.log().contains("No such file");
     assert_eq!(keys.until("absence", seen).await.0, good);
-    assert_eq!(ready().await, told("stale"));
+    assert_eq!(ready().await, readiness("stale"));
 
     keys.replace(&tokens(&["hush-good"]));
     assert_eq!(keys.until_stale(false).await, good);
-    assert_eq!(ready().await, told("ok"));
+    assert_eq!(ready().await, readiness("ok"));
     let log = keys.sidecar.stop();
     assert_eq!(log.matches("could not use the accounts file").count(), 2, "{log}");
     assert!(!log.contains("hush"), "{log}");
@@ -176,7 +176,7 @@ async fn a_swapped_link_is_a_change() {
         std::fs::create_dir_all(mount.join(name)).unwrap();
         let file = mount.join(name).join("accounts.toml");
         std::fs::write(&file, text).unwrap();
-        // Neither a later time nor another size tells the one from the other.
+        // Both versions have the same size and modification time.
         let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
     };

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::{
     access::api_keys::Caller,
-    api::message_lists::{ALICE, accepted, from, told},
+    api::message_lists::{ALICE, accepted, from, status_callback},
     support::sidecar::{ACCOUNT, Sidecar, TOKEN},
     support::world::{Kind, World},
 };
@@ -17,10 +17,10 @@ use crate::{
 /// Requests invented for each operation, besides those that its description alone suggests.
 const EXAMPLES: &str = "15";
 
-/// However slow the machine is.
+/// Time limit of one run, for slow machines as well.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// What a caller may ask of a listener, as a regular expression of paths.
+/// Caller of a listener, and its paths as a regular expression.
 struct Part<'a> {
     caller: Caller<'a>,
     paths: &'static str,
@@ -37,7 +37,7 @@ async fn the_api_is_as_described(kind: Kind) {
     let bootstrap = Caller::admin(&sidecar, TOKEN);
     let admin = bootstrap.create("admin", None, "first").await.1;
     let app = Caller::admin(&sidecar, &admin).create("app", Some(ACCOUNT), "shop").await.1;
-    accepted(&sidecar, &[from("SM1", ALICE), told("SM2", "sent", None, ALICE)]).await;
+    accepted(&sidecar, &[from("SM1", ALICE), status_callback("SM2", "sent", None, ALICE)]).await;
 
     let parts = [
         Part { caller: Caller::app(&sidecar, TOKEN), paths: "^/edge/" },
@@ -50,7 +50,7 @@ async fn the_api_is_as_described(kind: Kind) {
     let home = world.directory.path();
     let [edge, apps, admins] = &parts;
     tokio::join!(judged(home, edge, &seed), judged(home, apps, &seed));
-    // Had a key gone meanwhile, all there was to see were refusals. The administrator may revoke every one but its own.
+    // With a revoked key, the run would see only refusals. The administrator may revoke every key but its own.
     apps.caller.get("/v1/key").await;
     judged(home, admins, &seed).await;
     admins.caller.get("/v1/keys?limit=1").await;
@@ -59,7 +59,7 @@ async fn the_api_is_as_described(kind: Kind) {
     assert!(made > 3 && claimed > 3, "{made} keys and {claimed} events: nothing good was asked");
 }
 
-/// No operation is left out because nobody thought of its path.
+/// Checks that each operation belongs to exactly one part, so that none is left out.
 async fn every_operation_is_in_one(sidecar: &Sidecar, parts: &[Part<'_>]) {
     let starts = |paths: &str| match paths {
         "^/edge/" => vec!["/edge/"],
@@ -106,7 +106,7 @@ fn seed() -> String {
     std::env::var("TWILIO_EDGE_SCHEMATHESIS_SEED").unwrap_or_else(|_| "20".to_owned())
 }
 
-/// Past the test runner, which shows a passed test's output to nobody.
+/// Writes to standard error directly, because the test runner hides the output of passed tests.
 fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

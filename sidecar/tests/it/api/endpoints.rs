@@ -94,12 +94,12 @@ async fn caller_with_many_wrong_tokens_is_blocked() {
     let again = ask("guess").await;
     let wait = again.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
     assert!((1..=13).contains(&wait), "{wait}");
-    // It is the same at the other listener, for a filter's token, and with none at all.
+    // The address is also blocked at the other listener, for a filter's token, and without any token.
     let keyless = sidecar.client.get(format!("{}/v1/keys", sidecar.admin())).send().await.unwrap();
     assert_eq!(refused(keyless).await, enough);
     let forged = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth("x");
     assert_eq!(refused(forged.send().await.unwrap()).await, enough);
-    // Whoever is known from there goes on.
+    // Callers with a valid token at the same address are still served.
     assert_eq!(ask(good).await.status(), 200);
     sidecar.claim(message("c1", "SM1")).await;
 }
@@ -118,15 +118,15 @@ async fn bad_tokens_lock_no_good_key_of_their_address_out() {
     assert_eq!(refused(ask("guess").await).await, (401, "unauthorized".into()));
     let enough = (429, "too_many_bad_tokens".to_owned());
     assert_eq!(refused(ask("guess").await).await, enough);
-    // Nobody has shown these here before, and the address is used up.
+    // These valid keys are new to the sidecar, and their address has no attempts left.
     assert_eq!(ask(&good).await.status(), 200);
     let claims = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth(&edge);
     let claims = claims.body(json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string());
     assert_eq!(claims.send().await.unwrap().status(), 200);
-    // One that is made meanwhile is known within a second or so.
+    // The sidecar accepts a new key within about a second.
     let (_, late) = made_by_operator(&world, "app", None);
     eventually("the new key is good", async || ask(&late).await.status() == 200).await;
-    // The id of a good key does not open the door: its secret does.
+    // The id of a valid key is not sufficient without its secret.
     let secret = good.rsplit('_').next().unwrap();
     let forged = good.replace(secret, &secret.chars().rev().collect::<String>());
     assert_eq!(refused(ask(&forged).await).await, enough);

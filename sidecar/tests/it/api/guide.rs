@@ -1,4 +1,4 @@
-//! docs/API.md, held against a sidecar: each of its commands, as it stands there, is answered with what it is for.
+//! Runs each command of docs/API.md, unchanged, against a sidecar, and checks that it succeeds.
 
 use std::path::Path;
 
@@ -6,14 +6,14 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{
-    api::message_lists::{ALICE, accepted, from, told},
+    api::message_lists::{ALICE, accepted, from, status_callback},
     support::sidecar::{ACCOUNT, TOKEN},
     support::world::{Kind, World},
 };
 
 const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/API.md");
 
-/// The commands, each whole.
+/// Returns the commands of the guide, with continued lines joined.
 fn commands() -> Vec<String> {
     let guide = std::fs::read_to_string(Path::new(GUIDE)).unwrap();
     let blocks = guide.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -25,7 +25,8 @@ fn commands() -> Vec<String> {
 async fn every_command_of_the_guide_works() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar().await;
-    accepted(&sidecar, &[told("SM1", "delivered", None, ALICE), from("SM2", ALICE)]).await;
+    accepted(&sidecar, &[status_callback("SM1", "delivered", None, ALICE), from("SM2", ALICE)])
+        .await;
     let (mut admin_key, mut app_key) = (String::new(), String::new());
     let commands = commands();
     assert!(commands.len() > 8, "{commands:?}");

@@ -1,5 +1,5 @@
-//! What the ledger tells of messages, beside the sidecar that writes it: by number, time and status, of one account only,
-//! and never by reading all of it.
+//! Message history, read from the ledger while a sidecar writes it: by number, time and status, for one account only, and
+//! without a scan of the whole ledger.
 
 use std::ffi::OsString;
 
@@ -28,8 +28,13 @@ on_every_store!(
     a_status_opens_no_window,
 );
 
-/// A status callback as Twilio sends it, with both ends.
-pub(crate) fn told(message_sid: &str, word: &str, error_code: Option<&str>, to: &str) -> Claim {
+/// Status callback as Twilio sends it, with sender and recipient.
+pub(crate) fn status_callback(
+    message_sid: &str,
+    word: &str,
+    error_code: Option<&str>,
+    to: &str,
+) -> Claim {
     let claim = status(&format!("{message_sid}-{word}"), message_sid, word);
     let form = form_urlencoded::Serializer::new(claim.form)
         .append_pair("To", &format!("whatsapp:{to}"))
@@ -54,12 +59,14 @@ pub(crate) fn of_other(mut claim: Claim) -> Claim {
     claim
 }
 
-/// Accepted one after the other, so that no two are heard of in one millisecond.
+/// Claims and commits one after the other, so that no two claims are received in the same millisecond.
 pub(crate) async fn accepted(sidecar: &Sidecar, claims: &[Claim]) {
     for claim in claims {
         let now = jiff::Timestamp::now().as_millisecond();
-        eventually("time goes by", || async { jiff::Timestamp::now().as_millisecond() > now })
-            .await;
+        eventually("the clock advances", || async {
+            jiff::Timestamp::now().as_millisecond() > now
+        })
+        .await;
         sidecar.claim(claim.clone()).await;
         sidecar.settle(settlement(claim, Outcome::Commit)).await;
     }
@@ -92,14 +99,14 @@ async fn message_has_one_status_and_its_whole_timeline(world: World) {
     accepted(
         &sidecar,
         &[
-            told("SM1", "sent", None, ALICE),
-            told("SM1", "undelivered", Some("63016"), ALICE),
-            told("SM1", "queued", None, ALICE),
+            status_callback("SM1", "sent", None, ALICE),
+            status_callback("SM1", "undelivered", Some("63016"), ALICE),
+            status_callback("SM1", "queued", None, ALICE),
         ],
     )
     .await;
-    sidecar.claim(told("SM1", "delivered", None, ALICE)).await;
-    sidecar.release(&told("SM1", "delivered", None, ALICE)).await;
+    sidecar.claim(status_callback("SM1", "delivered", None, ALICE)).await;
+    sidecar.release(&status_callback("SM1", "delivered", None, ALICE)).await;
 
     let histories = histories(&world).await;
     eventually("the refusal is written", || async {
@@ -125,7 +132,11 @@ async fn message_has_one_status_and_its_whole_timeline(world: World) {
     assert_eq!(story, expected, "in the order in which they came");
     assert!(message.first.received_ms < message.last_received_ms());
     assert!(message.first.form.as_ref().unwrap().contains("MessageStatus=sent"));
-    assert_eq!(histories.message(ACCOUNT, "SM").await.unwrap(), None, "half a name is nobody's");
+    assert_eq!(
+        histories.message(ACCOUNT, "SM").await.unwrap(),
+        None,
+        "a part of a SID is not found"
+    );
     assert_eq!(histories.message(ACCOUNT, "SM1:sent").await.unwrap(), None);
 }
 
@@ -134,11 +145,11 @@ async fn messages_are_found_by_either_end_status_and_time(world: World) {
     accepted(
         &sidecar,
         &[
-            told("SM1", "sent", None, ALICE),
+            status_callback("SM1", "sent", None, ALICE),
             from("SM2", ALICE),
-            told("SM3", "sent", None, BOB),
-            told("SM1", "read", None, ALICE),
-            told("SM3", "failed", Some("21610"), BOB),
+            status_callback("SM3", "sent", None, BOB),
+            status_callback("SM1", "read", None, ALICE),
+            status_callback("SM3", "failed", Some("21610"), BOB),
             from("SM4", BOB),
         ],
     )
@@ -167,17 +178,17 @@ async fn messages_are_found_by_either_end_status_and_time(world: World) {
     let until = Search { until_ms: third, ..all.clone() };
     assert_eq!(listed(&histories, &until).await, ["SM2 received", "SM1 read"]);
     let events = histories.events(&Search { number: number(BOB), ..all }).await.unwrap().found;
-    let said: Vec<_> = events.iter().map(|heard| heard.status.as_str()).collect();
-    assert_eq!(said, ["received", "failed", "sent"]);
+    let statuses: Vec<_> = events.iter().map(|event| event.status.as_str()).collect();
+    assert_eq!(statuses, ["received", "failed", "sent"]);
 }
 
 async fn pages_have_each_message_once(world: World) {
     let sidecar = world.sidecar().await;
-    // In one batch each: many are heard of in the same millisecond, more than one step through an index has.
+    // Twenty claims in one batch have the same millisecond: more messages than one page has.
     for word in ["sent", "delivered"] {
         for tens in 0..13 {
             let sids = (0..20).map(|ones| format!("SM{:03}", tens * 20 + ones));
-            let claims: Vec<_> = sids.map(|sid| told(&sid, word, None, ALICE)).collect();
+            let claims: Vec<_> = sids.map(|sid| status_callback(&sid, word, None, ALICE)).collect();
             sidecar.claim_all(claims.clone()).await;
             let commits = claims.iter().map(|claim| settlement(claim, Outcome::Commit));
             sidecar.settle_all(commits.collect()).await;
@@ -206,8 +217,9 @@ async fn pages_have_each_message_once(world: World) {
 
 async fn account_reads_only_its_own_messages(world: World) {
     let sidecar = world.sidecar().await;
-    let mine = [from("SM1", ALICE), told("SM2", "sent", None, ALICE)];
-    let theirs = [from("SM1", ALICE), from("SM8", ALICE), told("SM9", "failed", None, ALICE)];
+    let mine = [from("SM1", ALICE), status_callback("SM2", "sent", None, ALICE)];
+    let theirs =
+        [from("SM1", ALICE), from("SM8", ALICE), status_callback("SM9", "failed", None, ALICE)];
     accepted(&sidecar, &[&mine[..], &theirs.map(of_other)].concat()).await;
     let histories = histories(&world).await;
     let all = Search::of(ACCOUNT, 50);
@@ -222,9 +234,9 @@ async fn account_reads_only_its_own_messages(world: World) {
         assert!(!messages.is_empty());
         let events = histories.events(&search).await.unwrap().found;
         let messages = messages.iter().map(|record| record.recorded().unwrap());
-        let told = messages.flat_map(|message| message.timeline()).chain(&events);
-        for heard in told {
-            assert_eq!(heard.account_sid, ACCOUNT, "{search:?}");
+        let entries = messages.flat_map(|message| message.timeline()).chain(&events);
+        for entry in entries {
+            assert_eq!(entry.account_sid, ACCOUNT, "{search:?}");
         }
     }
     let shared = recorded(&histories, "SM1").await;
@@ -242,7 +254,7 @@ async fn a_status_opens_no_window(world: World) {
     let hello = from("SM1", ALICE);
     let opened = sidecar.claim(hello.clone()).await.window_expires.unwrap();
     sidecar.release(&hello).await;
-    accepted(&sidecar, &[told("SM2", "read", None, ALICE)]).await;
+    accepted(&sidecar, &[status_callback("SM2", "read", None, ALICE)]).await;
     let again = sidecar.claim(Claim { claim_id: "again".into(), ..hello }).await;
     assert_eq!(again.window_expires, Some(opened));
 }
@@ -286,7 +298,7 @@ async fn queries_never_read_the_whole_ledger_in_postgres() {
     }
     assert!(histories.message("AC1", "SM1").await.unwrap().is_some());
     drop(histories);
-    eventually("it is counted what was read", || async {
+    eventually("PostgreSQL has counted the reads", || async {
         world.stored(by_index).await == ["true"]
     })
     .await;

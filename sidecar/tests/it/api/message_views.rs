@@ -1,5 +1,5 @@
-//! What is known of messages, webhooks, windows and numbers, as applications ask for it: over HTTP, with a key of their
-//! account, on every store.
+//! Views of messages, webhooks, windows and numbers, as applications read them: over HTTP, with a key of their account, on
+//! every store.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use twilio_edge_contract::Outcome;
 
 use crate::{
     access::api_keys::{Caller, administrator, coded},
-    api::message_lists::{ALICE, BOB, OTHER, OURS, accepted, from, of_other, told},
+    api::message_lists::{ALICE, BOB, OTHER, OURS, accepted, from, of_other, status_callback},
     support::servers::eventually,
     support::sidecar::{ACCOUNT, Sidecar, inbound, settlement, unclaimed},
     support::world::{World, on_every_store},
@@ -23,7 +23,7 @@ on_every_store!(
     invalid_query_is_refused_with_its_field,
 );
 
-/// A key of an application of the account.
+/// Creates an API key of scope `app` for the account.
 pub(crate) async fn application(sidecar: &Sidecar, account: Option<&str>) -> String {
     administrator(sidecar).await.create("app", account, "shop").await.1
 }
@@ -39,12 +39,12 @@ async fn message_is_found_with_its_timeline(world: World) {
     accepted(
         &sidecar,
         &[
-            told("SM1", "sent", None, ALICE),
+            status_callback("SM1", "sent", None, ALICE),
             from("SM2", ALICE),
-            told("SM1", "undelivered", Some("63016"), ALICE),
-            told("SM1", "delivered", None, ALICE),
-            told("SM3", "read", None, BOB),
-            of_other(told("SM1", "failed", None, ALICE)),
+            status_callback("SM1", "undelivered", Some("63016"), ALICE),
+            status_callback("SM1", "delivered", None, ALICE),
+            status_callback("SM3", "read", None, BOB),
+            of_other(status_callback("SM1", "failed", None, ALICE)),
             of_other(from("SM9", ALICE)),
         ],
     )
@@ -57,7 +57,7 @@ async fn message_is_found_with_its_timeline(world: World) {
     for (query, expected) in [
         ("to=%2B15551230001", &["SM1"][..]),
         ("to=%2B1%20(555)%20123-0001", &["SM1"]),
-        // A plus that nobody escaped.
+        // An unescaped plus sign.
         ("to=+15551230001", &["SM1"]),
         ("number=whatsapp:+15551230001", &["SM2", "SM1"]),
         ("from=whatsapp%3A%2B15551230001", &["SM2"]),
@@ -93,10 +93,10 @@ async fn message_is_found_with_its_timeline(world: World) {
     assert!(webhooks.iter().all(|webhook| webhook["backend"] == "accepted"), "{message}");
     assert_eq!(column(&message["timeline"], "event"), ["webhook"; 3]);
     assert_eq!(message["error"]["actor"], "caller", "{message}");
-    let unheard = coded(404, "no_such_message");
+    let not_found = coded(404, "no_such_message");
     for sid in ["SM9", "SM404", "SM1:sent", "%00", "%ff", "SM"] {
         let path = format!("/v1/messages/{sid}");
-        assert_eq!(app.refusal(Method::GET, &path, &Value::Null).await, unheard, "{sid}");
+        assert_eq!(app.refusal(Method::GET, &path, &Value::Null).await, not_found, "{sid}");
     }
 }
 
@@ -109,8 +109,8 @@ async fn webhooks_are_found_with_every_parameter(world: World) {
         &sidecar,
         &[
             from("SM1", ALICE),
-            told("SM2", "sent", None, BOB),
-            told("SM2", "read", None, BOB),
+            status_callback("SM2", "sent", None, BOB),
+            status_callback("SM2", "read", None, BOB),
             theirs,
         ],
     )
@@ -139,7 +139,7 @@ async fn webhooks_are_found_with_every_parameter(world: World) {
     assert_eq!(names, ["MessageSid", "From", "To", "Body"], "in their order");
     assert_eq!(event["parameters"][3]["value"], "hello");
 
-    // By whoever asks for all accounts it is found, by whoever is bound to another it is not.
+    // A key for all accounts finds the event; a key of another account does not.
     let admin = administrator_again(&sidecar, &world).await;
     assert_eq!(Caller::app(&sidecar, &admin).get(&path).await, event);
     let other = Caller::admin(&sidecar, &admin).create("app", Some(OTHER), "theirs").await.1;
@@ -150,7 +150,7 @@ async fn webhooks_are_found_with_every_parameter(world: World) {
     }
 }
 
-/// One more administrator, made by whoever has the database.
+/// Creates another administrator's key with the command line, which needs only the database.
 async fn administrator_again(sidecar: &Sidecar, world: &World) -> String {
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
         .args(["keys", "create", "--scope", "admin", "--name", "again", "--json"])
@@ -169,10 +169,11 @@ async fn pages_go_on_where_the_last_one_ended(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
-    // In one batch: many are heard of in the same millisecond.
+    // One batch, so that many webhooks have the same time in milliseconds.
     let claims: Vec<_> = (0..23)
         .flat_map(|n| {
-            ["sent", "delivered"].map(|word| told(&format!("SM{n:02}"), word, None, ALICE))
+            ["sent", "delivered"]
+                .map(|word| status_callback(&format!("SM{n:02}"), word, None, ALICE))
         })
         .collect();
     sidecar.claim_all(claims.clone()).await;
@@ -191,7 +192,7 @@ async fn pages_go_on_where_the_last_one_ended(world: World) {
             walked.extend(ids.into_iter().map(str::to_owned));
             let Some(next) = page["next_cursor"].as_str() else { break };
             cursor = format!("&cursor={next}");
-            // What is added meanwhile comes before what is walked.
+            // A webhook that is added meanwhile comes before the pages that are read.
             sidecar.claim(from(&format!("SMnew{}", walked.len()), BOB)).await;
         }
         let listed = walked.len();
@@ -201,7 +202,7 @@ async fn pages_go_on_where_the_last_one_ended(world: World) {
     }
 }
 
-/// When the window with Alice on one of our numbers was last opened and until when it is open, by the API.
+/// Returns the opening time and the end of the conversation window between Alice and one of our numbers, as the API shows them.
 async fn window(app: &Caller<'_>) -> Option<(String, String)> {
     let query = format!("person={}&sender={}", ALICE.replace('+', "%2B"), OURS.replace('+', "%2B"));
     let page = app.get(&format!("/v1/windows?{query}")).await;
@@ -216,7 +217,7 @@ async fn window_follows_the_last_message(world: World) {
     let sidecar = world.sidecar().await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
-    assert_eq!(window(&app).await, None, "who never wrote has none");
+    assert_eq!(window(&app).await, None, "a contact who never wrote has no window");
     let sms = inbound("c3", "SM3", ALICE, "hi");
     accepted(
         &sidecar,
@@ -225,7 +226,7 @@ async fn window_follows_the_last_message(world: World) {
             of_other(from("SM7", BOB)),
             from("SM2", ALICE),
             sms,
-            told("SM4", "read", None, ALICE),
+            status_callback("SM4", "read", None, ALICE),
         ],
     )
     .await;
@@ -260,11 +261,11 @@ async fn window_is_not_moved_back_by_a_late_or_repeated_webhook(world: World) {
     let key = application(&sidecar, Some(ACCOUNT)).await;
     let app = Caller::app(&sidecar, &key);
     let (first, second) = (from("SM1", ALICE), from("SM2", ALICE));
-    // The first is handed out and refused by the backend; the second comes and is accepted.
+    // The backend refuses the first message and accepts the second one.
     sidecar.claim(first.clone()).await;
     sidecar.release(&first).await;
     accepted(&sidecar, std::slice::from_ref(&second)).await;
-    eventually("the second message is told", || async {
+    eventually("the second message is listed as accepted", || async {
         app.get("/v1/events?sid=SM2").await["events"][0]["backend"] == "accepted"
     })
     .await;
@@ -272,22 +273,22 @@ async fn window_is_not_moved_back_by_a_late_or_repeated_webhook(world: World) {
     let second_came = app.get("/v1/messages/SM2").await["created_at"].clone();
     assert_eq!(json!(opened.0), second_came);
 
-    // Twilio sends the first again, after the second; then its end is heard, late, by two ways and twice.
+    // Twilio repeats the first message after the second one. Then late settlements of the first one arrive.
     let again = twilio_edge_contract::Claim { claim_id: "again".into(), ..first.clone() };
     accepted(&sidecar, std::slice::from_ref(&again)).await;
     sidecar.settle(settlement(&first, Outcome::Release)).await;
     sidecar.settle(unclaimed(&again, Outcome::Commit)).await;
-    // And of the second a copy.
+    // A copy of the second message arrives, too.
     sidecar.claim(twilio_edge_contract::Claim { claim_id: "copy".into(), ..second.clone() }).await;
     sidecar.settle(unclaimed(&second, Outcome::Commit)).await;
-    accepted(&sidecar, &[told("SM5", "sent", None, ALICE)]).await;
+    accepted(&sidecar, &[status_callback("SM5", "sent", None, ALICE)]).await;
     eventually("all of it is written", || async {
-        let told = app.get("/v1/events?sid=SM1").await["events"][0]["backend"] == "accepted";
-        told && app.get("/v1/messages/SM5").await["status"] == "sent"
+        let is_accepted = app.get("/v1/events?sid=SM1").await["events"][0]["backend"] == "accepted";
+        is_accepted && app.get("/v1/messages/SM5").await["status"] == "sent"
     })
     .await;
     assert_eq!(window(&app).await.unwrap(), opened);
-    // Nor does the end of the sidecar.
+    // A restart of the sidecar does not move the window either.
     sidecar.stop();
     let sidecar = world.sidecar().await;
     let app = Caller::app(&sidecar, &key);
@@ -302,8 +303,8 @@ async fn number_has_one_history(world: World) {
         &sidecar,
         &[
             from("SM1", ALICE),
-            told("SM2", "sent", None, ALICE),
-            told("SM3", "sent", None, BOB),
+            status_callback("SM2", "sent", None, ALICE),
+            status_callback("SM3", "sent", None, BOB),
             of_other(from("SM8", ALICE)),
         ],
     )
@@ -319,15 +320,15 @@ async fn number_has_one_history(world: World) {
     assert_eq!(app.get("/v1/numbers/+15551230001").await["messages"], story["messages"]);
     let sms = app.get("/v1/numbers/sms:+15551230001").await;
     assert_eq!((&sms["messages"], &sms["channel"]), (&json!([]), &json!("sms")));
-    // One of ours has a story as well, and a stranger an empty one.
+    // Our own number has a history as well, and an unknown number has an empty one.
     let ours = app.get("/v1/numbers/+15550001111?limit=1").await;
     assert_eq!(column(&ours["messages"], "sid"), ["SM3"]);
-    let nobody = app.get("/v1/numbers/+15559999999").await;
+    let stranger = app.get("/v1/numbers/+15559999999").await;
     for part in ["suppressions", "consents", "windows", "messages", "events"] {
-        assert_eq!(nobody[part], json!([]), "{part}");
+        assert_eq!(stranger[part], json!([]), "{part}");
     }
 
-    // What a person says about being written to is part of it at once.
+    // A STOP and a consent are part of the history at once.
     let stop = inbound("stop", "SM4", &format!("whatsapp:{ALICE}"), "STOP");
     sidecar.claim(stop).await;
     let number = format!("sms:{ALICE}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     access::api_keys::{Caller, administrator, coded},
-    api::message_lists::{accepted, from, told},
+    api::message_lists::{accepted, from, status_callback},
     inbound::deliveries::command,
     support::servers::eventually,
     support::sidecar::{ACCOUNT, Sidecar, inbound},
@@ -85,9 +85,10 @@ async fn list_has_both_directions_page_by_page(world: World) {
         let sid = message["sid"].as_str().unwrap();
         sent.push(message["id"].as_str().unwrap().to_owned());
         // The sent message is listed once, with its row and its webhook.
-        accepted(&sidecar, &[told(sid, "delivered", None, &format!("+1415555020{n}"))]).await;
+        accepted(&sidecar, &[status_callback(sid, "delivered", None, &format!("+1415555020{n}"))])
+            .await;
         let foreign = format!("SM2{n}");
-        accepted(&sidecar, &[told(&foreign, "failed", Some("30003"), RECIPIENT)]).await;
+        accepted(&sidecar, &[status_callback(&foreign, "failed", Some("30003"), RECIPIENT)]).await;
         newest_first.splice(0..0, [foreign, sent[n].clone(), waiting[n].clone(), inbound]);
     }
     eventually("the webhooks are written", async || walked(&app, "", 50).await == newest_first)
@@ -138,8 +139,8 @@ async fn message_shows_status_error_attempts_and_timeline(world: World) {
     let app = Caller::app(&sidecar, &token);
     let message = send(&app, RECIPIENT, None).await;
     let (id, sid) = (message["id"].as_str().unwrap(), message["sid"].as_str().unwrap());
-    accepted(&sidecar, &[told(sid, "sent", None, RECIPIENT)]).await;
-    accepted(&sidecar, &[told(sid, "undelivered", Some("30003"), RECIPIENT)]).await;
+    accepted(&sidecar, &[status_callback(sid, "sent", None, RECIPIENT)]).await;
+    accepted(&sidecar, &[status_callback(sid, "undelivered", Some("30003"), RECIPIENT)]).await;
     let path = format!("/v1/messages/{id}");
     eventually("the failure is written", async || app.get(&path).await["webhooks"] == 2).await;
     let shown = app.get(&path).await;

@@ -64,7 +64,7 @@ const ADMIN: &[(&str, &str)] = &[
     ("post", "/v1/consents/import"),
 ];
 
-/// What may be sent twice and is done once.
+/// Operations with effects that run once even if a client repeats the request.
 const ONCE: &[&str] = &[
     "/v1/messages",
     "/v1/media",

@@ -1,5 +1,5 @@
-//! Any history of claims, commits, releases and time going by, against a model that knows the promises and nothing of how
-//! they are kept. On every combination of stores, straight at them, where time can be told to go by.
+//! Compares random histories of claims, commits, releases and pauses with a model of the guarantees. The tests call every
+//! combination of stores directly, so that they can set the time.
 
 use std::{collections::BTreeMap, ffi::OsString, sync::Arc};
 
@@ -35,14 +35,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What was promised about one webhook, told from everything that happened to it.
+/// Guarantees about one webhook, derived from its history.
 #[derive(Default)]
 struct Promise {
     accepted: bool,
     holder: Option<(u8, i64)>,
-    handed_out: u32,
-    /// What a release of a claim that holds nothing is told.
-    told: BTreeMap<u8, SettlementResult>,
+    granted: u32,
+    /// Results that a repeated release of a claim without a lease returns, by claim.
+    released: BTreeMap<u8, SettlementResult>,
 }
 
 impl Promise {
@@ -51,15 +51,16 @@ impl Promise {
         if self.accepted {
             return "duplicate";
         }
-        if matches!(self.told.get(&claim), Some(Settled | Tombstoned)) {
+        if matches!(self.released.get(&claim), Some(Settled | Tombstoned)) {
             return "released";
         }
         match self.holder {
             Some((holder, until)) if holder != claim && now < until => return "in flight",
             Some((holder, _)) if holder == claim => {}
             overtaken => {
-                self.handed_out += 1;
-                self.told.extend(overtaken.map(|(late, _)| (late, SettlementResult::Superseded)));
+                self.granted += 1;
+                self.released
+                    .extend(overtaken.map(|(late, _)| (late, SettlementResult::Superseded)));
             }
         }
         self.holder = Some((claim, now + PERIOD_MS));
@@ -77,13 +78,13 @@ impl Promise {
         }
         if self.holder.is_some_and(|(holder, _)| holder == claim) {
             self.holder = None;
-            self.told.insert(claim, SettlementResult::Settled);
+            self.released.insert(claim, SettlementResult::Settled);
         }
-        *self.told.entry(claim).or_insert(SettlementResult::Tombstoned)
+        *self.released.entry(claim).or_insert(SettlementResult::Tombstoned)
     }
 }
 
-/// Opens the stores as the sidecar does, with this period of leases.
+/// Opens the stores as the sidecar does, with leases of `period_ms`.
 pub(crate) async fn stores_with(world: &World, period_ms: i64) -> Stores {
     let redis = world.redis.as_ref().map(Redis::url).unwrap_or_default();
     let period = period_ms.to_string();
@@ -95,7 +96,7 @@ pub(crate) async fn stores_with(world: &World, period_ms: i64) -> Stores {
             "TWILIO_EDGE_EVENTS_SPOOL_DIR",
             world.directory.path().join("spool").display().to_string(),
         ),
-        // Some of what is noted is written in the middle of a history, some of it after.
+        // The stores write some events during a history and some after it.
         ("TWILIO_EDGE_EVENTS_LINGER_MS", "3".into()),
         ("TWILIO_EDGE_REDIS_TIMEOUT_MS", "30000".into()),
         ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "60000".into()),
@@ -105,7 +106,7 @@ pub(crate) async fn stores_with(world: &World, period_ms: i64) -> Stores {
     Stores::open(&config, Arc::default(), &Supervisor::new(Arc::default())).await.unwrap()
 }
 
-/// Plays a history; where the stores first break a promise.
+/// Plays a history. Returns an error at the first step where the stores break a guarantee.
 async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
     let mut promises = BTreeMap::<u8, Promise>::new();
     let mut now = 1_000_000;
@@ -133,7 +134,7 @@ async fn play(stores: &Stores, run: u32, steps: &[Step]) -> Result<(), String> {
             Step::Claim(key, claim) => {
                 let promise = promises.entry(key).or_default();
                 let promised = match promise.claim(claim, now) {
-                    "proceed" => format!("proceed {}", promise.handed_out),
+                    "proceed" => format!("proceed {}", promise.granted),
                     other => other.to_owned(),
                 };
                 let grant = stores.claim(&[&webhook(key, claim)], now).await.remove(0).unwrap();

@@ -1,4 +1,4 @@
-//! What a filter may rely on, whatever the stores are: every behaviour runs over SQLite, PostgreSQL, and Redis before each.
+//! Claims and settlements, as a filter relies on them. Every test runs with SQLite and PostgreSQL, each with and without Redis.
 
 use std::time::Duration;
 
@@ -86,14 +86,14 @@ async fn a_release_that_overtakes_its_claim_is_kept_for_it(world: World) {
     assert_eq!(sidecar.release(&message("c1", "SM1")).await, SettlementResult::Tombstoned);
     assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Released);
 
-    // It is one claim's, and takes the lease from nobody.
+    // The stored release applies to its own claim only, and ends no lease of another claim.
     let second = sidecar.claim(message("c2", "SM1")).await;
     assert_eq!((second.decision, second.attempt), (Decision::Proceed, Some(1)));
     assert_eq!(sidecar.release(&message("c3", "SM1")).await, SettlementResult::Tombstoned);
     assert_eq!(sidecar.decide(message("c4", "SM1")).await, Decision::InFlight);
     assert_eq!(sidecar.decide(message("c3", "SM1")).await, Decision::Released);
 
-    // Nor does it undo what is done.
+    // A late release does not undo a commit.
     assert_eq!(sidecar.commit(&message("c2", "SM1")).await, SettlementResult::Settled);
     assert_eq!(sidecar.release(&message("c5", "SM1")).await, SettlementResult::Superseded);
     assert_eq!(sidecar.decide(message("c6", "SM1")).await, Decision::Duplicate);
@@ -348,7 +348,7 @@ pub(crate) async fn webhook_forwarded_without_a_verdict_is_recorded_when_it_is_s
 async fn start_during_an_outage_does_not_undo_a_stop(world: World) {
     let sidecar = world.sidecar().await;
     sidecar.claim(inbound("c1", "SM1", ALICE, "STOP")).await;
-    // Forwarded while no sidecar answered, and told now: was it said before the STOP, or after?
+    // The START was forwarded while no sidecar answered, so it may be older than the STOP.
     let start = inbound("c2", "SM2", ALICE, "START");
     assert_eq!(sidecar.settle(unclaimed(&start, Outcome::Commit)).await, SettlementResult::Settled);
     assert!(sidecar.claim(inbound("c3", "SM3", ALICE, "hi")).await.suppressed);
@@ -376,12 +376,12 @@ async fn the_ledger_has_every_webhook_with_its_outcome(world: World) {
 }
 
 async fn unwritten_events_survive_a_shutdown(world: World) {
-    // Nothing is written before the sidecar is told to stop.
+    // The long linger time prevents any write before the sidecar receives the signal to stop.
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")]).await;
     let claims: Vec<_> = (0..100).map(|i| message(&format!("c{i}"), &format!("SM{i}"))).collect();
     sidecar.claim_all(claims.clone()).await;
     if world.kind != Kind::Postgres {
-        // There the row is the lease, and nothing else knows of it.
+        // With PostgreSQL alone the row is the lease, so it is written at once.
         assert_eq!(world.stored("SELECT message_sid FROM events").await.len(), 0);
     }
     let stopping = std::time::Instant::now();

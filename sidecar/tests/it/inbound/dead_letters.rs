@@ -1,4 +1,4 @@
-//! What sinks did not take, as administrators meet it over HTTP: listed, looked into, brought on its way again, discarded.
+//! Dead letters as administrators use them over HTTP: list, show, retry, discard.
 
 use std::process::Command;
 
@@ -28,7 +28,7 @@ async fn ask(of: &Caller<'_>, what: &str, body: Value) -> Value {
     answer.json().await.unwrap()
 }
 
-/// How many dead letters are listed, of those that are asked for.
+/// Returns the number of listed dead letters for a query.
 async fn listed(of: &Caller<'_>, query: &str) -> usize {
     of.get(&format!("/v1/dead-letters?{query}")).await["dead_letters"].as_array().unwrap().len()
 }
@@ -64,24 +64,28 @@ pub(crate) async fn an_administrator_decides_about_dead_letters(world: World) {
     let one = &of_app["dead_letters"][0];
     assert_eq!((&one["reason"], &one["tries"]), (&json!("422"), &json!(1)));
     let id = &one["id"];
-    let told = root.get(&format!("/v1/dead-letters/{id}")).await;
-    assert_eq!(told["state"], "dead");
-    assert_eq!(told["event"]["event_id"], told["event_id"]);
-    assert_eq!(told["event"]["body"], "1");
+    let letter = root.get(&format!("/v1/dead-letters/{id}")).await;
+    assert_eq!(letter["state"], "dead");
+    assert_eq!(letter["event"]["event_id"], letter["event_id"]);
+    assert_eq!(letter["event"]["body"], "1");
 
-    // Mended: one of them alone, then whatever else the sink did not take.
+    // The sink accepts deliveries again. The first retry names one dead letter, the second all others of the sink.
     app.answers(|_| 200);
     assert_eq!(
         ask(&root, "retry", json!({"ids": [id], "sink": "app"})).await,
         json!({"found": 1, "changed": 1, "complete": true})
     );
     eventually("it is delivered", async || app.taken().len() == 1).await;
-    eventually("it is written down", async || {
+    eventually("the delivery is recorded as done", async || {
         root.get(&format!("/v1/dead-letters/{id}")).await["state"] == "done"
     })
     .await;
     let none = json!({"found": 1, "changed": 0, "complete": true});
-    assert_eq!(ask(&root, "retry", json!({"ids": [id]})).await, none, "it is none any more");
+    assert_eq!(
+        ask(&root, "retry", json!({"ids": [id]})).await,
+        none,
+        "it is no dead letter any more"
+    );
     assert_eq!(
         ask(&root, "retry", json!({"sink": "app"})).await,
         json!({"found": 2, "changed": 2, "complete": true})
@@ -112,10 +116,10 @@ pub(crate) async fn an_administrator_decides_about_dead_letters(world: World) {
     assert_eq!(refused("discard", json!({})).await, coded(409, "selector_required"));
     assert_eq!(refused("retry", json!({"ids": []})).await, coded(400, "malformed_request"));
     assert_eq!(refused("retry", json!({"sink": "a b"})).await, coded(400, "malformed_request"));
-    for nobody in ["0", "999999", "x"] {
-        let path = format!("/v1/dead-letters/{nobody}");
+    for unknown in ["0", "999999", "x"] {
+        let path = format!("/v1/dead-letters/{unknown}");
         let refusal = root.refusal(Method::GET, &path, &json!(null)).await;
-        assert_eq!(refusal, coded(404, "no_such_dead_letter"), "{nobody}");
+        assert_eq!(refusal, coded(404, "no_such_dead_letter"), "{unknown}");
     }
 }
 
@@ -168,8 +172,8 @@ async fn a_command_for_one_account_decides_about_its_own(world: World) {
     eventually("all are given up", async || listed(&root, "").await == 3).await;
 
     let letters = |tenant: &[&str]| -> Vec<Value> {
-        let told = command(&world, &[&["deliveries", "list", "--json"], tenant].concat());
-        serde_json::from_str(&told).unwrap()
+        let output = command(&world, &[&["deliveries", "list", "--json"], tenant].concat());
+        serde_json::from_str(&output).unwrap()
     };
     assert_eq!(letters(&[]).len(), 3);
     let theirs = letters(&["--account", OTHER]);
@@ -178,7 +182,7 @@ async fn a_command_for_one_account_decides_about_its_own(world: World) {
         "{theirs:?}"
     );
 
-    // Named beside another's account, a number reaches nothing; an account alone says not which.
+    // An id of another account finds nothing, and an account alone does not select any dead letter.
     let id = theirs[0]["id"].to_string();
     let deliveries = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));

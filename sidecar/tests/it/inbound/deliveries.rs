@@ -1,4 +1,4 @@
-//! Accepted webhooks: from the claim's answer to the application that gets them, whatever dies on the way.
+//! Accepted webhooks: each one reaches its sinks, even if a sidecar or an application fails meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ on_every_store! {
     pending_delivery_outlives_its_retention_until_it_is_delivered,
     redacted_webhook_is_not_delivered,
     unwritable_webhook_is_forwarded,
-    a_sink_gets_the_classes_it_asked_for,
+    sink_gets_only_the_classes_that_it_lists,
 }
 
 on_every_shared_store! {
@@ -50,7 +50,7 @@ pub(crate) fn from(person: usize, n: usize) -> Claim {
     ))
 }
 
-/// What a command says, with a database of its own stores.
+/// Runs a command on the world's database and returns its standard output.
 pub(crate) fn command(world: &World, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
     let output = command.args(arguments).env("DATABASE_URL", &world.database_url).output().unwrap();
@@ -78,8 +78,8 @@ pub(crate) async fn start(world: &World, file: &str) -> Sidecar {
     world.sidecar_with(&[("TWILIO_EDGE_SINKS_FILE", file)]).await
 }
 
-/// What a killed sidecar held is held for a minute: nobody has to wait for that here.
-async fn take_from_the_dead(world: &World) {
+/// Makes the lanes of killed sidecars due at once. Otherwise a test would wait a minute until the lanes are released.
+async fn release_lanes_of_killed_sidecars(world: &World) {
     world.stored("UPDATE lanes SET due_at_ms = 0 WHERE held_by IS NOT NULL RETURNING lane").await;
 }
 
@@ -92,13 +92,13 @@ async fn accepted_webhook_is_delivered_once_and_signed(world: World) {
     eventually("it is delivered", async || !receiver.got().is_empty()).await;
     let copy = Claim { claim_id: "again".into(), ..claim.clone() };
     assert_eq!(sidecar.decide(copy).await, Decision::Duplicate);
-    // A filter that did not hear the answer gives the claim back; what is accepted stays so.
+    // A filter that did not receive the answer releases the claim; the webhook stays accepted.
     let late = sidecar.settle(settlement(&claim, Outcome::Release)).await;
     assert_eq!(late, SettlementResult::Superseded);
     let copy = Claim { claim_id: "and again".into(), ..claim };
     assert_eq!(sidecar.decide(copy).await, Decision::Duplicate);
 
-    // In the order of its number: when the second is there, the first did not come twice.
+    // Deliveries of one number are in order: once the second is delivered, the first cannot come again.
     assert_eq!(sidecar.decide(from(1, 2)).await, Decision::Accepted);
     eventually("the next is delivered", async || receiver.got().len() > 1).await;
     let got = receiver.got();
@@ -113,7 +113,7 @@ async fn accepted_webhook_is_delivered_once_and_signed(world: World) {
         let verifier = standardwebhooks::Webhook::new(SECRET).unwrap();
         verifier.verify(got.body.as_bytes(), &got.headers).unwrap();
     }
-    eventually("nothing is owed any more", async || {
+    eventually("no delivery is pending", async || {
         world.stored("SELECT lane FROM lanes").await.is_empty()
     })
     .await;
@@ -130,10 +130,10 @@ async fn accepted_webhooks_survive_the_sidecar_and_wait_for_the_application(worl
         assert_eq!(sidecar.decide(from(n, 1)).await, Decision::Accepted);
     }
     sidecar.kill();
-    take_from_the_dead(&world).await;
+    release_lanes_of_killed_sidecars(&world).await;
     let sidecar = start(&world, &file).await;
     assert_eq!(sidecar.decide(from(0, 2)).await, Decision::Accepted);
-    eventually("it is noticed that nobody is there", async || {
+    eventually("the sink is reported as unavailable", async || {
         sidecar.metric("twilio_edge_sink_unavailable{sink=\"app\"}").await == 1.0
     })
     .await;
@@ -148,13 +148,13 @@ async fn accepted_webhooks_survive_the_sidecar_and_wait_for_the_application(worl
     sids.dedup();
     assert_eq!(sids.len(), 21, "each of them");
     assert_eq!(sidecar.metric("twilio_edge_sink_unavailable{sink=\"app\"}").await, 0.0);
-    let said = sidecar.log();
-    assert!(said.contains("a sink failed repeatedly") && !said.contains("hush"), "{said}");
+    let log = sidecar.log();
+    assert!(log.contains("a sink failed repeatedly") && !log.contains("hush"), "{log}");
 }
 
 async fn deliveries_of_a_number_are_in_order(world: World) {
     let receiver = Receiver::start().await;
-    // Every third try of anything fails.
+    // Every third delivery attempt fails.
     let tries = std::sync::atomic::AtomicUsize::new(0);
     receiver.answers(move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 {
         2 => 404,
@@ -168,15 +168,15 @@ async fn deliveries_of_a_number_are_in_order(world: World) {
         assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Accepted));
     }
     eventually("everything is delivered", async || receiver.taken().len() >= 120).await;
-    let mut heard: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut received: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for got in receiver.taken() {
         let event = got.event();
-        let of = heard.entry(event["from"].as_str().unwrap().to_owned()).or_default();
-        of.push(event["body"].as_str().unwrap().parse().unwrap());
+        let bodies = received.entry(event["from"].as_str().unwrap().to_owned()).or_default();
+        bodies.push(event["body"].as_str().unwrap().parse().unwrap());
     }
-    assert_eq!(heard.len(), 4);
-    for (number, heard) in heard {
-        assert_eq!(heard, (0..30).collect::<Vec<usize>>(), "{number}");
+    assert_eq!(received.len(), 4);
+    for (number, bodies) in received {
+        assert_eq!(bodies, (0..30).collect::<Vec<usize>>(), "{number}");
     }
 }
 
@@ -188,9 +188,9 @@ async fn refused_delivery_becomes_a_dead_letter_and_delays_nothing(world: World)
     for n in 0..3 {
         assert_eq!(sidecar.decide(from(1, n)).await, Decision::Accepted);
     }
-    eventually("the others are delivered", async || receiver.taken().len() == 2).await;
+    eventually("the other deliveries arrive", async || receiver.taken().len() == 2).await;
     assert_eq!(receiver.got().len(), 3);
-    eventually("it is written what became of them", async || {
+    eventually("the outcome of each delivery is stored", async || {
         world.stored("SELECT lane FROM lanes").await.is_empty()
     })
     .await;
@@ -203,17 +203,20 @@ async fn refused_delivery_becomes_a_dead_letter_and_delays_nothing(world: World)
         1.0
     );
 
-    // Its operator sees it, mends the application, and brings it on its way.
-    let told = command(&world, &["deliveries", "list", "--json"]);
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((&told[0]["reason"], &told[0]["sink"]), (&"422".into(), &"app".into()));
-    let id = told[0]["id"].to_string();
+    // The operator lists the dead letter, repairs the application, and retries the delivery.
+    let output = command(&world, &["deliveries", "list", "--json"]);
+    let dead_letters: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(
+        (&dead_letters[0]["reason"], &dead_letters[0]["sink"]),
+        (&"422".into(), &"app".into())
+    );
+    let id = dead_letters[0]["id"].to_string();
     let standing = command(&world, &["deliveries", "status", "-o", "tsv"]);
     assert!(standing.contains("app\tdead\t1\t"), "{standing}");
     receiver.answers(|_| 200);
     let retried = command(&world, &["deliveries", "retry", &id]);
     assert_eq!(retried, "1 of 1 dead letters were queued again\n");
-    eventually("it is delivered after all", async || receiver.taken().len() == 3).await;
+    eventually("the retried delivery arrives", async || receiver.taken().len() == 3).await;
     let audit = world.stored("SELECT action || ' ' || detail FROM audit").await;
     assert_eq!(audit, [format!("delivery.retried {{\"ids\":[{id}]}}")]);
 }
@@ -232,29 +235,29 @@ async fn every_sink_of_a_route_gets_it(world: World) {
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     assert_eq!(sidecar.decide(callback.clone()).await, Decision::Accepted);
-    // One that is away does not keep the other waiting.
-    eventually("the one that is there has it", async || app.taken().len() == 1).await;
+    // A sink that is unavailable does not delay the other one.
+    eventually("the available sink has its delivery", async || app.taken().len() == 1).await;
     crm.listen().await;
-    eventually("the other too", async || crm.taken().len() == 2).await;
+    eventually("the other sink has both deliveries", async || crm.taken().len() == 2).await;
     let mut bodies: Vec<String> = crm.taken().into_iter().map(|got| got.body).collect();
     bodies.sort();
     let mut forms = [from(1, 1).form, callback.form];
     forms.sort();
     assert_eq!(bodies, forms, "as Twilio sent them");
     assert_eq!(app.got().len(), 1, "only its own route");
-    // A route without any is forwarded.
+    // A webhook of a route without a sink is forwarded.
     let other = Claim { route: "/twilio/other".into(), ..from(2, 1) };
     drop(sidecar);
     let file = sinks(&world, &[("app", &app, "routes = [\"/twilio/inbound\"]")]);
     let sidecar = start(&world, &file).await;
     assert_eq!(sidecar.decide(other.clone()).await, Decision::Proceed);
-    eventually("and recorded as any other", async || {
+    eventually("the forwarded webhook is recorded", async || {
         world.stored("SELECT form FROM events WHERE message_sid = 'SM2x1'").await == [&*other.form]
     })
     .await;
 }
 
-async fn a_sink_gets_the_classes_it_asked_for(world: World) {
+async fn sink_gets_only_the_classes_that_it_lists(world: World) {
     let (messages, statuses) = (Receiver::start().await, Receiver::start().await);
     let both = [
         ("messages", &messages, "classes = [\"inbound\"]"),
@@ -264,20 +267,21 @@ async fn a_sink_gets_the_classes_it_asked_for(world: World) {
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     let delivered = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(delivered).await, Decision::Accepted);
-    eventually("each has its own", async || {
+    eventually("each sink has the webhook of its class", async || {
         messages.taken().len() == 1 && statuses.taken().len() == 1
     })
     .await;
     assert_eq!(messages.got()[0].event()["event_type"], "twilio_inbound");
     assert_eq!(statuses.got()[0].event()["event_type"], "twilio_status");
-    drop(sidecar);
+    // A killed sidecar would keep its lanes for a minute.
+    sidecar.stop();
 
-    // Nobody wants statuses any more: they are forwarded.
+    // No sink takes statuses any more: they are forwarded.
     let sidecar = start(&world, &sinks(&world, &both[..1])).await;
     let read = accepted(status("s2", "SM9", "read"));
     assert_eq!(sidecar.decide(read).await, Decision::Proceed);
     assert_eq!(sidecar.decide(from(1, 2)).await, Decision::Accepted);
-    eventually("messages still come", async || messages.taken().len() == 2).await;
+    eventually("the next message is delivered", async || messages.taken().len() == 2).await;
     assert_eq!((messages.got().len(), statuses.got().len()), (2, 1), "of its own class only");
 }
 
@@ -296,28 +300,28 @@ async fn deliveries_are_shared_by_sidecars_and_survive_one_that_dies(world: Worl
     }
     one.kill();
     receiver.answers(|_| 200);
-    take_from_the_dead(&world).await;
+    release_lanes_of_killed_sidecars(&world).await;
     let distinct = || {
         let bodies = receiver.taken().into_iter().map(|got| got.event()["message_sid"].to_string());
         bodies.collect::<BTreeSet<String>>().len()
     };
     eventually("everything is delivered", async || distinct() == 200).await;
-    let mut heard: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut received: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for got in receiver.taken() {
         let event = got.event();
-        let of = heard.entry(event["from"].as_str().unwrap().to_owned()).or_default();
+        let bodies = received.entry(event["from"].as_str().unwrap().to_owned()).or_default();
         let n = event["body"].as_str().unwrap().parse().unwrap();
-        // At least once: what was under way when its worker died may come again, but never before its time.
-        if !of.contains(&n) {
-            of.push(n);
+        // At least once: a delivery in flight at the kill may come again, but never before an earlier one.
+        if !bodies.contains(&n) {
+            bodies.push(n);
         }
     }
-    for (number, heard) in heard {
-        assert_eq!(heard, (0..40).collect::<Vec<usize>>(), "{number}");
+    for (number, bodies) in received {
+        assert_eq!(bodies, (0..40).collect::<Vec<usize>>(), "{number}");
     }
 }
 
-/// One sidecar is in the middle of recording two webhooks of two people when another records one of one of them.
+/// While one sidecar records webhooks of two contacts, another sidecar records a webhook of one of these contacts.
 async fn deliveries_keep_the_order_of_their_records(world: World) {
     let receiver = Receiver::start().await;
     receiver.answers(|body| if body.contains("+15550000001") { 503 } else { 200 });
@@ -327,19 +331,23 @@ async fn deliveries_keep_the_order_of_their_records(world: World) {
     let mut holder = sqlx::PgConnection::connect(&world.database_url).await.unwrap();
     let mut held = holder.begin().await.unwrap();
     held.execute("SELECT FROM lanes FOR UPDATE").await.unwrap();
-    let recording = tokio::spawn(async move { slow.claim_all(vec![from(1, 1), from(2, 1)]).await });
-    eventually("the slow one waits for the first person's lane", async || {
+    let recording = tokio::spawn(async move {
+        let verdicts = slow.claim_all(vec![from(1, 1), from(2, 1)]).await;
+        // Returned, so that it is not killed while it holds a lane.
+        (slow, verdicts)
+    });
+    eventually("the slow sidecar waits for the first contact's lane", async || {
         let waiting = "SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'
             AND datname = current_database() AND query LIKE '%INSERT INTO lanes%'";
         !world.stored(waiting).await.is_empty()
     })
     .await;
     assert_eq!(quick.decide(from(2, 2)).await, Decision::Accepted);
-    eventually("what is recorded is delivered", async || !receiver.taken().is_empty()).await;
+    eventually("the recorded webhook is delivered", async || !receiver.taken().is_empty()).await;
     held.rollback().await.unwrap();
-    let verdicts = recording.await.unwrap();
+    let (_slow, verdicts) = recording.await.unwrap();
     assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Accepted));
-    eventually("so is the rest", async || receiver.taken().len() == 2).await;
+    eventually("the remaining webhook is delivered", async || receiver.taken().len() == 2).await;
     let came: Vec<String> =
         receiver.taken().iter().map(|got| got.header("webhook-id").to_owned()).collect();
     let recorded =
@@ -363,17 +371,19 @@ async fn pending_delivery_outlives_its_retention_until_it_is_delivered(world: Wo
 
     let keeping = [("TWILIO_EDGE_SINKS_FILE", &*file), ("TWILIO_EDGE_REDACTION_EVERY_S", "1")];
     let sidecar = world.sidecar_with(&keeping).await;
-    eventually("the job has passed it by", async || {
+    eventually("the retention job has run", async || {
         sidecar.metric("twilio_edge_retention_last_run_timestamp_seconds").await > 0.0
     })
     .await;
     let whole = world.stored("SELECT form FROM events WHERE redacted IS NULL").await;
-    assert_eq!(whole, [from(1, 1).form], "what is owed stays whole");
+    assert_eq!(whole, [from(1, 1).form], "a pending webhook stays complete");
     receiver.listen().await;
     eventually("it is delivered", async || !receiver.taken().is_empty()).await;
     assert_eq!(receiver.taken()[0].event()["body"], "1");
-    eventually("it goes", async || world.stored("SELECT dedupe_key FROM events").await.is_empty())
-        .await;
+    eventually("the webhook is deleted", async || {
+        world.stored("SELECT dedupe_key FROM events").await.is_empty()
+    })
+    .await;
     assert_eq!(world.stored("SELECT state || lane FROM deliveries").await, ["done"]);
 }
 
@@ -388,11 +398,11 @@ async fn redacted_webhook_is_not_delivered(world: World) {
     let account = crate::support::sidecar::ACCOUNT;
     let erase = ["redact", "--account", account, "--number", "+15550000001"];
     command(&world, &erase);
-    let told = "SELECT state || ' ' || coalesce(reason, '') || lane FROM deliveries \
-                WHERE dedupe_key LIKE '%SM1x1'";
-    assert_eq!(world.stored(told).await, ["discarded redacted"]);
+    let state = "SELECT state || ' ' || coalesce(reason, '') || lane FROM deliveries \
+                 WHERE dedupe_key LIKE '%SM1x1'";
+    assert_eq!(world.stored(state).await, ["discarded redacted"]);
     receiver.listen().await;
-    eventually("nothing waits any more", async || {
+    eventually("no delivery is pending", async || {
         world.stored("SELECT lane FROM lanes").await.is_empty()
     })
     .await;

@@ -1,5 +1,5 @@
-//! What is published, judged by others: signatures by the official Standard Webhooks libraries for Python and JavaScript, events
-//! by a validator of JSON Schema that knows only the schema we give away.
+//! Published formats, checked with independent software: signatures with the official Standard Webhooks libraries for Python
+//! and JavaScript, events with a JSON Schema validator and the published schema.
 
 use std::{
     io::Write,
@@ -28,7 +28,7 @@ const CURRENT: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const BEFORE: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const OF_ANOTHER: &str = "whsec_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-/// What a library says of one delivery with one secret.
+/// Results of a library for one delivery with one secret.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 struct Signed {
     whole: bool,
@@ -41,7 +41,7 @@ struct Signed {
 #[derive(Debug, Deserialize)]
 struct Judged {
     signed: Vec<Signed>,
-    /// Of the event, in the schema's eyes.
+    /// Validates an event with the schema.
     #[serde(default)]
     problems: Vec<String>,
 }
@@ -93,7 +93,7 @@ fn javascript() -> Command {
     command
 }
 
-/// Forms of any kind Twilio or anybody could send, with names that are read for the event and others.
+/// Generates forms of every kind that a client could send, with the parameters of events and with others.
 fn forms(count: usize) -> Vec<String> {
     let name = prop_oneof![
         Just("From".to_owned()),

@@ -1,4 +1,4 @@
-//! The sink that is a Kafka cluster, on a real broker, which is killed as well; what is in it is read by librdkafka's client.
+//! Kafka sink, tested with a real broker, which tests also kill. The client of librdkafka reads the records.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ const STATUS: &str = "twilio.status.v1";
 struct Broker {
     server: Option<Guarded>,
     port: u16,
-    /// Where it tells its clients to go.
+    /// Port that the broker advertises to its clients.
     advertised: u16,
 }
 
@@ -45,8 +45,8 @@ fn installed(name: &str) -> PathBuf {
 }
 
 impl Broker {
-    /// One that is not there yet.
-    fn to_come() -> Broker {
+    /// Returns a broker that does not run yet.
+    fn stopped() -> Broker {
         let port = free_port();
         Broker { server: None, port, advertised: port }
     }
@@ -60,7 +60,7 @@ impl Broker {
         let listen = format!("tcp://{}", self.address());
         let advertised = format!("tcp://127.0.0.1:{}", self.advertised);
         let args = [
-            // Nobody listens to what it says.
+            // The test does not read the log of the broker.
             "--silent",
             "--listener-url",
             &listen,
@@ -115,24 +115,25 @@ impl Broker {
     }
 }
 
-/// The bodies each number's records have, in the order of its partition; copies left out, and a number is in one partition alone.
-fn heard(records: &[Read]) -> BTreeMap<String, Vec<usize>> {
-    let mut heard: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+/// Returns the bodies of each number's records, in the order of its partition and without copies. Checks that all records of
+/// a number are in one partition.
+fn bodies_by_number(records: &[Read]) -> BTreeMap<String, Vec<usize>> {
+    let mut bodies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut places: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     for record in records.iter().filter(|record| record.topic == INBOUND) {
         places.entry(&record.key).or_default().insert(record.partition);
-        let of = heard.entry(record.key.clone()).or_default();
+        let of_number = bodies.entry(record.key.clone()).or_default();
         let n = record.event["body"].as_str().unwrap().parse().unwrap();
-        if !of.contains(&n) {
-            of.push(n);
+        if !of_number.contains(&n) {
+            of_number.push(n);
         }
     }
     assert!(places.values().all(|partitions| partitions.len() == 1), "{places:?}");
-    heard
+    bodies
 }
 
-async fn nothing_is_owed(world: &World) {
-    eventually("everything is acknowledged", async || {
+async fn all_deliveries_are_done(world: &World) {
+    eventually("the broker acknowledges every delivery", async || {
         world.stored("SELECT lane FROM lanes").await.is_empty()
     })
     .await;
@@ -149,14 +150,14 @@ async fn accept(sidecar: &Sidecar, people: usize, numbers: std::ops::Range<usize
 #[tokio::test]
 async fn accepted_webhooks_reach_their_topic_keyed_by_number() {
     let world = World::new(Kind::Sqlite).await;
-    let mut broker = Broker::to_come();
+    let mut broker = Broker::stopped();
     broker.start().await;
     [INBOUND, STATUS].iter().for_each(|topic| broker.make(topic));
     let sidecar = start(&world, &broker.sink(&world)).await;
     accept(&sidecar, 12, 0..5).await;
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
-    nothing_is_owed(&world).await;
+    all_deliveries_are_done(&world).await;
     let file = world.directory.path().join("sinks.toml");
     let replayed = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
         .args(["replay", "--message-sid", "SM1x1", "--account", ACCOUNT, "--to", "bus"])
@@ -164,17 +165,21 @@ async fn accepted_webhooks_reach_their_topic_keyed_by_number() {
         .env("TWILIO_EDGE_SINKS_FILE", file)
         .status();
     assert!(replayed.unwrap().success());
-    nothing_is_owed(&world).await;
+    all_deliveries_are_done(&world).await;
 
     let records = broker.read(&[INBOUND, STATUS]);
-    assert_eq!(records.len(), 12 * 5 + 1 + 1, "each once: nobody was away");
+    assert_eq!(
+        records.len(),
+        12 * 5 + 1 + 1,
+        "one record for each delivery, because nothing failed"
+    );
     let (replays, first): (Vec<Read>, Vec<Read>) =
         records.into_iter().partition(|record| record.headers["x-twilio-edge-replay"] == "true");
-    let heard = heard(&first);
-    assert_eq!(heard.len(), 12);
-    for (number, heard) in &heard {
+    let bodies = bodies_by_number(&first);
+    assert_eq!(bodies.len(), 12);
+    for (number, bodies) in &bodies {
         assert!(number.starts_with("+1555000"), "{number}");
-        assert_eq!(*heard, [0, 1, 2, 3, 4], "{number}");
+        assert_eq!(*bodies, [0, 1, 2, 3, 4], "{number}");
     }
     for record in &first {
         assert_eq!(record.event["event_id"], record.headers["webhook-id"]);
@@ -190,68 +195,69 @@ async fn accepted_webhooks_reach_their_topic_keyed_by_number() {
 #[tokio::test]
 async fn deliveries_survive_killed_brokers_and_sidecars() {
     let world = World::new(Kind::RedisPostgres).await;
-    let mut broker = Broker::to_come();
+    let mut broker = Broker::stopped();
     let file = broker.sink(&world);
     let sidecar = start(&world, &file).await;
-    let away = "twilio_edge_sink_unavailable{sink=\"bus\"}";
+    let unavailable = "twilio_edge_sink_unavailable{sink=\"bus\"}";
     accept(&sidecar, 6, 0..4).await;
-    eventually("it is noticed", async || sidecar.metric(away).await == 1.0).await;
+    eventually("the sink is unavailable", async || sidecar.metric(unavailable).await == 1.0).await;
     sidecar.kill();
     broker.start().await;
     [INBOUND, STATUS].iter().for_each(|topic| broker.make(topic));
-    // What a killed sidecar held is held for a minute: nobody has to wait for that here.
+    // A killed sidecar holds its lanes for a minute. The test ends these leases at once.
     let free = "UPDATE lanes SET due_at_ms = 0 WHERE held_by IS NOT NULL RETURNING lane";
     world.stored(free).await;
     let sidecar = start(&world, &file).await;
     accept(&sidecar, 6, 4..8).await;
-    nothing_is_owed(&world).await;
-    for (number, heard) in heard(&broker.read(&[INBOUND])) {
-        assert_eq!(heard, (0..8).collect::<Vec<usize>>(), "{number}");
+    all_deliveries_are_done(&world).await;
+    for (number, bodies) in bodies_by_number(&broker.read(&[INBOUND])) {
+        assert_eq!(bodies, (0..8).collect::<Vec<usize>>(), "{number}");
     }
 
-    // A broker that comes back knows no producer of before.
+    // A restarted broker does not know the earlier producers.
     broker.kill();
     accept(&sidecar, 6, 8..12).await;
-    eventually("it is noticed", async || sidecar.metric(away).await == 1.0).await;
+    eventually("the sink is unavailable", async || sidecar.metric(unavailable).await == 1.0).await;
     broker.start().await;
     [INBOUND, STATUS].iter().for_each(|topic| broker.make(topic));
     accept(&sidecar, 6, 12..16).await;
-    // Under way when the next one takes over.
+    // These deliveries are in progress when the next sidecar takes over.
     sidecar.kill();
     world.stored(free).await;
     let sidecar = start(&world, &file).await;
     accept(&sidecar, 6, 16..20).await;
-    nothing_is_owed(&world).await;
-    let heard = heard(&broker.read(&[INBOUND]));
-    assert_eq!(heard.len(), 6);
-    for (number, heard) in heard {
-        assert_eq!(heard, (8..20).collect::<Vec<usize>>(), "{number}");
+    all_deliveries_are_done(&world).await;
+    let bodies = bodies_by_number(&broker.read(&[INBOUND]));
+    assert_eq!(bodies.len(), 6);
+    for (number, bodies) in bodies {
+        assert_eq!(bodies, (8..20).collect::<Vec<usize>>(), "{number}");
     }
     assert!(world.stored("SELECT state FROM deliveries WHERE state <> 'done'").await.is_empty());
-    assert_eq!(sidecar.metric(away).await, 0.0);
+    assert_eq!(sidecar.metric(unavailable).await, 0.0);
     drop(sidecar);
 }
 
 #[tokio::test]
 async fn missing_topic_keeps_its_deliveries_waiting_and_reports_the_remedy() {
     let world = World::new(Kind::Sqlite).await;
-    let mut broker = Broker::to_come();
+    let mut broker = Broker::stopped();
     broker.start().await;
     broker.make(STATUS);
     let sidecar = start(&world, &broker.sink(&world)).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     let reason = "SELECT reason FROM deliveries WHERE reason IS NOT NULL";
-    eventually("it is tried", async || !world.stored(reason).await.is_empty()).await;
-    let told = world.stored(reason).await.concat();
+    eventually("the delivery fails", async || !world.stored(reason).await.is_empty()).await;
+    let reported = world.stored(reason).await.concat();
     assert!(
-        told.starts_with("the operator of the brokers has to create the topic twilio.inbound.v1"),
-        "{told}"
+        reported
+            .starts_with("the operator of the brokers has to create the topic twilio.inbound.v1"),
+        "{reported}"
     );
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
-    eventually("the other topic has its own", async || broker.read(&[STATUS]).len() == 1).await;
+    eventually("the other topic has its record", async || broker.read(&[STATUS]).len() == 1).await;
     broker.make(INBOUND);
-    nothing_is_owed(&world).await;
+    all_deliveries_are_done(&world).await;
     assert_eq!(broker.read(&[INBOUND]).len(), 1);
     assert!(command(&world, &["deliveries", "list", "--json"]).starts_with("[]"));
     let said = sidecar.stop();
@@ -281,7 +287,7 @@ async fn brokers_and_sidecar_prove_to_each_other_who_they_are() {
     let texts = [&key, &cert].map(|path| std::fs::read_to_string(path).unwrap());
     std::fs::write(&both, texts.concat()).unwrap();
 
-    let mut broker = Broker::to_come();
+    let mut broker = Broker::stopped();
     broker.advertised = free_port();
     broker.run(&[]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/inbound/kafka/tls.py");
@@ -291,27 +297,30 @@ async fn brokers_and_sidecar_prove_to_each_other_who_they_are() {
     let sidecar = start(&world, &broker.sink_with(&world, "tls = {}")).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%certificate%'";
-    eventually("a root nobody knows is refused", async || !world.stored(reason).await.is_empty())
-        .await;
+    eventually("an unknown root certificate is refused", async || {
+        !world.stored(reason).await.is_empty()
+    })
+    .await;
     sidecar.stop();
     let tls =
         format!("tls = {{ ca_file = \"{cert}\", cert_file = \"{cert}\", key_file = \"{key}\" }}");
     let sidecar = start(&world, &broker.sink_with(&world, &tls)).await;
     broker.make(INBOUND);
-    nothing_is_owed(&world).await;
+    all_deliveries_are_done(&world).await;
     drop(sidecar);
 }
 
 #[tokio::test]
 async fn denied_producer_reports_the_remedy_and_no_password() {
     let world = World::new(Kind::Sqlite).await;
-    let mut broker = Broker::to_come();
+    let mut broker = Broker::stopped();
     broker.run(&["--authentication"]);
     let sasl = "sasl = { mechanism = \"scram-sha-512\", username = \"edge\", password = \"hush\" }";
     let sidecar = start(&world, &broker.sink_with(&world, sasl)).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%has to correct `sasl`%'";
-    eventually("it is refused", async || !world.stored(reason).await.is_empty()).await;
+    eventually("the broker refuses the producer", async || !world.stored(reason).await.is_empty())
+        .await;
     assert!(!world.stored(reason).await.concat().contains("hush"));
     assert!(!sidecar.stop().contains("hush"));
 }

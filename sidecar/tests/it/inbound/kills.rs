@@ -1,5 +1,5 @@
-//! `kill -9` at any moment: what a filter was told stands. Whatever got its answer is in the ledger afterwards, with every
-//! parameter and its outcome, and is handed out again to nobody.
+//! `kill -9` at any moment does not invalidate an answer that a filter received. Afterwards the ledger has every answered
+//! webhook, with all parameters and the outcome, and the sidecar grants no second claim of it.
 
 use std::{
     collections::BTreeMap,
@@ -31,27 +31,27 @@ const CLAIMS: usize = 2000;
 const FILTERS: usize = 8;
 const KILLS: usize = 5;
 
-/// What the filters were told, by message: all that must be true afterwards.
+/// Answers that the filters received, by message. The ledger must agree with them afterwards.
 #[derive(Default)]
-struct Told {
-    by_message: Mutex<BTreeMap<String, Word>>,
+struct ReceivedAnswers {
+    by_message: Mutex<BTreeMap<String, GrantedClaim>>,
     answers: AtomicUsize,
     next: AtomicUsize,
-    /// Nobody begins anything new.
-    over: AtomicBool,
+    /// The filters begin no new batch.
+    is_stopping: AtomicBool,
 }
 
 #[derive(Debug, Clone)]
-struct Word {
+struct GrantedClaim {
     claim: Claim,
-    /// The sidecar that was asked.
+    /// Address of the sidecar that granted the claim.
     base: String,
     settled: Option<Outcome>,
-    /// Settled, and nobody heard whether: either is true.
-    unsure: bool,
+    /// The filter sent a settlement and received no answer, so the ledger may have it or not.
+    is_unconfirmed: bool,
 }
 
-/// A small generator whose seed is printed: what it decides can be had again, if not the moments of the kernel.
+/// Small random generator. It prints its seed, so that its decisions are repeatable; the scheduling of the kernel is not.
 struct Chance(u64);
 
 impl Chance {
@@ -70,30 +70,34 @@ impl Chance {
     }
 }
 
-/// One worker of a filter: claims batches and settles two of three, until nobody answers any more.
+/// One worker of a filter: claims batches and settles two of three, until the sidecar no longer answers.
 struct Filter {
     client: Client,
     base: String,
-    told: Arc<Told>,
+    received: Arc<ReceivedAnswers>,
     chance: Chance,
 }
 
 impl Filter {
     async fn work(mut self) {
-        while !self.told.over.load(Ordering::Relaxed)
-            && self.told.next.load(Ordering::Relaxed) < CLAIMS
+        while !self.received.is_stopping.load(Ordering::Relaxed)
+            && self.received.next.load(Ordering::Relaxed) < CLAIMS
         {
             let count = 1 + usize::try_from(self.chance.below(16)).unwrap();
-            let first = self.told.next.fetch_add(count, Ordering::Relaxed);
+            let first = self.received.next.fetch_add(count, Ordering::Relaxed);
             let claims: Vec<Claim> = (first..first + count)
                 .map(|i| message(&format!("c{i}"), &format!("SM{i}")))
                 .collect();
             let request = ClaimsRequest { v: PROTOCOL_VERSION, claims: claims.clone() };
             let Some(reply) = self.ask::<ClaimsReply>(CLAIMS_PATH, &request).await else { return };
-            self.told.answers.fetch_add(reply.verdicts.len(), Ordering::Relaxed);
+            self.received.answers.fetch_add(reply.verdicts.len(), Ordering::Relaxed);
             for (claim, verdict) in claims.iter().zip(reply.verdicts) {
-                assert_eq!(verdict.decision, Decision::Proceed, "nobody else asked for it");
-                self.change(claim, |word| word);
+                assert_eq!(
+                    verdict.decision,
+                    Decision::Proceed,
+                    "no other filter claims this message"
+                );
+                self.change(claim, |granted| granted);
             }
             if !self.settle(&claims).await {
                 return;
@@ -109,7 +113,11 @@ impl Filter {
                 1 => Outcome::Release,
                 _ => continue,
             };
-            self.change(claim, |word| Word { unsure: true, settled: Some(outcome), ..word });
+            self.change(claim, |granted| GrantedClaim {
+                is_unconfirmed: true,
+                settled: Some(outcome),
+                ..granted
+            });
             settlements.push(settlement(claim, outcome));
         }
         if settlements.is_empty() {
@@ -120,21 +128,21 @@ impl Filter {
         let Some(reply) = reply else { return false };
         for (settlement, settled) in request.settlements.iter().zip(reply.results) {
             assert_eq!(settled.result, SettlementResult::Settled);
-            let mut told = self.told.by_message.lock().unwrap();
-            told.get_mut(&settlement.identity.message_sid).unwrap().unsure = false;
+            let mut by_message = self.received.by_message.lock().unwrap();
+            by_message.get_mut(&settlement.identity.message_sid).unwrap().is_unconfirmed = false;
         }
         true
     }
 
-    fn change(&self, claim: &Claim, change: impl FnOnce(Word) -> Word) {
-        let mut told = self.told.by_message.lock().unwrap();
+    fn change(&self, claim: &Claim, change: impl FnOnce(GrantedClaim) -> GrantedClaim) {
+        let mut by_message = self.received.by_message.lock().unwrap();
         let (claim, base) = (claim.clone(), self.base.clone());
-        let new = Word { claim: claim.clone(), base, settled: None, unsure: false };
-        let word = told.entry(claim.identity.message_sid.clone()).or_insert(new);
-        *word = change(word.clone());
+        let new = GrantedClaim { claim: claim.clone(), base, settled: None, is_unconfirmed: false };
+        let granted = by_message.entry(claim.identity.message_sid.clone()).or_insert(new);
+        *granted = change(granted.clone());
     }
 
-    /// None once the sidecar is gone.
+    /// Returns `None` once the sidecar has been killed.
     async fn ask<T: DeserializeOwned>(&self, path: &str, request: &impl Serialize) -> Option<T> {
         let request = serde_json::to_vec(request).unwrap();
         let post =
@@ -148,15 +156,15 @@ impl Filter {
 }
 
 async fn two_thousand_claims_under_kills_leave_no_answered_event_missing(world: World) {
-    let (told, mut chance) = (Arc::new(Told::default()), Chance::new());
+    let (received, mut chance) = (Arc::new(ReceivedAnswers::default()), Chance::new());
     for kill in 0..=KILLS {
         let sidecar = world.sidecar().await;
-        let filters = filters(&sidecar, &told, &mut chance);
-        let until = told.answers.load(Ordering::Relaxed)
+        let filters = filters(&sidecar, &received, &mut chance);
+        let until = received.answers.load(Ordering::Relaxed)
             + CLAIMS / KILLS / 2
             + usize::try_from(chance.below((CLAIMS / KILLS / 2) as u64)).unwrap();
         if kill < KILLS {
-            until_answers(&told, until).await;
+            wait_for_answers(&received, until).await;
             sidecar.kill();
             join(filters).await;
         } else {
@@ -164,41 +172,41 @@ async fn two_thousand_claims_under_kills_leave_no_answered_event_missing(world: 
             sidecar.stop();
         }
     }
-    assert!(told.answers.load(Ordering::Relaxed) > CLAIMS / 2, "most claims were answered");
+    assert!(received.answers.load(Ordering::Relaxed) > CLAIMS / 2, "most claims were answered");
     let sidecar = world.sidecar().await;
-    everything_told_is_true(&world, &told).await;
-    nothing_is_handed_out_again(&sidecar, &told, "").await;
+    assert_ledger_agrees(&world, &received).await;
+    assert_no_claim_is_granted_again(&sidecar, &received, "").await;
 }
 
-/// One of two is killed; what it was told and had not written is written by its next start, and meanwhile the other one
-/// hands out nothing of it.
+/// One of two sidecars is killed. Its next start writes the answered claims that it had not written; meanwhile the other
+/// sidecar grants none of them.
 #[tokio::test]
 async fn one_of_two_sidecars_on_redis_and_postgres_is_killed() {
     let world = World::new(Kind::RedisPostgres).await;
-    let (told, mut chance) = (Arc::new(Told::default()), Chance::new());
+    let (received, mut chance) = (Arc::new(ReceivedAnswers::default()), Chance::new());
     let other = world.sidecar().await;
     for _ in 0..KILLS {
         let killed = world.sidecar().await;
         let (dying, others) =
-            (filters(&killed, &told, &mut chance), filters(&other, &told, &mut chance));
-        let until = told.answers.load(Ordering::Relaxed)
+            (filters(&killed, &received, &mut chance), filters(&other, &received, &mut chance));
+        let until = received.answers.load(Ordering::Relaxed)
             + 100
             + usize::try_from(chance.below(100)).unwrap();
-        until_answers(&told, until).await;
+        wait_for_answers(&received, until).await;
         let base = killed.base.clone();
         killed.kill();
         join(dying).await;
-        nothing_is_handed_out_again(&other, &told, &base).await;
-        told.over.store(true, Ordering::Relaxed);
+        assert_no_claim_is_granted_again(&other, &received, &base).await;
+        received.is_stopping.store(true, Ordering::Relaxed);
         join(others).await;
-        told.over.store(false, Ordering::Relaxed);
+        received.is_stopping.store(false, Ordering::Relaxed);
     }
     drop(world.sidecar().await);
     other.stop();
-    everything_told_is_true(&world, &told).await;
+    assert_ledger_agrees(&world, &received).await;
 }
 
-/// The last moments of a sidecar, made long: nothing of it has been written when it is killed.
+/// The sidecar delays its writes, so that it has written none of its answers when it is killed.
 async fn claim_granted_just_before_a_kill_is_not_granted_again(world: World) {
     let late = [("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")];
     let sidecar = world.sidecar_with(&late).await;
@@ -215,7 +223,7 @@ async fn claim_granted_just_before_a_kill_is_not_granted_again(world: World) {
     let rows = "SELECT message_sid || ' ' || form FROM events";
     assert_eq!(world.stored(rows).await.len(), claims.len());
     if world.kind != Kind::Postgres {
-        // There nothing was answered before it was written.
+        // With PostgreSQL alone the sidecar answers only after it has written the event.
         assert!(sidecar.metric("twilio_edge_spool_replayed_total").await >= 99.0);
     }
     let again: Vec<Claim> =
@@ -226,7 +234,7 @@ async fn claim_granted_just_before_a_kill_is_not_granted_again(world: World) {
     assert!(decisions[2..].iter().all(|decided| *decided == (Decision::InFlight, None)));
 }
 
-/// The same with what the operator chose to lose: the test above can fail.
+/// Proves that the test above can fail: without a spool, a kill loses the events that were not written.
 #[tokio::test]
 async fn sidecar_without_a_spool_loses_its_last_moments() {
     let world = World::new(Kind::Sqlite).await;
@@ -242,7 +250,7 @@ async fn sidecar_without_a_spool_loses_its_last_moments() {
 #[tokio::test]
 async fn claims_wait_for_the_database_when_the_disk_takes_no_spool() {
     let world = World::new(Kind::RedisPostgres).await;
-    // No file of it may have more than 4 kB, as if the disk were full.
+    // The limit of 4 kB for each file acts as a full disk.
     let full = "trap '' XFSZ && ulimit -f 8";
     let sidecar = world.sidecar_under(full, &[("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")]).await;
     let sids: Vec<String> = (0..40).map(|i| format!("SM{i:02}")).collect();
@@ -257,7 +265,8 @@ async fn claims_wait_for_the_database_when_the_disk_takes_no_spool() {
     assert_eq!(written, sids);
 }
 
-/// A living sidecar's spool is nobody else's; a dead one's is whoever's finds it, also of those that run already.
+/// No other sidecar adopts the spool of a running sidecar. Any sidecar, also one that runs already, adopts the spool of a
+/// dead one.
 #[tokio::test]
 async fn a_spool_is_adopted_once_its_sidecar_is_dead() {
     let world = World::new(Kind::RedisPostgres).await;
@@ -270,13 +279,13 @@ async fn a_spool_is_adopted_once_its_sidecar_is_dead() {
     killed.claim(message("c2", "SM2")).await;
     assert_eq!(replayed().await, 0.0);
     killed.kill();
-    eventually("the spool of the dead one is adopted by one of the living", || async {
+    eventually("one of the running sidecars adopts the spool of the dead one", || async {
         living.metric("twilio_edge_spool_replayed_total").await + replayed().await == 1.0
     })
     .await;
     let rows =
         "SELECT message_sid || ' ' || coalesce(outcome, '-') FROM events ORDER BY message_sid";
-    assert_eq!(world.stored(rows).await, ["SM2 -"], "and nothing of the living");
+    assert_eq!(world.stored(rows).await, ["SM2 -"], "the spool of the running sidecar stays");
     assert_eq!(living.commit(&message("c1", "SM1")).await, SettlementResult::Settled);
     assert_eq!(world.stored(rows).await, ["SM1 accepted", "SM2 -"]);
     assert_eq!(other.decide(message("c3", "SM2")).await, Decision::InFlight);
@@ -284,14 +293,14 @@ async fn a_spool_is_adopted_once_its_sidecar_is_dead() {
 
 fn filters(
     sidecar: &Sidecar,
-    told: &Arc<Told>,
+    received: &Arc<ReceivedAnswers>,
     chance: &mut Chance,
 ) -> Vec<tokio::task::JoinHandle<()>> {
     let start = |_| {
         let filter = Filter {
             client: sidecar.client.clone(),
             base: sidecar.base.clone(),
-            told: told.clone(),
+            received: received.clone(),
             chance: Chance(chance.below(u64::MAX)),
         };
         tokio::spawn(filter.work())
@@ -299,9 +308,10 @@ fn filters(
     (0..FILTERS).map(start).collect()
 }
 
-async fn until_answers(told: &Told, count: usize) {
-    eventually("the filters were answered", || async {
-        told.answers.load(Ordering::Relaxed) >= count || told.next.load(Ordering::Relaxed) >= CLAIMS
+async fn wait_for_answers(received: &ReceivedAnswers, count: usize) {
+    eventually("the filters have received enough answers", || async {
+        received.answers.load(Ordering::Relaxed) >= count
+            || received.next.load(Ordering::Relaxed) >= CLAIMS
     })
     .await;
 }
@@ -312,7 +322,7 @@ async fn join(filters: Vec<tokio::task::JoinHandle<()>>) {
     }
 }
 
-async fn everything_told_is_true(world: &World, told: &Told) {
+async fn assert_ledger_agrees(world: &World, received: &ReceivedAnswers) {
     let rows = world
         .stored("SELECT message_sid || ' ' || coalesce(outcome, '-') || ' ' || form FROM events")
         .await;
@@ -323,43 +333,47 @@ async fn everything_told_is_true(world: &World, told: &Told) {
             (sid, rest.split_once(' ').unwrap())
         })
         .collect();
-    for (sid, word) in told.by_message.lock().unwrap().iter() {
+    for (sid, granted) in received.by_message.lock().unwrap().iter() {
         let (outcome, form) = rows.get(sid.as_str()).unwrap_or_else(|| panic!("{sid} is missing"));
-        assert_eq!(*form, word.claim.form, "{sid}");
-        let expected = match word.settled {
+        assert_eq!(*form, granted.claim.form, "{sid}");
+        let expected = match granted.settled {
             Some(Outcome::Commit) => "accepted",
             Some(Outcome::Release) => "refused",
             None => "-",
         };
         assert!(
-            *outcome == expected || word.unsure && *outcome == "-",
-            "{sid}: {outcome}, {word:?}"
+            *outcome == expected || granted.is_unconfirmed && *outcome == "-",
+            "{sid}: {outcome}, {granted:?}"
         );
     }
 }
 
-/// Of what the sidecar at `base` was asked, if one is named.
-async fn nothing_is_handed_out_again(sidecar: &Sidecar, told: &Told, base: &str) {
-    let words: Vec<Word> = told.by_message.lock().unwrap().values().cloned().collect();
-    // What was released may be handed out again, and what nobody heard of may have been released.
-    let words: Vec<Word> = words
+/// Checks the claims of the sidecar at `base`, or all claims if `base` is empty.
+async fn assert_no_claim_is_granted_again(
+    sidecar: &Sidecar,
+    received: &ReceivedAnswers,
+    base: &str,
+) {
+    let claims: Vec<GrantedClaim> = received.by_message.lock().unwrap().values().cloned().collect();
+    // A released message may be granted again; so may one whose release was not confirmed.
+    let claims: Vec<GrantedClaim> = claims
         .into_iter()
-        .filter(|word| word.base.starts_with(base))
-        .filter(|word| word.settled != Some(Outcome::Release))
+        .filter(|granted| granted.base.starts_with(base))
+        .filter(|granted| granted.settled != Some(Outcome::Release))
         .collect();
-    for words in words.chunks(128) {
-        let ask = |word: &Word| {
-            let identity = &word.claim.identity;
-            message(&format!("again-{}", word.claim.claim_id), &identity.message_sid)
+    for chunk in claims.chunks(128) {
+        let ask = |granted: &GrantedClaim| {
+            let identity = &granted.claim.identity;
+            message(&format!("again-{}", granted.claim.claim_id), &identity.message_sid)
         };
-        let verdicts = sidecar.claim_all(words.iter().map(ask).collect()).await;
-        for (word, verdict) in words.iter().zip(verdicts) {
-            let expected = match (word.settled, word.unsure) {
+        let verdicts = sidecar.claim_all(chunk.iter().map(ask).collect()).await;
+        for (granted, verdict) in chunk.iter().zip(verdicts) {
+            let expected = match (granted.settled, granted.is_unconfirmed) {
                 (Some(_), false) => &[Decision::Duplicate][..],
                 (Some(_), true) => &[Decision::InFlight, Decision::Duplicate],
                 (None, _) => &[Decision::InFlight],
             };
-            assert!(expected.contains(&verdict.decision), "{word:?}: {verdict:?}");
+            assert!(expected.contains(&verdict.decision), "{granted:?}: {verdict:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The sink that is a pair of Redis Streams, on a real Redis, which is killed as well.
+//! Sink type `redis-stream`, tested on a real Redis, which one test kills.
 
 use serde_json::Value;
 use twilio_edge_contract::Decision;
@@ -23,7 +23,7 @@ fn sink(world: &World, redis: &Redis, more: &str) -> String {
     path.display().to_string()
 }
 
-/// The entries of a stream, oldest first: their fields with their values.
+/// Returns the entries of a stream, oldest first. An entry is a list of fields and values.
 async fn entries(redis: &Redis, stream: &str) -> Vec<Vec<(String, String)>> {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -32,8 +32,8 @@ async fn entries(redis: &Redis, stream: &str) -> Vec<Vec<(String, String)>> {
     found.into_iter().map(|(_, fields)| fields).collect()
 }
 
-async fn nothing_is_owed(world: &World) {
-    eventually("everything is taken", async || {
+async fn wait_for_empty_outbox(world: &World) {
+    eventually("no lane has a pending delivery", async || {
         world.stored("SELECT lane FROM lanes").await.is_empty()
     })
     .await;
@@ -47,7 +47,7 @@ async fn accepted_webhooks_reach_their_stream_despite_an_outage_of_redis() {
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
-    nothing_is_owed(&world).await;
+    wait_for_empty_outbox(&world).await;
     let inbound = entries(&redis, INBOUND).await;
     let [fields] = inbound.as_slice() else { panic!("{inbound:?}") };
     let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
@@ -64,18 +64,21 @@ async fn accepted_webhooks_reach_their_stream_despite_an_outage_of_redis() {
         assert_eq!(sidecar.decide(from(1, n)).await, Decision::Accepted);
         assert_eq!(sidecar.decide(from(2, n)).await, Decision::Accepted);
     }
-    let away = "twilio_edge_sink_unavailable{sink=\"live\"}";
-    eventually("it is noticed", async || sidecar.metric(away).await == 1.0).await;
+    let unavailable = "twilio_edge_sink_unavailable{sink=\"live\"}";
+    eventually("the metric reports the sink as unavailable", async || {
+        sidecar.metric(unavailable).await == 1.0
+    })
+    .await;
     redis.start_again().await;
-    nothing_is_owed(&world).await;
-    let mut heard: Vec<Vec<usize>> = vec![Vec::new(), Vec::new()];
+    wait_for_empty_outbox(&world).await;
+    let mut bodies: Vec<Vec<usize>> = vec![Vec::new(), Vec::new()];
     for fields in entries(&redis, INBOUND).await {
         let event: Value = serde_json::from_str(&fields[0].1).unwrap();
         let body = event["body"].as_str().unwrap().parse().unwrap();
-        heard[usize::from(fields[1].1.ends_with('2'))].push(body);
+        bodies[usize::from(fields[1].1.ends_with('2'))].push(body);
     }
-    heard.iter_mut().for_each(|of| of.dedup());
-    assert_eq!(heard, [(2..12).collect::<Vec<usize>>(), (2..12).collect()]);
+    bodies.iter_mut().for_each(|sender| sender.dedup());
+    assert_eq!(bodies, [(2..12).collect::<Vec<usize>>(), (2..12).collect()]);
 }
 
 #[tokio::test]
@@ -89,24 +92,25 @@ async fn stream_is_trimmed_to_its_limit_and_a_wrong_type_is_reported() {
     for n in 0..8 {
         assert_eq!(sidecar.decide(from(1, n)).await, Decision::Accepted);
     }
-    nothing_is_owed(&world).await;
+    wait_for_empty_outbox(&world).await;
     let sids: Vec<Value> = entries(&redis, INBOUND)
         .await
         .iter()
         .map(|fields| serde_json::from_str::<Value>(&fields[0].1).unwrap()["body"].clone())
         .collect();
-    assert_eq!(sids, ["5", "6", "7"], "the latest");
+    assert_eq!(sids, ["5", "6", "7"], "the stream keeps the latest entries");
 
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
     let reason = "SELECT reason FROM deliveries WHERE reason IS NOT NULL";
-    eventually("it is tried", async || !world.stored(reason).await.is_empty()).await;
-    let told = world.stored(reason).await.concat();
+    eventually("the delivery has failed once", async || !world.stored(reason).await.is_empty())
+        .await;
+    let failure = world.stored(reason).await.concat();
     assert!(
-        told.starts_with("the key st is not a stream: the operator of Redis has to rename"),
-        "{told}"
+        failure.starts_with("the key st is not a stream: the operator of Redis has to rename"),
+        "{failure}"
     );
     assert!(redis.ask_all(&["DEL", "st"]).await.is_some());
-    nothing_is_owed(&world).await;
+    wait_for_empty_outbox(&world).await;
     assert_eq!(entries(&redis, "st").await.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Webhooks that are delivered once more: which, to whom, by whom, and whatever dies on the way.
+//! Replays: selection of webhooks, destination sink, permissions, and continuation after a process was killed.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -39,7 +39,7 @@ pub(crate) async fn recorded_webhook_is_replayed(world: World) {
     let file = sinks(&world, &[("app", &app, "")]);
     let sidecar = start(&world, &file).await;
     let root = administrator(&sidecar).await;
-    // Forwarded, not accepted: no sink was ever owed any of it.
+    // The backend received these webhooks, so no sink has a delivery of them.
     let ours = [
         inbound("c1", "SM1", PERSON, "one"),
         inbound("c2", "SM2", PERSON, "two"),
@@ -51,10 +51,10 @@ pub(crate) async fn recorded_webhook_is_replayed(world: World) {
 
     let all = json!({"sink": "app", "since": "2001-01-01"});
     let counted = |of| json!({"found": of, "queued": of, "left_out": 0});
-    let told = |replay: &Value| json!({"found": replay["found"], "queued": replay["queued"], "left_out": replay["left_out"]});
+    let counts = |replay: &Value| json!({"found": replay["found"], "queued": replay["queued"], "left_out": replay["left_out"]});
     let dry = json!({"sink": "app", "since": "2001-01-01", "dry_run": true});
     let (code, would) = begin(&root, dry).await;
-    assert_eq!((code, told(&would), &would["id"]), (200, counted(4), &Value::Null));
+    assert_eq!((code, counts(&would), &would["id"]), (200, counted(4), &Value::Null));
     assert!(app.got().is_empty() && world.stored("SELECT id FROM replays").await.is_empty());
 
     let (_, token) = root.create("admin", Some(ACCOUNT), "ours").await;
@@ -64,7 +64,7 @@ pub(crate) async fn recorded_webhook_is_replayed(world: World) {
     let id = begun["id"].as_str().unwrap().to_owned();
     eventually("it is delivered", async || app.taken().len() == 3).await;
     let replay = bound.get(&format!("/v1/replays/{id}")).await;
-    assert_eq!((told(&replay), &replay["state"]), (counted(3), &json!("done")));
+    assert_eq!((counts(&replay), &replay["state"]), (counted(3), &json!("done")));
     let mut said = Vec::new();
     for got in app.taken() {
         let event = got.event();
@@ -78,27 +78,27 @@ pub(crate) async fn recorded_webhook_is_replayed(world: World) {
         );
         said.extend(event["body"].as_str().map(str::to_owned));
     }
-    assert_eq!(said, ["one", "two"], "a person hears it in order");
+    assert_eq!(said, ["one", "two"], "the webhooks of a contact arrive in order");
 
-    // Another replay is another one: no sink takes it for a copy.
+    // Another replay has other webhook ids, so no sink takes its deliveries for copies.
     let one = json!({"sink": "app", "message_sid": "SM1", "account_sid": ACCOUNT});
     assert_eq!(begin(&root, one).await.0, 202);
-    eventually("the message comes again", async || app.taken().len() == 4).await;
+    eventually("the message is delivered again", async || app.taken().len() == 4).await;
     assert_eq!(app.taken()[3].event()["message_sid"], "SM1");
 
-    // What something was taken out of is left out, and it is said how much that is.
+    // Redacted webhooks are left out, and `left_out` counts them.
     command(&world, &["redact", "--account", ACCOUNT, "--message-sid", "SM2"]);
     let dry = json!({"sink": "app", "since": "2001-01-01", "class": "inbound", "dry_run": true});
     let would = begin(&bound, dry).await.1;
-    assert_eq!(told(&would), json!({"found": 2, "queued": 1, "left_out": 1}));
+    assert_eq!(counts(&would), json!({"found": 2, "queued": 1, "left_out": 1}));
 
     let refused = |wanted: Value| {
         let bound = &bound;
         async move { bound.refusal(Method::POST, "/v1/replays", &wanted).await }
     };
     assert_eq!(refused(json!({"sink": "app"})).await, coded(409, "selector_required"));
-    let nobody = json!({"sink": "nobody", "since": "2001-01-01"});
-    assert_eq!(refused(nobody).await, coded(422, "invalid_field"));
+    let unknown_sink = json!({"sink": "missing", "since": "2001-01-01"});
+    assert_eq!(refused(unknown_sink).await, coded(422, "invalid_field"));
     let other = json!({"sink": "app", "since": "2001-01-01", "account_sid": OTHER});
     assert_eq!(refused(other).await, coded(403, "other_account"));
     let (_, theirs) = begin(&root, json!({"sink": "app", "until": "2001-01-01"})).await;

@@ -9,7 +9,7 @@ use twilio_edge_domain::{delivery::DeliveryOutcome, event::Delivery};
 use twilio_edge_platform::{
     config::Merged,
     metrics::Metrics,
-    strict_toml::{Fields, Reading},
+    strict_toml::{Fields, TomlReader},
     tasks::Supervisor,
 };
 use twilio_edge_services::{inbound::delivery_worker::DeliveryWorkers, wakeup::Wakeup};
@@ -41,7 +41,7 @@ impl SinkType for Folder {
 
     type Settings = PathBuf;
 
-    fn parse(reading: &mut Reading, path: &str, fields: Fields<'_>) -> PathBuf {
+    fn parse(reading: &mut TomlReader, path: &str, fields: Fields<'_>) -> PathBuf {
         reading.text(&format!("{path}.path"), fields.get("path")).into()
     }
 

@@ -1,4 +1,4 @@
-//! What a sink is spared: no more at a time than it may have, no longer than it may take, and next to nothing while it is down.
+//! Limits of the load on a sink: the number of concurrent deliveries, their duration, and the attempts while the sink is down.
 
 use twilio_edge_contract::Decision;
 
@@ -18,14 +18,14 @@ on_every_store! {
 
 const PEOPLE: usize = 12;
 
-/// One message of each of them.
+/// Accepts one message of each person.
 async fn accept(sidecar: &Sidecar, n: usize) {
     let batch = (0..PEOPLE).map(|person| from(person, n)).collect();
     let verdicts = sidecar.claim_all(batch).await;
     assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Accepted));
 }
 
-async fn is_away(sidecar: &Sidecar) -> bool {
+async fn is_unavailable(sidecar: &Sidecar) -> bool {
     sidecar.metric("twilio_edge_sink_unavailable{sink=\"app\"}").await == 1.0
 }
 
@@ -35,9 +35,9 @@ async fn a_sink_has_no_more_at_a_time_than_it_may_have(world: World) {
     let file = sinks(&world, &[("app", &app, "concurrency = 3\ntimeout_ms = 60000")]);
     let sidecar = start(&world, &file).await;
     accept(&sidecar, 1).await;
-    eventually("as many come as may", async || app.waiting() == 3).await;
+    eventually("the limit of concurrent deliveries is reached", async || app.waiting() == 3).await;
     app.is_slow(false);
-    eventually("all of them come", async || app.taken().len() == PEOPLE).await;
+    eventually("all deliveries arrive", async || app.taken().len() == PEOPLE).await;
     assert_eq!(app.most_at_a_time(), 3);
 }
 
@@ -48,15 +48,17 @@ async fn a_sink_that_is_too_slow_is_asked_again_and_keeps_no_other_waiting(world
     let file = sinks(&world, &[("app", &app, slow), ("crm", &crm, "timeout_ms = 20000")]);
     let sidecar = start(&world, &file).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
-    eventually("the other has it", async || crm.taken().len() == 1).await;
+    eventually("the other sink receives the webhook", async || crm.taken().len() == 1).await;
     let reason = "SELECT reason FROM deliveries WHERE reason IS NOT NULL AND tries > 1";
-    eventually("it is given up and asked again", async || !world.stored(reason).await.is_empty())
-        .await;
+    eventually("the delivery times out and is retried", async || {
+        !world.stored(reason).await.is_empty()
+    })
+    .await;
     let said = world.stored(reason).await.concat();
     assert!(said.contains("time"), "{said}");
     assert!(app.got().is_empty() && app.most_at_a_time() <= 1, "in order, so one at a time");
     app.is_slow(false);
-    eventually("it comes once it is quick", async || app.taken().len() == 1).await;
+    eventually("the delivery arrives once the sink is fast", async || app.taken().len() == 1).await;
     assert_eq!(crm.got().len(), 1);
 }
 
@@ -66,13 +68,20 @@ async fn a_sink_that_is_down_is_asked_by_one_now_and_then(world: World) {
     let file = sinks(&world, &[("app", &app, "concurrency = 8\nlongest_pause_ms = 100")]);
     let sidecar = start(&world, &file).await;
     accept(&sidecar, 1).await;
-    eventually("it is noticed", async || is_away(&sidecar).await && app.waiting() == 0).await;
+    eventually("the sink is unavailable", async || {
+        is_unavailable(&sidecar).await && app.waiting() == 0
+    })
+    .await;
     let (before, _) = (app.got().len(), app.most_at_a_time());
-    assert!(before <= 5 + 8, "{before} tries of {PEOPLE} people until it was left alone");
-    eventually("somebody asks now and then", async || app.got().len() >= before + 2).await;
+    assert!(
+        before <= 5 + 8,
+        "{before} attempts for {PEOPLE} people before the circuit breaker opened"
+    );
+    eventually("single deliveries test the sink", async || app.got().len() >= before + 2).await;
     assert_eq!(app.most_at_a_time(), 1, "one at a time");
-    assert!(is_away(&sidecar).await);
+    assert!(is_unavailable(&sidecar).await);
     app.answers(|_| 200);
-    eventually("all of them come once it is back", async || app.taken().len() == PEOPLE).await;
-    eventually("it is noticed", async || !is_away(&sidecar).await).await;
+    eventually("all deliveries arrive once the sink is up", async || app.taken().len() == PEOPLE)
+        .await;
+    eventually("the sink is available again", async || !is_unavailable(&sidecar).await).await;
 }

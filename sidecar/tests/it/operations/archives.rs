@@ -1,5 +1,5 @@
-//! The archive, as whoever looks into it finds it: on a real S3 API, on Google's, in a folder; read by Python's gzip and boto3.
-//! Whatever dies on the way, each webhook is in it once, whole, and in the ledger until then.
+//! Archive of webhooks on a real S3 API, on Google's API and in a folder, read back by Python's gzip and boto3. Each
+//! webhook is archived once and complete, and stays in the ledger until then, whichever process fails.
 
 use std::{
     collections::BTreeMap,
@@ -63,7 +63,7 @@ fn read(place: &[&str]) -> Vec<Object> {
     said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// How often each webhook is in it.
+/// Returns the number of copies of each webhook in the archive.
 fn counted(objects: &[Object]) -> BTreeMap<String, usize> {
     let mut counted = BTreeMap::new();
     for line in objects.iter().flat_map(|object| &object.lines) {
@@ -123,7 +123,7 @@ impl Objects {
         read(&[self.kind, &self.endpoint(), "edge"])
     }
 
-    /// What makes a sidecar or a command archive here.
+    /// Settings with which a sidecar or a command archives into this bucket.
     fn settings(&self, world: &World) -> Vec<(&'static str, String)> {
         let file = world.directory.path().join("credentials").display().to_string();
         let key = match self.kind {
@@ -197,7 +197,7 @@ async fn webhooks_are_archived_as_they_were_signed(world: World) {
     ];
     let sidecar = filing(&world, "1", &more).await;
     let mut whole = inbound("c1", "SM1", ALICE, "caf\u{e9} & \"quotes\"\n2");
-    // Repeated names, no value, an escape nobody needs: all of it is signed, and stays as it is.
+    // Repeated names, a missing value and a needless escape are part of the signed text, so the archive keeps them.
     whole.form += "&Extra=1&Extra=2&Empty&%42=x";
     whole.envelope = Envelope {
         method: Some("POST".into()),
@@ -206,10 +206,10 @@ async fn webhooks_are_archived_as_they_were_signed(world: World) {
         idempotency_token: Some("0f3a".into()),
     };
     (whole.request_id, whole.traceparent) = (Some("r-1".into()), Some(TRACE.into()));
-    let mut told = status("c2", "SM2", "failed");
-    told.identity.error_code = Some("30003".into());
-    accepted(&sidecar, &[whole.clone(), told.clone()]).await;
-    // Accepted, not forwarded; refused by the backend; and forwarded when nobody could be asked.
+    let mut callback = status("c2", "SM2", "failed");
+    callback.identity.error_code = Some("30003".into());
+    accepted(&sidecar, &[whole.clone(), callback.clone()]).await;
+    // Three more outcomes: accepted by the sidecar, refused by the backend, and forwarded without a claim.
     let ours = deliveries::accepted(inbound("c3", "SM3", BOB, "ours"));
     assert_eq!(sidecar.decide(ours).await, Decision::Accepted);
     let refused = inbound("c4", "SM4", ALICE, "no");
@@ -217,7 +217,7 @@ async fn webhooks_are_archived_as_they_were_signed(world: World) {
     sidecar.release(&refused).await;
     let late = inbound("c5", "SM5", ALICE, "late");
     sidecar.settle(unclaimed(&late, Outcome::Commit)).await;
-    // What must not be kept is not archived.
+    // The archive leaves out data that the retention settings exclude.
     let mut secret = inbound("c6", "SM6", BOB, "your code is 483920");
     secret.form += "&MediaUrl0=https%3A%2F%2Fmedia.example%2F1";
     accepted(&sidecar, &[secret, of_other(inbound("c7", "SM7", ALICE, "theirs"))]).await;
@@ -265,7 +265,7 @@ async fn webhooks_are_archived_as_they_were_signed(world: World) {
     );
     assert_eq!(
         (&line("SM2")["form"], &line("SM5")["form"]),
-        (&json!(told.form), &json!(late.form))
+        (&json!(callback.form), &json!(late.form))
     );
     let form = line("SM6")["form"].as_str().unwrap().to_owned();
     assert!(!form.contains("483920") && !form.contains("media.example"), "{form}");
@@ -308,9 +308,9 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
     let app = Receiver::start().await;
     let file = sinks(&world, &[("app", &app, "")]);
     let with_sinks = [("TWILIO_EDGE_SINKS_FILE", file.as_str())];
-    // Its archive is away.
-    let away = [("TWILIO_EDGE_REDACTION_EVERY_S", "1"), with_sinks[0]];
-    let sidecar = Objects::to_come("s3").sidecar(&world, &away).await;
+    // The archive is unavailable.
+    let settings = [("TWILIO_EDGE_REDACTION_EVERY_S", "1"), with_sinks[0]];
+    let sidecar = Objects::to_come("s3").sidecar(&world, &settings).await;
     let came = [
         inbound("c1", "SM1", ALICE, "one"),
         inbound("c2", "SM2", ALICE, "two"),
@@ -338,14 +338,14 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
             .await
             .len()
     };
-    assert_eq!(bodies().await, 3, "what is not archived is not taken out");
+    assert_eq!(bodies().await, 3, "webhooks that are not archived are not redacted");
     assert!(sidecar.metric("twilio_edge_archive_oldest_age_seconds").await > 39.0 * 86400.0);
     assert!(sidecar.stop().contains("stopped"));
 
     let sidecar = filing(&world, "1", &with_sinks).await;
     archived(&world).await;
-    eventually("retention comes by again", async || bodies().await == 0).await;
-    // And one is gone altogether.
+    eventually("retention redacts the archived webhooks", async || bodies().await == 0).await;
+    // The ledger has lost one webhook altogether.
     world.stored("DELETE FROM events WHERE message_sid = 'SM3' RETURNING dedupe_key").await;
     let objects = read(&["folder", &folder(&world)]).len();
 
@@ -354,7 +354,7 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
         let answer = root.send(Method::POST, "/v1/replays", wanted.to_string()).await;
         (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
     };
-    let counts = |told: &Value| json!([told["found"], told["queued"], told["left_out"]]);
+    let counts = |body: &Value| json!([body["found"], body["queued"], body["left_out"]]);
     let (_, would) = replay(json!({"sink": "app", "since": "2001-01-01", "dry_run": true})).await;
     assert_eq!((counts(&would), &would["from"]), (json!([3, 1, 2]), &json!("ledger")));
     let archive = |more: Value| {
@@ -406,12 +406,12 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
         ),
         "{said}"
     );
-    eventually("it comes once more", async || app.taken().len() == 4).await;
+    eventually("the webhook is delivered once more", async || app.taken().len() == 4).await;
     assert_eq!(app.taken()[3].event()["body"], "three");
 
-    // What somebody had taken out of the ledger is out of the archive too, and nothing else is.
+    // A redaction in the ledger removes the webhooks from the archive too, and no others.
     deliveries::command(&world, &["redact", "--account", ACCOUNT, "--number", ALICE]);
-    eventually("it is taken out", async || {
+    eventually("the erasure is complete", async || {
         world.stored("SELECT id FROM archive_erasures").await.is_empty()
     })
     .await;
@@ -424,18 +424,23 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
     let (_, would) = replay(archive(json!({"dry_run": true}))).await;
     assert_eq!(counts(&would), json!([2, 2, 0]));
     let one = json!({"message_sid": "SM3", "account_sid": ACCOUNT, "dry_run": true});
-    assert_eq!(counts(&replay(archive(one)).await.1), json!([1, 1, 0]), "its index is whole");
+    assert_eq!(
+        counts(&replay(archive(one)).await.1),
+        json!([1, 1, 0]),
+        "the index still finds the other webhook"
+    );
 }
 
-/// Away from the start, killed and back, paused in the middle of a request: what it has not said yes to comes again.
-async fn nothing_is_lost_while_the_store_is_away(world: World) {
+/// The object store is unavailable at the start, killed and restarted, and paused during a request. The sidecar repeats each
+/// write that the store has not acknowledged.
+async fn check_outages_of_the_object_store(world: World) {
     let mut store = Objects::to_come("s3");
     let sidecar = store.sidecar(&world, &[]).await;
     let some = |from: usize| -> Vec<Claim> {
         (from..from + 5).map(|n| inbound(&format!("c{n}"), &format!("SM{n}"), ALICE, "x")).collect()
     };
     accepted(&sidecar, &some(0)).await;
-    eventually("it is tried, and told", async || {
+    eventually("a failed write is counted", async || {
         sidecar.metric("twilio_edge_archive_failures_total").await > 0.0
     })
     .await;
@@ -454,10 +459,10 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
     archived(&world).await;
     assert_eq!(counted(&store.read()).len(), 5);
 
-    // In the middle of a request it stops, and the sidecar dies.
+    // The object store is paused during a request, and the sidecar is killed.
     store.signal("STOP");
     accepted(&sidecar, &some(5)).await;
-    eventually("an object is on its way", async || {
+    eventually("a batch is being written", async || {
         !world.stored("SELECT batch_id FROM archive_batches").await.is_empty()
     })
     .await;
@@ -474,7 +479,7 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
         "the same object"
     );
 
-    // What it forgets is its own; what it has not had is not lost.
+    // The killed store has lost its objects. Webhooks that it had not stored yet are archived after its restart.
     store.kill();
     accepted(&sidecar, &some(10)).await;
     written(&world, 15).await;
@@ -486,7 +491,7 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
     let expected: Vec<String> = (10..15).map(|n| format!("inbound:{ACCOUNT}:SM{n}")).collect();
     assert_eq!(each.into_keys().collect::<Vec<_>>(), expected);
 
-    // It is found again, and taken out of there.
+    // Replays find the webhooks in the archive, and redactions remove them from it.
     let app = Receiver::start().await;
     let file = sinks(&world, &[("app", &app, "")]);
     let found = |more: &[&str]| {
@@ -503,20 +508,23 @@ async fn nothing_is_lost_while_the_store_is_away(world: World) {
     assert_eq!(found(&["--message-sid", "SM2", "--account", ACCOUNT]), "0");
     for (erased, left) in [("SM12", 4), ("SM13", 3)] {
         deliveries::command(&world, &["redact", "--account", ACCOUNT, "--message-sid", erased]);
-        eventually("it is taken out", async || counted(&store.read()).len() == left).await;
+        eventually("the webhook is erased from the archive", async || {
+            counted(&store.read()).len() == left
+        })
+        .await;
     }
     deliveries::command(&world, &["redact", "--account", ACCOUNT, "--number", ALICE]);
-    eventually("all of it is taken out", async || store.read().is_empty()).await;
+    eventually("the archive is empty", async || store.read().is_empty()).await;
 }
 
 #[tokio::test]
 async fn archive_loses_nothing_during_an_outage_on_sqlite() {
-    nothing_is_lost_while_the_store_is_away(World::new(Kind::Sqlite).await).await;
+    check_outages_of_the_object_store(World::new(Kind::Sqlite).await).await;
 }
 
 #[tokio::test]
 async fn archive_loses_nothing_during_an_outage_on_postgres() {
-    nothing_is_lost_while_the_store_is_away(World::new(Kind::RedisPostgres).await).await;
+    check_outages_of_the_object_store(World::new(Kind::RedisPostgres).await).await;
 }
 
 async fn sidecars_share_the_work_and_one_that_dies_loses_nothing(world: World) {

@@ -1,4 +1,4 @@
-//! Callers that only hold connections open: nobody else is shut out by them, at any listener, and their connections end.
+//! Callers that only hold connections open: they block no other caller at any listener, and their connections end.
 
 use serde_json::json;
 use tokio::{
@@ -69,13 +69,13 @@ async fn half_open_connections_block_no_other_caller() {
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let links = format!("127.0.0.1:{}", free_port());
     let public = format!("http://{links}");
-    // As many files as a shell of old gives, and fewer than the attacker has connections.
+    // The limit of open files is the default of old shells, and less than the attacker's number of connections.
     let settings = [
         ("TWILIO_EDGE_MEDIA_STORE_URL", bucket.as_str()),
         ("TWILIO_EDGE_MEDIA_STORE_LISTEN", &links),
         ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", &public),
         ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "a key of the tests, 32 characters"),
-        // Only room is what closes them here.
+        // The long timeout ensures that only a lack of room closes connections here.
         ("TWILIO_EDGE_CONNECTIONS_HEADER_TIMEOUT_MS", "600000"),
         ("TWILIO_EDGE_CONNECTIONS_MAX_PER_ADDRESS", "40"),
     ];
@@ -89,7 +89,11 @@ async fn half_open_connections_block_no_other_caller() {
     // From the same address: health, a claim on a new connection, the filter's own, and an administrator.
     assert_eq!(sidecar.get("/healthz").await.0, 200);
     sidecar.claim(message("c2", "SM2")).await;
-    assert_eq!(claim(&mut filter, "SM3").await, "HTTP/1.1 200 OK", "a filter gives way to nobody");
+    assert_eq!(
+        claim(&mut filter, "SM3").await,
+        "HTTP/1.1 200 OK",
+        "the filter's connection stays open"
+    );
     let keys = sidecar.client.get(format!("{admin}/v1/keys")).bearer_auth(TOKEN);
     assert_eq!(keys.send().await.unwrap().status(), 200);
     // A link is answered, although it leads to no medium.

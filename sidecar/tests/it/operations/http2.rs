@@ -89,12 +89,12 @@ async fn next(stream: &mut TcpStream, wanted: u8) -> Option<(u8, u32, Vec<u8>)> 
     }
 }
 
-/// Whether the next response is 200.
+/// Returns whether the next response is 200.
 async fn is_ok(stream: &mut TcpStream) -> bool {
     next(stream, HEADERS).await.is_some_and(|(_, _, fields)| fields.first() == Some(&OK))
 }
 
-/// What strangers send on connections that they leave open.
+/// Bytes that strangers send on connections that they leave open.
 fn openings() -> [(&'static str, Vec<u8>); 5] {
     let with = |window: u32, frames: &[Vec<u8>]| [preface(window), frames.concat()].concat();
     let health = fields("GET", "/healthz", None);
@@ -272,8 +272,8 @@ async fn http2_shutdown_answers_what_is_under_way_and_waits_for_no_idle_caller()
     }
     let request = frame(HEADERS, END_HEADERS, 1, &fields("POST", CLAIMS_PATH, Some(TOKEN)));
     let mut caller = opened(&main, &[preface(65_535), request].concat()).await;
-    // Whoever asked first has an answer: all of them are being served.
-    eventually("they are connected", async || {
+    // The open connections of the listener include the idle ones and the caller's.
+    eventually("all clients are connected", async || {
         sidecar.metric("twilio_edge_connections_open{listener=\"main\"}").await >= 6.0
     })
     .await;
@@ -281,7 +281,7 @@ async fn http2_shutdown_answers_what_is_under_way_and_waits_for_no_idle_caller()
     let (half, rest) = body.as_bytes().split_at(10);
     caller.write_all(&frame(DATA, 0, 1, half)).await.unwrap();
     caller.write_all(&frame(PING, 0, 0, &[1; 8])).await.unwrap();
-    assert!(next(&mut caller, PING).await.is_some(), "it has read the half");
+    assert!(next(&mut caller, PING).await.is_some(), "the sidecar has read the first half");
     let stopping = tokio::task::spawn_blocking(move || sidecar.stop());
     assert!(next(&mut caller, GOAWAY).await.is_some());
     caller.write_all(&frame(DATA, END_STREAM, 1, rest)).await.unwrap();

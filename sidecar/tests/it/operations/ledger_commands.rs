@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::{
-    api::message_lists::{ALICE, BOB, OURS, accepted, from, of_other, told},
+    api::message_lists::{ALICE, BOB, OURS, accepted, from, of_other, status_callback},
     support::servers::Postgres,
     support::sidecar::ACCOUNT,
     support::world::{World, on_every_store},
@@ -30,7 +30,7 @@ fn ran(world: &World, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a run that must have succeeded printed.
+/// Returns the output of a command that must succeed.
 fn out(world: &World, arguments: &[&str]) -> String {
     let output = ran(world, arguments);
     assert!(output.status.success(), "{output:?}");
@@ -51,7 +51,11 @@ async fn messages_are_listed_beside_a_running_sidecar(world: World) {
     let elsewhere = of_other(from("SM9", ALICE));
     accepted(
         &sidecar,
-        &[told("SM1", "read", None, ALICE), told("SM2", "failed", Some("21610"), BOB), elsewhere],
+        &[
+            status_callback("SM1", "read", None, ALICE),
+            status_callback("SM2", "failed", Some("21610"), BOB),
+            elsewhere,
+        ],
     )
     .await;
     let table = out(&world, &["messages", "list"]);
@@ -83,7 +87,7 @@ async fn messages_are_listed_beside_a_running_sidecar(world: World) {
     let cells: Vec<Vec<&str>> = tsv.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!((cells.len(), cells[1][6], cells[1].len()), (2, "failed", cells[0].len()));
     // And the sidecar was not disturbed.
-    accepted(&sidecar, &[told("SM3", "sent", None, BOB)]).await;
+    accepted(&sidecar, &[status_callback("SM3", "sent", None, BOB)]).await;
     assert_eq!(
         column(&json(&world, &["messages", "list", "--json"]), "sid"),
         ["SM3", "SM2", "SM1"]
@@ -93,7 +97,7 @@ async fn messages_are_listed_beside_a_running_sidecar(world: World) {
 async fn history_of_a_message_is_one_command(world: World) {
     let sidecar = world.sidecar().await;
     let words = ["sent", "read", "delivered"];
-    accepted(&sidecar, &words.map(|word| told("SM1", word, None, ALICE))).await;
+    accepted(&sidecar, &words.map(|word| status_callback("SM1", word, None, ALICE))).await;
     let message = json(&world, &["messages", "show", "SM1", "--json"]);
     assert_eq!((&message["status"], &message["to"]), (&"read".into(), &ALICE.into()));
     let statuses = message["timeline"].as_array().unwrap().iter();
@@ -109,7 +113,7 @@ async fn history_of_a_message_is_one_command(world: World) {
 
 async fn webhooks_are_listed_with_every_parameter(world: World) {
     let sidecar = world.sidecar().await;
-    accepted(&sidecar, &[from("SM1", ALICE), told("SM2", "sent", None, BOB)]).await;
+    accepted(&sidecar, &[from("SM1", ALICE), status_callback("SM2", "sent", None, BOB)]).await;
     let rows = json(&world, &["events", "list", "--number", ALICE, "--json"]);
     assert_eq!(column(&rows, "sid"), ["SM1"]);
     let parameters = rows[0]["parameters"].as_array().unwrap();
@@ -129,7 +133,7 @@ async fn history_of_a_number_is_one_command(world: World) {
         &sidecar,
         &[
             from("SM1", ALICE),
-            told("SM2", "failed", Some("63016"), ALICE),
+            status_callback("SM2", "failed", Some("63016"), ALICE),
             from("SM3", BOB),
             elsewhere,
         ],
@@ -154,11 +158,11 @@ async fn history_of_a_number_is_one_command(world: World) {
 
 async fn the_ledger_can_be_read_when_no_sidecar_runs(world: World) {
     let sidecar = world.sidecar().await;
-    accepted(&sidecar, &[told("SM1", "sent", None, ALICE)]).await;
+    accepted(&sidecar, &[status_callback("SM1", "sent", None, ALICE)]).await;
     sidecar.stop();
     assert_eq!(column(&json(&world, &["messages", "list", "--json"]), "sid"), ["SM1"]);
     let sidecar = world.sidecar().await;
-    accepted(&sidecar, &[told("SM2", "sent", None, ALICE)]).await;
+    accepted(&sidecar, &[status_callback("SM2", "sent", None, ALICE)]).await;
     sidecar.kill();
     assert_eq!(column(&json(&world, &["messages", "list", "--json"]), "sid"), ["SM2", "SM1"]);
 }

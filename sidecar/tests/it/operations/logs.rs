@@ -1,5 +1,5 @@
-//! The log as whoever runs the sidecar reads it, or whoever steals it: what each line has, that nothing secret is in any, and
-//! that one which comes again and again does not fill the disk.
+//! Log lines of the sidecar: each has its fields, none contains a secret, and repeated lines are limited so that they do not
+//! fill the disk.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const ALICE: &str = "15557654321";
 
-/// What is in no line, whatever happens: tokens, passwords, bodies, names, proofs, numbers.
+/// Values that no log line may contain: tokens, passwords, bodies, names, proofs, numbers.
 const SECRETS: [&str; 18] = [
     TOKEN,
     "auth-token-of-the-account",
@@ -49,7 +49,7 @@ secret = "shared-secret-of-the-account"
 algorithm = "HMAC_SHA256"
 "#;
 
-/// Everything that may be in the log is done once, as it should be and as it should not; the secrets it made.
+/// Performs each action that may be logged, with valid and with invalid input. Returns the tokens that it created.
 async fn live(sidecar: &Sidecar) -> Vec<String> {
     let from = format!("whatsapp:+{ALICE}");
     let mut claims = Vec::new();
@@ -134,7 +134,7 @@ async fn log_lines_have_an_event_and_no_secret() {
         let database = with(&world.database_url, &format!("{user}:password-of-postgres"));
         let redis = with(&world.redis.as_ref().unwrap().url(), ":password-of-redis");
         let collector = format!("http://127.0.0.1:{}/path-of-the-collector", free_port());
-        // The path of a webhook may be its password. Nobody answers there.
+        // The path of a sink's URL may be its password. No server listens at this address.
         let sinks = world.directory.path().join("sinks.toml");
         let url = format!("http://127.0.0.1:{}/path-of-the-sink?query-of-the-sink", free_port());
         let sink = format!("[[sink]]\nname = \"app\"\ntype = \"http\"\nurl = \"{url}\"\n");
@@ -142,7 +142,7 @@ async fn log_lines_have_an_event_and_no_secret() {
         let sidecar = world
             .sidecar_with(&[
                 ("DATABASE_URL", &database),
-                // This one has no password, and refuses whoever shows one: it is away all the time.
+                // This Redis has no password and refuses clients that send one, so it stays unavailable.
                 ("REDIS_URL", &redis),
                 ("TWILIO_EDGE_ACCOUNTS_FILE", accounts.to_str().unwrap()),
                 ("TWILIO_EDGE_REDACTION_HASH_KEY", "key-of-the-hashes"),
@@ -161,15 +161,15 @@ async fn log_lines_have_an_event_and_no_secret() {
         let made = live(&sidecar).await;
         let owed = accepted(inbound("c9", "SM9", "whatsapp:+15550009999", "hello"));
         assert_eq!(sidecar.decide(owed).await, Decision::Accepted);
-        eventually("that the sink is away is told", async || {
+        eventually("the unavailable sink is logged", async || {
             sidecar.log().contains("sink.unavailable")
         })
         .await;
-        eventually("that nobody collects traces is told", || async {
+        eventually("the failed export of traces is logged", || async {
             sidecar.log().contains("traces.export_failed")
         })
         .await;
-        // As a person breaks it who forgets the brackets.
+        // A user may forget the brackets.
         let broken = ACCOUNTS.replace(['[', ']'], "").replace("account\n", "[[account]]\n");
         std::fs::write(&accounts, broken).unwrap();
         let reread = || async {
@@ -177,10 +177,10 @@ async fn log_lines_have_an_event_and_no_secret() {
             edge.send(Method::GET, "/edge/v1/config", String::new()).await;
             sidecar.log().contains("accounts.reload_failed")
         };
-        eventually("that the accounts file is unusable is told", reread).await;
+        eventually("the unusable accounts file is logged", reread).await;
         let log = sidecar.stop();
         nothing_secret(&log, &made);
-        let told = |event: &str| match format {
+        let is_logged = |event: &str| match format {
             "json" => log.contains(&format!("\"event\":\"{event}\"")),
             _ => log.contains(&format!("event=\"{event}\"")),
         };
@@ -201,7 +201,7 @@ async fn log_lines_have_an_event_and_no_secret() {
             "sidecar.stopping",
             "sidecar.stopped",
         ] {
-            assert!(told(event), "{event} in\n{log}");
+            assert!(is_logged(event), "{event} in\n{log}");
         }
         if format == "json" {
             every_line_is_whole(&log);
@@ -216,7 +216,7 @@ fn every_line_is_whole(log: &str) {
         for field in ["timestamp", "level", "target"] {
             assert!(fields[field].is_string(), "{field}: {line}");
         }
-        // What libraries write has none.
+        // Lines of libraries have no event.
         if fields["target"].as_str().unwrap().starts_with("twilio_edge") {
             let event = fields["event"].as_str().unwrap_or_else(|| panic!("no event: {line}"));
             assert!(events.contains(event), "{event} is not in the table");
@@ -239,15 +239,15 @@ async fn repeated_log_lines_are_limited_and_counted() {
         ("TWILIO_EDGE_EVENTS_SPOOL_DIR", "off"),
     ];
     let sidecar = world.sidecar_with(&settings).await;
-    let stranger = Caller::app(&sidecar, "nobody");
+    let stranger = Caller::app(&sidecar, "unknown-token");
     for _ in 0..100 {
         stranger.send(Method::GET, "/v1/key", String::new()).await;
     }
-    // What it logs is read behind its back, and on a busy machine some time later.
-    let told = |what: &str| sidecar.log().matches(what).count();
-    eventually("ten refusals are told", async || told("request.refused") >= 10).await;
+    // The test reads the log in the background, on a busy machine with a delay.
+    let count = |what: &str| sidecar.log().matches(what).count();
+    eventually("ten refusals are logged", async || count("request.refused") >= 10).await;
 
-    // A database that does not answer, as somebody else has the file.
+    // The database does not answer, because another connection has locked the file.
     let path = world.database_url.strip_prefix("sqlite://").unwrap().to_owned();
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
@@ -256,14 +256,14 @@ async fn repeated_log_lines_are_limited_and_counted() {
     for nth in 0..40 {
         sidecar.claim(inbound("c1", &format!("SM{nth}"), &from, "STOP")).await;
     }
-    // Each decision is told.
-    eventually("forty decisions are told", async || told("claim.answered") >= 40).await;
-    assert_eq!(told("claim.answered"), 40);
-    let (lines, refusals) = (told("optout.persist_failed"), told("request.refused"));
+    // Each decision is logged.
+    eventually("forty decisions are logged", async || count("claim.answered") >= 40).await;
+    assert_eq!(count("claim.answered"), 40);
+    let (lines, refusals) = (count("optout.persist_failed"), count("request.refused"));
     assert!((10..25).contains(&lines), "{lines}");
     assert!((10..60).contains(&refusals), "{refusals}");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    eventually("what was held back is told", || async {
+    eventually("the number of suppressed lines is logged", || async {
         sidecar.log().contains("log.lines_suppressed")
             && sidecar.log().contains("of=\"request.refused\"")
     })

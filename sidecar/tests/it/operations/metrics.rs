@@ -1,5 +1,5 @@
-//! What a running sidecar measures, read as Prometheus reads it: by the parser of its official Python client, which refuses
-//! what OpenMetrics forbids. The families are those of docs/METRICS.md, no more and no fewer; nothing that is sent names one.
+//! Metrics of a running sidecar, read by the parser of Prometheus' official Python client, which refuses what OpenMetrics
+//! forbids. The families are exactly those of docs/METRICS.md, and no request can add one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -140,7 +140,7 @@ async fn metrics_have_no_label_from_a_request() {
         };
         families.flat_map(of).collect()
     };
-    // Reading them is a route of its own.
+    // TomlReader them is a route of its own.
     series().await;
     let before = series().await;
     for nth in 1..20 {
@@ -197,7 +197,7 @@ async fn metrics_count_each_operation() {
     let age_s = now.as_secs_f64() - sidecar.metric("process_start_time_seconds").await;
     assert!((0.0..60.0).contains(&age_s), "{age_s}");
 
-    // Who may not, and who asks too often.
+    // Refused API keys and rate-limited callers.
     let failures =
         |reason: &str| format!("twilio_edge_api_key_failures_total{{reason=\"{reason}\"}}");
     let limited = |by: &str| format!("twilio_edge_rate_limited_total{{by=\"{by}\"}}");
@@ -210,15 +210,15 @@ async fn metrics_count_each_operation() {
     }
     assert!(sidecar.metric(&limited("key")).await >= 1.0);
     for _ in 0..3 {
-        Caller::app(&sidecar, "nobody").refusal(Method::GET, "/v1/key", &Value::Null).await;
+        Caller::app(&sidecar, "stranger").refusal(Method::GET, "/v1/key", &Value::Null).await;
     }
     assert_eq!(sidecar.metric(&failures("unknown")).await, 2.0);
     assert_eq!(sidecar.metric(&limited("address")).await, 1.0);
 
-    // Redis goes and comes back.
+    // Redis becomes unavailable and available again.
     world.redis.as_mut().unwrap().kill();
     sidecar.claim(message("c1", "SM10")).await;
-    assert_eq!(sidecar.metric("twilio_edge_redis_state{state=\"away\"}").await, 1.0);
+    assert_eq!(sidecar.metric("twilio_edge_redis_state{state=\"unavailable\"}").await, 1.0);
     let failed = "twilio_edge_store_failures_total{operation=\"leases_claim\"}";
     assert!(sidecar.metric(failed).await >= 1.0);
     assert_eq!(sidecar.metric(&count("ledger_claim")).await, 1.0);

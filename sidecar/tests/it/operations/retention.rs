@@ -1,5 +1,5 @@
-//! What is left of a webhook when its time is over: what was written and who wrote it is gone from every place that tells,
-//! and what the sidecar decides by is as it was.
+//! Retention: bodies, media, profile names and answers of old webhooks disappear from the database and from every output. The
+//! data that the sidecar needs for its decisions stays.
 
 use std::process::Command;
 
@@ -19,21 +19,21 @@ use crate::{
 const ALICE: &str = "whatsapp:+15551230001";
 const BOB: &str = "whatsapp:+15551230002";
 
-/// What may be in no answer and in no row once it is taken out.
+/// Texts that may be in no output and in no row after redaction.
 const SECRETS: [&str; 5] =
     ["confidential", "Ava+Lovelace", "Ava Lovelace", "media.example", "Thanks"];
 
 on_every_store!(
-    bodies_go_and_what_is_decided_by_stays,
+    bodies_are_redacted_and_decisions_stay_the_same,
     fields_with_no_retention_are_never_written,
-    a_job_that_is_killed_goes_on_where_it_was,
+    killed_job_continues_where_it_stopped,
     each_account_has_its_retention_period,
     old_rows_are_deleted_and_evidence_stays,
     erased_contact_stays_suppressed,
 );
 on_every_shared_store!(retention_job_runs_once_on_two_sidecars);
 
-/// A message with everything a message can have.
+/// A message with body, profile name and media.
 fn full(claim_id: &str, message_sid: &str, from: &str) -> Claim {
     let mut claim = inbound(claim_id, message_sid, from, "this is confidential");
     claim.form += "&ProfileName=Ava+Lovelace&NumMedia=1&MediaUrl0=https%3A%2F%2Fmedia.example%2F1";
@@ -46,19 +46,19 @@ async fn commit(sidecar: &Sidecar, claim: &Claim) {
 }
 
 impl World {
-    /// A sidecar that looks every second, and goes in steps of so many rows.
+    /// Starts a sidecar whose retention job runs every second, in steps of `batch` rows.
     async fn keeping(&self, batch: &str, more: &[(&str, &str)]) -> Sidecar {
         let settings =
             [("TWILIO_EDGE_REDACTION_EVERY_S", "1"), ("TWILIO_EDGE_REDACTION_BATCH", batch)];
         self.sidecar_with(&[&settings[..], more].concat()).await
     }
 
-    /// A sidecar that takes nothing out.
+    /// Starts a sidecar whose retention job does not run during the test.
     async fn filling(&self) -> Sidecar {
         self.sidecar_with(&[("TWILIO_EDGE_REDACTION_EVERY_S", "3600")]).await
     }
 
-    /// Makes what is stored so many days older, once all of it is stored.
+    /// Waits until `rows` webhooks are stored, then makes those that match `which` `days` older.
     async fn age(&self, days: i64, rows: usize, which: &str) {
         eventually("everything is written", || async {
             self.stored("SELECT dedupe_key FROM events").await.len() >= rows
@@ -96,7 +96,7 @@ fn has_secrets(text: &str) -> bool {
     SECRETS.iter().any(|secret| text.contains(secret))
 }
 
-async fn bodies_go_and_what_is_decided_by_stays(world: World) {
+async fn bodies_are_redacted_and_decisions_stay_the_same(world: World) {
     let sidecar = world.filling().await;
     for (claim_id, sid) in [("c1", "SM1"), ("c2", "SM2"), ("c3", "SM3"), ("c4", "SM4")] {
         let claim = full(claim_id, sid, ALICE);
@@ -112,16 +112,16 @@ async fn bodies_go_and_what_is_decided_by_stays(world: World) {
     sidecar.stop();
     assert!(has_secrets(&world.rows().await));
 
-    // What was received is what grows old; a job that passed by a time does not come back to it for nothing.
+    // Retention counts from the time of reception. The job does not return to times that it has already passed.
     world.age(31, 7, "message_sid <> 'SM7'").await;
     let sidecar = world.keeping("2", &[]).await;
-    eventually("what is due is gone", || async {
+    eventually("the old webhooks are redacted", || async {
         let gone = "SELECT message_sid FROM events WHERE redacted IS NOT NULL ORDER BY message_sid";
         world.stored(gone).await == ["SM1", "SM2", "SM3", "SM4", "SM6"]
     })
     .await;
     let kept = "SELECT message_sid FROM events WHERE form LIKE '%confidential%'";
-    assert_eq!(world.stored(kept).await, ["SM7"], "what is not due stays");
+    assert_eq!(world.stored(kept).await, ["SM7"], "the recent webhook stays");
     let form = "SELECT form FROM events WHERE message_sid = 'SM1'";
     let form = world.stored(form).await.remove(0);
     assert_eq!(
@@ -132,23 +132,26 @@ async fn bodies_go_and_what_is_decided_by_stays(world: World) {
     let when = "SELECT message_sid FROM events WHERE redacted_at_ms IS NOT NULL AND redacted = 39 AND answer IS NULL";
     assert_eq!(world.stored(when).await.len(), 4, "body, media, person and answer");
 
-    // What is asked for is told, but for that.
-    let told = world.command(&["messages", "list", "--json"]);
-    assert!(told.contains("SM1") && told.contains("+15551230001"), "{told}");
-    let told = world.command(&["events", "list", "--number", BOB, "--json"]);
-    assert!(told.contains("SM6") && !told.contains("stop"), "{told}");
-    let told = world.command(&["messages", "show", "SM1", "--json"]);
-    assert!(told.contains("accepted") && !has_secrets(&told), "{told}");
-    let told: Value = serde_json::from_str(&told).unwrap();
+    // The commands still show the webhooks, without the redacted content.
+    let output = world.command(&["messages", "list", "--json"]);
+    assert!(output.contains("SM1") && output.contains("+15551230001"), "{output}");
+    let output = world.command(&["events", "list", "--number", BOB, "--json"]);
+    assert!(output.contains("SM6") && !output.contains("stop"), "{output}");
+    let output = world.command(&["messages", "show", "SM1", "--json"]);
+    assert!(output.contains("accepted") && !has_secrets(&output), "{output}");
+    let view: Value = serde_json::from_str(&output).unwrap();
     assert!(
-        told["timeline"][0]["webhook"]["redacted_at"].is_string(),
-        "when it was taken out: {told}"
+        view["timeline"][0]["webhook"]["redacted_at"].is_string(),
+        "the time of the redaction: {view}"
     );
-    let told: Value =
+    let view: Value =
         serde_json::from_str(&world.command(&["messages", "show", "SM7", "--json"])).unwrap();
-    assert!(told["timeline"][0]["webhook"]["redacted_at"].is_null(), "nothing was: {told}");
+    assert!(
+        view["timeline"][0]["webhook"]["redacted_at"].is_null(),
+        "SM7 was not redacted: {view}"
+    );
 
-    // What is decided by is as it was, also for a sidecar that has only the database.
+    // The decisions are the same as before, also at a new sidecar that has only the database.
     sidecar.stop();
     let sidecar = world.keeping("2", &[]).await;
     for sid in ["SM1", "SM2", "SM3", "SM4"] {
@@ -176,11 +179,11 @@ async fn fields_with_no_retention_are_never_written(world: World) {
     claim.form += "&MediaUrl0=https%3A%2F%2Fmedia.example%2F1&ProfileName=Ava+Lovelace";
     assert_eq!(sidecar.decide(claim.clone()).await, Decision::Proceed);
     sidecar.commit(&claim).await;
-    // Nobody could be asked about this one, and it was forwarded all the same.
+    // The filter forwarded this webhook without a claim, because no sidecar answered.
     let mut late = crate::support::sidecar::unclaimed(&message("c2", "SM2"), Outcome::Commit);
     late.unclaimed.as_mut().unwrap().form += "&ProfileName=Ava+Lovelace&Body=1234";
     sidecar.settle(late).await;
-    // It is read before anything is taken out of it.
+    // The keyword is read before the content is removed.
     let stop = sidecar.claim(inbound("c3", "SM3", BOB, "STOP")).await;
     assert_eq!((stop.opt, stop.suppressed), (Some(Opt::Stop), true));
     sidecar.stop();
@@ -202,18 +205,18 @@ async fn fill(sidecar: &Sidecar) {
     }
 }
 
-async fn a_job_that_is_killed_goes_on_where_it_was(world: World) {
+async fn killed_job_continues_where_it_stopped(world: World) {
     let redacted = "SELECT dedupe_key FROM events WHERE redacted IS NOT NULL";
     let sidecar = world.filling().await;
     fill(&sidecar).await;
     sidecar.stop();
     world.age(31, MANY, "form IS NOT NULL").await;
 
-    // One row at a time, and each time it is killed there is more of it.
+    // The job does one row at a time, and each run continues until the sidecar is killed.
     let mut done = 0;
     while done < MANY {
         let sidecar = world.keeping("1", &[]).await;
-        eventually("it gets on", || async {
+        eventually("the job has redacted more rows", || async {
             let now = world.stored(redacted).await.len();
             now > done || now == MANY
         })
@@ -223,14 +226,17 @@ async fn a_job_that_is_killed_goes_on_where_it_was(world: World) {
             done = world.stored(redacted).await.len();
             continue;
         }
-        eventually("all is done", || async { world.stored(redacted).await.len() == MANY }).await;
+        eventually("all rows are redacted", || async {
+            world.stored(redacted).await.len() == MANY
+        })
+        .await;
         assert!(sidecar.metric("twilio_edge_retention_redacted_total{part=\"body\"}").await > 0.0);
         done = MANY;
     }
     assert!(!has_secrets(&world.rows().await));
 }
 
-/// The job goes by what is said of each account while it runs, and by the configuration for all others.
+/// The job applies the profile of a tenant, also a changed one, and the configuration for all other accounts.
 async fn each_account_has_its_retention_period(world: World) {
     const BRIEF: &str = "AC00000000000000000000000000000001";
     const LONG: &str = "AC00000000000000000000000000000002";
@@ -239,8 +245,8 @@ async fn each_account_has_its_retention_period(world: World) {
     let root = administrator(&sidecar).await;
     for (account, days) in [(BRIEF, "7d"), (LONG, "90d")] {
         let profile = json!({"retention": {"body": {"keep": days}}}).to_string();
-        let said = root.send(Method::PUT, &format!("/v1/tenants/{account}"), profile).await;
-        assert_eq!(said.status(), 200);
+        let response = root.send(Method::PUT, &format!("/v1/tenants/{account}"), profile).await;
+        assert_eq!(response.status(), 200);
     }
     for account in accounts {
         let mut claim = inbound("c1", "SM1", ALICE, "this is confidential");
@@ -262,7 +268,7 @@ async fn each_account_has_its_retention_period(world: World) {
         [(6, vec![ACCOUNT, BRIEF, LONG]), (4, vec![ACCOUNT, LONG]), (25, vec![LONG])]
     {
         world.age(days, accounts.len(), "form IS NOT NULL").await;
-        // Nothing really grows older behind the place up to which all is done.
+        // The job skips rows before its saved position. Only this test makes such rows older, so it deletes the position.
         world.stored("DELETE FROM retention RETURNING part").await;
         let sidecar = world.keeping("2", &[]).await;
         eventually("the job has run", || async { sidecar.metric(runs).await > 0.0 }).await;
@@ -272,7 +278,7 @@ async fn each_account_has_its_retention_period(world: World) {
         sidecar.stop();
     }
 
-    // What is said of an account counts from the next run on, without a restart.
+    // A changed profile is in effect from the next run on, without a restart.
     let sidecar = world.keeping("2", &[]).await;
     let root = Caller::admin(&sidecar, &token);
     let known = root.send(Method::GET, &format!("/v1/tenants/{LONG}"), String::new()).await;
@@ -281,7 +287,7 @@ async fn each_account_has_its_retention_period(world: World) {
     let change = sidecar.client.put(url).bearer_auth(&root.token).header("if-match", tag);
     let profile = json!({"retention": {"body": {"keep": "20d"}}}).to_string();
     assert_eq!(change.body(profile).send().await.unwrap().status(), 200);
-    eventually("nothing is left", || async { left().await.is_empty() }).await;
+    eventually("no body is left", || async { left().await.is_empty() }).await;
 }
 
 async fn retention_job_runs_once_on_two_sidecars(world: World) {
@@ -291,13 +297,13 @@ async fn retention_job_runs_once_on_two_sidecars(world: World) {
     world.age(31, MANY, "form IS NOT NULL").await;
     let (one, two) = tokio::join!(world.keeping("3", &[]), world.keeping("3", &[]));
     let redacted = "twilio_edge_retention_redacted_total{part=\"body\"}";
-    eventually("all is done", || async {
+    eventually("all rows are redacted", || async {
         one.metric(redacted).await + two.metric(redacted).await >= MANY as f64
     })
     .await;
     assert!(!has_secrets(&world.rows().await));
     let both = one.metric(redacted).await + two.metric(redacted).await;
-    assert_eq!(both as usize, MANY, "no row was done twice");
+    assert_eq!(both as usize, MANY, "no row was redacted twice");
     let failures = "twilio_edge_retention_failures_total";
     assert_eq!(one.metric(failures).await + two.metric(failures).await, 0.0);
 }
@@ -308,7 +314,7 @@ pub(crate) async fn old_rows_are_deleted_and_evidence_stays(world: World) {
         assert_eq!(sidecar.decide(inbound(sid, sid, from, body)).await, Decision::Proceed);
         commit(&sidecar, &inbound(sid, sid, from, body)).await;
     }
-    // Of this one only the end is heard.
+    // The insert below adds a webhook with a settlement but without a claim.
     sidecar.stop();
     let old = 401_i64 * 86_400_000;
     let age = format!(
@@ -316,25 +322,25 @@ pub(crate) async fn old_rows_are_deleted_and_evidence_stays(world: World) {
          held_until_ms = NULL WHERE message_sid IN ('SM1', 'SM2') RETURNING dedupe_key"
     );
     assert_eq!(world.stored(&age).await.len(), 2);
-    let unheard = format!(
+    let insert = format!(
         "INSERT INTO events (dedupe_key, class, account_sid, message_sid, attempts, outcome, settled_at_ms) \
          SELECT 'inbound:' || account_sid || ':SM9', class, account_sid, 'SM9', 0, 'refused', settled_at_ms - {old} \
          FROM events WHERE message_sid = 'SM3' RETURNING dedupe_key"
     );
-    assert_eq!(world.stored(&unheard).await.len(), 1);
+    assert_eq!(world.stored(&insert).await.len(), 1);
 
     let sidecar = world.keeping("2", &[]).await;
-    eventually("the old ones are gone", || async {
+    eventually("the old webhooks are deleted", || async {
         world.stored("SELECT message_sid FROM events").await == ["SM3"]
     })
     .await;
     assert!(sidecar.claim(inbound("c8", "SM8", BOB, "hello?")).await.suppressed);
     assert_eq!(world.stored("SELECT opt FROM opt_events").await, ["stop"]);
-    // An old webhook that is told of again is a new one.
+    // The job deleted the three old webhooks.
     assert_eq!(sidecar.metric("twilio_edge_retention_deleted_total").await, 3.0);
 }
 
-/// Asks as an administrator.
+/// Sends a redaction request as an administrator.
 async fn redact(sidecar: &Sidecar, wanted: &Value) -> reqwest::Response {
     let url = format!("{}/v1/redactions", sidecar.admin());
     let request = sidecar.client.post(url).bearer_auth(TOKEN);
@@ -360,8 +366,8 @@ pub(crate) async fn erased_contact_stays_suppressed(world: World) {
     let rows = "SELECT dedupe_key FROM events WHERE outcome = 'accepted'";
     eventually("all is written", || async { world.stored(rows).await.len() == 6 }).await;
 
-    // What cannot be meant is refused, and who must change what is told.
-    for (wanted, told) in [
+    // An invalid request is refused, and the error names the wrong field.
+    for (wanted, expected) in [
         (json!({"number": ALICE}), "account_sid"),
         (json!({"account_sid": "AC1", "number": ALICE}), "account_sid: must be"),
         (json!({"account_sid": ACCOUNT, "message_sid": "SM1:", "dry_run": true}), "message_sid:"),
@@ -375,7 +381,7 @@ pub(crate) async fn erased_contact_stays_suppressed(world: World) {
             (&problem["status"], &problem["code"]),
             (&json!(400), &json!("malformed_request"))
         );
-        assert!(problem["detail"].as_str().unwrap().contains(told), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(expected), "{problem}");
     }
     let nothing = redact(&sidecar, &json!({"account_sid": ACCOUNT})).await;
     assert_eq!(refused(nothing).await, (409, "unclear_redaction".to_owned()));
@@ -394,7 +400,7 @@ pub(crate) async fn erased_contact_stays_suppressed(world: World) {
     assert_eq!(world.stored(audit).await, [""; 0]);
     assert!(world.rows().await.matches("confidential").count() == 5);
 
-    // One message, by the command line; then the whole person, young rows all the same.
+    // The command redacts one message. Then the API redacts the whole contact, including recent rows.
     let said = world.command(&["redact", "--message-sid", "SM3", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["redacted"], 1);
     let alice = json!({"account_sid": ACCOUNT, "number": "+15551230001", "delete": true});
@@ -409,14 +415,14 @@ pub(crate) async fn erased_contact_stays_suppressed(world: World) {
         [""; 0]
     );
     assert_eq!(redacted(&sidecar, &alice).await["found"], 0, "the number finds nothing");
-    let told = world.command(&["events", "list", "--json"]);
-    assert!(told.contains("SM1") && !told.contains("15551230001"), "{told}");
+    let output = world.command(&["events", "list", "--json"]);
+    assert!(output.contains("SM1") && !output.contains("15551230001"), "{output}");
     assert_eq!(
         world.stored(audit).await,
         ["SM3 events.redacted", "**********01 events.redacted", "**********01 events.redacted"]
     );
 
-    // Old ones are deleted, where that is asked for.
+    // With `--delete`, old webhooks are deleted.
     let month = 31_i64 * 86_400_000;
     let age = format!(
         "UPDATE events SET received_at_ms = received_at_ms - {month}, settled_at_ms = settled_at_ms - {month}, \
@@ -431,7 +437,7 @@ pub(crate) async fn erased_contact_stays_suppressed(world: World) {
     assert!(!has_secrets(&world.rows().await));
     assert_eq!(world.stored("SELECT message_sid FROM events").await.len(), 5);
 
-    // What keeps a promise stays, also for a sidecar that knows only the database.
+    // Deduplication and suppressions stay, also at a new sidecar that has only the database.
     sidecar.stop();
     let sidecar = world.filling().await;
     for sid in ["SM1", "SM2", "SM3", "SM5", "SM6"] {

@@ -175,7 +175,7 @@ fn failed_start_is_one_clear_line() {
     let folder = TempDir::new().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let nobody = format!("postgres://u:hush@127.0.0.1:{}/edge", free_port());
+    let unreachable = format!("postgres://u:hush@127.0.0.1:{}/edge", free_port());
     std::fs::write(folder.path().join("file"), "").unwrap();
     for (settings, expected) in [
         (
@@ -187,7 +187,10 @@ fn failed_start_is_one_clear_line() {
             format!("cannot listen on {address}: Address already in use"),
         ),
         (
-            vec![("DATABASE_URL", &nobody), ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "300")],
+            vec![
+                ("DATABASE_URL", &unreachable),
+                ("TWILIO_EDGE_DATABASE_CONNECT_TIMEOUT_MS", "300"),
+            ],
             "the database postgres://u:***@127.0.0.1".into(),
         ),
         (

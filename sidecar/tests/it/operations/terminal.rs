@@ -1,4 +1,4 @@
-//! Commands that show what strangers wrote: whatever is stored, no control, bidirectional or invisible character reaches the terminal.
+//! Commands that show text of strangers: no stored control, bidirectional or invisible character reaches the terminal.
 
 use std::{path::Path, process::Command};
 
@@ -18,7 +18,7 @@ use crate::{
 /// Clears the screen, turns the rest around, hides a part, begins a line of its own.
 const HOSTILE: &str = "\u{1b}[2J\u{9b}31m\u{202e}evil\u{200b}\u{7}\r\nforged line\t=1";
 
-/// What each of its parts looks like, in text and in JSON.
+/// Appearance of each hostile part in text and in JSON.
 const ESCAPED: [&str; 4] = ["\\u001b[2J", "\\u009b31m", "\\u202eevil", "\\u200b\\u0007"];
 
 const NUMBER: &str = "+15550001234";

@@ -1,5 +1,4 @@
-//! Traces as a collector gets them: a real one, that takes OTLP over HTTP and keeps what came. And what is left of the sidecar
-//! when there is none.
+//! Traces as a collector receives them over OTLP and HTTP, and the behaviour of the sidecar while the collector is unavailable.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,7 +20,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 const ALICE: &str = "whatsapp:+15551230001";
 
-/// Everything that came, as bytes too: what must not be in it is in no field.
+/// All received spans, and the received bytes, in which tests search for secrets.
 #[derive(Clone, Default)]
 struct Collected(Arc<Mutex<(Vec<Span>, Vec<u8>)>>);
 
@@ -62,7 +61,7 @@ async fn exporting(world: &World, endpoint: &str) -> Sidecar {
     world.sidecar_with(&settings).await
 }
 
-// The collector goes on taking while the test waits for the end of the sidecar.
+// The collector still accepts spans while the test waits for the end of the sidecar.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn claim_is_in_the_trace_of_its_webhook() {
     let (collected, endpoint) = collector().await;
@@ -81,15 +80,15 @@ async fn claim_is_in_the_trace_of_its_webhook() {
     })
     .await;
     let claims = collected.named("claim");
-    assert_eq!(claims.len(), 1, "what is not sampled, or not traced, has no span");
+    assert_eq!(claims.len(), 1, "an unsampled or untraced claim has no span");
     assert_eq!(hex(&claims[0].trace_id), TRACE);
     assert_eq!(hex(&claims[0].parent_span_id), PARENT);
     let callout = &collected.named("POST /edge/v1/claims")[0];
-    assert_eq!(claims[0].links[0].span_id, callout.span_id, "it is linked to the call it came in");
+    assert_eq!(claims[0].links[0].span_id, callout.span_id, "the claim is linked to its callout");
     assert_ne!(callout.trace_id, claims[0].trace_id);
     assert_eq!(callout.kind, SpanKind::Server as i32);
 
-    // Below it is what its batch asked of the stores, one after the other; below the call of a settlement what that did.
+    // Children of the claim are the store operations of its batch, in order. The callout of a settlement has its own children.
     sidecar.commit(&inbound("c1", "SM1", ALICE, "this is confidential")).await;
     eventually("a settlement is exported", || async {
         !collected.named("POST /edge/v1/settlements").is_empty()
@@ -104,8 +103,8 @@ async fn claim_is_in_the_trace_of_its_webhook() {
         let mut steps = collected.spans();
         steps.retain(|span| span.parent_span_id == parent.span_id);
         steps.sort_by_key(|span| span.start_time_unix_nano);
-        let told: Vec<_> = steps.iter().map(|span| span.name.as_str()).collect();
-        assert_eq!(told, names, "{}", parent.name);
+        let step_names: Vec<_> = steps.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(step_names, names, "{}", parent.name);
         for step in &steps {
             assert_eq!(step.trace_id, parent.trace_id);
             assert_eq!(step.kind, SpanKind::Client as i32);
@@ -117,7 +116,7 @@ async fn claim_is_in_the_trace_of_its_webhook() {
         }
     }
 
-    // Who calls the API with a trace of their own is in it.
+    // An API request with a `traceparent` is part of that trace.
     let key = format!("{}/v1/key", sidecar.base);
     let request = sidecar.client.get(key).header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
     assert_eq!(request.bearer_auth(TOKEN).send().await.unwrap().status(), 403);
@@ -126,7 +125,7 @@ async fn claim_is_in_the_trace_of_its_webhook() {
     let asked = &collected.named("GET /v1/key")[0];
     assert_eq!((hex(&asked.trace_id), hex(&asked.parent_span_id)), (TRACE.into(), PARENT.into()));
 
-    // What waits is sent before it stops; and nothing of a person is in any of it.
+    // The sidecar exports waiting spans before it stops. No span contains personal data.
     sidecar.claim_all(vec![inbound("c4", "SM4", ALICE, "this is confidential")]).await;
     sidecar.stop();
     assert_eq!(collected.named("POST /edge/v1/claims").len(), 2);
@@ -136,7 +135,7 @@ async fn claim_is_in_the_trace_of_its_webhook() {
     }
 }
 
-/// A store that is away is seen in the trace, with what was asked instead of it.
+/// The trace shows the failed call of the unavailable store, and the call of the store that replaces it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trace_shows_a_failed_store() {
     let (collected, endpoint) = collector().await;
@@ -152,20 +151,20 @@ async fn trace_shows_a_failed_store() {
     let mut steps = collected.spans();
     steps.retain(|span| span.parent_span_id == claim.span_id);
     steps.sort_by_key(|span| span.start_time_unix_nano);
-    let told: Vec<_> = steps
+    let outcomes: Vec<_> = steps
         .iter()
         .map(|span| (span.name.as_str(), span.status.as_ref().map_or(0, |status| status.code)))
         .collect();
     // 2 is an error in OTLP.
-    assert_eq!(told, [("leases_claim", 2), ("ledger_claim", 0)]);
+    assert_eq!(outcomes, [("leases_claim", 2), ("ledger_claim", 0)]);
 }
 
 #[tokio::test]
 async fn unavailable_collector_changes_nothing() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
-    let away = format!("http://127.0.0.1:{}", free_port());
-    for endpoint in [silent, away] {
+    let closed = format!("http://127.0.0.1:{}", free_port());
+    for endpoint in [silent, closed] {
         let world = World::new(Kind::Sqlite).await;
         let settings = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
@@ -178,7 +177,7 @@ async fn unavailable_collector_changes_nothing() {
             claim.traceparent = Some(format!("00-{TRACE}-{PARENT}-01"));
             assert_eq!(sidecar.decide(claim).await, Decision::Proceed);
         }
-        eventually("that they are lost is counted", || async {
+        eventually("the failed exports are counted", || async {
             sidecar.metric("twilio_edge_trace_exports_failed_total").await > 0.0
         })
         .await;

@@ -1,5 +1,5 @@
-//! A message that was taken on: waiting for what Twilio says of it, taking it back, listing those of an account, and asking for one
-//! on the command line. And a STOP that another sidecar hears while it waits.
+//! Accepted messages: waiting for the outcome at Twilio, cancellation, the lists of an account, and the command `send`.
+//! One test covers a STOP that another sidecar receives while a message is queued.
 
 use std::{
     process::{Command, Output},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 crate::support::world::on_every_store!(@ sqlite Sqlite
-    waiting_request_gets_the_outcome_from_twilio queued_messages_are_listed_and_canceled the_command_line_asks_as_an_application_does);
+    waiting_request_gets_the_outcome_from_twilio queued_messages_are_listed_and_canceled send_command_uses_the_api_as_an_application);
 crate::support::world::on_every_store!(@ redis_postgres RedisPostgres
     waiting_request_gets_the_outcome_from_twilio queued_messages_are_listed_and_canceled);
 on_every_shared_store!(stop_at_one_sidecar_stops_queued_messages_of_another);
@@ -46,8 +46,8 @@ fn later(to: &str, after: Duration) -> Value {
     wanted
 }
 
-async fn told(answer: Response) -> (u16, Value) {
-    (answer.status().as_u16(), answer.json().await.unwrap())
+async fn status_and_body(response: Response) -> (u16, Value) {
+    (response.status().as_u16(), response.json().await.unwrap())
 }
 
 async fn waiting_request_gets_the_outcome_from_twilio(world: World) {
@@ -56,18 +56,19 @@ async fn waiting_request_gets_the_outcome_from_twilio(world: World) {
     let root = administrator(&sidecar).await;
     let app = Caller::app(&sidecar, &root.token);
     let ask = async |query: &str, wanted: Value, key: &str| {
-        let asked = sidecar.client.post(format!("{}/v1/messages{query}", sidecar.base));
-        let asked = asked.bearer_auth(&root.token).header("idempotency-key", key);
-        asked.body(wanted.to_string()).send().await.unwrap()
+        let request = sidecar.client.post(format!("{}/v1/messages{query}", sidecar.base));
+        let request = request.bearer_auth(&root.token).header("idempotency-key", key);
+        request.body(wanted.to_string()).send().await.unwrap()
     };
-    let (status, sent) = told(ask("?wait_ms=20000", text("+14155550101"), "a").await).await;
+    let (status, sent) =
+        status_and_body(ask("?wait_ms=20000", text("+14155550101"), "a").await).await;
     assert_eq!((status, &sent["state"]), (200, &json!("sent")), "{sent}");
     let sid = sent["sid"].as_str().unwrap().to_owned();
     assert!(simulator.made().await.contains_key(&sid));
     let by_sid = app.get(&format!("/v1/messages/{sid}?account_sid={ACCOUNT}")).await;
     assert_eq!(by_sid["id"], sent["id"], "Twilio's SID leads to the same message");
     assert_eq!(sent["links"]["cancel"], Value::Null);
-    // How long somebody waits is no part of what is asked for.
+    // `wait_ms` may differ between copies of a request with the same idempotency key.
     for (query, expected) in [("", 202), ("?wait_ms=1", 200), ("?wait_ms=9000&wait_ms=1", 400)] {
         let copy = ask(query, text("+14155550101"), "a").await;
         if expected == 400 {
@@ -75,27 +76,32 @@ async fn waiting_request_gets_the_outcome_from_twilio(world: World) {
             continue;
         }
         assert_eq!(copy.headers()["idempotent-replayed"], "true");
-        let (status, copy) = told(copy).await;
+        let (status, copy) = status_and_body(copy).await;
         assert_eq!((status, &copy["id"]), (expected, &sent["id"]), "{query}");
     }
-    let (status, refused) = told(ask("?wait_ms=20000", text("+14155559002"), "b").await).await;
-    let said = (status, &refused["state"], &refused["error"]["code"], &refused["error"]["actor"]);
-    assert_eq!(said, (200, &json!("refused"), &json!("21211"), &json!("caller")));
-    let (status, unknown) = told(ask("?wait_ms=20000", text("+14155559005"), "c").await).await;
-    assert_eq!(status, 202, "nobody knows, and nobody can say when that is over: {unknown}");
+    let (status, refused) =
+        status_and_body(ask("?wait_ms=20000", text("+14155559002"), "b").await).await;
+    let outcome =
+        (status, &refused["state"], &refused["error"]["code"], &refused["error"]["actor"]);
+    assert_eq!(outcome, (200, &json!("refused"), &json!("21211"), &json!("caller")));
+    let (status, unknown) =
+        status_and_body(ask("?wait_ms=20000", text("+14155559005"), "c").await).await;
+    assert_eq!(status, 202, "the outcome is unknown, and nothing says for how long: {unknown}");
     assert_eq!(unknown["state"], "unknown");
-    let (status, scheduled) =
-        told(ask("?wait_ms=50", later("+14155550102", Duration::from_secs(3600)), "d").await).await;
+    let (status, scheduled) = status_and_body(
+        ask("?wait_ms=50", later("+14155550102", Duration::from_secs(3600)), "d").await,
+    )
+    .await;
     assert_eq!((status, &scheduled["state"]), (202, &json!("queued")));
-    // What a rule is against is told as ever.
-    let nobody = ask("?wait_ms=20000", text("+1555"), "e").await;
-    assert_eq!(nobody.status(), 422);
+    // A message that a rule refuses gets its error response at once, despite `wait_ms`.
+    let invalid = ask("?wait_ms=20000", text("+1555"), "e").await;
+    assert_eq!(invalid.status(), 422);
     for query in ["?wait_ms=60001", "?wait_ms=-1", "?wait_ms=soon", "?wait_ms="] {
         assert_eq!(ask(query, text("+14155550103"), "f").await.status(), 400, "{query}");
     }
-    // And of one that was taken on already.
+    // A GET of an accepted message can wait for the outcome, too.
     let wanted = later("+14155550104", Duration::from_secs(1)).to_string();
-    let (_, taken) = told(app.send(Method::POST, "/v1/messages", wanted).await).await;
+    let (_, taken) = status_and_body(app.send(Method::POST, "/v1/messages", wanted).await).await;
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
     assert_eq!(app.get(&format!("{place}&wait_ms=20000")).await["state"], "sent");
     let too_long = app.send(Method::GET, &format!("{place}&wait_ms=60001"), String::new()).await;
@@ -113,14 +119,16 @@ async fn queued_messages_are_listed_and_canceled(world: World) {
     let mut ids = Vec::new();
     for n in 0..5 {
         let wanted = later(&format!("+1415555020{n}"), hour).to_string();
-        let (status, taken) = told(app.send(Method::POST, "/v1/messages", wanted).await).await;
+        let (status, taken) =
+            status_and_body(app.send(Method::POST, "/v1/messages", wanted).await).await;
         assert_eq!(status, 202, "{taken}");
         let id = taken["id"].as_str().unwrap().to_owned();
         assert_eq!(taken["links"]["cancel"], format!("/v1/messages/{id}/cancel"));
         ids.push(id);
     }
     let wanted = text("+14155550209").to_string();
-    let sent = told(app.send(Method::POST, "/v1/messages?wait_ms=20000", wanted).await).await.1;
+    let sent =
+        status_and_body(app.send(Method::POST, "/v1/messages?wait_ms=20000", wanted).await).await.1;
     let listed = async |query: &str| {
         let (mut all, mut pages, mut cursor) = (Vec::new(), 0, String::new());
         loop {
@@ -157,12 +165,12 @@ async fn queued_messages_are_listed_and_canceled(world: World) {
     let cancel = |id: &str| format!("/v1/messages/{id}/cancel");
     for _ in 0..2 {
         let (status, taken_back) =
-            told(app.send(Method::POST, &cancel(&ids[0]), String::new()).await).await;
+            status_and_body(app.send(Method::POST, &cancel(&ids[0]), String::new()).await).await;
         assert_eq!((status, &taken_back["state"]), (200, &json!("canceled")), "{taken_back}");
         assert_eq!(taken_back["links"]["cancel"], Value::Null);
     }
     let audit = world.stored("SELECT subject FROM audit WHERE action = 'message.canceled'").await;
-    assert_eq!(audit, [ids[0].as_str()], "once");
+    assert_eq!(audit, [ids[0].as_str()], "one audit entry for two requests");
     let refusal = async |caller: &Caller<'_>, id: &str| {
         caller.refusal(Method::POST, &cancel(id), &json!(null)).await
     };
@@ -176,8 +184,8 @@ async fn queued_messages_are_listed_and_canceled(world: World) {
     assert_eq!(simulator.made().await.len(), 1);
 }
 
-/// By its API, with a key of its own.
-async fn the_command_line_asks_as_an_application_does(world: World) {
+/// The command uses the sidecar's API with an API key of scope `app`.
+async fn send_command_uses_the_api_as_an_application(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let sidecar = started(&world, &simulator).await;
     let root = administrator(&sidecar).await;
@@ -194,11 +202,11 @@ async fn the_command_line_asks_as_an_application_does(world: World) {
             .unwrap()
     };
     let shown = |output: &Output| -> Value {
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let said = |output: &Output| {
+    let error_of = |output: &Output| {
         assert!(!output.status.success());
         String::from_utf8(output.stderr.clone()).unwrap()
     };
@@ -210,20 +218,20 @@ async fn the_command_line_asks_as_an_application_does(world: World) {
     assert_eq!(sent["state"], "sent", "{sent}");
     assert_eq!(shown(&run(&once))["id"], sent["id"], "the same request");
     assert_eq!(simulator.made().await.len(), 1);
-    let nobody = said(&run(&["--body", "hi"]));
-    assert!(nobody.starts_with("twilio-edge: sender_unknown: "), "{nobody}");
-    assert!(said(&run(&["--from", OURS])).contains("--body"), "nothing to say");
+    let no_sender = error_of(&run(&["--body", "hi"]));
+    assert!(no_sender.starts_with("twilio-edge: sender_unknown: "), "{no_sender}");
+    assert!(error_of(&run(&["--from", OURS])).contains("--body"), "the message has no content");
     let elsewhere = format!("http://127.0.0.1:{}", crate::support::servers::free_port());
-    let away = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
+    let unreachable = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
         .args(["send", "--to", "+14155550301", "--body", "hi", "--url", &elsewhere, "--key-file"])
         .arg(&file)
         .output()
         .unwrap();
-    let told = said(&away);
-    assert!(told.contains("--idempotency-key cli-") && !told.contains(&token), "{told}");
+    let stderr = error_of(&unreachable);
+    assert!(stderr.contains("--idempotency-key cli-") && !stderr.contains(&token), "{stderr}");
 }
 
-/// It is taken on by one sidecar; the STOP comes through another, while Redis, if there is one, is gone.
+/// One sidecar accepts the message. Another sidecar receives the STOP while Redis, if the world has one, is unavailable.
 async fn stop_at_one_sidecar_stops_queued_messages_of_another(mut world: World) {
     world.own_redis().await;
     let simulator = Simulator::start(&world, &[]);
@@ -233,8 +241,10 @@ async fn stop_at_one_sidecar_stops_queued_messages_of_another(mut world: World) 
     let wait = Duration::from_secs(3);
     let mut places = Vec::new();
     for to in ["+14155550401", "+14155550402"] {
-        let (status, taken) =
-            told(app.send(Method::POST, "/v1/messages", later(to, wait).to_string()).await).await;
+        let (status, taken) = status_and_body(
+            app.send(Method::POST, "/v1/messages", later(to, wait).to_string()).await,
+        )
+        .await;
         assert_eq!(status, 202, "{taken}");
         places.push(format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap()));
     }
@@ -242,12 +252,14 @@ async fn stop_at_one_sidecar_stops_queued_messages_of_another(mut world: World) 
         redis.kill();
     }
     two.claim(inbound("c1", "SM1", "+14155550401", "STOP")).await;
-    eventually("it is refused", async || {
+    eventually("the message to the suppressed contact is refused", async || {
         app.get(&places[0]).await["error"]["code"] == "suppressed"
     })
     .await;
-    eventually("the other one is sent", async || app.get(&places[1]).await["state"] == "sent")
-        .await;
+    eventually("the message to the other contact is sent", async || {
+        app.get(&places[1]).await["state"] == "sent"
+    })
+    .await;
     let to: Vec<Value> =
         simulator.listed(ACCOUNT).await.iter().map(|one| one["to"].clone()).collect();
     assert_eq!(to, ["+14155550402"]);
@@ -255,9 +267,9 @@ async fn stop_at_one_sidecar_stops_queued_messages_of_another(mut world: World) 
     assert_eq!(one.metric(refused).await + two.metric(refused).await, 1.0);
 }
 
-/// What is told of sending is there, and only senders that the operator has named have a series.
+/// The metrics of sending are exported. Only senders from the sending file have their own series; `other` counts the rest.
 #[tokio::test]
-async fn a_sender_has_a_series_if_the_operator_has_named_it() {
+async fn sender_has_its_own_series_if_the_operator_has_named_it() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &["--requests-per-second", "3"]);
     let file = world.directory.path().join("sending.toml");
@@ -279,7 +291,7 @@ async fn a_sender_has_a_series_if_the_operator_has_named_it() {
     }
     app.send(Method::POST, "/v1/messages", text("+14155559002").to_string()).await;
     app.send(Method::POST, "/v1/messages", text("+493012345678").to_string()).await;
-    eventually("each has an end", async || {
+    eventually("each message has an outcome", async || {
         let open = "SELECT id FROM outbound_messages WHERE state IN ('queued', 'attempting')";
         world.stored(open).await.is_empty()
     })
@@ -291,12 +303,21 @@ async fn a_sender_has_a_series_if_the_operator_has_named_it() {
     assert_eq!(metric("sender_rate{sender=\"other\"}").await, 80.0);
     assert_eq!(metric("message_refusals_total{code=\"invalid_recipient\"}").await, 1.0);
     assert_eq!(metric("twilio_errors_total{class=\"caller\"}").await, 1.0);
-    assert!(metric("twilio_errors_total{class=\"throttled\"}").await >= 1.0, "three a second");
+    assert!(
+        metric("twilio_errors_total{class=\"throttled\"}").await >= 1.0,
+        "more than 3 requests a second"
+    );
     let calls = metric("twilio_call_seconds_count").await;
     assert!(calls >= 8.0, "{calls}");
     let allowed = metric("twilio_calls_allowed").await;
-    assert!((1.0..30.0).contains(&allowed), "fewer at a time: {allowed}");
-    assert!(!sidecar.get("/metrics").await.1.contains("+141555599"), "nobody named these");
+    assert!(
+        (1.0..30.0).contains(&allowed),
+        "the limit of concurrent calls has decreased: {allowed}"
+    );
+    assert!(
+        !sidecar.get("/metrics").await.1.contains("+141555599"),
+        "senders that the operator has not named"
+    );
     let log = sidecar.log();
     let sent = log.lines().find(|line| line.contains("message.sent")).unwrap();
     assert!(sent.contains("RQ") && !sent.contains("+1415555"), "{sent}");

@@ -1,5 +1,5 @@
-//! May this be sent: what an application is told, and that a STOP somebody has answered is known to whoever is asked next,
-//! whatever else happens.
+//! `POST /v1/checks`: verdicts about a message that an application wants to send. A STOP that one sidecar has answered is in
+//! effect at every sidecar from the next check on, despite failures.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -37,7 +37,7 @@ async fn asked(app: &Caller<'_>, question: Value) -> Value {
     response.json().await.unwrap()
 }
 
-/// What speaks against a message.
+/// Returns the reasons why a message may not be sent.
 async fn against(app: &Caller<'_>, question: Value) -> Vec<String> {
     let answer = asked(app, question).await;
     let verdicts = answer["verdicts"].as_array().unwrap();
@@ -48,7 +48,7 @@ async fn against(app: &Caller<'_>, question: Value) -> Vec<String> {
     codes
 }
 
-/// Whether free text by SMS is refused to a number, for the one reason that can be.
+/// Returns whether free text by SMS to a number is refused, for the one possible reason.
 async fn is_refused(app: &Caller<'_>, number: &str) -> bool {
     let codes = against(app, json!({"to": number, "kind": "session"})).await;
     assert!(codes.is_empty() || codes == ["suppressed"], "{codes:?}");
@@ -105,7 +105,7 @@ async fn every_rule_reports_its_verdict(world: World) {
     assert_eq!(sidecar.metric(&series("consent_stale")).await, 1.0);
 }
 
-/// Before its row is written, and by whatever spelling of the number it is asked about.
+/// The window is open before the row of the message is written, and for every spelling of the number.
 async fn a_window_is_open_as_soon_as_the_message_was_claimed(world: World) {
     let slow = [OFTEN[0], OFTEN[1], ("TWILIO_EDGE_EVENTS_LINGER_MS", "2000")];
     let sidecar = world.sidecar_with(&slow).await;
@@ -163,12 +163,12 @@ async fn stop_takes_effect_with_any_other_field(world: World) {
     assert!(!is_refused(&app, BOB).await);
     assert!(is_refused(&app, "+14155550002").await);
 
-    // Settled late, with a START that nobody could be asked about, which may have been said before.
+    // Late settlements without a claim: the START may be older than the STOP.
     sidecar.settle(unclaimed(&word("SM2", BOB, "STOP"), Outcome::Commit)).await;
     assert!(is_refused(&app, BOB).await);
     sidecar.settle(unclaimed(&word("SM3", BOB, "START"), Outcome::Commit)).await;
     assert!(is_refused(&app, BOB).await, "where the order is not known, STOP wins");
-    // Whatever the backend says to it.
+    // A keyword is in effect whether or not the backend accepts its webhook.
     sidecar.claim(word("SM4", BOB, "START")).await;
     assert!(!is_refused(&app, BOB).await);
     let stop = word("SM5", BOB, "STOP");
@@ -177,21 +177,21 @@ async fn stop_takes_effect_with_any_other_field(world: World) {
     assert!(is_refused(&app, BOB).await);
 }
 
-/// One step of somebody's history.
+/// One step of a contact's history.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Stop,
     Start,
     Help,
     Chat,
-    /// The last word, once more.
+    /// Repeats the last webhook.
     Again,
     Blocked,
     LateStop,
 }
 
-/// Many people at once, each with a history, told in random order to random sidecars; after each of their words the model
-/// knows whether they may be written to, and so has whoever is asked.
+/// Random sidecars receive the histories of many contacts at once. After each step the model states whether the contact is
+/// suppressed, and a random sidecar has to agree.
 async fn every_history_of_keywords_ends_as_its_last_keyword_says(world: World) {
     let shared = matches!(world.kind, Kind::Postgres | Kind::RedisPostgres);
     let mut sidecars = vec![world.sidecar_with(&OFTEN).await];
@@ -219,15 +219,15 @@ async fn every_history_of_keywords_ends_as_its_last_keyword_says(world: World) {
         async move {
             let number = format!("+1415555{person:04}");
             let (mut stopped, mut blocked, mut last) = (false, false, None);
-            for (nth, (step, told_to, asked_of)) in history.into_iter().enumerate() {
+            for (nth, (step, claim_index, check_index)) in history.into_iter().enumerate() {
                 let sid = format!("SM{person}x{nth}");
-                let teller: &Sidecar = &sidecars[told_to.index(sidecars.len())];
-                let say = |body| Some(word(&sid, &number, body));
+                let sidecar: &Sidecar = &sidecars[claim_index.index(sidecars.len())];
+                let message = |body| Some(word(&sid, &number, body));
                 let claim = match step {
-                    Step::Stop | Step::LateStop => say("STOP"),
-                    Step::Start => say("START"),
-                    Step::Help => say("HELP"),
-                    Step::Chat => say("please stop"),
+                    Step::Stop | Step::LateStop => message("STOP"),
+                    Step::Start => message("START"),
+                    Step::Help => message("HELP"),
+                    Step::Chat => message("please stop"),
                     Step::Again => last.clone(),
                     Step::Blocked => {
                         let mut claim = status(&sid, &sid, "undelivered");
@@ -240,11 +240,11 @@ async fn every_history_of_keywords_ends_as_its_last_keyword_says(world: World) {
                 let Some(claim) = claim else { continue };
                 match step {
                     Step::LateStop => {
-                        teller.settle(unclaimed(&claim, Outcome::Commit)).await;
+                        sidecar.settle(unclaimed(&claim, Outcome::Commit)).await;
                     }
                     _ => {
                         let others = word(&format!("{sid}o"), "+14155559999", "hello");
-                        teller.claim_all(vec![others, claim.clone()]).await;
+                        sidecar.claim_all(vec![others, claim.clone()]).await;
                     }
                 }
                 match step {
@@ -254,7 +254,7 @@ async fn every_history_of_keywords_ends_as_its_last_keyword_says(world: World) {
                     Step::Help | Step::Chat | Step::Again => {}
                 }
                 last = Some(claim);
-                let app = Caller::app(&sidecars[asked_of.index(sidecars.len())], &key);
+                let app = Caller::app(&sidecars[check_index.index(sidecars.len())], &key);
                 let refused = is_refused(&app, &number).await;
                 assert_eq!(refused, stopped || blocked, "{person} {nth}: {step:?}");
             }
@@ -270,7 +270,7 @@ async fn a_stop_answered_by_one_sidecar_is_known_to_the_others(mut world: World)
     let key = application(&one, Some(ACCOUNT)).await;
     let (app_one, app_two) = (Caller::app(&one, &key), Caller::app(&two, &key));
     for round in 0..12 {
-        // Redis, if there is one, is there, then killed in the middle of it, then away, then back.
+        // Redis, if the world has one, is killed in round 3, unavailable until round 8, and then back.
         let sid = |word: &str| format!("SM{round}{word}");
         let (start, stop) = (sid("start"), sid("stop"));
         let (_, _) = tokio::join!(

@@ -1,5 +1,5 @@
-//! Twilio's own REST, as the sidecar answers it: by Twilio's official SDKs, which are pointed at it and know nothing of it; and
-//! what they cannot show: whose messages are whose, and that nothing is sent twice.
+//! Drop-in Twilio API: Twilio's official SDKs work with the sidecar unchanged. Further tests check that accounts are separate,
+//! and that no message is sent twice.
 
 mod resources;
 
@@ -49,7 +49,7 @@ async fn prepared(
         let root = administrator(&sidecar).await;
         let app = Caller::app(&sidecar, &root.token);
         let place = format!("/v1/templates?account_sid={ACCOUNT}");
-        eventually("the templates are known", async || {
+        eventually("the sidecar knows the templates", async || {
             let known = app.get(&place).await;
             known["templates"].as_array().is_some_and(|known| !known.is_empty())
         })
@@ -69,13 +69,13 @@ async fn prepared(
     (sidecar, keys)
 }
 
-/// Runs a judge that is pointed at the sidecar; it says nothing but that all of it was so.
+/// Runs a script with an SDK against the sidecar. The script prints `judged` if all its checks pass.
 async fn judged(program: &str, script: &str, sdk: &str, world: &World) {
     let simulator = Simulator::start(world, &[]);
     let short = [("TWILIO_EDGE_SENDING_ANSWER_WITHIN_MS", "1500")];
     let (sidecar, [(id, token), _]) = prepared(world, &simulator, &short).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let told = json!({
+    let config = json!({
         "base": sidecar.base, "account": ACCOUNT, "key": id, "token": token, "stopped": STOPPED,
         "agreed": AGREED, "other": OTHER, "sdk": root.join(sdk),
     });
@@ -85,7 +85,7 @@ async fn judged(program: &str, script: &str, sdk: &str, world: &World) {
     }
     let judged = run
         .arg(root.join("sidecar/tests/it/outbound/dropin").join(script))
-        .arg(told.to_string())
+        .arg(config.to_string())
         .kill_on_drop(true)
         .output()
         .await
@@ -111,14 +111,14 @@ async fn answers_match_twilios_description() {
     let (sidecar, [(_, token), _]) = prepared(&world, &simulator, &[]).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let later = jiff::Timestamp::now() + Duration::from_secs(3600);
-    let told = json!({
+    let config = json!({
         "base": sidecar.base, "user": ACCOUNT, "password": token, "account": ACCOUNT,
         "specs": root.join(".tools/openapi"), "to": "+14155550123", "content": false,
         "later": later.to_string(),
     });
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/cli/openapi.py"))
-        .arg(told.to_string())
+        .arg(config.to_string())
         .kill_on_drop(true)
         .output()
         .await
@@ -128,7 +128,7 @@ async fn answers_match_twilios_description() {
     assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 10");
 }
 
-/// One request as Twilio's clients make it: its status and what it is answered.
+/// Makes one request as Twilio's clients do. Returns status and body.
 async fn asked(
     sidecar: &Sidecar,
     (user, password): (&str, &str),
@@ -176,7 +176,7 @@ async fn resources_of_another_account_are_not_found(world: World) {
     }
     assert!(simulator.made().await.is_empty());
 
-    // What waits here is its account's; to another it is not there, on its own path or on that one.
+    // A waiting message is visible to its own account only, on the path of either account.
     let later = jiff::Timestamp::now() + Duration::from_secs(3600);
     let later = later.to_string();
     let form = [&form[..], &[("ScheduleType", "fixed"), ("SendAt", later.as_str())]].concat();
@@ -207,7 +207,7 @@ async fn resources_of_another_account_are_not_found(world: World) {
         assert_eq!(said["code"], 20003, "{rest}: {said}");
         let other = format!("Accounts/{OTHER}{rest}");
         let (_, said) = asked(&sidecar, theirs, (method, &other), form, None).await;
-        // Twilio would have to be asked, for an account without credentials.
+        // The request would be for Twilio, but the account has no credentials.
         assert_eq!((&said["code"], &said["status"]), (&json!(20003), &json!(403)), "{said}");
     }
     let (_, shown) = asked(&sidecar, ours, (Method::GET, &place(ACCOUNT)), &[], None).await;
@@ -218,7 +218,7 @@ async fn resources_of_another_account_are_not_found(world: World) {
         asked(&sidecar, ours, (Method::POST, &place(ACCOUNT)), &cancel, None).await;
     assert_eq!((status.as_u16(), &said["code"]), (400, &json!(30409)), "{said}");
 
-    // What Twilio has and we have not, in Twilio's shape all the same.
+    // Resources of Twilio that the sidecar does not offer are refused in Twilio's format.
     for (method, path, code) in [
         (Method::GET, "Accounts.json", 20404),
         (Method::DELETE, messages.as_str(), 20004),
@@ -233,7 +233,7 @@ async fn resources_of_another_account_are_not_found(world: World) {
     assert!(simulator.made().await.is_empty());
 }
 
-/// One message, whatever its client does, and each copy is told what is known when it asks.
+/// All copies of a create request are one message, and each copy gets the current state of that message.
 async fn repeated_create_returns_the_first_message(world: World) {
     let simulator = Simulator::start(&world, &[]);
     let (sidecar, [(_, token), _]) = prepared(&world, &simulator, &[]).await;
@@ -249,26 +249,26 @@ async fn repeated_create_returns_the_first_message(world: World) {
     assert_eq!((status.as_u16(), &copy["sid"]), (201, &first["sid"]));
     let (status, other) = ask("+14155550124", "a").await;
     assert_eq!((status.as_u16(), &other["code"]), (400, &json!(20001)), "{other}");
-    // Twilio refuses it after it was taken on: so it is told, to copies as well.
+    // Twilio refuses the message after the sidecar has accepted it. Every copy of the request gets that error.
     for _ in 0..2 {
         let (status, refused) = ask("+14155559002", "b").await;
         assert_eq!((status.as_u16(), &refused["code"]), (400, &json!(21211)), "{refused}");
     }
-    // Nobody knows: it has been taken on. Then it is known.
+    // The outcome is unknown, so the message is shown as queued until the reconciler finds it.
     let (status, unknown) = ask("+14155559005", "c").await;
     assert_eq!((status.as_u16(), &unknown["status"]), (201, &json!("queued")), "{unknown}");
-    eventually("it is found at Twilio", async || {
+    eventually("the reconciler finds the message at Twilio", async || {
         ask("+14155559005", "c").await.1["sid"] != unknown["sid"]
     })
     .await;
     let place = format!("Accounts/{ACCOUNT}/Messages/{}.json", unknown["sid"].as_str().unwrap());
     let ours = (ACCOUNT, token.as_str());
     let (_, found) = asked(&sidecar, ours, (Method::GET, &place), &[], None).await;
-    assert_eq!(found["sid"], ask("+14155559005", "c").await.1["sid"], "both names lead to it");
+    assert_eq!(found["sid"], ask("+14155559005", "c").await.1["sid"], "both SIDs name the message");
     assert_eq!(simulator.made().await.len(), 2);
 }
 
-/// Who asks too often is told so as Twilio tells it.
+/// A caller that exceeds its rate gets status 429 with Twilio's code 20429.
 #[tokio::test]
 async fn caller_over_its_rate_gets_twilios_error() {
     let world = World::new(Kind::Sqlite).await;
@@ -278,14 +278,14 @@ async fn caller_over_its_rate_gets_twilios_error() {
     let (_, token) = administrator(&sidecar).await.create("app", Some(ACCOUNT), "shop").await;
     let path = format!("Accounts/{ACCOUNT}/Messages.json");
     let ask = async || asked(&sidecar, (ACCOUNT, &token), (Method::GET, &path), &[], None).await;
-    eventually("it is too often", async || {
+    eventually("the rate limit is exceeded", async || {
         let (status, said) = ask().await;
         status == 429 && said["code"] == 20429
     })
     .await;
 }
 
-/// The Node SDK asks again by itself if it is told to; what was refused for being asked too often was not taken on.
+/// The Node SDK retries by itself if it is configured to. A request over the rate limit creates no message.
 #[tokio::test]
 async fn node_sdk_retries_when_it_is_configured_to() {
     let world = World::new(Kind::Sqlite).await;
@@ -295,10 +295,10 @@ async fn node_sdk_retries_when_it_is_configured_to() {
     let (_, token) = administrator(&sidecar).await.create("app", Some(ACCOUNT), "shop").await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let sdk = root.join("wasm-tests/signers");
-    let told = json!({"base": sidecar.base, "account": ACCOUNT, "token": token, "sdk": sdk});
+    let config = json!({"base": sidecar.base, "account": ACCOUNT, "token": token, "sdk": sdk});
     let judged = Command::new("node")
         .arg(root.join("sidecar/tests/it/outbound/dropin/retry.mjs"))
-        .arg(told.to_string())
+        .arg(config.to_string())
         .kill_on_drop(true)
         .output()
         .await

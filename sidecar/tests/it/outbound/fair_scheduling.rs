@@ -1,5 +1,5 @@
-//! Whose message goes next: what one account has to send, or one sender may not send yet, holds up nobody else. Twilio is the
-//! simulator, which lists messages as they came.
+//! Fair scheduling: neither the queue of an account nor the rate limit of a sender delays others. The simulator acts as
+//! Twilio, and lists messages in the order of their arrival.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ on_every_store! {
 
 const OURS: &str = "+14155238886";
 
-/// Of two accounts, with something more about the senders of the last.
+/// Starts a sidecar with two accounts. `more` is configuration of the second account's senders.
 async fn started(
     world: &World,
     simulator: &Simulator,
@@ -41,7 +41,7 @@ async fn started(
     world.sidecar_with(&[&ours[..], settings].concat()).await
 }
 
-/// As if so many had been taken on.
+/// Writes `count` accepted messages of a sender directly into the database.
 async fn waiting(world: &World, account_sid: &str, sender: &str, priority: u8, count: u32) {
     let row = |n: &str| {
         format!(
@@ -65,7 +65,7 @@ async fn waiting(world: &World, account_sid: &str, sender: &str, priority: u8, c
     }
 }
 
-/// All calls there may be hang, as Twilio's do at times: a code is sent all the same.
+/// All permitted calls hang, as Twilio's calls do at times. A login code is still sent.
 async fn login_code_is_not_delayed_by_calls_that_hang(world: World) {
     let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
     let few = [
@@ -145,23 +145,29 @@ async fn ask(app: &Caller<'_>, wanted: &Value) -> String {
 async fn account_with_a_long_queue_delays_no_other(world: World) {
     const MANY: u32 = 100_000;
     let simulator = Simulator::of(&world, &[ACCOUNT, OTHER], &["--mps", "1000"]);
-    // The tables have to be there first.
+    // A first start of the sidecar creates the tables.
     started(&world, &simulator, "", &[]).await.stop();
     waiting(&world, OTHER, OURS, 1, MANY).await;
     let sidecar =
         started(&world, &simulator, "", &[("TWILIO_EDGE_SENDING_CONCURRENCY", "8")]).await;
     let root = administrator(&sidecar).await;
-    eventually("the others' are sent", async || !simulator.listed(OTHER).await.is_empty()).await;
+    eventually("messages of the other account are sent", async || {
+        !simulator.listed(OTHER).await.is_empty()
+    })
+    .await;
     let app = Caller::app(&sidecar, &root.token);
     let wanted = json!({"account_sid": ACCOUNT, "to": "+14155550123", "from": "+14155238887", "body": "mine"});
     let before = simulator.listed(OTHER).await.len();
     let place = format!("{}?account_sid={ACCOUNT}", ask(&app, &wanted).await);
-    eventually("mine is sent", async || app.get(&place).await["state"] == "sent").await;
+    eventually("the message of this account is sent", async || {
+        app.get(&place).await["state"] == "sent"
+    })
+    .await;
     let after = simulator.listed(OTHER).await.len();
     let queued =
         world.stored("SELECT id FROM outbound_messages WHERE state = 'queued' LIMIT 1").await;
-    assert!(!queued.is_empty(), "the others' still wait");
-    // Not behind what waited: only behind those that were on their way while it was asked for and told of.
+    assert!(!queued.is_empty(), "messages of the other account still wait");
+    // Only messages that were already in progress may precede it, and not those that waited.
     assert!(after - before < 2_000, "{before} {after}");
     let first = &simulator.listed(ACCOUNT).await[0];
     assert_eq!(first["body"], "mine");

@@ -1,5 +1,5 @@
-//! What is sent instead of a message that its channel does not take: a template or an SMS, once, asked every rule again. Twilio
-//! is the simulator; its statuses are claimed as the filter would.
+//! Fallbacks: if the channel does not accept a message, the sidecar checks every rule again and sends a template or an SMS
+//! once. The simulator acts as Twilio, and the tests claim its statuses as the filter would.
 
 use std::time::{Duration, Instant};
 
@@ -25,17 +25,19 @@ on_every_store! {
     sidecar_killed_during_a_fallback_sends_it_once,
 }
 
-/// On WhatsApp Twilio refuses a free text to it at once, fails it later, or has no such user.
+/// Twilio refuses a free text to this contact at once.
 const REFUSED: &str = "whatsapp:+14155559015";
+/// Twilio accepts a free text to this contact and reports its failure later.
 const FAILS: &str = "whatsapp:+14155559010";
-const NOBODY: &str = "whatsapp:+14155559014";
+/// Number without a WhatsApp user.
+const NOT_ON_WHATSAPP: &str = "whatsapp:+14155559014";
 const PERSON: &str = "whatsapp:+14155550123";
-/// To whom people write in these tests.
+/// Our number, to which the contacts write in these tests.
 const OURS: &str = "whatsapp:+15550001111";
 const SMS: &str = "+15557654321";
 const NEWS: &str = "There is news about your order. Answer this message to read it.";
 
-/// A key of the account, to whose messages these people agreed, and who have written on WhatsApp.
+/// Creates a key of the account. These contacts have agreed to its messages and have written on WhatsApp.
 async fn application<'a>(sidecar: &'a Sidecar, root: &Caller<'_>, people: &[&str]) -> Caller<'a> {
     let (_, token) = root.create("app", Some(ACCOUNT), "the shop").await;
     let app = Caller::app(sidecar, &token);
@@ -57,35 +59,37 @@ fn template() -> Value {
     json!({"template": {"name": "may_we_write"}})
 }
 
-async fn taken(app: &Caller<'_>, wanted: &Value) -> String {
+async fn create_message(app: &Caller<'_>, wanted: &Value) -> String {
     let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
-    let (status, taken) = (answer.status(), answer.json::<Value>().await.unwrap());
-    assert_eq!(status, 202, "{taken}");
-    taken["id"].as_str().unwrap().to_owned()
+    let (status, body) = (answer.status(), answer.json::<Value>().await.unwrap());
+    assert_eq!(status, 202, "{body}");
+    body["id"].as_str().unwrap().to_owned()
 }
 
-async fn reached(app: &Caller<'_>, id: &str, state: &str) -> Value {
+async fn wait_for_state(app: &Caller<'_>, id: &str, state: &str) -> Value {
     let place = format!("/v1/messages/{id}");
     eventually(&format!("{id} is {state}"), async || app.get(&place).await["state"] == state).await;
     app.get(&place).await
 }
 
-/// What is sent instead of it, once that has got so far.
-async fn instead(app: &Caller<'_>, id: &str, state: &str) -> Value {
+/// Waits until the fallback of message `id` has the state `state`, and returns the fallback.
+async fn wait_for_fallback(app: &Caller<'_>, id: &str, state: &str) -> Value {
     let place = format!("/v1/messages/{id}");
-    eventually("something is sent instead", async || app.get(&place).await["fallback"].is_string())
-        .await;
+    eventually("the message has a fallback", async || {
+        app.get(&place).await["fallback"].is_string()
+    })
+    .await;
     let other = app.get(&place).await["fallback"].as_str().unwrap().to_owned();
-    let other = reached(app, &other, state).await;
+    let other = wait_for_state(app, &other, state).await;
     assert_eq!(other["fallback_of"], id);
     other
 }
 
-async fn made(simulator: &Simulator, text: &str) -> usize {
+async fn count_messages(simulator: &Simulator, text: &str) -> usize {
     simulator.made().await.values().filter(|made| *made == text).count()
 }
 
-/// As the filter claims that Twilio tells it.
+/// Returns the claim with which the filter passes on that Twilio reports a failed message.
 fn failed(claim_id: &str, send: &Value, code: &str) -> Claim {
     let mut claim = status(claim_id, send["sid"].as_str().unwrap(), "failed");
     claim.identity.error_code = Some(code.to_owned());
@@ -99,10 +103,10 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
     let sidecar = started(&world, &simulator, &[]).await;
     let root = administrator(&sidecar).await;
     let app = application(&sidecar, &root, &[REFUSED]).await;
-    // Refused by Twilio.
-    let id = taken(&app, &text(REFUSED, "one", template())).await;
-    let other = instead(&app, &id, "sent").await;
-    let first = reached(&app, &id, "refused").await;
+    // Twilio refuses the text, and the template is sent.
+    let id = create_message(&app, &text(REFUSED, "one", template())).await;
+    let other = wait_for_fallback(&app, &id, "sent").await;
+    let first = wait_for_state(&app, &id, "refused").await;
     assert_eq!(
         (&first["error"]["code"], &other["kind"]),
         (&json!("63016"), &json!("template")),
@@ -112,29 +116,35 @@ async fn free_text_outside_of_the_window_becomes_a_template(world: World) {
         first["links"]["fallback"],
         format!("/v1/messages/{}", other["id"].as_str().unwrap())
     );
-    assert_eq!((made(&simulator, "one").await, made(&simulator, NEWS).await), (0, 1));
+    assert_eq!(
+        (count_messages(&simulator, "one").await, count_messages(&simulator, NEWS).await),
+        (0, 1)
+    );
 
-    // Refused here: it is taken on for what can be sent, and not without.
+    // Our rules refuse the text. The sidecar accepts the message only if its fallback can be sent.
     let agreed = json!({"number": PERSON, "category": "utility", "source": "form", "at": "2026-11-01T10:00:00Z"});
     assert!(app.send(Method::POST, "/v1/consents", agreed.to_string()).await.status().is_success());
     let refusal = async |wanted: Value| app.refusal(Method::POST, "/v1/messages", &wanted).await;
     assert_eq!(refusal(text(PERSON, "two", json!({}))).await, coded(409, "window_closed"));
     let mut dry = text(PERSON, "two", template());
     dry["dry_run"] = json!(true);
-    let told = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
-    let told: Value = told.json().await.unwrap();
-    let way = &told["fallback"][0];
+    let answer = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
+    let answer: Value = answer.json().await.unwrap();
+    let step = &answer["fallback"][0];
     assert_eq!(
-        (&told["allowed"], &way["to"], &way["allowed"]),
+        (&answer["allowed"], &step["to"], &step["allowed"]),
         (&json!(true), &json!("template"), &json!(true))
     );
-    let id = taken(&app, &text(PERSON, "two", template())).await;
-    instead(&app, &id, "sent").await;
-    assert_eq!(reached(&app, &id, "refused").await["error"]["code"], "window_closed");
-    assert_eq!((made(&simulator, "two").await, made(&simulator, NEWS).await), (0, 2));
+    let id = create_message(&app, &text(PERSON, "two", template())).await;
+    wait_for_fallback(&app, &id, "sent").await;
+    assert_eq!(wait_for_state(&app, &id, "refused").await["error"]["code"], "window_closed");
+    assert_eq!(
+        (count_messages(&simulator, "two").await, count_messages(&simulator, NEWS).await),
+        (0, 2)
+    );
     assert_eq!(sidecar.metric("twilio_edge_fallbacks_total{to=\"template\"}").await, 2.0);
 
-    // What could never be sent is told at once.
+    // The sidecar refuses a request at once if its fallback can never be sent.
     for (fallback, expected) in [
         (json!({"template": {"name": "nothing"}}), coded(422, "template_unknown")),
         (json!({"template": {"name": "shipping_update"}}), coded(422, "variables_rejected")),
@@ -162,29 +172,34 @@ async fn fallback_of_a_late_failure_is_sent_once(world: World) {
     ];
     let sidecar = started(&world, &simulator, &settings).await;
     let root = administrator(&sidecar).await;
-    let app = application(&sidecar, &root, &[FAILS, NOBODY]).await;
-    // Told again and again, at the same time too: once.
-    let id = taken(&app, &text(FAILS, "one", template())).await;
-    let sent = reached(&app, &id, "sent").await;
+    let app = application(&sidecar, &root, &[FAILS, NOT_ON_WHATSAPP]).await;
+    // Twilio reports the failure several times, partly at the same time; the fallback is sent once.
+    let id = create_message(&app, &text(FAILS, "one", template())).await;
+    let sent = wait_for_state(&app, &id, "sent").await;
     let claims: Vec<Claim> = (0..6).map(|n| failed(&format!("a{n}"), &sent, "63016")).collect();
-    let told = claims.chunks(2).map(|some| sidecar.claim_all(some.to_vec()));
-    futures_util::future::join_all(told).await;
-    instead(&app, &id, "sent").await;
+    let replies = claims.chunks(2).map(|some| sidecar.claim_all(some.to_vec()));
+    futures_util::future::join_all(replies).await;
+    wait_for_fallback(&app, &id, "sent").await;
     sidecar.claim(failed("late", &sent, "63016")).await;
-    let first = reached(&app, &id, "sent").await;
+    let first = wait_for_state(&app, &id, "sent").await;
     assert_eq!(first["error"]["code"], "63016", "Twilio had it: {first}");
-    assert_eq!(made(&simulator, NEWS).await, 1);
+    assert_eq!(count_messages(&simulator, NEWS).await, 1);
     assert_eq!(world.stored("SELECT id FROM outbound_messages").await.len(), 2);
 
-    // No user of WhatsApp: as the operator says, in the words of the message.
-    let id = taken(&app, &json!({"to": NOBODY, "from": OURS, "body": "two"})).await;
-    let sent = reached(&app, &id, "sent").await;
+    // The number has no WhatsApp user: the operator's routing sends the same text by SMS.
+    let id =
+        create_message(&app, &json!({"to": NOT_ON_WHATSAPP, "from": OURS, "body": "two"})).await;
+    let sent = wait_for_state(&app, &id, "sent").await;
     sidecar.claim(failed("b", &sent, "63024")).await;
-    let other = instead(&app, &id, "sent").await;
+    let other = wait_for_fallback(&app, &id, "sent").await;
     assert_eq!((&other["from"], &other["kind"]), (&json!(SMS), &json!("session")), "{other}");
-    assert_eq!(made(&simulator, "two").await, 2, "on WhatsApp, where it failed, and by SMS");
+    assert_eq!(
+        count_messages(&simulator, "two").await,
+        2,
+        "on WhatsApp, where it failed, and by SMS"
+    );
 
-    // The table is the operator's; and what arrives, and what nobody wants otherwise, is not sent again.
+    // The operator's error table decides. A message with `fallback: {}` and one that was delivered are not sent again.
     for (n, (body, code, fallback, is_sent)) in [
         ("three", "63018", Value::Null, true),
         ("four", "63032", Value::Null, false),
@@ -194,15 +209,15 @@ async fn fallback_of_a_late_failure_is_sent_once(world: World) {
     .into_iter()
     .enumerate()
     {
-        let mut wanted = text(NOBODY, body, fallback.clone());
+        let mut wanted = text(NOT_ON_WHATSAPP, body, fallback.clone());
         if fallback.is_null() {
             wanted.as_object_mut().unwrap().remove("fallback");
         }
-        let id = taken(&app, &wanted).await;
-        let sent = reached(&app, &id, "sent").await;
+        let id = create_message(&app, &wanted).await;
+        let sent = wait_for_state(&app, &id, "sent").await;
         sidecar.claim(failed(&format!("c{n}"), &sent, code)).await;
         if is_sent {
-            instead(&app, &id, "sent").await;
+            wait_for_fallback(&app, &id, "sent").await;
         }
         assert_eq!(
             app.get(&format!("/v1/messages/{id}")).await["fallback"].is_string(),
@@ -210,14 +225,15 @@ async fn fallback_of_a_late_failure_is_sent_once(world: World) {
             "{body}"
         );
     }
-    let id = taken(&app, &json!({"to": NOBODY, "from": OURS, "body": "seven"})).await;
-    let sent = reached(&app, &id, "sent").await;
+    let id =
+        create_message(&app, &json!({"to": NOT_ON_WHATSAPP, "from": OURS, "body": "seven"})).await;
+    let sent = wait_for_state(&app, &id, "sent").await;
     let mut arrived = failed("d1", &sent, "63024");
     (arrived.identity.status, arrived.identity.error_code) = (Some("delivered".into()), None);
     sidecar.claim(arrived).await;
     sidecar.claim(failed("d2", &sent, "63024")).await;
     assert!(app.get(&format!("/v1/messages/{id}")).await["fallback"].is_null());
-    // Nothing of it is kept any longer.
+    // The sidecar has deleted the stored fallback data.
     assert_eq!(
         world
             .stored("SELECT id FROM outbound_messages WHERE fallback <> '' OR fallback_to <> ''")
@@ -230,25 +246,25 @@ async fn every_rule_is_asked_again(world: World) {
     let simulator = Simulator::start(&world, &["--no-windows"]);
     let sidecar = started(&world, &simulator, &[]).await;
     let root = administrator(&sidecar).await;
-    let app = application(&sidecar, &root, &[FAILS, NOBODY]).await;
-    let id = taken(&app, &text(FAILS, "one", template())).await;
-    let sent = reached(&app, &id, "sent").await;
+    let app = application(&sidecar, &root, &[FAILS, NOT_ON_WHATSAPP]).await;
+    let id = create_message(&app, &text(FAILS, "one", template())).await;
+    let sent = wait_for_state(&app, &id, "sent").await;
     sidecar.claim(inbound("stop", "SMstop", FAILS, "STOP")).await;
     sidecar.claim(failed("a", &sent, "63016")).await;
-    let other = instead(&app, &id, "refused").await;
+    let other = wait_for_fallback(&app, &id, "refused").await;
     assert_eq!(
-        (&other["error"]["code"], made(&simulator, NEWS).await),
+        (&other["error"]["code"], count_messages(&simulator, NEWS).await),
         (&json!("suppressed"), 0),
         "{other}"
     );
     let number = FAILS.trim_start_matches("whatsapp:");
     assert!(!other.to_string().contains(number), "{other}");
 
-    // Whose data are taken out gets nothing any more.
+    // A redacted contact receives no fallback.
     let both = json!({"channel": "sms", "from": SMS});
-    let id = taken(&app, &text(NOBODY, "two", both)).await;
-    let sent = reached(&app, &id, "sent").await;
-    let number = NOBODY.trim_start_matches("whatsapp:");
+    let id = create_message(&app, &text(NOT_ON_WHATSAPP, "two", both)).await;
+    let sent = wait_for_state(&app, &id, "sent").await;
+    let number = NOT_ON_WHATSAPP.trim_start_matches("whatsapp:");
     assert_eq!(
         world.stored("SELECT fallback_to FROM outbound_messages WHERE fallback <> ''").await,
         [number]
@@ -264,7 +280,7 @@ async fn every_rule_is_asked_again(world: World) {
     assert!(app.get(&format!("/v1/messages/{id}")).await["fallback"].is_null());
 }
 
-/// A sidecar is killed somewhere around the switch, and Twilio tells the status until it is heard.
+/// The sidecar is killed around the start of the fallback, and Twilio repeats the status until it receives an answer.
 async fn sidecar_killed_during_a_fallback_sends_it_once(world: World) {
     let simulator = Simulator::start(&world, &["--no-windows"]);
     // The reconciler looks for the attempt of a killed sidecar after its hold.
@@ -278,18 +294,18 @@ async fn sidecar_killed_during_a_fallback_sends_it_once(world: World) {
             token = application(&sidecar, &root, &[FAILS]).await.token;
         }
         let app = Caller::app(&sidecar, &token);
-        let id = taken(&app, &text(FAILS, &format!("text {n}"), template())).await;
-        let sent = reached(&app, &id, "sent").await;
+        let id = create_message(&app, &text(FAILS, &format!("text {n}"), template())).await;
+        let sent = wait_for_state(&app, &id, "sent").await;
         let claim = failed(&format!("k{n}"), &sent, "63016");
         let body = json!({"v": twilio_edge_contract::PROTOCOL_VERSION, "claims": [claim]});
         let asked =
             sidecar.client.post(format!("{}{}", sidecar.base, twilio_edge_contract::CLAIMS_PATH));
         let asked = asked.bearer_auth(crate::support::sidecar::TOKEN).body(body.to_string());
-        let told = tokio::spawn(asked.send());
+        let request = tokio::spawn(asked.send());
         tokio::time::sleep(Duration::from_millis(n * 7)).await;
         sidecar.kill();
-        let _ = told.await;
-        // As if the hold of its attempt had ended.
+        let _ = request.await;
+        // Ends the hold of the interrupted attempt.
         let end_hold = "UPDATE outbound_messages SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' RETURNING id";
         world.stored(end_hold).await;
         let sidecar = started(&world, &simulator, &soon).await;
@@ -304,7 +320,7 @@ async fn sidecar_killed_during_a_fallback_sends_it_once(world: World) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let count = usize::try_from(n).unwrap() + 1;
-        assert_eq!(made(&simulator, NEWS).await, count, "one for each");
+        assert_eq!(count_messages(&simulator, NEWS).await, count, "one fallback for each message");
         sidecar.stop();
     }
 }

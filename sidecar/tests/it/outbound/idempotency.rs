@@ -1,5 +1,5 @@
-//! `Idempotency-Key` as a client meets it: copies of a request, at once and later, at one sidecar and at two, beside other
-//! requests with the same key and other callers with the same one; and what is left when whoever carried it out is gone.
+//! `Idempotency-Key` for clients: copies of a request, at the same time and later, at one sidecar and at two; other requests
+//! and other callers with an equal key; and the recovery after a sidecar dies during a request.
 
 use std::{ffi::OsString, sync::Arc};
 
@@ -38,9 +38,10 @@ async fn post(caller: &Caller<'_>, path: &str, key: &str, body: &str) -> Respons
     request.header("Idempotency-Key", key).body(body.to_owned()).send().await.unwrap()
 }
 
-/// The status, whether it was answered before, and the body.
-async fn told(response: Response) -> (StatusCode, bool, Value) {
-    let replayed = response.headers().get("idempotent-replayed").is_some_and(|told| told == "true");
+/// Returns the status, whether the answer is a replay, and the body.
+async fn parsed(response: Response) -> (StatusCode, bool, Value) {
+    let replayed =
+        response.headers().get("idempotent-replayed").is_some_and(|value| value == "true");
     let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
     assert!(kind.ends_with("json"), "{kind}");
     (response.status(), replayed, response.json().await.unwrap())
@@ -65,60 +66,60 @@ pub(crate) async fn repeated_request_gets_the_first_answer_and_changes_nothing(w
     let audit = "SELECT action || subject FROM audit";
     for (nth, (caller, path, body)) in cases.iter().enumerate() {
         let key = format!("\"order {nth}\"");
-        let first = told(post(caller, path, &key, body).await).await;
+        let first = parsed(post(caller, path, &key, body).await).await;
         assert_eq!((first.0, first.1), (StatusCode::OK, false), "{path}: {}", first.2);
         let entries = world.stored(audit).await;
         for _ in 0..2 {
-            let again = told(post(caller, path, &key, body).await).await;
+            let again = parsed(post(caller, path, &key, body).await).await;
             assert_eq!(again, (StatusCode::OK, true, first.2.clone()), "{path}");
         }
         assert_eq!(world.stored(audit).await, entries, "{path}: done once");
-        // To the byte, it is another request; and nothing of it is done.
+        // A body with one more byte is another request, and is not carried out.
         let other = refused(post(caller, path, &key, &format!("{body} ")).await).await;
         assert_eq!(other, coded(422, "idempotency_key_reused"), "{path}");
         assert_eq!(world.stored(audit).await, entries, "{path}");
     }
 
-    // The token of a key is told once.
+    // The token of an API key is returned once.
     let wanted = json!({"scope": "app", "name": "till", "account_sid": ACCOUNT}).to_string();
     let first = post(&admin, "/v1/keys", "k1", &wanted).await;
     let place = first.headers()["location"].clone();
-    let first = told(first).await;
+    let first = parsed(first).await;
     let secret = first.2["token"].as_str().unwrap().to_owned();
     let again = post(&admin, "/v1/keys", "k1", &wanted).await;
     assert_eq!(again.headers()["location"], place);
-    let again = told(again).await;
+    let again = parsed(again).await;
     assert_eq!((again.0, again.1), (StatusCode::CREATED, true));
     assert_eq!((&again.2["key"], &again.2["token"]), (&first.2["key"], &Value::Null));
     let stored = world.stored("SELECT coalesce(body, '') || fingerprint FROM idempotency_keys");
     let secret = secret.rsplit('_').next().unwrap().to_owned();
     assert!(!stored.await.concat().contains(&secret));
 
-    // Another caller's key of the same name is another, of the same account or not.
+    // Equal keys of two callers are independent, also within one account.
     for account in [ACCOUNT, OTHER] {
         let (_, token) = admin.create("app", Some(account), "another").await;
         let another = Caller::app(&sidecar, &token);
         let (_, _, body) = &cases[1];
-        let own = told(post(&another, "/v1/consents", "\"order 1\"", body).await).await;
+        let own = parsed(post(&another, "/v1/consents", "\"order 1\"", body).await).await;
         assert_eq!((own.0, own.1), (StatusCode::OK, false), "{}", own.2);
         assert_eq!(own.2["consent"]["account_sid"], account);
     }
 
-    // What was refused was not done: the key is free for what is put right.
-    let wrong = json!({"number": "nobody"}).to_string();
+    // A refused request is not carried out: its key may be used for the corrected request.
+    let wrong = json!({"number": "no number"}).to_string();
     let refusal = refused(post(&app, "/v1/suppressions", "k2", &wrong).await).await;
     assert_eq!(refusal, coded(422, "invalid_field"));
     let right = json!({"number": ALICE}).to_string();
     assert_eq!(post(&app, "/v1/suppressions", "k2", &right).await.status(), 200);
 
-    // What is no key is refused before anything is done; who only asks needs none.
+    // An invalid key is refused before the request is carried out. A check changes nothing and ignores the key.
     for key in ["", "two words", "\"open", &"k".repeat(256)] {
         let refusal = refused(post(&app, "/v1/suppressions", key, &right).await).await;
         assert_eq!(refusal, coded(400, "malformed_request"), "{key}");
     }
     let check = json!({"to": ALICE, "kind": "template"}).to_string();
     for _ in 0..2 {
-        let asked = told(post(&app, "/v1/checks", "k1", &check).await).await;
+        let asked = parsed(post(&app, "/v1/checks", "k1", &check).await).await;
         assert_eq!((asked.0, asked.1), (StatusCode::OK, false));
     }
 }
@@ -135,11 +136,11 @@ async fn sixteen_copies_at_once_are_one_request(world: World) {
         let caller = Caller::admin(sidecars[nth % sidecars.len()], &admin.token);
         let wanted = &wanted;
         async move {
-            // As told: a copy that comes while another is carried out comes again.
+            // A client repeats a copy that arrives while another copy is carried out.
             loop {
                 let response = post(&caller, "/v1/keys", "once", wanted).await;
                 if response.status() != StatusCode::CONFLICT {
-                    return told(response).await;
+                    return parsed(response).await;
                 }
                 assert_eq!(response.headers()["retry-after"], "1");
                 assert_eq!(refused(response).await, coded(409, "request_in_progress"));
@@ -151,8 +152,9 @@ async fn sixteen_copies_at_once_are_one_request(world: World) {
     let ids: Vec<_> = answers.iter().map(|answer| answer.2["key"]["id"].clone()).collect();
     assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{answers:?}");
     assert!(answers.iter().all(|answer| answer.0 == StatusCode::CREATED), "{answers:?}");
-    let told = answers.iter().filter(|answer| answer.2["token"].is_string());
-    assert_eq!(told.map(|answer| answer.1).collect::<Vec<_>>(), [false], "told once");
+    let with_token = answers.iter().filter(|answer| answer.2["token"].is_string());
+    let replayed: Vec<_> = with_token.map(|answer| answer.1).collect();
+    assert_eq!(replayed, [false], "only the first answer has the token");
     assert_eq!(answers.iter().filter(|answer| !answer.1).count(), 1);
     assert_eq!(world.stored(keys).await.len(), 1);
     let audited = "SELECT subject FROM audit WHERE detail LIKE '%till%'";
@@ -167,10 +169,10 @@ async fn interrupted_request_is_carried_out_as_of_its_own_time(world: World) {
     let app = Caller::app(&sidecar, &token);
     let body = json!({"number": ALICE, "category": "marketing", "source": "form"}).to_string();
     let consents = "SELECT id FROM consents";
-    let first = told(post(&app, "/v1/consents", "c1", &body).await).await;
+    let first = parsed(post(&app, "/v1/consents", "c1", &body).await).await;
     assert_eq!(first.0, StatusCode::OK);
 
-    // As a sidecar leaves it that is killed between what it did and its answer.
+    // State that a sidecar leaves if it is killed after the change and before its answer.
     let cut = |until: i64| {
         format!(
             "UPDATE idempotency_keys SET status = NULL, body = NULL, held_until_ms = {until} RETURNING owner"
@@ -180,24 +182,24 @@ async fn interrupted_request_is_carried_out_as_of_its_own_time(world: World) {
     let response = post(&app, "/v1/consents", "c1", &body).await;
     assert_eq!(refused(response).await, coded(409, "request_in_progress"));
     world.stored(&cut(0)).await;
-    let again = told(post(&app, "/v1/consents", "c1", &body).await).await;
+    let again = parsed(post(&app, "/v1/consents", "c1", &body).await).await;
     assert_eq!((again.0, again.1), (StatusCode::OK, false));
     assert_eq!(again.2["consent"]["id"], first.2["consent"]["id"], "the very same");
     assert_eq!(again.2["new"], false);
     assert_eq!(world.stored(consents).await.len(), 1);
 
-    // What is not told any more is gone, without anybody asking for it.
+    // Expired answers are deleted in the background, without a request.
     world.stored("UPDATE idempotency_keys SET expires_at_ms = 0 RETURNING owner").await;
-    eventually("the answer is forgotten", || async {
+    eventually("the answer is deleted", || async {
         world.stored("SELECT owner FROM idempotency_keys").await.is_empty()
     })
     .await;
-    let anew = told(post(&app, "/v1/consents", "c1", &body).await).await;
+    let anew = parsed(post(&app, "/v1/consents", "c1", &body).await).await;
     assert_eq!((anew.0, anew.1, &anew.2["new"]), (StatusCode::OK, false, &json!(true)));
 }
 
-/// The store itself, as whoever writes more than one row needs it: what a request changes and that it is done are one
-/// transaction, and of two that carry it out only one commits.
+/// Uses the store directly. The changes of a request and its completion are one transaction, and of two sidecars that carry
+/// out the request only one commits.
 async fn request_that_another_sidecar_took_over_is_rolled_back(world: World) {
     let redis_url =
         world.redis.as_ref().map(crate::support::servers::Redis::url).unwrap_or_default();
@@ -260,11 +262,11 @@ async fn request_that_another_sidecar_took_over_is_rolled_back(world: World) {
     assert_eq!(world.stored("SELECT id FROM api_keys").await, ["quick"]);
     assert_eq!(world.stored("SELECT subject FROM audit").await, ["quick"]);
 
-    // Nor does it take back what is done.
+    // The sidecar that was too late does not undo the completed request.
     requests.release(&slow).await.unwrap();
     requests.abandon(&slow).await.unwrap();
-    let Admission::Replay(told) = requests.claim(&once, 5000).await.unwrap() else { panic!() };
-    assert_eq!(told, answer("quick"));
+    let Admission::Replay(replayed) = requests.claim(&once, 5000).await.unwrap() else { panic!() };
+    assert_eq!(replayed, answer("quick"));
     let other = IdempotentRequest { fingerprint: fingerprint("POST", "/v1/keys", b"[]"), ..once };
     assert!(matches!(requests.claim(&other, 5000).await.unwrap(), Admission::KeyReused));
     assert!(stores.close(second * 10).await);

@@ -1,5 +1,5 @@
-//! Media that Twilio is to fetch: nothing inside is connected to, however it is spelled, sent on to or resolved; and what
-//! servers say of them is not believed but looked at.
+//! Media that Twilio is to fetch. The media probe connects to no internal address, whether a URL spells it, a redirect names
+//! it or a name resolves to it. The probe also verifies the headers of media servers against the content.
 
 mod kept;
 mod server;
@@ -36,7 +36,7 @@ on_every_store! {
 
 const INSIDE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// As whoever looks for something inside writes it; `PORT` is that of the trap.
+/// URLs by which an attacker may address an internal server; `PORT` stands for the port of the trap.
 const SPELLINGS: [&str; 78] = [
     "https://127.0.0.1:PORT/",
     "https://127.0.0.1.:PORT/",
@@ -122,7 +122,7 @@ fn spelled(port: u16) -> impl Iterator<Item = String> {
     SPELLINGS.iter().map(move |one| one.replace("PORT", &port.to_string()))
 }
 
-/// Names whose addresses change from one question to the next; the last stays.
+/// Resolver whose answer changes with each lookup; the last answer stays.
 struct Changing(Mutex<(VecDeque<Vec<IpAddr>>, usize)>);
 
 impl Changing {
@@ -148,7 +148,7 @@ impl Lookup for Changing {
     }
 }
 
-/// Looks at media with these settings; what is at [`OUTSIDE`] counts as public.
+/// Returns a media probe with these settings, for which [`OUTSIDE`] is a public address.
 fn looking(settings: &[(&str, &str)], lookup: Arc<dyn Lookup>) -> Media {
     let outside = OUTSIDE.to_string();
     let usual = [("TRUST_ADDRESSES", outside.as_str()), ("TIMEOUT_MS", "15000")];
@@ -168,7 +168,7 @@ async fn look(media: &Media, url: &str) -> Result<(), (MediaProblemKind, String)
     }
 }
 
-/// What a refusal may say of a URL that points inside: what is wrong with its letters, or this.
+/// Detail of a refusal of an internal URL, unless the spelling of the URL is invalid itself.
 const NOT_PUBLIC: &str = "is not at a public address";
 
 #[tokio::test]
@@ -189,13 +189,13 @@ async fn internal_addresses_are_refused_in_every_spelling() {
         let wanted = json!({"account_sid": ACCOUNT, "to": "+15550001234", "from": "+15557654321", "media": [url]});
         let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
         let status = answer.status();
-        let told: Value = answer.json().await.unwrap();
+        let body: Value = answer.json().await.unwrap();
         assert_eq!(
-            (status.as_u16(), &told["code"]),
+            (status.as_u16(), &body["code"]),
             (409, &json!("media_rejected")),
-            "{url}: {told}"
+            "{url}: {body}"
         );
-        let detail = told["detail"].as_str().unwrap();
+        let detail = body["detail"].as_str().unwrap();
         let is_letters =
             ["user name or a password", "backslash", "must begin with https://", "is not a URL"];
         let is_known = detail == format!("media[0]: {NOT_PUBLIC}")
@@ -207,15 +207,15 @@ async fn internal_addresses_are_refused_in_every_spelling() {
         ("From", "+15557654321"),
         ("MediaUrl", &format!("https://127.1:{port}/")),
     ];
-    let (status, told) = in_twilios_words(&app, &form).await;
-    assert_eq!((status, &told["code"]), (400, &json!(21620)), "{told}");
-    assert!(told["message"].as_str().unwrap().contains(NOT_PUBLIC), "{told}");
-    assert_eq!(trap.count(), 0, "somebody connected to what is inside");
+    let (status, body) = in_twilios_words(&app, &form).await;
+    assert_eq!((status, &body["code"]), (400, &json!(21620)), "{body}");
+    assert!(body["message"].as_str().unwrap().contains(NOT_PUBLIC), "{body}");
+    assert_eq!(trap.count(), 0, "the sidecar connected to an internal address");
     assert!(twilio.made.lock().unwrap().is_empty());
     let refused = sidecar.metric(r#"twilio_edge_message_attempts_total{outcome="sent"}"#).await;
     assert_eq!(refused, 0.0);
 
-    // The trap would have told.
+    // Proves that the trap counts connections.
     let trusting = looking(&[("TRUST_ADDRESSES", "127.0.0.1")], Changing::through(&[]));
     let _ = look(&trusting, &format!("http://127.0.0.1:{port}/")).await;
     assert!(trap.count() > 0);
@@ -237,7 +237,7 @@ async fn redirects_to_internal_addresses_are_refused() {
     let server = Server::start().await;
     let allowed = format!("443,{port}");
     let media = looking(&[("PORTS", &allowed)], Changing::through(&[&[INSIDE]]));
-    // A name that resolves to what is inside, too.
+    // A name that resolves to an internal address.
     let named = format!("https://media.example.com:{port}/");
     for url in spelled(port).filter(|url| url.is_ascii()).chain([named]) {
         let (why, detail) = look(&media, &format!("{}/to?{url}", server.base)).await.unwrap_err();
@@ -250,12 +250,12 @@ async fn redirects_to_internal_addresses_are_refused() {
         );
         assert!(!detail.contains("127.") && !detail.contains("answers"), "{url}: {detail}");
     }
-    assert_eq!(trap.count(), 0, "somebody connected to what is inside");
+    assert_eq!(trap.count(), 0, "the sidecar connected to an internal address");
     let seen = server.asked.lock().unwrap().len();
-    assert!(seen >= 60, "each was sent on: {seen}");
+    assert!(seen >= 60, "each URL was a redirect: {seen}");
 }
 
-/// A name that is outside when it is checked and inside when it is connected to.
+/// The name resolves to a public address during the check and to an internal one afterwards.
 #[tokio::test]
 async fn server_that_changes_its_answer_gains_nothing() {
     let (port, outside) = Trap::set((OUTSIDE, 0)).await;
@@ -268,12 +268,15 @@ async fn server_that_changes_its_answer_gains_nothing() {
     assert_eq!(
         (why, outside.count(), names.asked()),
         (MediaProblemKind::Unreachable, 1, 1),
-        "the one that was checked"
+        "the probe connected to the address that it had checked"
     );
-    let hello = String::from_utf8_lossy(&outside.heard.lock().unwrap()).into_owned();
-    assert!(hello.contains("rebind.example.com"), "by its name: {hello:?}");
+    let hello = String::from_utf8_lossy(&outside.first_bytes.lock().unwrap()).into_owned();
+    assert!(
+        hello.contains("rebind.example.com"),
+        "the client hello has the name of the server: {hello:?}"
+    );
     assert_eq!(look(&media, &url).await, Err((MediaProblemKind::NotPublic, NOT_PUBLIC.to_owned())));
-    // One address of several is enough, wherever it stands; and what has none looks the same.
+    // One internal address is enough, at any position. A name without addresses gets the same refusal.
     for answer in [&[OUTSIDE, INSIDE][..], &[INSIDE, OUTSIDE], &[]] {
         let media = looking(&[("PORTS", &allowed)], Changing::through(&[answer]));
         assert_eq!(
@@ -293,7 +296,7 @@ async fn headers_of_media_servers_are_verified() {
         ("/once", None),
         ("/no-head", None),
         ("/no-length", None),
-        // Nobody gets more of it than that.
+        // The client reads no more than the announced length.
         ("/lies-less", None),
         ("/two-tongues", Some(MediaProblemKind::Mismatch)),
         ("/html", Some(MediaProblemKind::Mismatch)),
@@ -314,7 +317,7 @@ async fn headers_of_media_servers_are_verified() {
         assert_eq!(looked.as_ref().err().map(|(why, _)| *why), expected, "{path}: {looked:?}");
     }
     assert_eq!(server.count("HEAD /loop"), 4, "three redirects at most");
-    // One that has no end in time.
+    // The response does not end before the timeout.
     let hurried = looking(&[("TIMEOUT_MS", "400")], Changing::through(&[]));
     let (why, _) = look(&hurried, &format!("{}/drip", server.base)).await.unwrap_err();
     assert_eq!(why, MediaProblemKind::Slow);
@@ -337,7 +340,10 @@ async fn media_probe_fetches_once_and_limits_each_account() {
         let (media, url) = (media.clone(), format!("{}/hold?{n}", server.base));
         looks.spawn(async move { media.check(ACCOUNT, "whatsapp", &[url]).await });
     }
-    eventually("two are looked at", async || server.holding.0.load(SeqCst) == 2).await;
+    eventually("two probes of the account are running", async || {
+        server.holding.0.load(SeqCst) == 2
+    })
+    .await;
     let other = vec![format!("{}/no-head", server.base)];
     assert_eq!(media.check(OTHER, "whatsapp", &other).await, MediaCheck::Valid, "others have room");
     server.go.send_replace(true);
@@ -347,7 +353,7 @@ async fn media_probe_fetches_once_and_limits_each_account() {
     assert_eq!(server.holding.1.load(SeqCst), 2, "never more at once");
 }
 
-/// What was good when it was asked for is looked at again before Twilio is called.
+/// The sidecar checks the media again before it calls Twilio.
 async fn media_that_disappeared_is_not_sent(world: World) {
     let (url, twilio) = Twilio::start().await;
     let server = Server::start().await;
@@ -361,7 +367,7 @@ async fn media_that_disappeared_is_not_sent(world: World) {
     let sidecar = started_with(&world, &url, &settings).await;
     assert!(
         sidecar.log().contains("media.trust_addresses"),
-        "it is told that this is no production"
+        "the log warns about the setting, which is not for production"
     );
     let root = administrator(&sidecar).await;
     let app = Caller::app(&sidecar, &root.token);
@@ -379,16 +385,23 @@ async fn media_that_disappeared_is_not_sent(world: World) {
         places.push(format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap()));
     }
     server.go.send_replace(true);
-    eventually("it is refused", async || app.get(&places[0]).await["state"] == "refused").await;
+    eventually("the message without its media is refused", async || {
+        app.get(&places[0]).await["state"] == "refused"
+    })
+    .await;
     let shown = app.get(&places[0]).await;
     assert_eq!(shown["error"]["code"], "media_unreachable", "{shown}");
-    eventually("the other is sent", async || app.get(&places[1]).await["state"] == "sent").await;
+    eventually("the other message is sent", async || app.get(&places[1]).await["state"] == "sent")
+        .await;
     let sent: Vec<String> =
         twilio.made.lock().unwrap().iter().map(|(_, form)| form["MediaUrl"].clone()).collect();
     assert_eq!(sent, [format!("{}/good.png", server.base)]);
-    assert!(server.count("GET /good.png") >= 2, "when it was asked for, and before it was sent");
+    assert!(
+        server.count("GET /good.png") >= 2,
+        "once for the request, and once before the message is sent"
+    );
 
-    // What is asked for at once is told at once, with a code of its own for each that has to act.
+    // The sidecar probes the media of a request, and refuses it at once. The code shows who has to act.
     let refusal = async |path: &str| app.refusal(Method::POST, "/v1/messages", &wanted(path)).await;
     assert_eq!(refusal("/403").await, coded(409, "media_unreachable"));
     assert_eq!(refusal("/large").await, coded(409, "media_too_large"));
@@ -396,10 +409,10 @@ async fn media_that_disappeared_is_not_sent(world: World) {
     for (path, code) in [("/403", 63019), ("/large", 11751), ("/html", 21620)] {
         let url = format!("{}{path}", server.base);
         let form = [("To", "+15550001234"), ("From", "+15557654321"), ("MediaUrl", url.as_str())];
-        let (_, told) = in_twilios_words(&app, &form).await;
-        assert_eq!(told["code"], code, "{told}");
+        let (_, body) = in_twilios_words(&app, &form).await;
+        assert_eq!(body["code"], code, "{body}");
     }
-    // Nobody who is not to be written to is a reason to call anywhere.
+    // The sidecar does not probe the media of a message that another rule refuses.
     let before = server.asked.lock().unwrap().len();
     let mut closed = wanted("/good.png");
     closed["to"] = json!("whatsapp:+15550001234");

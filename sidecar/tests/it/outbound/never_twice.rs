@@ -1,6 +1,6 @@
-//! Every message that is asked for is made at Twilio, and none twice, however often a sidecar is killed while it sends. Twilio is
-//! the simulator, a process of its own that nobody kills. `make never-twice` does it at length; NEVER_TWICE says how long, and
-//! NEVER_TWICE_SEED from which seed.
+//! Every accepted message is created at Twilio exactly once, however often a sidecar is killed while it sends. The simulator
+//! stands for Twilio, as a separate process that the test never kills. `make never-twice` runs the long test;
+//! `NEVER_TWICE` sets its length and `NEVER_TWICE_SEED` its seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ use crate::{
 
 const OURS: &str = "+14155238886";
 
-/// How long Twilio takes: long enough for kills to come before, while and after it makes a message.
+/// Duration of a call of Twilio: long enough for kills before, while and after it creates a message.
 const LATENCY_MS: u32 = 80;
 
 /// A small generator: what it decides can be had again, if not the moments of the kernel.
@@ -34,7 +34,7 @@ impl Chance {
     }
 }
 
-/// How many messages, and how many kills.
+/// Number of messages, and number of kills.
 fn size() -> (u64, u64, bool) {
     let words = std::env::var("NEVER_TWICE").unwrap_or_default();
     let mut numbers = words.split_whitespace().map(|word| word.parse::<u64>().unwrap());
@@ -64,7 +64,7 @@ async fn started(world: &World, simulator: &Simulator) -> Sidecar {
     world.sidecar_with(&settings).await
 }
 
-/// To whom: now and then a number whose message Twilio makes, but says 500, or nothing at all.
+/// Recipient of message `n`. For some numbers the simulator creates the message, but answers 500 or not at all.
 fn recipient(n: u64) -> String {
     let last = match n % 20 {
         7 => 9005,
@@ -74,7 +74,8 @@ fn recipient(n: u64) -> String {
     format!("+1415555{last:04}")
 }
 
-/// Asks for it as a client does: with the same key again, until it is answered. None once the sidecar is gone.
+/// Sends the request as a client does, with the same idempotency key until a response arrives. Returns the message id, or
+/// `None` once the sidecar is gone.
 async fn ask(sidecar: &Sidecar, token: &str, n: u64) -> Option<String> {
     let wanted =
         json!({"account_sid": ACCOUNT, "to": recipient(n), "from": OURS, "body": format!("m{n}")});
@@ -160,7 +161,7 @@ async fn under_kills(kind: Kind) {
             match ask(&sidecar, &token, n).await {
                 Some(id) => ids.insert(n, id),
                 None => {
-                    assert!(Instant::now() < deadline, "m{n} is not taken on");
+                    assert!(Instant::now() < deadline, "m{n} was not accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
@@ -211,7 +212,8 @@ async fn a_sidecar_that_is_killed_sends_each_once_on_redis_and_postgres() {
     under_kills(Kind::RedisPostgres).await;
 }
 
-/// Twilio made the message and failed to say so; its callback tells, with our id in the URL, before anybody looks.
+/// Twilio created the message, but its response was lost. A status callback with our id in its URL reports the message before
+/// the reconciler looks for it.
 #[tokio::test]
 async fn status_settles_an_unknown_attempt() {
     let world = World::new(Kind::Sqlite).await;
@@ -231,7 +233,7 @@ async fn status_settles_an_unknown_attempt() {
     let sidecar = world.sidecar_with(&settings).await;
     let root = administrator(&sidecar).await;
     let id = ask(&sidecar, &root.token, 1).await.unwrap();
-    // What Twilio is told is read, and never answered.
+    // The test reads the sidecar's request and never answers it.
     let (mut line, _) = silent.accept().await.unwrap();
     let mut asked = String::new();
     while !asked.contains("twilio_edge_message") {
@@ -244,25 +246,26 @@ async fn status_settles_an_unknown_attempt() {
     assert!(asked.contains(&format!("twilio_edge_message%3D{id}%23rc%3D3")), "{asked}");
     let app = Caller::app(&sidecar, &root.token);
     let place = format!("/v1/messages/{id}?account_sid={ACCOUNT}");
-    eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
+    eventually("the outcome is unknown", async || app.get(&place).await["state"] == "unknown")
+        .await;
     let sid = format!("SM{:032x}", 7);
-    let mut told = status("c1", &sid, "sent");
-    // Of somebody else's account it says nothing.
-    told.message_id = Some(id.clone());
-    let mut strange = crate::api::message_lists::of_other(told.clone());
-    strange.claim_id = "c0".into();
-    sidecar.claim(strange).await;
+    let mut callback = status("c1", &sid, "sent");
+    // A callback of another account with the same id changes nothing.
+    callback.message_id = Some(id.clone());
+    let mut foreign = crate::api::message_lists::of_other(callback.clone());
+    foreign.claim_id = "c0".into();
+    sidecar.claim(foreign).await;
     assert_eq!(app.get(&place).await["state"], "unknown");
-    sidecar.claim(told).await;
+    sidecar.claim(callback).await;
     let shown = app.get(&place).await;
     assert_eq!((&shown["state"], &shown["sid"]), (&json!("sent"), &json!(sid)));
-    let heard = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"callback\"}").await;
-    assert_eq!(heard, 1.0);
+    let reconciled = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"callback\"}").await;
+    assert_eq!(reconciled, 1.0);
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
-    assert!(simulator.made().await.is_empty(), "and nothing was made elsewhere");
+    assert!(simulator.made().await.is_empty(), "the simulator created no message");
 }
 
-/// Who does not want to be written to is known after one refusal of Twilio's.
+/// A recipient who has opted out is known after one refusal by Twilio.
 #[tokio::test]
 async fn refusal_suppresses_its_recipient() {
     let world = World::new(Kind::Sqlite).await;
@@ -285,7 +288,7 @@ async fn refusal_suppresses_its_recipient() {
     assert_eq!(refusal, crate::access::api_keys::coded(409, "suppressed"));
 }
 
-/// What waits is taken back, or taken out; neither is sent.
+/// Cancels or deletes messages that wait; neither kind is sent.
 #[tokio::test]
 async fn queued_message_can_be_canceled_and_redacted() {
     for kind in [Kind::Sqlite, Kind::Postgres] {
@@ -335,7 +338,8 @@ async fn queued_message_can_be_canceled_and_redacted() {
     }
 }
 
-/// A line that breaks before Twilio has read anything: its list shows nothing, for long enough, and the message is due again.
+/// The connection breaks before Twilio has read the request. Twilio's list stays without the message for long enough, and the
+/// sidecar sends the message again.
 #[tokio::test]
 async fn message_that_never_arrived_is_sent_again() {
     let world = World::new(Kind::Sqlite).await;
@@ -347,15 +351,20 @@ async fn message_that_never_arrived_is_sent_again() {
     let answer = app.send(reqwest::Method::POST, "/v1/messages", wanted.to_string()).await;
     let taken: Value = answer.json().await.unwrap();
     let place = format!("/v1/messages/{}?account_sid={ACCOUNT}", taken["id"].as_str().unwrap());
-    eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
-    // Silence does not count while the request may still be on its way.
+    eventually("the outcome is unknown", async || app.get(&place).await["state"] == "unknown")
+        .await;
+    // An absence from the list has no effect while the request may still be in flight.
     let looks = "SELECT id FROM outbound_messages WHERE lookups >= 2";
-    eventually("it is looked for", async || world.stored(looks).await.len() == 1).await;
+    eventually("the reconciler has looked twice", async || world.stored(looks).await.len() == 1)
+        .await;
     let shown = app.get(&place).await;
     assert_eq!((&shown["state"], &shown["attempts"]["count"]), (&json!("unknown"), &json!(1)));
-    // As if its hold were over.
+    // Simulates the end of the time in which the request may be in flight.
     world.stored("UPDATE outbound_messages SET due_at_ms = attempted_at_ms, lookup_due_at_ms = 1 RETURNING id").await;
-    eventually("it is sent again", async || app.get(&place).await["attempts"]["count"] == 2).await;
+    eventually("the message is sent again", async || {
+        app.get(&place).await["attempts"]["count"] == 2
+    })
+    .await;
     let absent = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"absent\"}").await;
     assert_eq!(absent, 1.0);
     assert!(simulator.made().await.is_empty());

@@ -1,5 +1,5 @@
-//! What the sidecar asks of Twilio goes through Prism, which lets nothing on that Twilio's own description does not allow, and no
-//! answer back either: each kind of request there is, to the simulator.
+//! Sends each kind of request of the sidecar through Prism to the simulator. Prism refuses requests and answers that Twilio's
+//! OpenAPI description does not allow.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,14 +25,14 @@ const SMS: &str = "+14155550123";
 const WHATSAPP: &str = "whatsapp:+14155550123";
 const OURS: &str = "+14155238886";
 
-/// Prism reads a long description with one busy core, and makes its judges when it is first asked of each.
+/// Maximum start time of Prism, which reads a long description on one core and compiles each validator at its first use.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Between whoever asks and the simulator.
+/// Validating proxy between the client and the simulator.
 struct Prism {
     _process: Guarded,
     base: String,
@@ -64,7 +64,7 @@ impl Prism {
         Prism { _process: process, base: format!("http://127.0.0.1:{port}"), log }
     }
 
-    /// Everything it did not let on, or not back.
+    /// Returns the log lines of refused requests and answers.
     fn refused(&self) -> Vec<String> {
         let log = std::fs::read_to_string(&self.log).unwrap();
         let is_one = |line: &&str| line.contains("Request terminated with error");
@@ -77,9 +77,9 @@ fn description(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
-/// Twilio's descriptions of messages and of templates. A list in a form is its name repeated, which is what OpenAPI means where
-/// nothing is said, and Prism wants to be told. Twilio describes the places of pages as URIs and shows paths, in its
-/// examples as well. Of a parameter that is not described Prism says nothing: `client.rs` does.
+/// Returns Twilio's descriptions of messages and templates, adapted to Prism. A list in a form repeats its name: OpenAPI has
+/// this default, but Prism needs it explicitly. Twilio describes the addresses of pages as URIs but returns paths, also in
+/// its examples. Prism does not check for undescribed parameters; `client.rs` does.
 fn described() -> Value {
     let mut all = description("twilio_api_v2010.json");
     let mut content = description("twilio_content_v1.json");
@@ -108,27 +108,27 @@ fn described() -> Value {
             form["encoding"][name] = json!({"style": "form", "explode": true});
         }
     }
-    paths_are_no_uris(&mut all);
+    permit_paths_as_uris(&mut all);
     all
 }
 
-fn paths_are_no_uris(value: &mut Value) {
+fn permit_paths_as_uris(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields.iter_mut() {
                 if name.ends_with("uri") && field["format"] == "uri" {
                     field.as_object_mut().unwrap().remove("format");
                 }
-                paths_are_no_uris(field);
+                permit_paths_as_uris(field);
             }
         }
-        Value::Array(all) => all.iter_mut().for_each(paths_are_no_uris),
+        Value::Array(all) => all.iter_mut().for_each(permit_paths_as_uris),
         _ => {}
     }
 }
 
-/// Asked of it directly, a request that is wrong in one place is not let on.
-async fn a_wrong_request_is_caught(prism: &Prism) {
+/// Sends requests with one error each directly to Prism, and checks that Prism refuses them.
+async fn assert_invalid_requests_are_refused(prism: &Prism) {
     let messages = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages.json", prism.base);
     let client = reqwest::Client::new();
     let basic = format!("Basic {}", STANDARD.encode(format!("{ACCOUNT}:{SECRET}")));
@@ -138,7 +138,7 @@ async fn a_wrong_request_is_caught(prism: &Prism) {
         (format!("{right}&ValidityPeriod=soon"), &basic, 422),
         (format!("{right}&ContentRetention=maybe"), &basic, 422),
         (format!("{right}&MessagingServiceSid=MG1"), &basic, 422),
-        ("From=%2B14155238886&Body=nobody".to_owned(), &basic, 422),
+        ("From=%2B14155238886&Body=judge".to_owned(), &basic, 422),
         (right.to_owned(), "", 401),
     ] {
         let asked = client.post(&messages).header("authorization", authorization);
@@ -148,8 +148,8 @@ async fn a_wrong_request_is_caught(prism: &Prism) {
     }
     let asked = client.get(format!("{messages}?PageSize=many")).header("authorization", &basic);
     assert_eq!(asked.send().await.unwrap().status(), 422);
-    // It answers first, and logs then.
-    eventually("it tells of six", async || prism.refused().len() >= 6).await;
+    // Prism answers before it writes its log.
+    eventually("Prism has logged six refusals", async || prism.refused().len() >= 6).await;
     assert_eq!(prism.refused().len(), 6, "{:?}", prism.refused());
 }
 
@@ -289,5 +289,5 @@ async fn every_request_passes_twilios_own_description() {
     }
     assert_eq!(prism.refused(), [""; 0]);
     assert_eq!(simulator.listed(ACCOUNT).await.len(), wanted.len() + sids.len());
-    a_wrong_request_is_caught(&prism).await;
+    assert_invalid_requests_are_refused(&prism).await;
 }

@@ -1,5 +1,5 @@
-//! Messages of which nobody knows whether Twilio has them, and that Twilio lists under another spelling of the recipient: they are
-//! found there, and not sent again. Twilio is a small server here, which lists a message only under the spelling that it chose.
+//! Reconciliation of `unknown` messages that Twilio lists under another spelling of the recipient: the reconciler finds them and
+//! does not send them again. A small server stands for Twilio and lists each message only under the spelling that it chose.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,7 +28,7 @@ use crate::{
 
 on_every_store!(message_listed_under_another_spelling_is_found_and_not_sent_again);
 
-/// What is asked for, and under which spelling Twilio lists it.
+/// Requested recipient, and the spelling under which Twilio lists it.
 const SPELLINGS: [(&str, &str); 10] = [
     ("+525512345678", "+5215512345678"),
     ("+52 1 55 1234 5679", "+525512345679"),

@@ -1,5 +1,5 @@
-//! Messages that are sent: once, whatever dies; only to whom they may be sent; and what is done about those of which nobody
-//! knows. Twilio is a small server here that counts, and fails as it is told.
+//! Outbound messages: each is sent once even if processes die, and only to contacts that may be written to. A message with an
+//! unknown outcome is not sent again. A small server replaces Twilio; it counts messages and fails on request.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,12 +35,12 @@ const OURS: &str = "whatsapp:+15557654321";
 
 pub(crate) type Form = BTreeMap<String, String>;
 
-/// Twilio, as far as it makes messages.
+/// Replacement for Twilio that creates messages.
 #[derive(Clone, Default)]
 pub(crate) struct Twilio {
     /// Every message it made, by its SID.
     pub(crate) made: Arc<Mutex<Vec<(String, Form)>>>,
-    /// How the next requests fail, the last first: a status, and whether the message is made all the same.
+    /// Failures of the next requests, the last first: a status, and whether Twilio creates the message all the same.
     moods: Arc<Mutex<Vec<(u16, bool)>>>,
 }
 
@@ -83,7 +83,7 @@ async fn create(
 }
 
 impl Twilio {
-    /// Its address, and what it has made.
+    /// Starts the server; returns its address and a handle to its messages.
     pub(crate) async fn start() -> (String, Twilio) {
         let twilio = Twilio::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -118,7 +118,7 @@ fn text(body: &str) -> Value {
     json!({"account_sid": ACCOUNT, "to": PERSON, "from": OURS, "body": body})
 }
 
-/// Asks for it, with a key of its own for this text; what is answered.
+/// Requests the message with an idempotency key that is made of its text. Returns status and body of the answer.
 async fn ask(sidecar: &Sidecar, token: &str, wanted: &Value) -> Option<(u16, Value)> {
     let key = format!("key-{}", wanted["body"].as_str().unwrap());
     let request = sidecar
@@ -130,7 +130,7 @@ async fn ask(sidecar: &Sidecar, token: &str, wanted: &Value) -> Option<(u16, Val
     Some((answer.status().as_u16(), answer.json().await.ok()?))
 }
 
-/// On a channel without a window.
+/// Message on a channel without a conversation window.
 fn sms(body: &str) -> Value {
     json!({"account_sid": ACCOUNT, "to": "+15550001234", "from": "+15557654321", "body": body})
 }
@@ -146,14 +146,14 @@ pub(crate) async fn a_message_is_sent_once(world: World) {
     assert_eq!(copy, (202, taken.clone()));
     let app = Caller::app(&sidecar, &root.token);
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
-    eventually("it is sent", async || app.get(&place).await["state"] == "sent").await;
+    eventually("the message is sent", async || app.get(&place).await["state"] == "sent").await;
     let shown = app.get(&place).await;
-    assert_eq!(shown["attempts"]["count"], 3, "twice it was told to wait: {shown}");
+    assert_eq!(shown["attempts"]["count"], 3, "Twilio answered 429 twice: {shown}");
     let made = twilio.made.lock().unwrap().clone();
     let [(sid, form)] = made.as_slice() else { panic!("{made:?}") };
     assert_eq!(shown["sid"], *sid);
     assert_eq!((form["To"].as_str(), form["From"].as_str()), ("+15550001234", "+15557654321"));
-    // Nobody else is told of it.
+    // Another account does not see the message.
     let (_, theirs) = root.create("app", Some(OTHER), "theirs").await;
     let theirs = Caller::app(&sidecar, &theirs);
     let place = taken["links"]["self"].as_str().unwrap();
@@ -161,10 +161,10 @@ pub(crate) async fn a_message_is_sent_once(world: World) {
         theirs.refusal(Method::GET, place, &json!(null)).await,
         coded(404, "no_such_message")
     );
-    // What was asked for is not kept, nor to whom.
+    // The form of a sent message is not stored, and its recipient is masked.
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
     assert_eq!(world.stored("SELECT recipient FROM outbound_messages").await, ["sms:..34"]);
-    // Another body with the same key is another message's.
+    // Another body with the same key is refused.
     let other = sidecar.client.post(format!("{}/v1/messages", sidecar.base));
     let other = other.bearer_auth(&root.token).header("idempotency-key", "key-hello");
     let other = other.body(sms("other").to_string()).send().await.unwrap();
@@ -172,7 +172,7 @@ pub(crate) async fn a_message_is_sent_once(world: World) {
     assert_eq!(twilio.bodies(), ["hello"]);
 }
 
-/// Twilio's codes are data: what is tried again by default is given up here, and who must act is told.
+/// Twilio's error codes are data: a code that is retried by default is given up here, and the error names who must act.
 async fn operator_defines_the_meaning_of_a_code(world: World) {
     let (url, twilio) = Twilio::start().await;
     let file = world.directory.path().join("errors.toml");
@@ -184,7 +184,8 @@ async fn operator_defines_the_meaning_of_a_code(world: World) {
     twilio.moods.lock().unwrap().push((400, false));
     let (_, taken) = ask(&sidecar, &root.token, &sms("hello")).await.unwrap();
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
-    eventually("it is refused", async || app.get(&place).await["state"] == "refused").await;
+    eventually("the message is refused", async || app.get(&place).await["state"] == "refused")
+        .await;
     let shown = app.get(&place).await;
     assert_eq!(
         (&shown["error"]["code"], &shown["error"]["actor"]),
@@ -195,7 +196,7 @@ async fn operator_defines_the_meaning_of_a_code(world: World) {
     assert_eq!((&shown["attempts"]["count"], twilio.bodies().len()), (&json!(1), 0));
 }
 
-/// Who sends is said by a file, that counts as soon as it changes; one that is broken changes nothing.
+/// The routing file selects the sender. A new version takes effect at once, and an invalid one changes nothing.
 async fn message_takes_the_route_of_its_country(world: World) {
     let (url, twilio) = Twilio::start().await;
     let file = world.directory.path().join("routing.yaml");
@@ -213,7 +214,7 @@ async fn message_takes_the_route_of_its_country(world: World) {
         let (status, taken) = ask(&sidecar, &root.token, &wanted(to, body)).await.unwrap();
         assert_eq!(status, 202, "{taken}");
     }
-    eventually("they are sent", async || twilio.bodies().len() == 2).await;
+    eventually("both messages are sent", async || twilio.bodies().len() == 2).await;
     let by = || -> BTreeMap<String, String> {
         let made = twilio.made.lock().unwrap();
         made.iter()
@@ -228,19 +229,32 @@ async fn message_takes_the_route_of_its_country(world: World) {
 
     let mut dry = wanted("+447400123456", "hi");
     dry["dry_run"] = json!(true);
-    let sends = async || {
-        let told = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
-        told.json::<Value>().await.unwrap()["verdicts"][1]["detail"].as_str().unwrap().to_owned()
+    let sender_detail = async || {
+        let response = app.send(Method::POST, "/v1/messages", dry.to_string()).await;
+        response.json::<Value>().await.unwrap()["verdicts"][1]["detail"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
-    assert_eq!(sends().await, format!("the sender is {two}"));
+    assert_eq!(sender_detail().await, format!("the sender is {two}"));
     std::fs::write(&file, routes(&one)).unwrap();
-    eventually("the file counts", async || sends().await == format!("the sender is {one}")).await;
+    eventually("the new file is in effect", async || {
+        sender_detail().await == format!("the sender is {one}")
+    })
+    .await;
     std::fs::write(&file, "default: [").unwrap();
-    eventually("it is told", async || sidecar.log().contains("routing.reload_failed")).await;
-    assert_eq!(sends().await, format!("the sender is {one}"), "as it last was");
+    eventually("the failed reload is logged", async || {
+        sidecar.log().contains("routing.reload_failed")
+    })
+    .await;
+    assert_eq!(
+        sender_detail().await,
+        format!("the sender is {one}"),
+        "the last valid file is in effect"
+    );
 }
 
-/// However far away that is: it is given up so long after it was to be sent, not after it was asked for.
+/// The time after which a message is given up starts at `send_at`, not at the request.
 async fn scheduled_message_waits_until_send_at(world: World) {
     let (url, twilio) = Twilio::start().await;
     let sidecar = started_with(&world, &url, &[("TWILIO_EDGE_SENDING_GIVE_UP_S", "1")]).await;
@@ -249,7 +263,7 @@ async fn scheduled_message_waits_until_send_at(world: World) {
     let at = jiff::Timestamp::now() + Duration::from_secs(2);
     later["send_at"] = json!(at.to_string());
     assert_eq!(ask(&sidecar, &root.token, &later).await.unwrap().0, 202);
-    eventually("it is sent", async || twilio.bodies() == ["later"]).await;
+    eventually("the message is sent", async || twilio.bodies() == ["later"]).await;
     assert!(jiff::Timestamp::now() >= at);
 }
 
@@ -260,8 +274,8 @@ async fn unwanted_messages_are_refused(world: World) {
     let app = Caller::app(&sidecar, &root.token);
     let refusal = async |wanted: &Value| app.refusal(Method::POST, "/v1/messages", wanted).await;
     assert_eq!(refusal(&text("hi")).await, coded(409, "window_closed"));
-    let nobody = json!({"account_sid": ACCOUNT, "to": "+1555", "from": OURS, "body": "hi"});
-    assert_eq!(refusal(&nobody).await, coded(422, "invalid_recipient"));
+    let invalid = json!({"account_sid": ACCOUNT, "to": "+1555", "from": OURS, "body": "hi"});
+    assert_eq!(refusal(&invalid).await, coded(422, "invalid_recipient"));
     let anonymous = json!({"account_sid": ACCOUNT, "to": "+15550001234", "body": "hi"});
     assert_eq!(refusal(&anonymous).await, coded(409, "sender_unknown"));
     let empty = json!({"account_sid": ACCOUNT, "to": "+15550001234", "from": "+15557654321"});
@@ -272,13 +286,13 @@ async fn unwanted_messages_are_refused(world: World) {
 
     let mut dry = text("hi");
     dry["dry_run"] = json!(true);
-    let told: Value =
+    let response: Value =
         app.send(Method::POST, "/v1/messages", dry.to_string()).await.json().await.unwrap();
-    let rules: Vec<&str> = told["verdicts"]
+    let rules: Vec<&str> = response["verdicts"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|said| said["rule"].as_str().unwrap())
+        .map(|verdict| verdict["rule"].as_str().unwrap())
         .collect();
     let order = [
         "credentials",
@@ -293,13 +307,13 @@ async fn unwanted_messages_are_refused(world: World) {
         "window",
         "media",
     ];
-    assert_eq!((told["allowed"].as_bool(), rules.as_slice()), (Some(false), &order[..]));
+    assert_eq!((response["allowed"].as_bool(), rules.as_slice()), (Some(false), &order[..]));
     let guide = include_str!("../../../../docs/SENDING.md");
     let places: Vec<usize> =
         order.iter().map(|rule| guide.find(&format!("| `{rule}` |")).unwrap()).collect();
     assert!(places.is_sorted(), "docs/SENDING.md has the rules in their order");
 
-    // It was fine when it was asked for; a STOP comes before it is due.
+    // The rules allow the message when it is requested; a STOP arrives before `send_at`.
     let at = jiff::Timestamp::now() + Duration::from_millis(1500);
     let mut later = sms("later");
     later["send_at"] = json!(at.to_string());
@@ -307,8 +321,10 @@ async fn unwanted_messages_are_refused(world: World) {
     assert_eq!(status, 202, "{taken}");
     sidecar.claim(inbound("c9", "SM9", "+15550001234", "STOP")).await;
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
-    eventually("it is refused", async || app.get(&place).await["error"]["code"] == "suppressed")
-        .await;
+    eventually("the message is refused", async || {
+        app.get(&place).await["error"]["code"] == "suppressed"
+    })
+    .await;
     assert_eq!(refusal(&sms("again")).await, coded(409, "suppressed"));
     assert_eq!(twilio.bodies(), [""; 0]);
 }
@@ -321,7 +337,7 @@ async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
     let mut ids = BTreeMap::new();
     for n in 0..COUNT {
         let wanted = sms(&format!("m{n}"));
-        // As a client does it: the same request again, until it is answered.
+        // A client repeats the same request until it gets an answer.
         while !ids.contains_key(&n) {
             if let Some((202, taken)) = ask(&sidecar, &token, &wanted).await {
                 ids.insert(n, taken["id"].as_str().unwrap().to_owned());
@@ -335,12 +351,12 @@ async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
         }
     }
     assert_eq!(ids.values().collect::<BTreeSet<_>>().len(), COUNT, "one message for each");
-    eventually("nothing is left to be sent", async || {
+    eventually("no message is queued", async || {
         world.stored("SELECT id FROM outbound_messages WHERE state = 'queued'").await.is_empty()
     })
     .await;
-    // What was on its way when a sidecar died is nobody's any more once its hold is over.
-    eventually("the others are sent", async || {
+    // A message that a killed sidecar was sending stays `attempting` until its lease ends.
+    eventually("all other messages are sent", async || {
         let sent =
             world.stored("SELECT id FROM outbound_messages WHERE state = 'sent'").await.len();
         sent + 6 * 16 >= COUNT
@@ -351,7 +367,7 @@ async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
             "UPDATE outbound_messages SET due_at_ms = 0 WHERE state = 'attempting' RETURNING id",
         )
         .await;
-    eventually("each has an end, or nobody knows", async || {
+    eventually("each message is sent or unknown", async || {
         world
             .stored("SELECT id FROM outbound_messages WHERE state IN ('queued', 'attempting')")
             .await
@@ -360,14 +376,14 @@ async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
     .await;
     let bodies = twilio.bodies();
     let once: BTreeSet<&String> = bodies.iter().collect();
-    assert_eq!(bodies.len(), once.len(), "none twice");
+    assert_eq!(bodies.len(), once.len(), "no message is sent twice");
     let sent = world.stored("SELECT message_sid FROM outbound_messages WHERE state = 'sent'").await;
     let unknown = world.stored("SELECT id FROM outbound_messages WHERE state = 'unknown'").await;
     assert_eq!(sent.len() + unknown.len(), COUNT);
     assert!(bodies.len() >= sent.len() && bodies.len() <= sent.len() + unknown.len());
     let made: BTreeSet<String> =
         twilio.made.lock().unwrap().iter().map(|(sid, _)| sid.clone()).collect();
-    assert!(sent.iter().all(|sid| made.contains(sid)), "what is called sent is");
+    assert!(sent.iter().all(|sid| made.contains(sid)), "Twilio has every message in state `sent`");
 }
 
 async fn message_that_may_have_been_sent_is_not_sent_again(world: World) {
@@ -378,12 +394,13 @@ async fn message_that_may_have_been_sent_is_not_sent_again(world: World) {
     let (_, taken) = ask(&sidecar, &root.token, &sms("once")).await.unwrap();
     let app = Caller::app(&sidecar, &root.token);
     let place = format!("{}?account_sid={ACCOUNT}", taken["links"]["self"].as_str().unwrap());
-    eventually("nobody knows", async || app.get(&place).await["state"] == "unknown").await;
-    eventually("it is counted", async || {
+    eventually("the outcome is unknown", async || app.get(&place).await["state"] == "unknown")
+        .await;
+    eventually("the metric counts the message", async || {
         sidecar.metric("twilio_edge_messages_unknown").await == 1.0
     })
     .await;
-    assert_eq!(twilio.bodies(), ["once"], "and it is not tried again");
+    assert_eq!(twilio.bodies(), ["once"], "the message is not sent again");
     let id = taken["id"].as_str().unwrap();
     let listed = command(&world, &["messages", "list", "--state", "unknown", "-o", "tsv"]);
     assert!(listed.contains(id), "{listed}");

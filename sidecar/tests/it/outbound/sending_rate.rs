@@ -1,6 +1,6 @@
-//! As fast as a sender may, and no faster: many messages at once, through one sidecar or two that share a database, to a simulator
-//! that takes so many in a second. What it saw is told by its clock. `make burst` does it with 5,000 messages at 80 a second;
-//! BURST says how many.
+//! Rate of a sender: one sidecar, or two that share a database, send many messages as fast as the sender may, and no faster. The
+//! simulator limits the rate and measures times with its own clock. `make burst` sends 5,000 messages at 80 a second; `BURST`
+//! sets the number.
 
 use std::{
     collections::BTreeSet,
@@ -21,10 +21,10 @@ use crate::{
 const OURS: &str = "+14155238886";
 const PER_SECOND: usize = 80;
 
-/// How many requests for messages there are at a time.
+/// Number of concurrent requests for messages.
 const CLIENTS: usize = 8;
 
-/// How many messages, and whether it is measured how long they take.
+/// Number of messages, and whether the test measures their duration.
 fn size() -> (usize, bool) {
     match std::env::var("BURST") {
         Ok(count) => (count.parse().unwrap(), true),
@@ -91,7 +91,7 @@ async fn as_fast_as_it_may(kind: Kind, sidecars: usize) {
         number("longest_wait_ms")
     );
     assert_eq!(number("messages"), i64::try_from(count).unwrap());
-    // A bucket holds a second's worth: that is the most there may be too many at any time.
+    // The token bucket holds the messages of one second. This is the largest possible excess at any time.
     assert!(number("longest_wait_ms") <= 1000, "faster than it may: {seen}");
     let second = Duration::from_secs(1);
     assert!(took + second >= theory, "{took:?} is less than {theory:?} and one bucket");
@@ -100,7 +100,7 @@ async fn as_fast_as_it_may(kind: Kind, sidecars: usize) {
     }
     let answered = simulator.answered().await;
     let refused = answered["requests"].as_array().unwrap().iter().find(|one| one["status"] == 429);
-    assert_eq!(refused, None, "nobody was told to be slower");
+    assert_eq!(refused, None, "a request got status 429");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,7 +118,7 @@ async fn two_sidecars_without_redis_send_as_fast_as_one_may() {
     as_fast_as_it_may(Kind::Postgres, 2).await;
 }
 
-/// Redis dies in the middle: both go by the database then, and by Redis again when it is back.
+/// Redis is killed meanwhile. Both sidecars use the database then, and Redis again after its restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loss_of_redis_loses_nothing_and_keeps_the_rate() {
     let mut world = World::new(Kind::RedisPostgres).await;

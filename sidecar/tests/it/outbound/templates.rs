@@ -75,8 +75,8 @@ fn dry(wanted: &Value) -> Value {
 
 async fn simulate(simulator: &Simulator, content: Value) {
     let url = format!("{}/simulator/contents", simulator.base);
-    let told = reqwest::Client::new().post(url).body(content.to_string()).send().await.unwrap();
-    assert_eq!(told.status(), 200);
+    let answer = reqwest::Client::new().post(url).body(content.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
 }
 
 fn shipping(approval: &str, body: &str) -> Value {
@@ -108,7 +108,7 @@ async fn variables_have_the_names_and_lengths_of_twilio(world: World) {
         let wanted = named(name, None, variables);
         let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
         assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
-        eventually("it is at Twilio", async || {
+        eventually("Twilio has the message", async || {
             simulator.made().await.values().any(|made| *made == text)
         })
         .await;
@@ -156,13 +156,13 @@ async fn a_template_is_asked_for_by_name(world: World) {
         let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
         let (status, taken) = (answer.status(), answer.json::<Value>().await.unwrap());
         assert_eq!((status.as_u16(), &taken["category"]), (202, &json!("utility")), "{taken}");
-        eventually("it is at Twilio", async || {
+        eventually("Twilio has the message", async || {
             simulator.made().await.values().any(|made| made == text)
         })
         .await;
     }
 
-    // What cannot be, and who must act.
+    // Requests that the sidecar refuses, each with the code that names its cause.
     let refusal = async |wanted: &Value| app.refusal(Method::POST, "/v1/messages", wanted).await;
     let unknown = coded(422, "template_unknown");
     assert_eq!(refusal(&named("nothing", None, json!({}))).await, unknown);
@@ -183,41 +183,45 @@ async fn a_template_is_asked_for_by_name(world: World) {
     }
     assert_eq!(refusal(&named("shipping_update", None, json!({"1": 1}))).await.0, 400);
 
-    // Free text outside of the window: what would do instead.
+    // Outside of the window, the refusal of a free text lists the templates that may be sent.
     let text = json!({"to": PERSON, "from": OURS, "body": "hello"});
-    let told = app.send(Method::POST, "/v1/messages", text.to_string()).await;
-    let told: Value = told.json().await.unwrap();
-    assert_eq!(told["code"], "window_closed", "{told}");
-    let offered: Vec<(&str, &str)> = told["templates"]
+    let answer = app.send(Method::POST, "/v1/messages", text.to_string()).await;
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["code"], "window_closed", "{answer}");
+    let offered: Vec<(&str, &str)> = answer["templates"]
         .as_array()
         .unwrap()
         .iter()
         .map(|one| (one["name"].as_str().unwrap(), one["locale"].as_str().unwrap()))
         .collect();
     assert_eq!(offered, [("may_we_write", "en_US"), ("shipping_update", "en_US")]);
-    assert_eq!(told["templates"][1]["variables"], json!(["1", "2"]));
+    assert_eq!(answer["templates"][1]["variables"], json!(["1", "2"]));
     let mut portuguese = dry(&text);
     portuguese["locale"] = json!("pt_PT");
-    let told = app.send(Method::POST, "/v1/messages", portuguese.to_string()).await;
-    let told: Value = told.json().await.unwrap();
-    let window =
-        told["verdicts"].as_array().unwrap().iter().find(|said| said["rule"] == "window").unwrap();
-    assert_eq!(window["templates"][1]["locale"], "en_US", "pt_BR is none of pt_PT's: {window}");
-
-    // A template nobody has approved is free text, within a window.
-    accepted(&sidecar, &[inbound("c1", "SM1", PERSON, "hello")]).await;
-    let mut pending = dry(&named("spring_sale", None, json!({"1": "a", "2": "b"})));
-    pending["from"] = json!("whatsapp:+15550001111");
-    let told = app.send(Method::POST, "/v1/messages", pending.to_string()).await;
-    let told: Value = told.json().await.unwrap();
-    let against: Vec<&Value> = told["verdicts"]
+    let answer = app.send(Method::POST, "/v1/messages", portuguese.to_string()).await;
+    let answer: Value = answer.json().await.unwrap();
+    let window = answer["verdicts"]
         .as_array()
         .unwrap()
         .iter()
-        .filter(|said| said["ok"] == false)
-        .map(|said| &said["code"])
+        .find(|verdict| verdict["rule"] == "window")
+        .unwrap();
+    assert_eq!(window["templates"][1]["locale"], "en_US", "pt_BR is none of pt_PT's: {window}");
+
+    // Within a window, an unapproved template is sent as free text.
+    accepted(&sidecar, &[inbound("c1", "SM1", PERSON, "hello")]).await;
+    let mut pending = dry(&named("spring_sale", None, json!({"1": "a", "2": "b"})));
+    pending["from"] = json!("whatsapp:+15550001111");
+    let answer = app.send(Method::POST, "/v1/messages", pending.to_string()).await;
+    let answer: Value = answer.json().await.unwrap();
+    let refusing: Vec<&Value> = answer["verdicts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|verdict| verdict["ok"] == false)
+        .map(|verdict| &verdict["code"])
         .collect();
-    assert_eq!(against, ["no_consent"], "it is marketing all the same: {told}");
+    assert_eq!(refusing, ["no_consent"], "its category is still marketing: {answer}");
 }
 
 async fn template_changes_at_twilio_are_in_the_audit(world: World) {
@@ -234,35 +238,44 @@ async fn template_changes_at_twilio_are_in_the_audit(world: World) {
     assert_eq!(audited("template.added").await.len(), 5);
     let text = "Hello {{1}}, your order {{2}} is on its way.";
     simulate(&simulator, shipping("paused", text)).await;
-    eventually("it is paused", async || audited("template.approval_changed").await.len() == 1)
-        .await;
+    eventually("the audit log has the paused template", async || {
+        audited("template.approval_changed").await.len() == 1
+    })
+    .await;
     let entry = audited("template.approval_changed").await.swap_remove(0);
-    let told = (&entry["subject"], &entry["actor"], &entry["detail"]["approval"]);
+    let recorded = (&entry["subject"], &entry["actor"], &entry["detail"]["approval"]);
     let expected = json!({"was": "approved", "is": "paused"});
-    assert_eq!(told, (&json!("template shipping_update/en_US"), &json!("twilio"), &expected));
+    assert_eq!(recorded, (&json!("template shipping_update/en_US"), &json!("twilio"), &expected));
     let wanted = named("shipping_update", None, json!({"1": "Ada", "2": "7"}));
     let unapproved = coded(409, "template_not_approved");
     assert_eq!(app.refusal(Method::POST, "/v1/messages", &wanted).await, unapproved);
     simulate(&simulator, shipping("paused", "Hello {{1}}")).await;
-    eventually("it says something else", async || audited("template.changed").await.len() == 1)
-        .await;
+    eventually("the audit log has the changed text", async || {
+        audited("template.changed").await.len() == 1
+    })
+    .await;
     simulate(&simulator, json!({"removed": SHIPPING})).await;
-    eventually("it is gone", async || audited("template.removed").await.len() == 1).await;
+    eventually("the audit log has the removed template", async || {
+        audited("template.removed").await.len() == 1
+    })
+    .await;
     // The other language stays, and English readers get nothing in Portuguese.
     assert_eq!(
         app.refusal(Method::POST, "/v1/messages", &wanted).await,
         coded(422, "template_unknown")
     );
 
-    // While Twilio is away, what was read last counts.
+    // While Twilio is unavailable, the templates of the last successful read stay in effect.
     assert!(sidecar.metric("twilio_edge_template_changes_total").await >= 8.0);
     drop(simulator);
-    eventually("it is noticed", async || app.get("/v1/templates").await["problem"].is_string())
-        .await;
+    eventually("the template list reports a problem", async || {
+        app.get("/v1/templates").await["problem"].is_string()
+    })
+    .await;
     let kept = app.get("/v1/templates").await;
     assert_eq!(kept["templates"].as_array().unwrap().len(), 4);
     assert!(kept["synced_at"].is_string(), "{kept}");
-    eventually("its age is told", async || {
+    eventually("the metric reports the age of the templates", async || {
         sidecar.metric("twilio_edge_templates_age_seconds").await > 1.5
     })
     .await;
@@ -281,9 +294,9 @@ async fn an_administrator_names_what_twilio_does_not_show(world: World) {
         json!({"content_sid": SHIPPING, "variables": ["1", "2"], "category": "authentication"});
     let put = root.send(Method::PUT, &place, said.to_string()).await;
     assert_eq!(put.status(), 200, "{:?}", put.text().await);
-    let told = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
-    let told: Value = told.json().await.unwrap();
-    assert_eq!(told["allowed"], true, "{told}");
+    let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["allowed"], true, "{answer}");
     let shown = app.get("/v1/templates/hello").await;
     assert_eq!(shown["templates"][0]["source"], "administrator");
 

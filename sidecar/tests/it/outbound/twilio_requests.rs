@@ -1,5 +1,5 @@
-//! What the sidecar asks of Twilio, judged by Twilio's own OpenAPI: each request on the wire is one that Twilio describes, with
-//! no parameter that it does not, and each value as it has to be. The requests go to the simulator, through a recorder.
+//! Requests of the sidecar to Twilio, validated with Twilio's own OpenAPI documents: each request, parameter and value is
+//! described there. The requests go to the simulator through a recorder.
 
 use std::{
     path::Path,
@@ -39,7 +39,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    /// Its address, and what it sees.
+    /// Starts the recorder; returns its address and a handle.
     async fn start(simulator: &Simulator) -> (String, Recorder) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let recorder = Recorder {
@@ -146,7 +146,7 @@ async fn requests_to_twilio_match_its_description() {
         let asked = sidecar.client.get(format!("{path}{more}")).header("authorization", &basic);
         assert_eq!(asked.send().await.unwrap().status(), 200, "{more}");
     }
-    eventually("each is sent", async || {
+    eventually("each message is sent", async || {
         let mut sent = 0;
         for place in &places {
             sent += usize::from(app.get(place).await["state"] == "sent");
@@ -158,13 +158,13 @@ async fn requests_to_twilio_match_its_description() {
 
     let seen = recorder.seen.lock().unwrap().clone();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let told = world.directory.path().join("seen.json");
-    std::fs::write(&told, Value::from(seen).to_string()).unwrap();
+    let seen_file = world.directory.path().join("seen.json");
+    std::fs::write(&seen_file, Value::from(seen).to_string()).unwrap();
     let specs = root.join(".tools/openapi");
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/it/outbound/twilio_requests/judge.py"))
         .args(["twilio_api_v2010.json", "twilio_content_v1.json"].map(|name| specs.join(name)))
-        .arg(&told)
+        .arg(&seen_file)
         .output()
         .await
         .unwrap();
@@ -172,11 +172,11 @@ async fn requests_to_twilio_match_its_description() {
     assert!(judged.status.success(), "run `make setup-test` if anything is missing: {said}");
     let said = String::from_utf8(judged.stdout).unwrap();
     let counted: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(counted["POST Messages.json"], 6, "each was asked for once: {counted}");
+    assert_eq!(counted["POST Messages.json"], 6, "each message was requested once: {counted}");
     assert_eq!(counted["GET /v1/ContentAndApprovals"], 1, "{counted}");
     assert_eq!(counted["GET Messages/{Sid}.json"], 1, "{counted}");
     assert!(
         counted["GET Messages.json"].as_u64() > Some(1),
-        "one by us, and one for it: {counted}"
+        "the sidecar's own request, and the forwarded one: {counted}"
     );
 }

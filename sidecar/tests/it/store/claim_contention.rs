@@ -1,6 +1,6 @@
-//! Sixty-four claimers of the same ten thousand webhooks, on the stores themselves: one winner each, and what a winner was
-//! told of its settlement is what everybody sees afterwards. Each webhook is wanted by eight of them at once; with
-//! TWILIO_EDGE_ALL_CLAIMERS set by all sixty-four, which takes a minute for each combination of stores.
+//! Sixty-four claimers compete for the same ten thousand webhooks, directly at the stores. Each webhook has one winner, and
+//! the ledger agrees with the results of its settlements. Eight claimers claim each webhook at once. If
+//! TWILIO_EDGE_ALL_CLAIMERS is set, all sixty-four do, which takes a minute for each combination of stores.
 
 use std::sync::{
     Arc,
@@ -24,7 +24,7 @@ const CLAIMERS: usize = 64;
 const KEYS: usize = 10_000;
 const BATCH: usize = 250;
 
-/// What the backend would say of each webhook.
+/// Requests of one webhook that the backend handles, refuses and accepts.
 #[derive(Default)]
 struct Backend {
     at_work: AtomicU32,
@@ -34,7 +34,7 @@ struct Backend {
 }
 
 async fn sixty_four_claimers_of_ten_thousand_keys_have_one_winner_each(world: World) {
-    // A busy machine may take its time between a claim and its settlement.
+    // The leases are long, because a busy machine may be slow between a claim and its settlement.
     let stores = stores_with(&world, 60_000).await;
     let webhooks: Arc<[Webhook]> = (0..KEYS)
         .map(|key| {
@@ -57,21 +57,21 @@ async fn sixty_four_claimers_of_ten_thousand_keys_have_one_winner_each(world: Wo
     for claimer in claimers.collect::<Vec<_>>() {
         claimer.await.unwrap();
     }
-    // What was given back when all had been there already.
+    // Claims the webhooks that were released after all claimers had tried.
     let left = (0..KEYS).filter(|key| backend[*key].accepted.load(Ordering::Relaxed) == 0);
     claim_and_settle(&stores, &webhooks, &backend, CLAIMERS, left.collect()).await;
 
     for (key, seen) in backend.iter().enumerate() {
         let count = |count: &AtomicU32| count.load(Ordering::Relaxed);
         assert_eq!(count(&seen.together), 0, "key {key} was with the backend twice at once");
-        let told = (count(&seen.accepted), count(&seen.refused));
-        assert_eq!(told, (1, u32::from(is_refused_first(key))), "key {key}");
+        let counts = (count(&seen.accepted), count(&seen.refused));
+        assert_eq!(counts, (1, u32::from(is_refused_first(key))), "key {key}");
     }
     let rows = "SELECT CAST(count(*) AS TEXT) || ' ' || CAST(sum(attempts) AS TEXT) FROM events
         WHERE outcome = 'accepted'";
     let refused = (0..KEYS).filter(|key| is_refused_first(*key)).count();
     let expected = [format!("{KEYS} {}", KEYS + refused)];
-    eventually("the ledger says the same", || async { world.stored(rows).await == expected }).await;
+    eventually("the ledger agrees", || async { world.stored(rows).await == expected }).await;
 }
 
 fn is_refused_first(key: usize) -> bool {

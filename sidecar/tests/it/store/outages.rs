@@ -1,4 +1,4 @@
-//! The stores go away in the middle of it, and come back: by `kill -9`, by hanging, by losing all they knew.
+//! Outages of the stores during operation: by `kill -9`, by hanging, and by loss of all data.
 
 use std::{
     sync::{Arc, Mutex},
@@ -28,7 +28,7 @@ const IMPATIENT: (&str, &str) = ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "400");
 /// Far below any time limit that is not ours (Redis clients wait for many seconds), far above a busy machine's whims.
 const SOON: Duration = Duration::from_secs(2);
 
-/// PostgreSQL after a crash: it is there, and takes nobody until it has recovered.
+/// PostgreSQL after a crash: it listens, but refuses clients until it has recovered.
 #[tokio::test]
 async fn a_database_that_recovers_is_waited_for() {
     let world = World::new(Kind::Postgres).await;
@@ -54,7 +54,7 @@ async fn a_database_that_recovers_is_waited_for() {
                 });
                 continue;
             }
-            // "TLS?" is eight bytes, and what is said without it longer.
+            // The request for TLS has eight bytes; a start without TLS has more.
             let mut said = [0; 8];
             client.read_exact(&mut said).await.unwrap();
             if said == [0, 0, 0, 8, 4, 210, 22, 47] {
@@ -295,7 +295,7 @@ async fn sidecar_without_its_database_reports_unavailable_in_time_and_recovers()
     }
 }
 
-/// The only claim that must not proceed is the one whose STOP nobody could write down.
+/// A claim must not proceed if its STOP cannot be recorded. All other claims proceed.
 #[tokio::test]
 async fn a_stop_that_cannot_be_recorded_does_not_proceed() {
     let world = World::new(Kind::Sqlite).await;

@@ -1,4 +1,4 @@
-//! Two sidecars on one database, of which one does not reach Redis: one winner for each webhook all the same.
+//! Two sidecars share one database, and one of them cannot reach Redis. Each webhook still has one winner.
 
 use std::{
     collections::HashMap,
@@ -15,10 +15,10 @@ use crate::{
 
 const FELL_THROUGH: &str = "twilio_edge_store_fallthroughs_total{store=\"redis\"}";
 
-/// As shipped, because here it matters how long an outage is believed to last.
+/// Shipped value: the tests depend on the time for which a sidecar treats a store as unavailable.
 const IN_TIME: (&str, &str) = ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", "1000");
 
-/// Nothing that is asked here again is free again.
+/// The leases outlast the test, so that no repeated claim finds an expired lease.
 const HELD: (&str, &str) = ("TWILIO_EDGE_LEASES_PERIOD_MS", "120000");
 
 struct Pair {
@@ -29,7 +29,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The near one writes what it hands out long after whoever only waited for that would have stopped waiting.
+    /// The near sidecar writes its grants late, long after a sidecar that only waits for them would have stopped waiting.
     async fn start() -> Pair {
         let mut world = World::new(Kind::RedisPostgres).await;
         world.own_redis().await;
@@ -53,10 +53,10 @@ impl Pair {
     }
 }
 
-/// Who was told to hand out each webhook.
+/// Sidecars that granted a claim of each webhook.
 type Winners = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
 
-/// Asks as a filter does: again, as long as somebody else seems to have it.
+/// Claims `keys` at one sidecar, and records those that it grants. The caller repeats keys that another claim holds.
 async fn ask(sidecar: Arc<Sidecar>, name: &'static str, keys: Vec<String>, winners: Winners) {
     let claims = keys.iter().map(|key| message(&format!("{name}-{key}"), key)).collect();
     let verdicts = sidecar.claim_all(claims).await;
@@ -91,7 +91,7 @@ async fn redis_unavailable_to_one_of_two_leaves_one_winner_for_each_webhook() {
                 requests.push(tokio::spawn(asked));
             }
         }
-        // Some of each wave are answered before the next one begins, and some are not.
+        // Only half of the requests of a wave are answered before the next wave begins.
         for request in requests.drain(..requests.len() / 2) {
             request.await.unwrap();
         }
@@ -99,8 +99,8 @@ async fn redis_unavailable_to_one_of_two_leaves_one_winner_for_each_webhook() {
     for request in requests {
         request.await.unwrap();
     }
-    assert!(pair.far.metric(FELL_THROUGH).await >= 1.0, "the far one went to the database");
-    eventually("everything was handed out", || async {
+    assert!(pair.far.metric(FELL_THROUGH).await >= 1.0, "the far sidecar used the database");
+    eventually("each webhook has a winner", || async {
         for (wave, batch) in (0..6).flat_map(|wave| (0..20).map(move |batch| (wave, batch))) {
             let keys = keys(wave, batch);
             let left: Vec<String> = {
@@ -122,10 +122,10 @@ async fn redis_unavailable_to_one_of_two_leaves_one_winner_for_each_webhook() {
         .filter(|(_, won)| won.len() > 1)
         .map(|(k, _)| k.clone())
         .collect();
-    assert_eq!(twice, [""; 0], "handed out by both");
+    assert_eq!(twice, [""; 0], "both sidecars granted these");
 }
 
-/// Whoever was handed something by Redis has it, however late that is written.
+/// A claim that Redis granted stays granted, even if the database receives it late.
 #[tokio::test]
 async fn claim_granted_in_redis_is_not_granted_by_the_peer_without_redis() {
     let pair = Pair::start().await;
@@ -133,13 +133,13 @@ async fn claim_granted_in_redis_is_not_granted_by_the_peer_without_redis() {
     pair.cut();
     let never = |decision| assert_eq!(decision, Decision::InFlight);
     never(pair.far.decide(message("far", "SM1")).await);
-    eventually("the far one decides alone", || async {
+    eventually("the far sidecar decides without its peer", || async {
         pair.far.decide(message("far", "SM2")).await == Decision::Proceed
     })
     .await;
     never(pair.far.decide(message("far", "SM1")).await);
     never(pair.near.decide(message("near", "SM2")).await);
-    // The near one decides on, in the database.
+    // The near sidecar continues to decide, in the database.
     assert_eq!(pair.near.decide(message("near", "SM3")).await, Decision::Proceed);
     never(pair.far.decide(message("far", "SM3")).await);
 }
@@ -151,8 +151,8 @@ async fn dead_peer_is_waited_for_only_until_its_heartbeat_expires() {
     Arc::into_inner(near).unwrap().kill();
     network.set_delay_ms(60_000);
     let first = far.decide(message("far", "SM1")).await;
-    assert_eq!(first, Decision::InFlight, "it may have handed out anything a moment ago");
-    eventually("nobody waits for the dead", || async {
+    assert_eq!(first, Decision::InFlight, "the dead peer may have granted the claim just before");
+    eventually("the far sidecar no longer waits for the dead peer", || async {
         far.decide(message("far", "SM1")).await == Decision::Proceed
     })
     .await;

@@ -1,6 +1,6 @@
-//! How PostgreSQL finds what the API asks it for: the plans themselves, as the server tells them for each statement that a
-//! sidecar really runs, over tables that are worth an index. No list reads a whole table, however it is filtered.
-//! (SQLite's plans are held beside the statements.)
+//! Query plans of PostgreSQL, as the server reports them for each statement that a sidecar runs, with tables that are large
+//! enough for an index. No list reads a whole table, however it is filtered. (SQLite's plans are tested beside the
+//! statements.)
 
 use crate::{
     access::api_keys::{Caller, administrator},
@@ -43,8 +43,8 @@ async fn fill(world: &World) {
     world.stored("ANALYZE").await;
 }
 
-/// From the next connection on, the server tells whoever asks how it finds it.
-async fn have_plans_told(world: &World) {
+/// Makes the server report the plan of each statement, from the next connection on.
+async fn enable_plan_reports(world: &World) {
     let name = world.database_url.rsplit('/').next().unwrap();
     for (setting, value) in [
         ("session_preload_libraries", "auto_explain"),
@@ -60,7 +60,7 @@ async fn lists_never_read_a_whole_table() {
     let world = World::new(Kind::Postgres).await;
     world.sidecar().await.stop();
     fill(&world).await;
-    have_plans_told(&world).await;
+    enable_plan_reports(&world).await;
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let (_, token) = admin.create("app", Some(ACCOUNT), "shop").await;
@@ -132,7 +132,7 @@ async fn lists_never_read_a_whole_table() {
             line.contains("Index")
                 && line.split(" on ").nth(1).is_some_and(|on| on.starts_with(table))
         };
-        assert!(log.lines().any(|line| by_index(&line)), "no plan of {table} was told:\n{log}");
+        assert!(log.lines().any(|line| by_index(&line)), "the log has no plan for {table}:\n{log}");
         let whole = format!("Seq Scan on {table}");
         let scan = log.lines().find(|line| line.contains(&whole));
         assert_eq!(scan, None, "{table} in\n{}", around(&log, &whole));
@@ -143,7 +143,7 @@ async fn lists_never_read_a_whole_table() {
 fn assert_pages_end_at_their_limit(log: &str) {
     for (table, page) in [("suppressions", "after_source"), ("consents", "in_category")] {
         let plans: Vec<&str> = log.split("duration: ").filter(|plan| plan.contains(page)).collect();
-        assert!(!plans.is_empty(), "no page of {table} was told:\n{log}");
+        assert!(!plans.is_empty(), "the log has no plan for a page of {table}:\n{log}");
         for plan in plans {
             let lines: Vec<&str> = plan.lines().collect();
             let by_index = format!(" on {table}");
@@ -154,7 +154,7 @@ fn assert_pages_end_at_their_limit(log: &str) {
     }
 }
 
-/// Whatever one account has waiting, a look for what is to be sent goes from lane to lane, and takes what is first in one.
+/// The dispatcher's query reads the first message of each lane, however many messages one account has queued.
 #[tokio::test]
 async fn queued_messages_are_found_lane_by_lane() {
     let world = World::new(Kind::Postgres).await;
@@ -169,7 +169,7 @@ async fn queued_messages_are_found_lane_by_lane() {
     );
     assert_eq!(world.stored(&rows).await, [ROWS.to_string()]);
     world.stored("ANALYZE").await;
-    have_plans_told(&world).await;
+    enable_plan_reports(&world).await;
     let file = world.directory.path().join("sending.toml");
     std::fs::write(&file, crate::support::simulator::account(ACCOUNT)).unwrap();
     let nowhere = format!("http://127.0.0.1:{}", crate::support::servers::free_port());
@@ -179,7 +179,7 @@ async fn queued_messages_are_found_lane_by_lane() {
     ];
     let sidecar = world.sidecar_with(&settings).await;
     let tried = "SELECT DISTINCT sender FROM outbound_messages WHERE attempts > 0";
-    crate::support::servers::eventually("each sender has its turn", async || {
+    crate::support::servers::eventually("each sender has an attempt", async || {
         world.stored(tried).await.len() == 1 + ROWS / 4000
     })
     .await;
@@ -187,7 +187,7 @@ async fn queued_messages_are_found_lane_by_lane() {
     for statement in ["WITH RECURSIVE firsts", "WITH due AS MATERIALIZED"] {
         let plans: Vec<&str> =
             log.split("duration: ").filter(|plan| plan.contains(statement)).collect();
-        assert!(!plans.is_empty(), "no plan of {statement} was told:\n{log}");
+        assert!(!plans.is_empty(), "the log has no plan for {statement}:\n{log}");
         for plan in plans {
             assert!(plan.contains("using outbound_messages_queued on outbound_messages"), "{plan}");
             assert!(
@@ -199,7 +199,7 @@ async fn queued_messages_are_found_lane_by_lane() {
     }
 }
 
-/// The plan that has this, and its query.
+/// Returns the logged plan and query that contain `text`.
 fn around<'a>(log: &'a str, text: &str) -> &'a str {
     log.split("duration: ").find(|plan| plan.contains(text)).unwrap_or_default()
 }

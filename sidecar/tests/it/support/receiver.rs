@@ -114,10 +114,10 @@ impl Receiver {
             .unwrap();
         let (address, router) =
             (self.address, Router::new().fallback(receive).with_state(self.shared.clone()));
-        let (told, listening) = tokio::sync::oneshot::channel();
+        let (ready, listening) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
             let listener = TcpListener::bind(address).await.unwrap();
-            told.send(listener.local_addr().unwrap()).unwrap();
+            ready.send(listener.local_addr().unwrap()).unwrap();
             axum::serve(listener, router).await.unwrap();
         });
         self.address = listening.await.unwrap();

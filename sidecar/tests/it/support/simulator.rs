@@ -26,17 +26,17 @@ impl Simulator {
         Simulator::of(world, &[ACCOUNT], options)
     }
 
-    /// Starts it for these accounts, which share one secret.
+    /// Starts the simulator for these accounts, which share one secret.
     pub(crate) fn of(world: &World, account_sids: &[&str], options: &[&str]) -> Simulator {
         let accounts = world.directory.path().join("accounts.toml");
         let known: String = account_sids.iter().map(|sid| account(sid)).collect();
         std::fs::write(&accounts, known).unwrap();
-        let told = world.directory.path().join("simulator.out");
+        let output = world.directory.path().join("simulator.out");
         let script = format!(
             "exec \"$0\" simulator --listen 127.0.0.1:0 --step-ms 20 --accounts '{}' {} >'{}'",
             accounts.display(),
             options.join(" "),
-            told.display()
+            output.display()
         );
         let program = env!("CARGO_BIN_EXE_twilio-edge");
         let process = Guarded::start(
@@ -49,7 +49,7 @@ impl Simulator {
         );
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let line = std::fs::File::open(&told)
+            let line = std::fs::File::open(&output)
                 .ok()
                 .and_then(|file| BufReader::new(file).lines().next())
                 .and_then(Result::ok);

@@ -210,7 +210,7 @@ fn acknowledged_first(record: &Record) -> Result<()> {
 fn unclaimed_opt_out_is_acknowledged_before_twilio_is_answered() -> Result<Scenario> {
     Ok(Scenario::new(stop()?, |record| {
         forwarded_unasked(record)?;
-        ensure!(record.answered(0, 200)?.since.ms >= 300, "answered while nobody had the STOP");
+        ensure!(record.answered(0, 200)?.since.ms >= 300, "answered before a sidecar had the STOP");
         acknowledged_first(record)
     })
     .claims([Behaviour::Fails(503)])
@@ -232,7 +232,7 @@ fn unclaimed_opt_out_with_twiml_is_acknowledged_before_its_answer_begins() -> Re
     Ok(Scenario::new(stop()?, |record| {
         acknowledged_first(record)?;
         let answer = record.answered(0, 200)?;
-        ensure!(answer.since.ms >= 100, "nobody had the STOP");
+        ensure!(answer.since.ms >= 100, "answered before a sidecar had the STOP");
         ensure!(answer.body.ends_with(b"</Response>"), "{:?}", answer.body);
         // It was held at its headers, so no part of it was copied.
         let saved =
@@ -270,7 +270,7 @@ fn unclaimed_opt_out_is_sent_as_soon_as_the_sidecar_answers_others() -> Result<S
     let script = [
         Step::Send(Request::post(&Form::inbound("STOP"))?),
         Step::Wait(760),
-        Step::Send(Request::post(&Form::inbound("Is anybody there at last?"))?),
+        Step::Send(Request::post(&Form::inbound("Is the service back at last?"))?),
         Step::Wait(1_000),
     ];
     Ok(Scenario::new(script, |record| {
@@ -283,7 +283,7 @@ fn unclaimed_opt_out_is_sent_as_soon_as_the_sidecar_answers_others() -> Result<S
                     .is_some_and(|it| it.form.contains("STOP"))
         });
         let at_ms = settlement.map(|settlement| settlement.at_ms).unwrap_or(u64::MAX);
-        ensure!((760..830).contains(&at_ms), "told at {at_ms} ms");
+        ensure!((760..830).contains(&at_ms), "the STOP was settled at {at_ms} ms");
         Ok(())
     })
     .claims([Behaviour::Fails(503)])

@@ -39,7 +39,7 @@ fn answering(backend: Backend, check: fn(&Record) -> Result<()>) -> Result<Scena
     Ok(Scenario::new(script, check).backend([backend]))
 }
 
-/// Released, and the client got all of this answer at this time.
+/// Checks that the claim was released, and that the client got the complete answer at this time.
 fn released(record: &Record, status: u16, ms: std::ops::Range<u64>) -> Result<()> {
     let client = record.answered(0, status)?;
     ensure!(ms.contains(&client.since.ms), "answered at {} ms", client.since.ms);
@@ -50,7 +50,11 @@ fn released(record: &Record, status: u16, ms: std::ops::Range<u64>) -> Result<()
 fn success_is_committed_without_waiting() -> Result<Scenario> {
     let scenario = answering(Backend::twiml("<Response/>"), |record| {
         ensure!(record.answered(0, 200)?.since.ms == 0 && record.outcomes() == [Outcome::Commit]);
-        ensure!(record.settlements[0].at_ms <= 100, "told at {} ms", record.settlements[0].at_ms);
+        ensure!(
+            record.settlements[0].at_ms <= 100,
+            "settled at {} ms",
+            record.settlements[0].at_ms
+        );
         let answer = record.settlements[0].settlement.answer.as_ref();
         ensure!(answer.is_some_and(|answer| answer.body == "<Response/>"));
         ensure!(
@@ -117,7 +121,10 @@ fn failure_without_a_body_is_held_too() -> Result<Scenario> {
 fn refused_release_is_retried() -> Result<Scenario> {
     let scenario = answering(Backend::status(500), |record| {
         ensure!(record.settlements.len() > 1 && record.outcomes() == [Outcome::Release]);
-        ensure!(record.answered(0, 500)?.since.ms >= 100, "answered before anybody had taken it");
+        ensure!(
+            record.answered(0, 500)?.since.ms >= 100,
+            "answered before the release was retried"
+        );
         Ok(())
     })?;
     Ok(scenario.settlements([Behaviour::Decides(Decision::Unavailable)]))
@@ -125,7 +132,10 @@ fn refused_release_is_retried() -> Result<Scenario> {
 
 fn release_reply_without_headers_is_no_acknowledgement() -> Result<Scenario> {
     let scenario = answering(Backend::status(500), |record| {
-        ensure!(record.answered(0, 500)?.since.ms >= 100, "answered before anybody had taken it");
+        ensure!(
+            record.answered(0, 500)?.since.ms >= 100,
+            "answered before the release was retried"
+        );
         ensure!(record.outcomes() == [Outcome::Release] && record.settlements.len() == 2);
         Ok(())
     })?;
@@ -185,7 +195,7 @@ fn client_that_disconnects_before_the_verdict_is_released() -> Result<Scenario> 
     ];
     Ok(Scenario::new(script, |record| {
         ensure!(record.granted.len() == 1 && record.outcomes() == [Outcome::Release]);
-        ensure!(record.settlements[0].at_ms < 300, "told only after the verdict");
+        ensure!(record.settlements[0].at_ms < 300, "released only after the verdict");
         ensure!(record.settlements[0].settlement.unclaimed.is_some(), "a STOP that is lost");
         record.not_forwarded(0)
     })

@@ -1,5 +1,5 @@
-"""TLS in front of a broker that speaks none: whoever connects has to prove who they are. Takes its own port, the broker's, and a
-PEM file that is certificate, key and root in one."""
+"""TLS proxy in front of a broker without TLS. Clients need a certificate. Arguments: its own port, the port of the broker,
+and a PEM file that is certificate, key and root in one."""
 
 import asyncio
 import ssl

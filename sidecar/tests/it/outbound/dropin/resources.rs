@@ -1,4 +1,5 @@
-//! Requests of Twilio's clients that Twilio carries out: what is passed on and back, and that redaction and deletion reach our store.
+//! Drop-in requests that the sidecar passes on to Twilio. The tests check the answers, and that redaction and deletion reach
+//! our store.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::{asked, prepared, started};
 use crate::{
     access::api_keys::{Caller, administrator},
-    api::message_lists::{accepted, told},
+    api::message_lists::{accepted, status_callback},
     support::servers::eventually,
     support::sidecar::{ACCOUNT, Sidecar, inbound},
     support::simulator::Simulator,
@@ -23,9 +24,9 @@ crate::support::world::on_every_store!(@ postgres Postgres
     senders_are_alike_and_a_later_failure_is_shown);
 
 const PERSON: &str = "+14155550123";
-const TEXT: &str = "a text of somebody";
+const TEXT: &str = "a confidential text";
 
-/// Sends a text, and waits until the simulator has delivered it: its SID.
+/// Sends a text, waits until the simulator has delivered it, and returns its SID.
 async fn delivered(sidecar: &Sidecar, token: &str) -> String {
     let form = [("To", PERSON), ("From", "+14155238886"), ("Body", TEXT)];
     let messages = format!("Accounts/{ACCOUNT}/Messages.json");
@@ -34,7 +35,7 @@ async fn delivered(sidecar: &Sidecar, token: &str) -> String {
     assert_eq!(status, 201, "{made}");
     let sid = made["sid"].as_str().unwrap().to_owned();
     let place = format!("Accounts/{ACCOUNT}/Messages/{sid}.json");
-    eventually("it is delivered", async || {
+    eventually("the message is delivered", async || {
         let ours = (ACCOUNT, token);
         asked(sidecar, ours, (Method::GET, &place), &[], None).await.1["status"] == "delivered"
     })
@@ -42,14 +43,14 @@ async fn delivered(sidecar: &Sidecar, token: &str) -> String {
     sid
 }
 
-/// A DELETE: its status. It is answered with nothing, or with an error in Twilio's shape.
+/// Deletes a message, and returns the HTTP status.
 async fn deleted(sidecar: &Sidecar, token: &str, sid: &str) -> u16 {
     let place = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages/{sid}.json", sidecar.base);
     let request = sidecar.client.delete(place).basic_auth(ACCOUNT, Some(token));
     request.send().await.unwrap().status().as_u16()
 }
 
-/// Everything that is stored of a message, in one text.
+/// Returns the stored forms of all webhooks of a message, as one text.
 async fn stored(world: &World, sid: &str) -> String {
     let query = format!("SELECT coalesce(form, '') FROM events WHERE message_sid = '{sid}'");
     world.stored(&query).await.join("\n")
@@ -61,14 +62,14 @@ async fn redaction_and_deletion_reach_our_store(world: World) {
     let ours = (ACCOUNT, token.as_str());
     let sid = delivered(&sidecar, &token).await;
     accepted(&sidecar, &[inbound("d1", &sid, "whatsapp:+14155550123", TEXT)]).await;
-    assert!(stored(&world, &sid).await.contains("somebody"));
+    assert!(stored(&world, &sid).await.contains("confidential"));
 
     let place = format!("Accounts/{ACCOUNT}/Messages/{sid}.json");
     let redact = [("Body", "")];
     let (status, shown) = asked(&sidecar, ours, (Method::POST, &place), &redact, None).await;
     assert_eq!((status.as_u16(), &shown["body"]), (200, &json!("")), "{shown}");
     let left = stored(&world, &sid).await;
-    assert!(!left.contains("somebody") && left.contains("14155550123"), "{left}");
+    assert!(!left.contains("confidential") && left.contains("14155550123"), "{left}");
 
     assert_eq!(deleted(&sidecar, &token, &sid).await, 204);
     let left = stored(&world, &sid).await;
@@ -77,7 +78,7 @@ async fn redaction_and_deletion_reach_our_store(world: World) {
     assert_eq!((status.as_u16(), &said["code"]), (404, &json!(20404)));
     assert_eq!(deleted(&sidecar, &token, &sid).await, 404);
 
-    // Deleted at Twilio and not here, as after a database that was away: the same request again reaches our store.
+    // The message is deleted at Twilio only, as after an outage of our database. A repeated request deletes it in our store.
     let sid = delivered(&sidecar, &token).await;
     accepted(&sidecar, &[inbound("d2", &sid, "whatsapp:+14155550123", TEXT)]).await;
     let there = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages/{sid}.json", simulator.base);
@@ -85,10 +86,10 @@ async fn redaction_and_deletion_reach_our_store(world: World) {
         sidecar.client.delete(there).basic_auth(ACCOUNT, Some(crate::support::simulator::SECRET));
     assert_eq!(gone.send().await.unwrap().status(), 204);
     assert_eq!(deleted(&sidecar, &token, &sid).await, 204);
-    assert!(!stored(&world, &sid).await.contains("somebody"));
+    assert!(!stored(&world, &sid).await.contains("confidential"));
     assert_eq!(deleted(&sidecar, &token, &sid).await, 404);
 
-    // What was refused is our row alone.
+    // A scheduled message exists in our store only.
     let messages = format!("Accounts/{ACCOUNT}/Messages.json");
     let later = (jiff::Timestamp::now() + Duration::from_secs(3600)).to_string();
     let form = [
@@ -101,7 +102,7 @@ async fn redaction_and_deletion_reach_our_store(world: World) {
     let (_, made) = asked(&sidecar, ours, (Method::POST, &messages), &form, None).await;
     let sid = made["sid"].as_str().unwrap();
     let place = format!("Accounts/{ACCOUNT}/Messages/{sid}.json");
-    assert_eq!(deleted(&sidecar, &token, sid).await, 409, "it waits");
+    assert_eq!(deleted(&sidecar, &token, sid).await, 409, "the message waits for its time");
     let cancel = [("Status", "canceled")];
     asked(&sidecar, ours, (Method::POST, &place), &cancel, None).await;
     assert_eq!(deleted(&sidecar, &token, sid).await, 204);
@@ -119,7 +120,7 @@ async fn status_of_twilio_is_passed_on(world: World) {
         [("+14155559002", 400, 21211), ("+14155559008", 404, 20404), ("+14155559009", 401, 20003)]
     {
         let form = [("To", to), ("From", "+14155238886"), ("Body", "hi")];
-        // A copy is told the same.
+        // A repeated request gets the same answer.
         for _ in 0..2 {
             let place = (Method::POST, messages.as_str());
             let (answered, said) = asked(&sidecar, ours, place, &form, Some(to)).await;
@@ -127,7 +128,7 @@ async fn status_of_twilio_is_passed_on(world: World) {
             assert_eq!((answered.as_u16(), &said["code"], &said["status"]), expected, "{said}");
         }
     }
-    // Nobody learns Twilio's token of the account by a key of ours.
+    // Our API key does not reveal Twilio's auth token of the account.
     let place = format!("Accounts/{ACCOUNT}.json");
     let (status, account) = asked(&sidecar, ours, (Method::GET, &place), &[], None).await;
     assert_eq!((status.as_u16(), &account["sid"]), (200, &json!(ACCOUNT)));
@@ -135,7 +136,8 @@ async fn status_of_twilio_is_passed_on(world: World) {
     assert!(!account.to_string().contains(crate::support::simulator::SECRET), "{account}");
 }
 
-/// Short codes, names and services send by our own API as well; a failure that only a callback tells is shown with the message.
+/// Our own API accepts short codes, names and Messaging Services as senders too. A message shows a failure that only a
+/// callback reports.
 async fn senders_are_alike_and_a_later_failure_is_shown(world: World) {
     let simulator = Simulator::start(&world, &["--no-windows"]);
     let (sidecar, [(_, token), _]) = prepared(&world, &simulator, &[]).await;
@@ -167,17 +169,17 @@ async fn senders_are_alike_and_a_later_failure_is_shown(world: World) {
         }
         let sid = shown["sid"].as_str().unwrap();
         assert_eq!((&shown["status"], &shown["error"]), (&Value::Null, &Value::Null));
-        accepted(&sidecar, &[told(sid, "failed", Some("63018"), "+447400123456")]).await;
+        accepted(&sidecar, &[status_callback(sid, "failed", Some("63018"), "+447400123456")]).await;
         let shown = app.get(shown["links"]["self"].as_str().unwrap()).await;
         let failed = (&json!("failed"), &json!("63018"));
         assert_eq!((&shown["status"], &shown["error"]["code"]), failed, "{shown}");
     }
     let wanted = json!({"to": "whatsapp:+14155550123", "from": "ACME", "body": "hi"});
     let answer = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
-    assert_eq!(answer.status(), 422, "WhatsApp has no names");
+    assert_eq!(answer.status(), 422, "WhatsApp accepts no names as senders");
 }
 
-/// A Twilio that accepts connections and answers nothing holds up nobody for ever.
+/// If Twilio accepts connections and never answers, each request ends with an error after the timeout.
 #[tokio::test]
 async fn silence_of_twilio_is_an_error_in_time() {
     let world = World::new(Kind::Sqlite).await;

@@ -1,15 +1,15 @@
-// Twilio's Node SDK, pointed at the sidecar that argv[2] tells of.
+// Runs Twilio's Node SDK against the sidecar. argv[2] is JSON with its address and the credentials.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const told = JSON.parse(process.argv[2]);
-const require = createRequire(resolve(told.sdk, "package.json"));
+const config = JSON.parse(process.argv[2]);
+const require = createRequire(resolve(config.sdk, "package.json"));
 const twilio = require("twilio");
 const [OURS, PERSON] = ["+14155238886", "+14155550123"];
 
-// The SDK's own client, with only the host exchanged.
+// HTTP client of the SDK that replaces only the host.
 class Moved extends twilio.RequestClient {
   constructor(headers = {}) {
     super({ timeout: 20_000 });
@@ -19,13 +19,13 @@ class Moved extends twilio.RequestClient {
   request(options) {
     const { pathname, search } = new URL(options.uri);
     const headers = { ...options.headers, ...this.more };
-    return super.request({ ...options, headers, uri: told.base + pathname + search });
+    return super.request({ ...options, headers, uri: config.base + pathname + search });
   }
 }
 
-const client = twilio(told.account, told.token, { httpClient: new Moved() });
-const secret = told.token.split("_").at(-1);
-const byKey = twilio(told.key, secret, { accountSid: told.account, httpClient: new Moved() });
+const client = twilio(config.account, config.token, { httpClient: new Moved() });
+const secret = config.token.split("_").at(-1);
+const byKey = twilio(config.key, secret, { accountSid: config.account, httpClient: new Moved() });
 const send = (more = {}, by = client) => by.messages.create({ to: PERSON, from: OURS, body: "Hello", ...more });
 
 async function refused(code, status, act) {
@@ -41,7 +41,7 @@ async function until(condition) {
   }
 }
 
-// Created under Twilio's own name, fetched until it has arrived, by both kinds of client.
+// Creates a message with Twilio's SID and fetches it until it is delivered, with both kinds of client.
 const made = await send({ body: "Ünï & 😀+" });
 assert.match(made.sid, /^SM[0-9a-f]{32}$/);
 assert.deepEqual([made.status, made.body, made.to, made.from], ["queued", "Ünï & 😀+", PERSON, OURS]);
@@ -49,16 +49,16 @@ assert.ok(made.dateCreated instanceof Date && made.dateSent === null && made.err
 await until(async () => (await byKey.messages(made.sid).fetch()).status === "delivered");
 assert.ok((await client.messages(made.sid).fetch()).dateSent instanceof Date);
 
-// By a template, whose text is Twilio's.
+// Sends a template, whose text is stored at Twilio.
 const template = await client.messages.create({
-  to: told.agreed,
+  to: config.agreed,
   from: "whatsapp:" + OURS,
   contentSid: "HX00112233445566778899aabbccddeeff",
   contentVariables: JSON.stringify({ 1: "Ada", 2: "7" }),
 });
 assert.equal((await client.messages(template.sid).fetch()).body, "Hello Ada, your order 7 is on its way.");
 
-// Listed, page by page.
+// Lists messages page by page.
 for (let number = 0; number < 5; number += 1) await send({ to: "+14155550199", body: String(number) });
 const listed = await client.messages.list({ to: "+14155550199", pageSize: 2 });
 assert.deepEqual(listed.map((message) => message.body), ["4", "3", "2", "1", "0"]);
@@ -69,33 +69,33 @@ const before = new Date(Date.now() - 86_400_000);
 assert.deepEqual(await client.messages.list({ to: "+14155550199", dateSentBefore: before }), []);
 assert.equal((await client.messages.list({ to: "+14155550199", dateSentAfter: before })).length, 5);
 
-// What the rules refuse, and what Twilio refuses, as Twilio tells it.
-await refused(21610, 400, () => send({ to: told.stopped }));
+// Refusals of our rules and refusals of Twilio have Twilio's error codes.
+await refused(21610, 400, () => send({ to: config.stopped }));
 await refused(63016, 400, () => send({ to: "whatsapp:" + PERSON, from: "whatsapp:" + OURS }));
 await refused(21211, 400, () => send({ to: "+1555" }));
 await refused(21211, 400, () => send({ to: "+14155559002" }));
 await refused(21619, 400, () => send({ body: undefined }));
 await refused(20404, 404, () => client.messages("SM" + "0".repeat(32)).fetch());
-const stranger = twilio(told.account, "wrong", { httpClient: new Moved() });
+const stranger = twilio(config.account, "wrong", { httpClient: new Moved() });
 await refused(20003, 401, () => stranger.messages.list());
 
-// Nobody knows whether Twilio has it: it has been taken on, and is found.
+// An `unknown` message: the sidecar has accepted it, and the reconciler finds it at Twilio.
 const unknown = await send({ to: "+14155559005" });
 assert.equal(unknown.status, "queued");
 await until(async () => (await client.messages(unknown.sid).fetch()).sid !== unknown.sid);
 assert.equal((await client.messages.list({ to: "+14155559005" })).length, 1);
 
-// For later, and taken back.
+// Schedules a message and cancels it.
 const sendAt = new Date(Date.now() + 3_600_000);
 const scheduled = await send({ scheduleType: "fixed", sendAt });
 assert.equal(scheduled.status, "scheduled");
 assert.equal((await client.messages(scheduled.sid).update({ status: "canceled" })).status, "canceled");
 
-// The same request twice is one message.
-const twice = twilio(told.account, told.token, { httpClient: new Moved({ "Idempotency-Key": "js-1" }) });
+// A repeated request with the same idempotency key creates one message.
+const twice = twilio(config.account, config.token, { httpClient: new Moved({ "Idempotency-Key": "js-1" }) });
 const [first, copy] = [await send({}, twice), await send({}, twice)];
 assert.equal(first.sid, copy.sid);
-// What Twilio has beside messages, and what takes it away.
+// Reads the media, feedback and account of a message, redacts the message and deletes it.
 const picture = await send({ mediaUrl: ["https://example.com/a.png"] });
 await until(async () => (await client.messages(picture.sid).fetch()).status === "delivered");
 const [medium] = await client.messages(picture.sid).media.list();
@@ -106,17 +106,17 @@ assert.equal((await client.messages(made.sid).feedback.create({ outcome: "confir
 assert.equal((await client.messages(made.sid).update({ body: "" })).body, "");
 assert.equal(await client.messages(made.sid).remove(), true);
 await refused(20404, 404, () => client.messages(made.sid).fetch());
-const account = await client.api.v2010.accounts(told.account).fetch();
-assert.deepEqual([account.sid, account.status, account.authToken], [told.account, "active", null]);
-await refused(20003, 401, () => client.api.v2010.accounts(told.other).fetch());
+const account = await client.api.v2010.accounts(config.account).fetch();
+assert.deepEqual([account.sid, account.status, account.authToken], [config.account, "active", null]);
+await refused(20003, 401, () => client.api.v2010.accounts(config.other).fetch());
 
-// Senders, contents and statuses as Twilio has them.
+// Senders, contents and error codes that Twilio accepts or returns.
 const service = "MG" + "0".repeat(32);
 assert.equal((await send({ from: service })).messagingServiceSid, service);
 assert.equal((await send({ to: "+447400123456", from: "ACME" })).from, "ACME");
 const contentSid = "HX00112233445566778899aabbccddeeff";
 const superseded = await client.messages.create({
-  to: told.agreed,
+  to: config.agreed,
   from: "whatsapp:" + OURS,
   body: "Your Message",
   contentSid,

@@ -1,4 +1,4 @@
-"""Twilio's Python SDK, pointed at the sidecar that argv[1] tells of."""
+"""Twilio's Python SDK, pointed at the sidecar that argv[1] describes as JSON."""
 
 import datetime
 import json
@@ -10,7 +10,7 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.rest import Client
 
-told = json.loads(sys.argv[1])
+config = json.loads(sys.argv[1])
 OURS, PERSON = "+14155238886", "+14155550123"
 
 
@@ -23,13 +23,13 @@ class Moved(TwilioHttpClient):
 
     def request(self, method, url, params=None, data=None, headers=None, *arguments, **named):
         parts = urllib.parse.urlsplit(url)
-        moved = told["base"] + parts.path + ("?" + parts.query if parts.query else "")
+        moved = config["base"] + parts.path + ("?" + parts.query if parts.query else "")
         headers = {**(headers or {}), **self.headers}
         return super().request(method, moved, params, data, headers, *arguments, **named)
 
 
-client = Client(told["account"], told["token"], http_client=Moved())
-by_key = Client(told["key"], told["token"].rsplit("_", 1)[1], told["account"], http_client=Moved())
+client = Client(config["account"], config["token"], http_client=Moved())
+by_key = Client(config["key"], config["token"].rsplit("_", 1)[1], config["account"], http_client=Moved())
 
 
 def send(to=PERSON, sender=OURS, body="Hello", by=client, **more):
@@ -52,43 +52,43 @@ def until(condition):
         time.sleep(0.05)
 
 
-# Created under Twilio's own name, fetched until it has arrived, by both kinds of client.
+# A message has Twilio's own SID, and both kinds of client can fetch it.
 made = send(body="Ünï & 😀+", validity_period=600)
 assert made.sid.startswith("SM") and made.status == "queued" and made.body == "Ünï & 😀+", made.body
 assert (made.to, made.from_, made.num_segments, made.num_media) == (PERSON, OURS, "1", "0")
-assert made.direction == "outbound-api" and made.account_sid == told["account"]
+assert made.direction == "outbound-api" and made.account_sid == config["account"]
 assert made.date_created.tzinfo and made.date_sent is None and made.error_code is None
 assert made.uri.endswith(f"/Messages/{made.sid}.json")
 until(lambda: by_key.messages(made.sid).fetch().status == "delivered")
 fetched = made.fetch()
 assert fetched.sid == made.sid and fetched.date_sent and fetched.body == made.body
 
-# Through a Messaging Service, with a medium, and by a template.
+# Messages through a Messaging Service, with a medium, and from a template.
 service = client.messages.create(
     to=PERSON, messaging_service_sid="MG" + "0" * 32, body="Hi", media_url=["https://example.com/a.png"]
 )
 assert service.status == "accepted" and service.from_ is None and service.sid.startswith("MM")
 template = client.messages.create(
-    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+    to=config["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
     content_variables=json.dumps({"1": "Ada", "2": "7"}),
 )
 assert client.messages(template.sid).fetch().body == "Hello Ada, your order 7 is on its way."
-marketing = Client(told["account"], told["token"], http_client=Moved(**{"Twilio-Edge-Category": "marketing"}))
+marketing = Client(config["account"], config["token"], http_client=Moved(**{"Twilio-Edge-Category": "marketing"}))
 refused(21610, 400, lambda: marketing.messages.create(
-    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+    to=config["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
     content_variables=json.dumps({"1": "Ada", "2": "7"}),
 ))
-# What the catalogue knows of a template.
+# Checks of the template catalogue.
 refused(21656, 400, lambda: client.messages.create(
-    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+    to=config["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
     content_variables=json.dumps({"1": "Ada"}),
 ))
 refused(63040, 400, lambda: client.messages.create(
-    to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddee04",
+    to=config["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddee04",
     content_variables=json.dumps({"1": "Ada"}),
 ))
 
-# Listed, page by page, and by who, to whom and when.
+# Lists of messages, page by page, and filtered by sender, recipient and date.
 for number in range(5):
     send(to="+14155550199", body=str(number))
 listed = client.messages.list(to="+14155550199", page_size=2)
@@ -102,8 +102,8 @@ assert len(client.messages.list(from_=OURS, to="+14155550199", date_sent=today))
 assert client.messages.list(to="+14155550199", date_sent_before=today - datetime.timedelta(days=1)) == []
 assert len(client.messages.list(to="+14155550199", date_sent_after=today)) == 5
 
-# What the rules refuse, and what Twilio refuses, as Twilio tells it.
-stopped = refused(21610, 400, lambda: send(to=told["stopped"]))
+# Refusals by our rules and by Twilio have Twilio's error codes.
+stopped = refused(21610, 400, lambda: send(to=config["stopped"]))
 assert "suppressed" in stopped.msg and stopped.details == {"code": "suppressed", "actor": "caller"}
 refused(63016, 400, lambda: send(to="whatsapp:" + PERSON, sender="whatsapp:" + OURS))
 refused(21211, 400, lambda: send(to="+1555"))
@@ -114,25 +114,25 @@ refused(21617, 400, lambda: send(body="x" * 1601))
 refused(21603, 400, lambda: send(sender=None))
 refused(21910, 400, lambda: send(sender="whatsapp:" + OURS))
 refused(20404, 404, lambda: client.messages("SM" + "0" * 32).fetch())
-refused(20003, 401, lambda: send(by=Client(told["account"], "wrong", http_client=Moved())))
-other = Client(told["account"], told["token"], told["other"], http_client=Moved())
+refused(20003, 401, lambda: send(by=Client(config["account"], "wrong", http_client=Moved())))
+other = Client(config["account"], config["token"], config["other"], http_client=Moved())
 refused(20003, 401, lambda: send(by=other))
 
-# Twilio has too much to do: it was taken on, and waits under a name of ours.
+# Twilio is overloaded: the sidecar accepts the message and queues it under a SID of its own.
 waiting = send(to="+14155559001")
 assert waiting.status == "queued" and waiting.fetch().sid == waiting.sid
 until(lambda: [one.sid for one in client.messages.list(to="+14155559001")] == [waiting.sid])
-# Nobody knows whether Twilio has it: so does this, until it is found under Twilio's name.
+# The outcome at Twilio is unknown: the message has a SID of ours until the reconciler finds Twilio's SID.
 unknown = send(to="+14155559005", body="once")
 assert unknown.status == "queued"
 until(lambda: client.messages(unknown.sid).fetch().sid != unknown.sid)
 assert len(client.messages.list(to="+14155559005")) == 1
 
-# For later, and taken back.
+# Scheduled messages, and their cancelation.
 later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
 scheduled = send(schedule_type="fixed", send_at=later)
 assert scheduled.status == "scheduled" and scheduled.fetch().status == "scheduled"
-# What waits is listed first, and each of them once, however short the pages are.
+# Scheduled messages are listed first, each of them once, for every page size.
 waiting = [send(schedule_type="fixed", send_at=later, to="+14155550199", body=f"later {n}") for n in range(3)]
 bodies = ["later 2", "later 1", "later 0", "4", "3", "2", "1", "0"]
 for size in (1, 2, 3, 50):
@@ -147,11 +147,11 @@ refused(35114, 400, lambda: send(schedule_type="fixed", send_at=later - datetime
 refused(35111, 400, lambda: send(schedule_type="fixed"))
 
 # The same request twice is one message.
-twice = Client(told["account"], told["token"], http_client=Moved(**{"Idempotency-Key": "py-1"}))
+twice = Client(config["account"], config["token"], http_client=Moved(**{"Idempotency-Key": "py-1"}))
 first, copy = send(by=twice, body="just once"), send(by=twice, body="just once")
 assert first.sid == copy.sid and copy.status == "queued"
 assert len([one for one in client.messages.list(to=PERSON) if one.body == "just once"]) == 1
-# What Twilio has beside messages, and what takes it away: there, and of what waits here as well.
+# Media and feedback at Twilio; redaction and deletion of messages at Twilio and of messages that wait in the sidecar.
 until(lambda: client.messages(service.sid).fetch().status == "delivered")
 [medium] = client.messages(service.sid).media.list()
 assert client.messages(service.sid).media(medium.sid).fetch().content_type == "image/png"
@@ -174,13 +174,13 @@ assert client.messages(waiting.sid).update(status="canceled").status == "cancele
 assert client.messages(waiting.sid).delete()
 refused(20404, 404, lambda: client.messages(waiting.sid).fetch())
 refused(30400, 400, lambda: client.messages(service.sid).update(body="another text"))
-account = client.api.accounts(told["account"]).fetch()
-assert account.sid == told["account"] and account.status == "active" and account.auth_token is None
-refused(20003, 401, lambda: client.api.accounts(told["other"]).fetch())
+account = client.api.accounts(config["account"]).fetch()
+assert account.sid == config["account"] and account.status == "active" and account.auth_token is None
+refused(20003, 401, lambda: client.api.accounts(config["other"]).fetch())
 refused(20404, 404, client.calls("CA" + "0" * 32).fetch)
-assert "call Twilio" in refused(20004, 405, lambda: client.api.accounts(told["account"]).update(friendly_name="x")).msg
+assert "call Twilio" in refused(20004, 405, lambda: client.api.accounts(config["account"]).update(friendly_name="x")).msg
 
-# Senders and contents as Twilio takes them.
+# Senders and contents that Twilio accepts or refuses.
 assert send(sender="MG" + "0" * 32).messaging_service_sid == "MG" + "0" * 32
 assert send(to="+447400123456", sender="ACME").from_ == "ACME"
 assert send(sender="89292").from_ == "89292"
@@ -191,7 +191,7 @@ assert send(media_url=["http://example.com/a.png"]).num_media == "1"
 
 def filled(variables, **more):
     return client.messages.create(
-        to=told["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
+        to=config["agreed"], from_="whatsapp:" + OURS, content_sid="HX00112233445566778899aabbccddeeff",
         content_variables=variables, **more,
     )
 

@@ -1,5 +1,5 @@
-//! Media that are given to us: kept in a bucket, handed to Twilio by a link that is made when it is called, fetched by it, and
-//! deleted when somebody is to be forgotten or they have had their time.
+//! Uploaded media: stored in a bucket, sent to Twilio as a link that is created for each call, fetched by Twilio, and deleted
+//! by an erasure or by retention.
 
 use std::{path::Path, time::Duration};
 
@@ -31,13 +31,13 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// As Twilio does, by another's library.
+/// Fetches a medium as Twilio does, with Python's `requests`.
 async fn fetch(url: &str, is_ours: bool) {
-    let told =
+    let arguments =
         json!({"url": url, "type": "image/png", "ours": is_ours, "bytes": STANDARD.encode(PNG)});
     let fetched = Command::new(root().join(".venv/bin/python"))
         .arg(root().join("sidecar/tests/it/outbound/media/fetch.py"))
-        .arg(told.to_string())
+        .arg(arguments.to_string())
         .kill_on_drop(true)
         .output()
         .await
@@ -167,10 +167,10 @@ async fn stored_media_are_sent_by_a_link_and_deleted(world: World) {
     let place = format!("/v1/media/{}", one["id"].as_str().unwrap());
     assert_eq!(app.get(&place).await["digest"], one["digest"]);
 
-    // What is no good is not kept, and nobody else is shown what is.
+    // Invalid media are not stored, and another account cannot read, delete or send the stored medium.
     let refused = async |kind: &str, bytes: Vec<u8>| {
-        let (status, _, told) = upload(&sidecar, &token, kind, "k2", bytes).await;
-        (status, told["code"].as_str().unwrap().to_owned())
+        let (status, _, body) = upload(&sidecar, &token, kind, "k2", bytes).await;
+        (status, body["code"].as_str().unwrap().to_owned())
     };
     assert_eq!(refused("image/jpeg", PNG.to_vec()).await, coded(409, "media_rejected"));
     assert_eq!(refused("image", PNG.to_vec()).await, coded(400, "malformed_request"));
@@ -203,18 +203,18 @@ async fn stored_media_are_sent_by_a_link_and_deleted(world: World) {
         coded(409, "media_rejected")
     );
 
-    // What went to others too stays; what was for one person alone goes with them.
+    // The erasure of a contact deletes media that were sent to this contact alone. Media that others received stay.
     let (_, _, alone) = upload(&sidecar, &token, "image/png", "k3", PNG).await;
     let alone_link = sent(&app, &twilio, &message("+15550001234", &alone)).await;
     sent(&app, &twilio, &message("+15550005678", &one)).await;
     let forget = json!({"account_sid": ACCOUNT, "number": "+15550001234"});
-    let told = admin.send(Method::POST, "/v1/redactions", forget.to_string()).await;
-    assert!(told.status().is_success(), "{:?}", told.text().await);
+    let erasure = admin.send(Method::POST, "/v1/redactions", forget.to_string()).await;
+    assert!(erasure.status().is_success(), "{:?}", erasure.text().await);
     assert_eq!(
         (status(&sidecar, &alone_link).await, status(&sidecar, &link).await),
         (StatusCode::NOT_FOUND, StatusCode::OK)
     );
-    eventually("its bytes are gone", async || objects(&folder) == 1).await;
+    eventually("the object of the deleted medium is gone", async || objects(&folder) == 1).await;
     let uses = world.stored("SELECT recipient FROM media_uses").await;
     assert_eq!(uses, ["+15550005678"]);
 
@@ -225,7 +225,7 @@ async fn stored_media_are_sent_by_a_link_and_deleted(world: World) {
         app.send(Method::POST, "/v1/messages", waits.to_string()).await.json().await.unwrap();
     assert_eq!(app.send(Method::DELETE, &place, String::new()).await.status(), 204);
     assert_eq!(status(&sidecar, &link).await, StatusCode::NOT_FOUND);
-    eventually("its bytes are gone", async || objects(&folder) == 0).await;
+    eventually("the object of the deleted medium is gone", async || objects(&folder) == 0).await;
     let waiting = taken["links"]["self"].as_str().unwrap();
     eventually("it is refused", async || {
         app.get(waiting).await["error"]["code"] == "media_rejected"
@@ -276,8 +276,8 @@ async fn bucket_signs_its_links() {
     for url in [shown, &link] {
         fetch(url, false).await;
     }
-    // The bucket answers without our Content-Security-Policy: whatever it is, a browser downloads it. So it says of links
-    // and of objects, and a link cannot be changed.
+    // The bucket answers without our Content-Security-Policy. Therefore links and objects say `attachment`, so that a browser
+    // downloads the medium, and a link cannot be changed.
     let page = "<!doctype html><script>alert(1)</script>";
     let svg = "<svg xmlns=\"http://www.w3.org/2000/svg\"><script>alert(1)</script></svg>";
     let kinds =
@@ -300,8 +300,10 @@ async fn bucket_signs_its_links() {
     }
     command(&world, &["redact", "--account", ACCOUNT, "--number", "+15550001234"]);
     // 404 from S3; this server takes a link to nothing for a wrong one if it has parameters of its own.
-    eventually("its bytes are gone", async || status(&sidecar, &link).await.is_client_error())
-        .await;
+    eventually("the object of the deleted medium is gone", async || {
+        status(&sidecar, &link).await.is_client_error()
+    })
+    .await;
     let log = sidecar.stop();
     assert!(!log.contains("X-Amz-Signature") && !log.contains("hush"), "{log}");
 }
@@ -338,13 +340,13 @@ async fn unavailable_bucket_refuses_media_without_hanging() {
     assert_eq!(made, 201, "{before}");
     s3.kill();
 
-    let (status, _, told) = upload(&sidecar, &token, "image/png", "k2", PNG).await;
-    assert_eq!((status, &told["code"]), (503, &json!("unavailable")), "{told}");
+    let (status, _, problem) = upload(&sidecar, &token, "image/png", "k2", PNG).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("unavailable")), "{problem}");
     let link = before["url"].as_str().unwrap();
-    let away = sidecar.client.get(link).send().await.unwrap();
-    assert_eq!(away.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(away.headers().contains_key("retry-after"));
-    // A message with it is sent all the same: it is Twilio who fetches, and asks again.
+    let response = sidecar.client.get(link).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key("retry-after"));
+    // A message with the medium is sent nevertheless: Twilio fetches the medium and retries.
     let sent = sent(&app, &twilio, &message("+15550001234", &before)).await;
     assert!(sent.starts_with(link.split_once('?').unwrap().0), "{sent}");
 
@@ -376,7 +378,7 @@ async fn stalled_media_download_is_dropped() {
     stalled.readable().await.unwrap();
     let [there, here] = [stalled.peer_addr().unwrap(), stalled.local_addr().unwrap()]
         .map(|address| format!(":{:04X} ", address.port()));
-    // Who stalls is not told: the sidecar's end of the connection is gone from the kernel's table.
+    // The stalled client cannot see the end of the connection, so the test looks for the sidecar's socket in the kernel's table.
     let is_held = || {
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         table.lines().any(|line| {
@@ -385,8 +387,11 @@ async fn stalled_media_download_is_dropped() {
         })
     };
     assert!(is_held());
-    // Twenty seconds, and as long again until the kernel looks.
-    eventually_within(Duration::from_secs(60), "it is given up", async || !is_held()).await;
+    // The sidecar drops the connection after 20 seconds, and the kernel may take as long again.
+    eventually_within(Duration::from_secs(60), "the sidecar drops the connection", async || {
+        !is_held()
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! A server of media that does as its paths say, at an address of this machine that tests trust; and one beside it, that
-//! nobody may ever connect to.
+//! Media server whose paths select its behaviour, at an address of this machine that tests trust; and a trap, to which the
+//! sidecar must never connect.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -16,21 +16,21 @@ use tokio::{
     sync::watch,
 };
 
-/// What stands for the whole world.
+/// Address that represents the public internet.
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 pub(crate) const PNG: &[u8] =
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89";
 
-/// Counts who connects, and listens to what they say first.
+/// Counts connections, and records the first bytes that each client sends.
 #[derive(Clone, Default)]
 pub(crate) struct Trap {
     pub(crate) connections: Arc<AtomicUsize>,
-    pub(crate) heard: Arc<Mutex<Vec<u8>>>,
+    pub(crate) first_bytes: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Trap {
-    /// At this address, where port 0 is any.
+    /// Listens at this address; port 0 selects a free port. Returns the port.
     pub(crate) async fn set(address: impl Into<SocketAddr>) -> (u16, Trap) {
         let listener = TcpListener::bind(address.into()).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -39,9 +39,9 @@ impl Trap {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 counting.connections.fetch_add(1, SeqCst);
-                let mut said = vec![0; 2048];
-                let length = stream.read(&mut said).await.unwrap_or_default();
-                counting.heard.lock().unwrap().extend(&said[..length]);
+                let mut first = vec![0; 2048];
+                let length = stream.read(&mut first).await.unwrap_or_default();
+                counting.first_bytes.lock().unwrap().extend(&first[..length]);
             }
         });
         (port, trap)
@@ -57,9 +57,9 @@ pub(crate) struct Server {
     pub(crate) base: String,
     /// Each request, as `GET /path`.
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
-    /// How many wait at `/hold`, and how many ever did at once.
+    /// Number of requests that wait at `/hold`, and the maximum of that number.
     pub(crate) holding: Arc<(AtomicUsize, AtomicUsize)>,
-    /// Lets them go; and what is at `/there` be gone.
+    /// Releases the requests at `/hold`, and removes `/there`.
     pub(crate) go: watch::Sender<bool>,
 }
 
@@ -77,7 +77,7 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let server = serving.clone();
-                // Who goes away in the middle is what is tested.
+                // Some tests disconnect during the answer, so the result is ignored.
                 tokio::spawn(async move { drop(server.serve(stream).await) });
             }
         });
@@ -161,7 +161,7 @@ impl Server {
         let more = vec![0; 64 << 10];
         match path {
             "/large" => stream.write_all(&vec![0; 6_000_000 - length]).await?,
-            // Until nobody takes any more.
+            // Sends until the client disconnects.
             "/endless" => loop {
                 stream.write_all(&more).await?;
             },
