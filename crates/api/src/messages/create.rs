@@ -386,10 +386,10 @@ impl CreateMessageRequest {
             _ => return Err(Problem::of(RefusalCode::UnclearMessage)),
         };
         let fallback = self.fallback.map(|fallback| match fallback.problems().first() {
-            Some(FallbackProblem::Value(problem)) => {
+            Some(FallbackProblem::Malformed(problem)) => {
                 Err(Problem::malformed(&format!("fallback.{problem}")))
             }
-            Some(FallbackProblem::Combination(problem)) => {
+            Some(FallbackProblem::Invalid(problem)) => {
                 Err(addresses::invalid_field("fallback", problem))
             }
             None => Ok(fallback),

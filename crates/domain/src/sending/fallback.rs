@@ -35,6 +35,7 @@ pub struct Fallback {
     /// Sender on the other channel. Without `from` and `messaging_service_sid`, the route to the recipient's country
     /// decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 255)]
     pub from: Option<String>,
     /// Messaging Service that selects the sender on the other channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +54,7 @@ pub struct Fallback {
 pub struct FallbackTemplate {
     /// Name in the catalogue; mutually exclusive with `content_sid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 512, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub name: Option<String>,
     /// Content SID of the template at Twilio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +62,7 @@ pub struct FallbackTemplate {
     pub content_sid: Option<String>,
     /// Language of the template; default: the language of the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[A-Za-z]{2,3}([_-][A-Za-z]{4})?([_-]([A-Za-z]{2}|[0-9]{3}))?$")]
     pub locale: Option<String>,
     /// Values of the template's variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -95,17 +98,17 @@ pub struct FailedMessage<'a> {
 /// Reason why a fallback cannot be used. Its text begins with the name of the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FallbackProblem {
-    /// A field has a value that is never possible.
-    Value(String),
-    /// Each field is possible, and their combination is not.
-    Combination(&'static str),
+    /// A field does not have the form that the JSON schema of the API states.
+    Malformed(String),
+    /// The fields have the form of the schema, but no message can be sent with them.
+    Invalid(&'static str),
 }
 
 impl fmt::Display for FallbackProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FallbackProblem::Value(text) => text,
-            FallbackProblem::Combination(text) => text,
+            FallbackProblem::Malformed(text) => text,
+            FallbackProblem::Invalid(text) => text,
         })
     }
 }
@@ -119,37 +122,34 @@ impl Fallback {
     /// Returns every problem, in the order of the fields.
     pub fn problems(&self) -> Vec<FallbackProblem> {
         let mut problems = Vec::new();
-        let mut invalid = |text: &str| problems.push(FallbackProblem::Value(text.to_owned()));
+        let mut malformed = |text: &str| problems.push(FallbackProblem::Malformed(text.to_owned()));
         if let Some(template) = &self.template {
             if template.name.as_ref().is_some_and(|name| !is_name(name)) {
-                invalid("template.name: must be one line, and not empty");
+                malformed("template.name: must be one line, and not empty");
             }
             if template.content_sid.as_ref().is_some_and(|sid| !is_content_sid(sid)) {
-                invalid("template.content_sid: must be HX and 32 hexadecimal digits");
+                malformed("template.content_sid: must be HX and 32 hexadecimal digits");
             }
             if template.locale.as_deref().is_some_and(|locale| Locale::parse(locale).is_none()) {
-                invalid("template.locale: must be a language such as en or pt_BR");
+                malformed("template.locale: must be a language such as en or pt_BR");
             }
         }
         if self.channel.as_deref().is_some_and(|channel| channel != SMS) {
-            invalid("channel: must be sms");
-        }
-        if self.from.as_deref().is_some_and(|from| !sends_sms(from)) {
-            invalid("from: must be a number, a short code or an alphanumeric sender id for SMS");
+            malformed("channel: must be sms");
         }
         if self.messaging_service_sid.as_deref().is_some_and(|sid| !is_service(sid)) {
-            invalid("messaging_service_sid: must be MG and 32 hexadecimal digits");
+            malformed("messaging_service_sid: must be MG and 32 hexadecimal digits");
         }
         let is_possible = |body: &String| (1..=MAX_BODY_CHARS).contains(&body.chars().count());
         if self.body.as_ref().is_some_and(|body| !is_possible(body)) {
-            invalid(&format!("body: must have 1 to {MAX_BODY_CHARS} characters"));
+            malformed(&format!("body: must have 1 to {MAX_BODY_CHARS} characters"));
         }
-        problems.extend(self.contradictions().map(FallbackProblem::Combination));
+        problems.extend(self.conflicts().map(FallbackProblem::Invalid));
         problems
     }
 
-    /// Returns the combinations of fields that have no meaning. A JSON schema cannot express them.
-    fn contradictions(&self) -> impl Iterator<Item = &'static str> {
+    /// Returns the problems that a JSON schema cannot express.
+    fn conflicts(&self) -> impl Iterator<Item = &'static str> {
         let template = self.template.as_ref();
         let of_channel = [&self.from, &self.messaging_service_sid, &self.body];
         let found = [
@@ -164,6 +164,10 @@ impl Fallback {
             (
                 self.from.is_some() && self.messaging_service_sid.is_some(),
                 "from: must not be combined with messaging_service_sid",
+            ),
+            (
+                self.from.as_deref().is_some_and(|from| !sends_sms(from)),
+                "from: must be a number, a short code or an alphanumeric sender id for SMS",
             ),
         ];
         found.into_iter().filter_map(|(holds, text)| holds.then_some(text))
