@@ -14,8 +14,6 @@ mod webhook;
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
-
 pub use self::keywords::is_opt_keyword;
 pub use self::value_shapes::{is_account_sid, is_parameter_name, split_address};
 pub use self::webhook::{ShapeError, SignedParameters, Webhook};
@@ -23,14 +21,15 @@ pub use self::webhook::{ShapeError, SignedParameters, Webhook};
 /// Most parameters of a form. Twilio sends about twenty; its Node SDK stops at 1000 too.
 pub const MAX_PARAMETERS: usize = 1000;
 
+/// Number of parameters for which room is made at once.
+const USUAL_PARAMETERS: usize = 32;
+
 /// One decoded parameter, borrowed from the body if nothing had to be decoded.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parameter<'a>(
     /// Name.
-    #[serde(borrow)]
     pub Cow<'a, str>,
     /// Value.
-    #[serde(borrow)]
     pub Cow<'a, str>,
 );
 
@@ -38,6 +37,8 @@ pub struct Parameter<'a>(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form<'a> {
     parameters: Vec<Parameter<'a>>,
+    /// Indexes of the parameters in the order in which Twilio signs them.
+    signed_order: Vec<usize>,
     /// No byte and no escaped byte is beyond ASCII, so the form is UTF-8 both before and after decoding.
     is_ascii: bool,
 }
@@ -51,60 +52,23 @@ impl<'a> Form<'a> {
     /// UTF-8 become U+FFFD. Raw bytes are replaced before escapes are decoded: one half of a character raw and the other
     /// half escaped do not make a character. Both of Twilio's validators do the same.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, TooManyParameters> {
-        let separators = bytes.iter().filter(|byte| **byte == b'&').count();
-        if separators >= MAX_PARAMETERS {
-            return Err(TooManyParameters);
-        }
-        let mut form = Self { parameters: Vec::with_capacity(separators + 1), is_ascii: true };
-        match std::str::from_utf8(bytes) {
-            Ok(text) => form.decode(text),
+        let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
+        let is_ascii = match std::str::from_utf8(bytes) {
+            Ok(text) => decode(text, &mut parameters)?,
             Err(_) => {
-                let mut lossy = Form { parameters: Vec::new(), is_ascii: false };
                 let text = String::from_utf8_lossy(bytes);
-                lossy.decode(&text);
-                form = Self { parameters: owned(lossy.parameters), is_ascii: false };
-            }
-        }
-        Ok(form)
-    }
-
-    /// Reads every byte once. Most pairs contain no escape and are borrowed unchanged. The decoder of the others is total:
-    /// any text has a decoded form, so there is no error.
-    fn decode(&mut self, text: &'a str) {
-        let bytes = text.as_bytes();
-        let mut pair = Pair::from(0);
-        for (at, byte) in bytes.iter().copied().enumerate() {
-            match byte {
-                b'&' => {
-                    self.push(text, pair, at);
-                    pair = Pair::from(at + 1);
+                if text.bytes().filter(|byte| *byte == b'&').count() >= MAX_PARAMETERS {
+                    return Err(TooManyParameters);
                 }
-                b'=' if pair.equals.is_none() => pair.equals = Some(at),
-                b'+' => pair.is_escaped = true,
-                b'%' => {
-                    pair.is_escaped = true;
-                    let digit = bytes.get(at + 1).copied().unwrap_or_default();
-                    self.is_ascii &= (b'0'..=b'7').contains(&digit);
-                }
-                byte => self.is_ascii &= byte.is_ascii(),
+                let pairs: Vec<(String, String)> =
+                    serde_urlencoded::from_str(&text).unwrap_or_default();
+                let pairs = pairs.into_iter();
+                parameters.extend(pairs.map(|(name, value)| Parameter(name.into(), value.into())));
+                false
             }
-        }
-        self.push(text, pair, bytes.len());
-    }
-
-    fn push(&mut self, text: &'a str, pair: Pair, end: usize) {
-        let Some(whole) = text.get(pair.start..end).filter(|whole| !whole.is_empty()) else {
-            return;
         };
-        if pair.is_escaped {
-            let decoded: Vec<Parameter<'a>> = serde_urlencoded::from_str(whole).unwrap_or_default();
-            self.parameters.extend(decoded);
-            return;
-        }
-        let equals = pair.equals.unwrap_or(end);
-        let name = text.get(pair.start..equals).unwrap_or_default();
-        let value = text.get(equals + 1..end).unwrap_or_default();
-        self.parameters.push(Parameter(name.into(), value.into()));
+        let signed_order = sorted(&parameters);
+        Ok(Self { parameters, signed_order, is_ascii })
     }
 
     /// Iterates over the parameters in the order received.
@@ -129,11 +93,7 @@ impl<'a> Form<'a> {
 
     /// Returns the parameters as Twilio signs them: by name, then value, in byte order, equal pairs once.
     pub fn canonical(&self) -> Vec<&Parameter<'a>> {
-        let mut sorted = Vec::with_capacity(self.parameters.len());
-        for parameter in &self.parameters {
-            insert(&mut sorted, parameter);
-        }
-        sorted
+        self.signed_order.iter().filter_map(|index| self.parameters.get(*index)).collect()
     }
 
     /// Returns the values of each name, both in the order received.
@@ -163,6 +123,53 @@ impl<'a> Form<'a> {
     }
 }
 
+/// Bytes of a form that need attention: separators, escapes, and everything beyond ASCII.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        special[byte] = byte >= 128 || matches!(byte as u8, b'&' | b'=' | b'+' | b'%');
+        byte += 1;
+    }
+    special
+};
+
+/// Decodes all pairs of a form, and reports whether all of it is ASCII. Reads every byte once. Most pairs contain no escape
+/// and are borrowed unchanged.
+fn decode<'a>(
+    text: &'a str,
+    parameters: &mut Vec<Parameter<'a>>,
+) -> Result<bool, TooManyParameters> {
+    let bytes = text.as_bytes();
+    let (mut pair, mut separators, mut is_ascii) = (Pair::from(0), 0, true);
+    for (at, byte) in bytes.iter().copied().enumerate() {
+        if !SPECIAL.get(usize::from(byte)).is_some_and(|special| *special) {
+            continue;
+        }
+        match byte {
+            b'&' => {
+                separators += 1;
+                if separators >= MAX_PARAMETERS {
+                    return Err(TooManyParameters);
+                }
+                parameters.extend(pair.decoded(text, at));
+                pair = Pair::from(at + 1);
+            }
+            b'=' => pair.equals = pair.equals.or(Some(at)),
+            b'+' => pair.is_escaped = true,
+            b'%' => {
+                pair.is_escaped = true;
+                let digit = bytes.get(at + 1).copied().unwrap_or_default();
+                is_ascii &= matches!(digit, b'0'..=b'7');
+            }
+            _ => is_ascii = false,
+        }
+    }
+    parameters.extend(pair.decoded(text, bytes.len()));
+    Ok(is_ascii)
+}
+
 /// A pair whose end has not been reached yet.
 #[derive(Clone, Copy)]
 struct Pair {
@@ -175,24 +182,68 @@ impl Pair {
     fn from(start: usize) -> Self {
         Self { start, equals: None, is_escaped: false }
     }
-}
 
-/// Inserts an item into a sorted list, unless it is there. A webhook has about twenty parameters and never more than
-/// [`MAX_PARAMETERS`]; the library's sorts are several times the code.
-fn insert<T: Ord>(sorted: &mut Vec<T>, item: T) {
-    let at = sorted.partition_point(|other| *other < item);
-    if sorted.get(at) != Some(&item) {
-        sorted.insert(at, item);
+    /// Returns the parameter that ends at `end`; an empty pair is none.
+    fn decoded(self, text: &str, end: usize) -> Option<Parameter<'_>> {
+        if self.start == end {
+            return None;
+        }
+        let equals = self.equals.unwrap_or(end);
+        let name = text.get(self.start..equals).unwrap_or_default();
+        let value = text.get(equals + 1..end).unwrap_or_default();
+        Some(match self.is_escaped {
+            true => Parameter(unescaped(name), unescaped(value)),
+            false => Parameter(name.into(), value.into()),
+        })
     }
 }
 
-fn owned(parameters: Vec<Parameter<'_>>) -> Vec<Parameter<'static>> {
-    parameters
-        .into_iter()
-        .map(|Parameter(name, value)| {
-            Parameter(name.into_owned().into(), value.into_owned().into())
-        })
-        .collect()
+/// Decodes a name or a value. Any text has a decoded form.
+fn unescaped(text: &str) -> Cow<'_, str> {
+    let escape = text.bytes().position(|byte| byte == b'+' || byte == b'%');
+    let Some((plain, rest)) = escape.and_then(|at| text.as_bytes().split_at_checked(at)) else {
+        return text.into();
+    };
+    let mut bytes = Vec::with_capacity(text.len());
+    bytes.extend_from_slice(plain);
+    let mut rest = rest;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => match after.split_first_chunk::<2>() {
+                Some((digits, after)) if let Some(byte) = escaped_byte(*digits) => {
+                    rest = after;
+                    byte
+                }
+                _ => b'%',
+            },
+            byte => *byte,
+        });
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into(),
+    }
+}
+
+fn escaped_byte(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    u8::try_from(high? * 16 + low?).ok()
+}
+
+/// Returns the indexes of the parameters by name, then value, in byte order, equal pairs once. A webhook has about twenty
+/// parameters and never more than [`MAX_PARAMETERS`]; the library's sorts are several times the code.
+fn sorted(parameters: &[Parameter<'_>]) -> Vec<usize> {
+    let mut order = Vec::with_capacity(parameters.len());
+    for (index, parameter) in parameters.iter().enumerate() {
+        let at = order.partition_point(|other| parameters.get(*other) < Some(parameter));
+        let next = order.get(at).and_then(|other| parameters.get(*other));
+        if next != Some(parameter) {
+            order.insert(at, index);
+        }
+    }
+    order
 }
 
 fn is_utf8_once_decoded(form: &Form<'_>, raw: &[u8]) -> bool {

@@ -70,6 +70,25 @@ const CANONICAL: [&str; 5] =
 /// Length of the longest of these names without its separators.
 const LONGEST: usize = 32;
 
+/// Numbers of letters of the names above. Most headers differ from all of them in it.
+const REMOVED_LETTERS: [usize; REMOVED.len()] = letters(REMOVED);
+const CANONICAL_LETTERS: [usize; CANONICAL.len()] = letters(CANONICAL);
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const fn letters<const N: usize>(names: [&str; N]) -> [usize; N] {
+    let mut letters = [0; N];
+    let (mut name, mut at) = (0, 0);
+    while name < N {
+        if at == names[name].len() {
+            (name, at) = (name + 1, 0);
+            continue;
+        }
+        letters[name] += (names[name].as_bytes()[at] != b'-') as usize;
+        at += 1;
+    }
+    letters
+}
+
 /// Reports whether a header of this name is removed from requests of guarded routes.
 pub fn is_override(name: &[u8]) -> bool {
     // Most headers of a request begin with another letter; no work is done for them.
@@ -85,14 +104,13 @@ pub fn is_override(name: &[u8]) -> bool {
         length += 1;
     }
     let letters = letters.get(..length).unwrap_or_default();
-    let has_letters_of = |known: &&str| {
-        known.len() >= letters.len()
-            && known.bytes().filter(|byte| *byte != b'-').eq(letters.iter().copied())
+    let has_letters_of = |(known, count): (&&str, &usize)| {
+        *count == length && known.bytes().filter(|byte| *byte != b'-').eq(letters.iter().copied())
     };
-    REMOVED.iter().any(&has_letters_of)
-        || CANONICAL
-            .iter()
-            .any(|known| has_letters_of(known) && !name.eq_ignore_ascii_case(known.as_bytes()))
+    REMOVED.iter().zip(&REMOVED_LETTERS).any(has_letters_of)
+        || CANONICAL.iter().zip(&CANONICAL_LETTERS).any(|(known, count)| {
+            has_letters_of((known, count)) && !name.eq_ignore_ascii_case(known.as_bytes())
+        })
 }
 
 /// Returns the reason to refuse a request whose body a backend would decode differently from how Twilio signed it, and the

@@ -127,22 +127,27 @@ pub fn is_opt_keyword(text: &str) -> bool {
     if text.len() > 96 {
         return false;
     }
-    let narrow = text.chars().map(|c| match c {
-        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
-        other => other,
-    });
-    let folded: String = narrow.flat_map(char::to_lowercase).collect();
-    let mut words = folded.split(char::is_whitespace).map(bare).filter(|word| !word.is_empty());
+    let mut words = text.split(char::is_whitespace).map(bare).filter(|word| !word.is_empty());
     let (Some(first), second, None) = (words.next(), words.next(), words.next()) else {
         return false;
     };
+    let (first, second) = (folded(first), second.map(folded));
     match second {
-        None => WORDS.iter().any(|word| same(bare(word), first)),
+        None => WORDS.iter().any(|word| same(bare(word), &first)),
         Some(second) => WORDS
             .iter()
             .filter_map(|words| words.split_once(' '))
-            .any(|(one, two)| same(one, first) && same(two, second)),
+            .any(|(one, two)| same(one, &first) && same(two, &second)),
     }
+}
+
+/// Returns a word in lower case and narrow letters.
+fn folded(word: &str) -> String {
+    let narrow = word.chars().map(|c| match c {
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        other => other,
+    });
+    narrow.flat_map(char::to_lowercase).collect()
 }
 
 /// Returns the word without surrounding punctuation.

@@ -308,10 +308,9 @@ impl<'a> Cut<'a> {
     /// `F`=`rom+1415..`: the field was hidden.
     fn check_names(&self) -> Result<(), ShapeError> {
         for (start, name, _) in self.entries() {
-            let first = name.as_bytes().first();
-            let hidden = FIELDS.iter().chain(&["Body", "ButtonPayload"]).find(|field| {
-                field.as_bytes().first() == first
-                    && name.len() < field.len()
+            let Some(first) = name.bytes().next() else { continue };
+            let hidden = hideable(first).iter().find(|field| {
+                name.len() < field.len()
                     && field.starts_with(name)
                     && self.text.get(start..).is_some_and(|text| text.starts_with(*field))
             });
@@ -323,11 +322,42 @@ impl<'a> Cut<'a> {
     }
 }
 
+/// Returns the fields with this initial that a cut could hide.
+fn hideable(initial: u8) -> &'static [&'static str] {
+    match initial {
+        b'A' => &["AccountSid", "ApiVersion"],
+        b'B' => &["Body", "ButtonPayload"],
+        b'E' => &["ErrorCode", "ExternalUserId"],
+        b'F' => &["From"],
+        b'M' => &["MessageSid", "MessageStatus"],
+        b'O' => &["OptOutType"],
+        b'S' => &["SmsMessageSid", "SmsSid", "SmsStatus"],
+        b'T' => &["To"],
+        b'W' => &["WaId"],
+        _ => &[],
+    }
+}
+
 impl Found {
     /// Iterates over all places of a field.
     fn places(&self, field: usize) -> impl Iterator<Item = usize> {
         let own = self.own.get(field).copied().flatten();
         let others = self.others.iter().filter(move |(other, _)| *other == field);
         own.into_iter().chain(others.map(|(_, at)| *at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_can_be_hidden_by_its_initial() {
+        for field in FIELDS.iter().chain(&["Body", "ButtonPayload"]) {
+            let initial = field.bytes().next().unwrap();
+            assert!(hideable(initial).contains(field), "{field}");
+        }
+        let hideable = (0..=255).map(|initial| hideable(initial).len()).sum::<usize>();
+        assert_eq!(hideable, FIELDS.len() + 2);
     }
 }

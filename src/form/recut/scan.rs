@@ -49,20 +49,20 @@ pub(super) enum Hit {
 
 /// Visits every place of a field in order, until the visitor returns false.
 pub(super) fn scan(text: &str, mut visit: impl FnMut(Hit, usize) -> bool) {
-    for (at, two) in text.as_bytes().windows(2).enumerate() {
-        // Most bytes are not capital letters.
-        let [b'A'..=b'Z', _] = two else { continue };
-        let fields: &[usize] = match two {
-            b"Ac" => &[ACCOUNT_SID],
-            b"Ap" => &[API_VERSION],
-            b"Er" => &[ERROR_CODE],
-            b"Ex" => &[EXTERNAL_USER_ID],
-            b"Fr" => &[FROM],
-            b"Me" => &[MESSAGE_SID, MESSAGE_STATUS],
-            b"Op" => &[OPT_OUT_TYPE],
-            b"Sm" => &[SMS_MESSAGE_SID, SMS_SID, SMS_STATUS],
-            b"To" => &[TO],
-            b"Wa" => &[WA_ID],
+    let bytes = text.as_bytes();
+    for at in capitals(bytes) {
+        let (Some(byte), next) = (bytes.get(at), bytes.get(at + 1)) else { continue };
+        let fields: &[usize] = match (byte, next) {
+            (b'A', Some(b'c')) => &[ACCOUNT_SID],
+            (b'A', Some(b'p')) => &[API_VERSION],
+            (b'E', Some(b'r')) => &[ERROR_CODE],
+            (b'E', Some(b'x')) => &[EXTERNAL_USER_ID],
+            (b'F', Some(b'r')) => &[FROM],
+            (b'M', Some(b'e')) => &[MESSAGE_SID, MESSAGE_STATUS],
+            (b'O', Some(b'p')) => &[OPT_OUT_TYPE],
+            (b'S', Some(b'm')) => &[SMS_MESSAGE_SID, SMS_SID, SMS_STATUS],
+            (b'T', Some(b'o')) => &[TO],
+            (b'W', Some(b'a')) => &[WA_ID],
             _ => continue,
         };
         for field in fields.iter().copied() {
@@ -83,6 +83,33 @@ pub(super) fn scan(text: &str, mut visit: impl FnMut(Hit, usize) -> bool) {
             }
         }
     }
+}
+
+/// Returns the positions of the capital letters A to Z. Tests eight bytes at a time: most bytes are none.
+fn capitals(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let masks = chunks.iter().copied().chain(std::iter::once(last)).map(mask);
+    masks.enumerate().flat_map(|(index, mut mask)| {
+        std::iter::from_fn(move || {
+            let bit = usize::try_from(mask.trailing_zeros()).ok().filter(|_| mask != 0)?;
+            mask &= mask - 1;
+            Some(index * 8 + bit / 8)
+        })
+    })
+}
+
+/// Returns a number with the highest bit set of each byte that is a capital letter.
+fn mask(bytes: [u8; 8]) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGHEST: u64 = EACH * 0x80;
+    let bytes = u64::from_le_bytes(bytes);
+    let low = bytes & !HIGHEST;
+    // The highest bit of a byte of these sums tells whether it is at least `A`, and above `Z`. No sum exceeds its byte.
+    let from_a = low + EACH * (0x80 - b'A') as u64;
+    let above_z = low + EACH * (0x7f - b'Z') as u64;
+    from_a & !above_z & !bytes & HIGHEST
 }
 
 /// Returns the length of the field's value at the beginning of `text`, if there is one and the text can continue after it.
@@ -158,4 +185,22 @@ fn address_bytes(text: &str, is_followed: impl Fn(&str) -> bool) -> Option<usize
     let plus = usize::from(rest.starts_with('+'));
     // The end of any other id is not known, so the text can always continue after it.
     Some(digits(rest.get(plus..)?).map_or(text.len(), |length| prefix + plus + length))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn capitals_are_found_in_any_bytes(
+            bytes in proptest::collection::vec(prop_oneof![any::<u8>(), 60_u8..95], 0..64),
+        ) {
+            let each = bytes.iter().enumerate().filter(|(_, byte)| byte.is_ascii_uppercase());
+            let want: Vec<usize> = each.map(|(at, _)| at).collect();
+            prop_assert_eq!(capitals(&bytes).collect::<Vec<_>>(), want);
+        }
+    }
 }
