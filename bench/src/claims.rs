@@ -17,7 +17,7 @@ use twilio_edge_contract::{
 use twilio_edge_demo::EDGE_TOKEN;
 
 use crate::http1::{Reader, status};
-use crate::process::{Cores, Process, free_port, until_idle};
+use crate::process::{Cores, Process, free_port, private_folder, until_idle};
 use crate::target::{Parts, Place, Stores};
 use crate::webhook::Sequence;
 
@@ -129,7 +129,7 @@ impl Subject {
         parts: &Parts,
         cores: Cores,
     ) -> Result<Self> {
-        let folder = TempDir::with_prefix("twilio-edge-bench-")?;
+        let folder = private_folder()?;
         let port = free_port()?;
         // The benchmark measures the cost, not timeouts on a busy disk that is slow to sync.
         let timeout = Some(PATIENCE_MS);

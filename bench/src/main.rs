@@ -25,11 +25,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use tempfile::TempDir;
 
 use crate::backend::Backend;
 use crate::load::{Outcome, Pace, send};
-use crate::process::{Awake, Cores, Usage, until_idle};
+use crate::process::{Awake, Cores, Usage, private_folder, until_idle};
 use crate::report::{Cost, Measurement, Phase, Series, tables};
 use crate::target::{Parts, Plan, Target};
 use crate::webhook::Sequence;
@@ -87,7 +86,7 @@ async fn main() -> Result<()> {
         None => {}
     }
     let cores = Cores::divide()?;
-    let logs = TempDir::with_prefix("twilio-edge-bench-")?;
+    let logs = private_folder()?;
     let backend = Backend::start().await?;
     let mut turns =
         Turns { options: &options, cores, logs: logs.path(), backend: &backend, last: nanos() };

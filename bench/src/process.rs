@@ -3,14 +3,16 @@
 //! This module knows nothing of their work.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -187,6 +189,12 @@ async fn answers(port: u16, path: &str) -> Result<bool> {
     let mut reader = Reader::new(from);
     let first = tokio::time::timeout(TIME_LIMIT, reader.first_bytes()).await??;
     Ok(status(first)? == 200)
+}
+
+/// Creates a folder that only this user can read, as the sidecar requires of the folder of its database.
+pub(crate) fn private_folder() -> Result<TempDir> {
+    let permissions = Permissions::from_mode(0o700);
+    Ok(tempfile::Builder::new().prefix("twilio-edge-bench-").permissions(permissions).tempdir()?)
 }
 
 /// Returns an unused port on 127.0.0.1.

@@ -16,7 +16,7 @@ use twilio_edge_demo::{
 
 use crate::backend::Backend;
 use crate::chain;
-use crate::process::{Cores, Process, Program, Usage, find, free_port};
+use crate::process::{Cores, Process, Program, Usage, find, free_port, private_folder};
 use crate::webhook::ORIGIN;
 
 /// Components between the load and the backend.
@@ -140,7 +140,7 @@ impl Target {
         cores: Cores,
         backend: &Backend,
     ) -> Result<Self> {
-        let folder = TempDir::with_prefix("twilio-edge-bench-")?;
+        let folder = private_folder()?;
         let sinks = matches!(plan, Plan::Accepting(_)).then(|| folder.path().join("sinks.toml"));
         let closed_port = local(free_port()?);
         if let Some(file) = &sinks {
