@@ -116,7 +116,16 @@ impl HttpContext for Stream {
 /// Steps one exchange and carries out its effects. The calls affect the stream the host has in focus, which must be `id`.
 fn apply(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
     let effects = step(shared, id, exchange, event);
-    carry_out(shared, id, effects);
+    carry_out(shared, id, effects, Callback::Stream);
+}
+
+/// Callback of the host in which effects are carried out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Callback {
+    /// A callback of the stream itself: it resumes the request by its return value, and must not call the host for that.
+    Stream,
+    /// A callback of the root context.
+    Root,
 }
 
 /// Steps one exchange and returns its effects, which the caller must carry out.
@@ -140,12 +149,16 @@ pub(crate) fn step(
 }
 
 /// Carries out the effects of an exchange in the stream the host has in focus, which must be `id`.
-pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
+pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>, callback: Callback) {
     for effect in effects {
         match effect {
             Effect::Remove(name) => host::set_request_header(&name, None),
             Effect::SetUpstream(upstream_request) => {
-                for (name, value) in &upstream_request.headers {
+                // All headers of these names were removed when the request began.
+                for (name, value) in &upstream_request.trusted {
+                    host::add_request_header(name, value);
+                }
+                for (name, value) in &upstream_request.replaced {
                     host::set_request_header(name, Some(value));
                 }
                 if let Some(body) = &upstream_request.body {
@@ -153,9 +166,17 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>) {
                 }
             }
             Effect::Answer(answer) => host::answer(&answer),
+            Effect::Forward if callback == Callback::Stream => {}
             Effect::Forward => host::forward(),
             Effect::Respond => host::respond(),
-            Effect::Claim(claim) => shared.queue_claim(id, &claim),
+            Effect::Claim(claim) => {
+                if let Some(verdict) = shared.claim(id, &claim)
+                    && let Some(exchange) = shared.waiting(id)
+                {
+                    let effects = step(shared, id, &exchange, Event::Verdict(verdict));
+                    carry_out(shared, id, effects, callback);
+                }
+            }
             Effect::Withdraw => shared.withdraw(id),
             Effect::Settle { settlement, urgent } => {
                 shared.queue_settlement(id, &settlement, urgent)

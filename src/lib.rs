@@ -15,7 +15,8 @@
 //! 6. The backend's answer settles the claim: commit on 2xx, release otherwise.
 //! 7. Every refusal has a [`reply::Reason`]; every event that is counted has a [`metrics::Counter`].
 //!
-//! [`refresh`] keeps the keys current if the sidecar provides them. `host` is the only file that talks to the proxy.
+//! [`refresh`] keeps the keys current if the sidecar provides them. [`recent_webhooks`] answers repeats of recent webhooks without the
+//! sidecar. `host` is the only file that talks to the proxy.
 //! Outside of Envoy (tests, the command line) the crate consists of the pure modules alone.
 
 pub mod callouts;
@@ -28,6 +29,7 @@ pub mod log_limit;
 pub mod metrics;
 mod opt_out;
 pub mod overrides;
+pub mod recent_webhooks;
 pub mod refresh;
 pub mod reply;
 pub mod signature;
@@ -43,6 +45,11 @@ mod host;
 mod root;
 #[cfg(target_arch = "wasm32")]
 mod worker;
+
+/// Allocator of the VM: a worker makes a hundred small allocations for a webhook. docs/adr/0028 has the figures.
+#[cfg(target_arch = "wasm32")]
+#[global_allocator]
+static ALLOCATOR: talc::wasm::WasmDynamicTalc = talc::wasm::new_wasm_dynamic_allocator();
 
 #[cfg(target_arch = "wasm32")]
 mod entry {

@@ -33,6 +33,8 @@ pub enum Counter {
     Shadowed(Reason),
     /// A verdict of the sidecar.
     Verdict(Decision),
+    /// A repeat that the worker answered or held by itself, because it has its first copy in flight or settled it lately.
+    RepeatAnswered,
     /// A claim without a verdict, for which the policy decided.
     NoVerdict,
     /// A settlement handed to the outbox.
@@ -93,6 +95,7 @@ impl Counter {
             Counter::Forged,
             Counter::Overridden,
             Counter::Verified,
+            Counter::RepeatAnswered,
             Counter::NoVerdict,
             Counter::SettlementDropped,
             Counter::ClaimsFailed,
@@ -135,7 +138,11 @@ impl Counter {
             }
             Counter::Verdict(_) | Counter::NoVerdict => (
                 "decision",
-                "verdicts of the sidecar; `none`: the sidecar gave none, and the route's policy decided",
+                "verdicts on claims; `none`: the sidecar gave none, and the route's policy decided",
+            ),
+            Counter::RepeatAnswered => (
+                "",
+                "verdicts `duplicate` and `in_flight` that a worker gave itself, because it has the first copy in flight or settled it within the last two minutes",
             ),
             Counter::Settled(_) => (
                 "outcome",
@@ -175,6 +182,7 @@ impl Counter {
             Counter::Rejected(reason) => ("rejected", Some(reason.slug())),
             Counter::Shadowed(reason) => ("shadowed", Some(reason.slug())),
             Counter::Verdict(decision) => ("verdict", Some(decision.as_str())),
+            Counter::RepeatAnswered => ("repeats_answered", None),
             Counter::NoVerdict => ("verdict", Some("none")),
             Counter::Settled(outcome) => ("settlements", Some(outcome.as_str())),
             Counter::Settlement(result) => ("settlement_results", Some(result.as_str())),

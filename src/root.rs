@@ -18,7 +18,7 @@ use twilio_edge_contract::{
 use crate::callouts::{QueuedItem, batch_body};
 use crate::config::{Config, Sidecar};
 use crate::exchange::{Event, Exchange};
-use crate::filter::{Stream, carry_out, step};
+use crate::filter::{Callback, Stream, carry_out, step};
 use crate::host;
 use crate::metrics::{Counter, Gauge, Histogram};
 use crate::refresh::RefreshResult;
@@ -52,12 +52,11 @@ impl Root {
     fn deliver<'e>(&self, shared: &Shared, events: impl IntoIterator<Item = (u32, Event<'e>)>) {
         let mut has_moved_focus = false;
         for (stream, event) in events {
-            let exchange = shared.with(|worker| worker.streams.get(&stream).cloned()).flatten();
-            let Some(exchange) = exchange else { continue };
+            let Some(exchange) = shared.waiting(stream) else { continue };
             let effects = step(shared, stream, &exchange, event);
             if !effects.is_empty() && host::focus(stream) {
                 has_moved_focus = true;
-                carry_out(shared, stream, effects);
+                carry_out(shared, stream, effects, Callback::Root);
             }
         }
         if has_moved_focus {
@@ -99,6 +98,11 @@ impl Root {
 
     fn fail_claims(&self, shared: &Shared, items: Vec<QueuedItem<ClaimOrigin>>) {
         shared.count(Counter::ClaimsFailed);
+        shared.with(|worker| {
+            for QueuedItem { origin, .. } in &items {
+                worker.recent.record_verdict(origin.key.as_ref(), origin.stream, None);
+            }
+        });
         self.deliver(shared, items.into_iter().map(|item| (item.origin.stream, Event::NoVerdict)));
     }
 
@@ -133,6 +137,9 @@ impl Root {
                 it.as_ref().is_some_and(|verdict| verdict.claim_id == origin.claim_id)
             };
             let verdict = find_reply(index, &mut verdicts, matches).and_then(Option::take);
+            shared.with(|worker| {
+                worker.recent.record_verdict(origin.key.as_ref(), origin.stream, verdict.as_ref());
+            });
             (origin.stream, verdict.map_or(Event::NoVerdict, Event::Verdict))
         });
         self.deliver(shared, events);
@@ -178,6 +185,7 @@ impl Root {
         let streams = shared.with(|worker| {
             worker.claims.record_time(now_ms);
             worker.settlements.record_time(now_ms);
+            worker.recent.record_time(now_ms);
             let expired = worker.settlements.take(|item| item.age_ms(now_ms) >= SETTLEMENT_LIFE_MS);
             for _ in expired {
                 worker.count(Counter::SettlementDropped);

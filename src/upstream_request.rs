@@ -15,14 +15,21 @@ use crate::verification::Proof;
 /// Changes to a proven request before it is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamRequest {
+    /// Trusted headers to add. The request has none of these names: the filter removes them from every request.
+    pub trusted: Vec<(&'static str, String)>,
     /// Headers to set, each replacing an existing one.
-    pub headers: Vec<(&'static str, String)>,
+    pub replaced: Vec<(&'static str, String)>,
     /// Body that replaces the form, if the route wants one; content-length and content-type are among the headers then. A
     /// proxy adjusts neither, and a wrong length would let the surplus pass as the next request.
     pub body: Option<String>,
 }
 
 impl UpstreamRequest {
+    /// Iterates over all headers that are added or set.
+    pub fn headers(&self) -> impl Iterator<Item = &(&'static str, String)> {
+        self.trusted.iter().chain(&self.replaced)
+    }
+
     /// Creates the changes. `form` contains the signed parameters if they are the body; `None` if they are elsewhere.
     pub(crate) fn new(
         proof: &Proof,
@@ -31,16 +38,16 @@ impl UpstreamRequest {
         form: Option<&str>,
     ) -> Self {
         let facts = Facts::new(proof, verdict);
-        let mut headers = facts.headers();
+        let mut replaced = Vec::new();
         let body = form.filter(|_| format == BodyFormat::Json).and_then(|form| {
             let form = Form::parse(form.as_bytes()).ok()?;
             serde_json::to_string(&JsonEvent { facts: &facts, form: &form }).ok()
         });
         if let Some(body) = &body {
-            headers.push(("content-type", "application/json".to_owned()));
-            headers.push(("content-length", body.len().to_string()));
+            replaced.push(("content-type", "application/json".to_owned()));
+            replaced.push(("content-length", body.len().to_string()));
         }
-        Self { headers, body }
+        Self { trusted: facts.headers(), replaced, body }
     }
 }
 

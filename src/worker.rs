@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
-use twilio_edge_contract::{Claim, Settlement};
+use twilio_edge_contract::{Claim, Settlement, Verdict};
 
 use crate::callouts::{Callouts, QueuedItem};
 use crate::config::Config;
@@ -14,6 +14,7 @@ use crate::exchange::Exchange;
 use crate::host::{self, Metrics, Wakeup};
 use crate::log_limit::{LogLimit, suppressed_refusals};
 use crate::metrics::{Counter, Gauge, Tally};
+use crate::recent_webhooks::{RecentWebhooks, RepeatCheck, RepeatKey};
 use crate::refresh::KeyRefresh;
 
 /// Most bytes of each kind that may wait, per worker.
@@ -31,6 +32,8 @@ pub(crate) struct SettlementOrigin {
 pub(crate) struct ClaimOrigin {
     pub(crate) stream: u32,
     pub(crate) claim_id: String,
+    /// Key in the memory of recent webhooks.
+    pub(crate) key: Option<RepeatKey>,
 }
 
 /// Handle to the worker, held by streams and the root context.
@@ -53,6 +56,7 @@ pub(crate) struct Worker {
     /// Claims for which there was no room. The root callback reports them to their streams, like other failures.
     pub(crate) rejected_claims: Vec<QueuedItem<ClaimOrigin>>,
     pub(crate) settlements: Callouts<SettlementOrigin>,
+    pub(crate) recent: RecentWebhooks,
     refusals: LogLimit,
 }
 
@@ -73,6 +77,7 @@ impl Shared {
             claims: Callouts::new(MAX_CLAIM_BYTES),
             rejected_claims: Vec::new(),
             settlements: Callouts::new(MAX_SETTLEMENT_BYTES),
+            recent: RecentWebhooks::default(),
             refusals: LogLimit::default(),
         })))
     }
@@ -101,10 +106,29 @@ impl Shared {
         self.with(|worker| worker.streams.remove(&stream));
     }
 
-    pub(crate) fn queue_claim(&self, stream: u32, claim: &Claim) {
+    /// Returns a stream that waits.
+    pub(crate) fn waiting(&self, stream: u32) -> Option<Rc<RefCell<Exchange>>> {
+        self.with(|worker| worker.streams.get(&stream).cloned()).flatten()
+    }
+
+    /// Queues a claim for the sidecar, or returns the verdict if the claim is a repeat that needs none.
+    pub(crate) fn claim(&self, stream: u32, claim: &Claim) -> Option<Verdict> {
+        match self.with(|worker| worker.recent.check(stream, claim))? {
+            RepeatCheck::New(key) => {
+                self.queue_claim(stream, claim, key);
+                None
+            }
+            RepeatCheck::Repeat(verdict) => {
+                self.count(Counter::RepeatAnswered);
+                Some(*verdict)
+            }
+        }
+    }
+
+    fn queue_claim(&self, stream: u32, claim: &Claim, key: Option<RepeatKey>) {
         // Serialization of strings cannot fail; if it did, the request would time out.
         let json = serde_json::to_string(claim).unwrap_or_default();
-        let origin = ClaimOrigin { stream, claim_id: claim.claim_id.clone() };
+        let origin = ClaimOrigin { stream, claim_id: claim.claim_id.clone(), key };
         self.with(|worker| {
             let is_first = !worker.claims.is_in_flight();
             if let Err(item) = worker.claims.post(QueuedItem::new(origin, json)) {
@@ -128,6 +152,7 @@ impl Shared {
             stream: urgent.then_some(stream),
         };
         self.with(|worker| {
+            worker.recent.record_settlement(stream, settlement);
             let item = QueuedItem::new(origin, json);
             // A possible opt-out that the sidecar does not know precedes settlements that it can do without.
             let result = match urgent && settlement.unclaimed.is_some() {

@@ -176,7 +176,7 @@ fuzz_target!(|script: &[u8]| {
         for effect in &effects {
             let Effect::SetUpstream(upstream) = effect else { continue };
             assert!(verified(&all) || verified(&effects), "facts of an unproven request");
-            let values = |header| upstream.headers.iter().filter(move |(name, _)| *name == header);
+            let values = |header| upstream.headers().filter(move |(name, _)| *name == header);
             assert_eq!(values(headers::VERIFIED).count(), 1);
             let lengths: Vec<_> =
                 values("content-length").map(|(_, value)| value.clone()).collect();

@@ -141,7 +141,7 @@ impl Case {
             Effect::SetUpstream(upstream_request) => Some(upstream_request),
             _ => None,
         });
-        upstream?.headers.iter().find(|(set, _)| *set == name).map(|(_, value)| value.as_str())
+        upstream?.headers().find(|(set, _)| *set == name).map(|(_, value)| value.as_str())
     }
 
     fn was_forwarded(&self) -> bool {

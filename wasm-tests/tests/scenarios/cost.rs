@@ -23,27 +23,27 @@ struct Budget {
     most: Cost,
 }
 
-/// Measured values and 4 %. An instruction is a unit of wasmi's fuel; a copied block costs more than one. A third of the first row
-/// is the search for other cuts of the signed string (`src/form/recut.rs`). A claim also has the digest of its URL, and a settlement
+/// Measured values and 4 %. An instruction is a unit of wasmi's fuel; a copied block costs more than one. A quarter of the
+/// first row is the search for other cuts of the signed string (`src/form/recut.rs`). A claim also has the digest of its URL, and a settlement
 /// the plain text that the backend answered.
 const BUDGETS: [Budget; 3] = [
     Budget {
         name: "proven, without a sidecar",
         together: 1,
         sidecar: false,
-        most: Cost { instructions: 231_000, host_calls: 13 },
+        most: Cost { instructions: 142_000, host_calls: 12 },
     },
     Budget {
         name: "claimed and settled, one at a time",
         together: 1,
         sidecar: true,
-        most: Cost { instructions: 397_000, host_calls: 41 },
+        most: Cost { instructions: 275_000, host_calls: 40 },
     },
     Budget {
         name: "claimed and settled, 64 at once",
         together: 64,
         sidecar: true,
-        most: Cost { instructions: 358_000, host_calls: 21 },
+        most: Cost { instructions: 254_000, host_calls: 21 },
     },
 ];
 

@@ -17,6 +17,7 @@ use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use twilio_edge_filter::log_limit::{LogLimit, suppressed_refusals};
 use twilio_edge_filter::metrics::Counter;
 use twilio_edge_filter::overrides::is_override;
+use twilio_edge_filter::recent_webhooks::{RecentWebhooks, RepeatCheck, RepeatKey};
 use twilio_edge_filter::refresh::{KeyRefresh, RefreshResult};
 use twilio_edge_wasm_tests::host::{
     Action, BufferKind, Callback, Cost, Filter, MapKind, Pairs, Proxy, Status,
@@ -34,9 +35,16 @@ struct Root {
     queue: u32,
     /// The configuration was replaced, but the sidecar has not acknowledged every settlement yet.
     is_leaving: bool,
-    claims: Callouts<(u32, String)>,
+    claims: Callouts<ClaimOrigin>,
     settlements: Callouts<(Option<u32>, String)>,
+    recent: RecentWebhooks,
     refusals: LogLimit,
+}
+
+struct ClaimOrigin {
+    stream: u32,
+    claim_id: String,
+    key: Option<RepeatKey>,
 }
 
 struct Request {
@@ -49,6 +57,8 @@ pub(crate) struct Native {
     proxy: Proxy,
     roots: BTreeMap<u32, Root>,
     requests: BTreeMap<u32, Request>,
+    /// The callback belongs to a root context, not to a stream. A stream is resumed by the return value of its callback.
+    is_root_callback: bool,
 }
 
 impl Filter for Native {
@@ -65,6 +75,10 @@ impl Filter for Native {
     }
 
     fn call(&mut self, callback: Callback) -> Result<u32> {
+        self.is_root_callback = matches!(
+            callback,
+            Callback::CallResponse { .. } | Callback::QueueReady { .. } | Callback::Tick { .. }
+        );
         match callback {
             Callback::Create { root: 0, .. } | Callback::VmStart { .. } => Ok(1),
             Callback::Create { context, root } => self.begin(context, root).map(|()| 1),
@@ -144,7 +158,7 @@ impl Filter for Native {
 
 impl Native {
     pub(crate) fn start(proxy: Proxy) -> Self {
-        Self { proxy, roots: BTreeMap::new(), requests: BTreeMap::new() }
+        Self { proxy, roots: BTreeMap::new(), requests: BTreeMap::new(), is_root_callback: false }
     }
 
     fn configure(&mut self, number: u32) -> Result<u32> {
@@ -176,6 +190,7 @@ impl Native {
             is_leaving: false,
             claims: Callouts::new(MAX_BYTES),
             settlements: Callouts::new(MAX_BYTES),
+            recent: RecentWebhooks::default(),
             refusals: LogLimit::default(),
         };
         self.roots.insert(number, root);
@@ -251,7 +266,7 @@ impl Native {
         match effect {
             Effect::Remove(name) => done(self.proxy.remove_map_value(kind, &name)),
             Effect::SetUpstream(upstream) => {
-                for (name, value) in &upstream.headers {
+                for (name, value) in upstream.headers() {
                     done(self.proxy.replace_map_value(kind, name, value.as_bytes()))?;
                 }
                 match &upstream.body {
@@ -270,7 +285,9 @@ impl Native {
                 Ok(())
             }
             Effect::Forward => {
-                self.proxy.resume_request();
+                if self.is_root_callback {
+                    self.proxy.resume_request();
+                }
                 Ok(())
             }
             Effect::Respond => {
@@ -278,21 +295,30 @@ impl Native {
                 Ok(())
             }
             Effect::Claim(claim) => {
+                let key = match self.root(root)?.recent.check(stream, &claim) {
+                    RepeatCheck::New(key) => key,
+                    RepeatCheck::Repeat(verdict) => {
+                        self.count(Counter::RepeatAnswered)?;
+                        return self.apply(stream, Event::Verdict(*verdict));
+                    }
+                };
                 let json = serde_json::to_string(&*claim)?;
-                let item = QueuedItem::new((stream, claim.claim_id.clone()), json);
+                let origin = ClaimOrigin { stream, claim_id: claim.claim_id.clone(), key };
+                let item = QueuedItem::new(origin, json);
                 let root = self.root(root)?;
                 root.claims.post(item).map_err(|_| anyhow!("no room for a claim"))?;
                 let (queue, is_first) = (root.queue, !root.claims.is_in_flight());
                 if is_first { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
             }
             Effect::Withdraw => {
-                self.root(root)?.claims.take(|item| item.origin.0 == stream);
+                self.root(root)?.claims.take(|item| item.origin.stream == stream);
                 Ok(())
             }
             Effect::Settle { settlement, urgent } => {
                 let json = serde_json::to_string(&*settlement)?;
                 let origin = (urgent.then_some(stream), settlement.claim_id.clone());
                 let root = self.root(root)?;
+                root.recent.record_settlement(stream, &settlement);
                 let item = QueuedItem::new(origin, json);
                 let result = match urgent && settlement.unclaimed.is_some() {
                     true => root.settlements.post_first(item),
@@ -331,6 +357,7 @@ impl Native {
     fn tick(&mut self, root: u32) -> Result<()> {
         self.record_time(root);
         let now_ms = self.proxy.wall_clock_ms();
+        self.root(root)?.recent.record_time(now_ms);
         let waiting = self
             .requests
             .iter()
@@ -363,7 +390,7 @@ impl Native {
             let body = batch_body("claims", &batch);
             match self.call_sidecar(root, "POST", CLAIMS_PATH, body.as_bytes())? {
                 Some(token) => self.root(root)?.claims.record_sent(token, batch, now_ms),
-                None => self.fail_claims(batch)?,
+                None => self.fail_claims(root, batch)?,
             }
         }
         Ok(())
@@ -419,9 +446,12 @@ impl Native {
         Ok(self.proxy.call(&sidecar.cluster, lines.to_vec(), body, sidecar.timeout_ms).ok())
     }
 
-    fn fail_claims(&mut self, items: Vec<QueuedItem<(u32, String)>>) -> Result<()> {
+    fn fail_claims(&mut self, root: u32, items: Vec<QueuedItem<ClaimOrigin>>) -> Result<()> {
         self.count(Counter::ClaimsFailed)?;
-        items.iter().try_for_each(|item| self.apply(item.origin.0, Event::NoVerdict))
+        for QueuedItem { origin, .. } in &items {
+            self.root(root)?.recent.record_verdict(origin.key.as_ref(), origin.stream, None);
+        }
+        items.iter().try_for_each(|item| self.apply(item.origin.stream, Event::NoVerdict))
     }
 
     fn handle_reply(&mut self, root: u32, token: u32, headers: usize, bytes: usize) -> Result<()> {
@@ -447,12 +477,12 @@ impl Native {
     fn handle_claims_reply(
         &mut self,
         root: u32,
-        items: Vec<QueuedItem<(u32, String)>>,
+        items: Vec<QueuedItem<ClaimOrigin>>,
         reply: Option<&[u8]>,
     ) -> Result<()> {
         let reply = reply.and_then(|json| serde_json::from_slice::<ClaimsReply>(json).ok());
         let Some(reply) = reply.filter(|reply| reply.v == PROTOCOL_VERSION) else {
-            return self.fail_claims(items);
+            return self.fail_claims(root, items);
         };
         if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
             && self.root(root)?.settlements.shorten_pause()
@@ -460,8 +490,9 @@ impl Native {
             self.send_settlements(root)?;
         }
         for item in items {
-            let (stream, claim_id) = item.origin;
+            let ClaimOrigin { stream, claim_id, key } = item.origin;
             let verdict = reply.verdicts.iter().find(|verdict| verdict.claim_id == claim_id);
+            self.root(root)?.recent.record_verdict(key.as_ref(), stream, verdict);
             self.apply(stream, verdict.cloned().map_or(Event::NoVerdict, Event::Verdict))?;
         }
         Ok(())

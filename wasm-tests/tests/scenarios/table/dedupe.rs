@@ -13,6 +13,8 @@ use crate::world::{Backend, Step};
 pub(super) fn scenarios() -> Vec<(&'static str, MakeScenario)> {
     named![
         duplicate_gets_the_answer_of_the_first,
+        redirect_is_repeated_by_the_sidecar_alone,
+        webhook_that_was_settled_long_ago_is_claimed,
         answer_that_is_too_large_is_not_saved,
         answer_that_ends_with_trailers_is_saved,
         duplicate_status_gets_no_content,
@@ -40,9 +42,30 @@ fn duplicate_gets_the_answer_of_the_first() -> Result<Scenario> {
         ensure!(copy.header("content-type").as_deref() == Some("text/xml"));
         record.access_logged(1, "duplicate")?;
         ensure!(record.outcomes() == [Outcome::Commit]);
+        ensure!(record.counter("repeats_answered") == 1, "the worker knows the verdict");
         record.not_forwarded(1)
     })
     .backend([Backend::twiml(TWIML)]))
+}
+
+/// The sidecar limits how often a redirect is repeated, so a worker may not repeat it by itself.
+fn redirect_is_repeated_by_the_sidecar_alone() -> Result<Scenario> {
+    const REDIRECT: &str = "<Response><Redirect>/twilio/inbound</Redirect></Response>";
+    Ok(Scenario::new(twice(&Form::inbound("hello"), 500)?, |record| {
+        ensure!(record.answered(1, 200)?.body == REDIRECT.as_bytes());
+        ensure!(record.counter("repeats_answered") == 0);
+        record.not_forwarded(1)
+    })
+    .backend([Backend::twiml(REDIRECT)]))
+}
+
+fn webhook_that_was_settled_long_ago_is_claimed() -> Result<Scenario> {
+    Ok(Scenario::new(twice(&Form::status("delivered"), 121_000)?, |record| {
+        ensure!(record.answered(1, 204)?.body.is_empty());
+        ensure!(record.counter("verdict.duplicate") == 1);
+        ensure!(record.counter("repeats_answered") == 0);
+        record.not_forwarded(1)
+    }))
 }
 
 fn answer_that_is_too_large_is_not_saved() -> Result<Scenario> {

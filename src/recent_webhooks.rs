@@ -1,0 +1,469 @@
+//! Memory of the webhooks that a worker has in flight or has settled lately. The worker answers a repeat of one of them
+//! itself: a claim would only return the same verdict later, and a repeat that waits for its first copy would claim again
+//! and again.
+//!
+//! Decides: which repeats need no claim, and for how long. What is remembered is always known to be true: a webhook is
+//! committed here only if this worker saw the backend's 2xx, or the sidecar's verdict `duplicate` or `accepted`. All other
+//! repeats are claimed.
+//!
+//! Must not know: the host, callouts, clocks.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use twilio_edge_contract::{
+    Claim, Class, Decision, Identity, Outcome, SavedAnswer, Settlement, Verdict,
+};
+
+/// Time in milliseconds after which a webhook is forgotten. Twilio repeats a webhook within seconds, and the sidecar remembers
+/// it for days.
+const LIFE_MS: u64 = 120_000;
+/// Most webhooks that are remembered; the oldest are forgotten first.
+const MAX_WEBHOOKS: usize = 8192;
+/// Most bytes of saved answers that are remembered.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// Identity of a webhook, and the digest of its URL: repeats have both in common. The parts that differ most come first, and
+/// most of them are numbers, so that two keys are compared quickly.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RepeatKey {
+    message_sid: Sid,
+    url_digest: Option<u64>,
+    status: Option<Rc<str>>,
+    error_code: Option<u64>,
+    account_sid: Sid,
+    is_inbound: bool,
+}
+
+/// SID: the two letters and 32 hexadecimal digits.
+type Sid = (u64, u64, [u8; 2]);
+
+impl RepeatKey {
+    /// Returns the key of an identity; `None` if a part does not have the form that Twilio documents. Such a webhook is
+    /// always claimed.
+    fn new(identity: &Identity, url_digest: Option<&str>) -> Option<Self> {
+        let number = |digits: &str| digits.parse().ok().filter(|_| !digits.starts_with('0'));
+        Some(Self {
+            message_sid: sid(&identity.message_sid)?,
+            url_digest: url_digest
+                .map(|digest| hex(digest.as_bytes()).ok_or(()))
+                .transpose()
+                .ok()?,
+            status: identity.status.as_deref().map(Rc::from),
+            error_code: match identity.error_code.as_deref() {
+                Some(code) => Some(number(code)?),
+                None => None,
+            },
+            account_sid: sid(&identity.account_sid)?,
+            is_inbound: identity.class == Class::Inbound,
+        })
+    }
+}
+
+fn sid(text: &str) -> Option<Sid> {
+    let (letters, digits) = text.as_bytes().split_first_chunk::<2>()?;
+    let (high, low) = digits.split_at_checked(16)?;
+    Some((hex(high)?, hex(low)?, *letters))
+}
+
+/// Returns the number of 16 hexadecimal digits in lower case.
+fn hex(digits: &[u8]) -> Option<u64> {
+    let digits: &[u8; 16] = digits.try_into().ok()?;
+    digits.iter().try_fold(0, |number, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(digit))
+    })
+}
+
+/// Result of the search for a claim among the remembered webhooks.
+#[derive(Debug)]
+pub enum RepeatCheck {
+    /// The claim must be sent. The webhook is in flight from now on, under this key if it has one.
+    New(Option<RepeatKey>),
+    /// The verdict for a repeat.
+    Repeat(Box<Verdict>),
+}
+
+#[derive(Debug)]
+struct Remembered {
+    /// Distinguishes this entry from an earlier one of the same key.
+    number: u64,
+    since_ms: u64,
+    state: Progress,
+}
+
+#[derive(Debug)]
+enum Progress {
+    /// The claim of this stream has no verdict yet, or the backend has the request.
+    InFlight(u32),
+    /// The webhook was accepted.
+    Committed(Option<Box<SavedAnswer>>),
+}
+
+/// Webhooks that one worker remembers.
+#[derive(Debug, Default)]
+pub struct RecentWebhooks {
+    webhooks: BTreeMap<RepeatKey, Remembered>,
+    /// Keys in the order in which they were remembered, with the number of their entry.
+    order: VecDeque<(RepeatKey, u64)>,
+    next_number: u64,
+    answer_bytes: usize,
+    now_ms: u64,
+}
+
+impl RecentWebhooks {
+    /// Records the time, and forgets what is too old.
+    pub fn record_time(&mut self, now_ms: u64) {
+        // Streams have no clock. Before the first tick the time was not known.
+        if self.now_ms == 0 {
+            self.webhooks.values_mut().for_each(|entry| entry.since_ms = now_ms);
+        }
+        self.now_ms = now_ms;
+        while let Some((key, number)) = self.order.front() {
+            let entry = self.webhooks.get(key).filter(|entry| entry.number == *number);
+            if entry.is_some_and(|entry| now_ms.saturating_sub(entry.since_ms) < LIFE_MS) {
+                return;
+            }
+            self.forget_oldest();
+        }
+    }
+
+    /// Searches the claim of a stream. It is the stream's own webhook if the stream claims it again.
+    pub fn check(&mut self, stream: u32, claim: &Claim) -> RepeatCheck {
+        let Some(key) = RepeatKey::new(&claim.identity, claim.url_digest.as_deref()) else {
+            return RepeatCheck::New(None);
+        };
+        let (decision, answer) = match self.webhooks.get(&key).map(|entry| &entry.state) {
+            Some(Progress::Committed(answer)) => (Decision::Duplicate, answer.as_deref().cloned()),
+            Some(Progress::InFlight(first)) if *first != stream => (Decision::InFlight, None),
+            Some(Progress::InFlight(_)) => return RepeatCheck::New(Some(key)),
+            None => {
+                self.remember(key.clone(), Progress::InFlight(stream));
+                return RepeatCheck::New(Some(key));
+            }
+        };
+        RepeatCheck::Repeat(Box::new(Verdict {
+            claim_id: claim.claim_id.clone(),
+            decision,
+            attempt: None,
+            opt: None,
+            suppressed: false,
+            window_expires: None,
+            answer,
+            step: None,
+        }))
+    }
+
+    /// Records the sidecar's verdict on the claim of a stream, or that there is none.
+    pub fn record_verdict(
+        &mut self,
+        key: Option<&RepeatKey>,
+        stream: u32,
+        verdict: Option<&Verdict>,
+    ) {
+        let Some(key) = key else { return };
+        match verdict.map(|verdict| (verdict.decision, &verdict.answer)) {
+            Some((Decision::Proceed, _)) => {}
+            Some((Decision::Duplicate, answer)) => self.commit(key, answer.as_ref()),
+            Some((Decision::Accepted, _)) => self.commit(key, None),
+            Some((Decision::InFlight | Decision::Released | Decision::Unavailable, _)) | None => {
+                self.release(key, stream);
+            }
+        }
+    }
+
+    /// Records the outcome of the webhook of a stream. A settlement that carries its webhook contains the only copy of a
+    /// possible opt-out: a repeat must not be answered before the sidecar has it.
+    pub fn record_settlement(&mut self, stream: u32, settlement: &Settlement) {
+        let key = RepeatKey::new(&settlement.identity, settlement.url_digest.as_deref());
+        let Some(key) = key else { return };
+        match settlement.outcome {
+            Outcome::Commit if settlement.unclaimed.is_none() => {
+                self.commit(&key, settlement.answer.as_ref());
+            }
+            Outcome::Commit | Outcome::Release => self.release(&key, stream),
+        }
+    }
+
+    /// The sidecar limits how often a redirect is repeated, so such an answer is not remembered.
+    fn commit(&mut self, key: &RepeatKey, answer: Option<&SavedAnswer>) {
+        if answer.is_some_and(|answer| answer.body.contains("<Redirect")) {
+            return self.forget(key);
+        }
+        let state = Progress::Committed(answer.cloned().map(Box::new));
+        let Some(entry) = self.webhooks.get_mut(key) else {
+            return self.remember(key.clone(), state);
+        };
+        self.answer_bytes -= entry.state.answer_bytes();
+        self.answer_bytes += state.answer_bytes();
+        entry.state = state;
+        self.make_room();
+    }
+
+    fn release(&mut self, key: &RepeatKey, stream: u32) {
+        let entry = self.webhooks.get(key).map(|entry| &entry.state);
+        if matches!(entry, Some(Progress::InFlight(own)) if *own == stream) {
+            self.forget(key);
+        }
+    }
+
+    fn remember(&mut self, key: RepeatKey, state: Progress) {
+        self.next_number += 1;
+        self.answer_bytes += state.answer_bytes();
+        self.order.push_back((key.clone(), self.next_number));
+        let entry = Remembered { number: self.next_number, since_ms: self.now_ms, state };
+        self.webhooks.insert(key, entry);
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
+        while self.order.len() > MAX_WEBHOOKS || self.answer_bytes > MAX_ANSWER_BYTES {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((key, number)) = self.order.pop_front()
+            && self.webhooks.get(&key).is_some_and(|entry| entry.number == number)
+        {
+            self.forget(&key);
+        }
+    }
+
+    fn forget(&mut self, key: &RepeatKey) {
+        if let Some(entry) = self.webhooks.remove(key) {
+            self.answer_bytes -= entry.state.answer_bytes();
+        }
+    }
+}
+
+impl Progress {
+    fn answer_bytes(&self) -> usize {
+        match self {
+            Progress::Committed(Some(answer)) => answer.body.len() + answer.content_type.len(),
+            Progress::Committed(None) | Progress::InFlight(_) => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use twilio_edge_contract::UnclaimedWebhook;
+
+    use super::*;
+
+    fn claim(id: &str, sid: &str) -> Claim {
+        let identity = Identity {
+            class: Class::Inbound,
+            account_sid: format!("AC{:032x}", 1),
+            message_sid: format!("SM{sid:0>32}"),
+            status: None,
+            error_code: None,
+        };
+        Claim::new(id.to_owned(), identity, "/in".to_owned(), String::new())
+    }
+
+    fn settlement(claim: &Claim, outcome: Outcome, answer: Option<&str>) -> Settlement {
+        Settlement {
+            claim_id: claim.claim_id.clone(),
+            identity: claim.identity.clone(),
+            outcome,
+            unclaimed: None,
+            answer: answer.map(saved),
+            url_digest: claim.url_digest.clone(),
+            step: None,
+        }
+    }
+
+    fn saved(body: &str) -> SavedAnswer {
+        SavedAnswer { status: 200, content_type: "text/xml".to_owned(), body: body.to_owned() }
+    }
+
+    fn number(claim: &Claim) -> u32 {
+        claim.claim_id.parse().unwrap()
+    }
+
+    fn verdict(recent: &mut RecentWebhooks, claim: &Claim) -> Option<Verdict> {
+        match recent.check(number(claim), claim) {
+            RepeatCheck::New(_) => None,
+            RepeatCheck::Repeat(verdict) => Some(*verdict),
+        }
+    }
+
+    fn decision(recent: &mut RecentWebhooks, claim: &Claim) -> Option<Decision> {
+        verdict(recent, claim).map(|verdict| verdict.decision)
+    }
+
+    fn settle(recent: &mut RecentWebhooks, claim: &Claim, outcome: Outcome, answer: Option<&str>) {
+        recent.record_settlement(number(claim), &settlement(claim, outcome, answer));
+    }
+
+    #[test]
+    fn repeat_waits_for_its_first_copy_and_gets_its_answer() {
+        let (first, second) = (claim("1", "1"), claim("2", "1"));
+        let mut recent = RecentWebhooks::default();
+        assert_eq!(decision(&mut recent, &first), None);
+        assert_eq!(decision(&mut recent, &first), None, "the same request claims again");
+        assert_eq!(decision(&mut recent, &second), Some(Decision::InFlight));
+        assert_eq!(decision(&mut recent, &claim("3", "2")), None, "another message");
+        settle(&mut recent, &first, Outcome::Commit, Some("<Response/>"));
+        let verdict = verdict(&mut recent, &second).unwrap();
+        assert_eq!(
+            (verdict.decision, verdict.answer, verdict.claim_id.as_str()),
+            (Decision::Duplicate, Some(saved("<Response/>")), "2")
+        );
+    }
+
+    #[test]
+    fn repeat_of_a_released_webhook_is_claimed() {
+        let (first, second) = (claim("1", "1"), claim("2", "1"));
+        let mut recent = RecentWebhooks::default();
+        decision(&mut recent, &first);
+        settle(&mut recent, &second, Outcome::Release, None);
+        assert_eq!(decision(&mut recent, &second), Some(Decision::InFlight), "not its release");
+        settle(&mut recent, &first, Outcome::Release, None);
+        assert_eq!(decision(&mut recent, &second), None);
+        assert_eq!(decision(&mut recent, &first), Some(Decision::InFlight));
+    }
+
+    #[test]
+    fn possible_opt_out_without_a_verdict_is_claimed_again() {
+        let first = claim("1", "1");
+        let mut recent = RecentWebhooks::default();
+        decision(&mut recent, &first);
+        let unclaimed = Some(UnclaimedWebhook {
+            route: "/in".to_owned(),
+            form: "Body=STOP".to_owned(),
+            envelope: first.envelope.clone(),
+        });
+        let settlement = Settlement { unclaimed, ..settlement(&first, Outcome::Commit, None) };
+        recent.record_settlement(1, &settlement);
+        assert_eq!(decision(&mut recent, &claim("2", "1")), None);
+    }
+
+    #[test]
+    fn redirect_is_not_repeated_from_memory() {
+        let first = claim("1", "1");
+        let mut recent = RecentWebhooks::default();
+        let redirect = "<Response><Redirect>/b</Redirect></Response>";
+        settle(&mut recent, &first, Outcome::Commit, Some(redirect));
+        assert_eq!(decision(&mut recent, &claim("2", "1")), None);
+        let elsewhere = Claim { url_digest: Some("0".repeat(16)), ..claim("3", "1") };
+        assert_eq!(decision(&mut recent, &elsewhere), None, "a later step of the message");
+    }
+
+    #[test]
+    fn verdict_of_the_sidecar_is_remembered_if_it_is_final() {
+        let first = claim("1", "1");
+        let key = RepeatKey::new(&first.identity, None);
+        for (given, expected) in [
+            (Some(Decision::Proceed), Some(Decision::InFlight)),
+            (Some(Decision::Duplicate), Some(Decision::Duplicate)),
+            (Some(Decision::Accepted), Some(Decision::Duplicate)),
+            (Some(Decision::InFlight), None),
+            (Some(Decision::Released), None),
+            (Some(Decision::Unavailable), None),
+            (None, None),
+        ] {
+            let mut recent = RecentWebhooks::default();
+            decision(&mut recent, &first);
+            let verdict = given.map(|decision| Verdict {
+                claim_id: "1".to_owned(),
+                decision,
+                attempt: None,
+                opt: None,
+                suppressed: false,
+                window_expires: None,
+                answer: None,
+                step: None,
+            });
+            recent.record_verdict(key.as_ref(), 1, verdict.as_ref());
+            assert_eq!(decision(&mut recent, &claim("2", "1")), expected, "{given:?}");
+        }
+    }
+
+    /// Identities that differ in one part are different webhooks, and so are those with parts of an unknown form.
+    #[test]
+    fn every_part_of_an_identity_counts() {
+        let identity = |edit: fn(&mut Identity)| {
+            let mut identity = Identity {
+                class: Class::Status,
+                status: Some("failed".to_owned()),
+                error_code: Some("30003".to_owned()),
+                ..claim("1", "1").identity
+            };
+            edit(&mut identity);
+            RepeatKey::new(&identity, Some("0123456789abcdef"))
+        };
+        let key = identity(|_| ());
+        assert!(key.is_some());
+        let others: [fn(&mut Identity); 6] = [
+            |it| it.class = Class::Inbound,
+            |it| it.account_sid = format!("AC{:032x}", 2),
+            |it| it.message_sid = it.message_sid.replace("SM", "MM"),
+            |it| it.status = Some("undelivered".to_owned()),
+            |it| it.error_code = Some("30004".to_owned()),
+            |it| it.error_code = None,
+        ];
+        for edit in others {
+            assert_ne!(identity(edit), key);
+        }
+        let unknown: [fn(&mut Identity); 4] = [
+            |it| it.account_sid = "AC1".to_owned(),
+            |it| it.message_sid = it.message_sid.replace('1', "F"),
+            |it| it.error_code = Some("030003".to_owned()),
+            |it| it.error_code = Some("-".to_owned()),
+        ];
+        for edit in unknown {
+            assert_eq!(identity(edit), None);
+        }
+        let plain = identity(|_| ()).unwrap();
+        assert_ne!(RepeatKey { url_digest: None, ..plain.clone() }, plain);
+    }
+
+    #[test]
+    fn webhook_is_forgotten_after_its_life() {
+        let first = claim("1", "1");
+        let mut recent = RecentWebhooks::default();
+        settle(&mut recent, &claim("0", "0"), Outcome::Commit, None);
+        recent.record_time(1_000);
+        assert_eq!(decision(&mut recent, &claim("9", "0")), Some(Decision::Duplicate));
+        settle(&mut recent, &first, Outcome::Commit, None);
+        recent.record_time(999 + LIFE_MS);
+        assert_eq!(decision(&mut recent, &claim("2", "1")), Some(Decision::Duplicate));
+        recent.record_time(1_000 + LIFE_MS);
+        assert_eq!(decision(&mut recent, &claim("3", "1")), None);
+    }
+
+    proptest! {
+        /// Memory is bounded, and consistent after any sequence of claims and settlements.
+        #[test]
+        fn memory_is_bounded(
+            events in prop::collection::vec((0..40_u32, 0..4_u8, 0..3000_usize), 0..300),
+        ) {
+            let mut recent = RecentWebhooks::default();
+            for (at, (sid, kind, bytes)) in events.into_iter().enumerate() {
+                let claim = claim(&at.to_string(), &sid.to_string());
+                match kind {
+                    0 => drop(decision(&mut recent, &claim)),
+                    1 => settle(&mut recent, &claim, Outcome::Release, None),
+                    2 => recent.record_time((at as u64) * 2_000),
+                    _ => {
+                        let answer = "x".repeat(bytes);
+                        settle(&mut recent, &claim, Outcome::Commit, Some(&answer));
+                    }
+                }
+                let bytes: usize = recent.webhooks.values().map(|entry| entry.state.answer_bytes()).sum();
+                prop_assert_eq!(bytes, recent.answer_bytes);
+                prop_assert!(recent.answer_bytes <= MAX_ANSWER_BYTES);
+                prop_assert!(recent.webhooks.len() <= recent.order.len());
+                prop_assert!(recent.order.len() <= MAX_WEBHOOKS);
+            }
+        }
+    }
+}
