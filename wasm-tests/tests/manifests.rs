@@ -184,7 +184,7 @@ fn files_of_a_mesh_agree() -> Result<()> {
         let from = policy["spec"]["rules"][0]["from"][0]["source"].as_object().context("from")?;
         assert_eq!(from.values().next(), Some(&json!([identity])), "{}", policy["metadata"]);
     }
-    the_application_is_fenced(&istio, service, &identity)?;
+    check_fence(&istio, service, &identity)?;
     let selected = &the(&istio, "EnvoyFilter")?["spec"]["workloadSelector"]["labels"]["istio"];
     assert_eq!(&pod["metadata"]["labels"]["istio"], selected);
     assert_eq!(&the(&istio, "Gateway")?["spec"]["selector"]["istio"], selected);
@@ -211,7 +211,7 @@ fn files_of_a_mesh_agree() -> Result<()> {
 
 /// Only the gateway reaches the port to which webhooks are routed, and no other client sends a header of the filter to another. No policy that
 /// denies goes by a path, which an application may read in more spellings than Istio.
-fn the_application_is_fenced(istio: &[Value], service: &Value, identity: &str) -> Result<()> {
+fn check_fence(istio: &[Value], service: &Value, identity: &str) -> Result<()> {
     let mut fenced = (BTreeSet::new(), BTreeSet::new());
     for policy in istio.iter().filter(|one| one["spec"]["action"] == "DENY") {
         for rule in policy["spec"]["rules"].as_array().into_iter().flatten() {

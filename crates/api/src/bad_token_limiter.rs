@@ -82,7 +82,7 @@ mod tests {
         /// At any sequence of times, at most twice the allowance gets through per minute, and a client that waits as
         /// specified is admitted.
         #[test]
-        fn no_more_get_through_than_allowed(
+        fn rate_limit_admits_no_more_than_allowed(
             per_minute in 1u32..50,
             gaps in prop::collection::vec(0u64..20_000, 1..200),
         ) {

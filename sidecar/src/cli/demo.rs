@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commands_of_banner_and_readme_exist() {
+    fn commands_of_banner_and_readme_exist() {
         for (text, at_least) in [(demo(&[]).banner(), 3), (README.to_owned(), 3)] {
             let commands = sign_commands(&text);
             assert!(commands.len() >= at_least, "{text}");
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_banner_as_it_is() {
+    fn readme_shows_the_banner_as_it_is() {
         let banner = demo(&[]).banner();
         let port_uses: Vec<_> = banner.lines().filter(|line| line.contains("  http://")).collect();
         assert_eq!(port_uses.len(), 5, "{banner}");

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_key_is_used_as_the_request_says() {
+    fn shared_key_is_used_as_the_request_says() {
         // Computed with PyPI twilio 9.13.0, algorithm HMAC_SHA256.
         let signed = |settings: &str| {
             let settings = format!(r#""x-twilio-webhooks-signature-settings":"{settings}","#);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_not_read_to_its_end() {
+    fn endless_line_is_not_read_to_its_end() {
         let endless = std::io::BufReader::new(std::io::repeat(b' '));
         assert!(judge_all(endless).unwrap_err().contains("longer than"));
     }

@@ -344,7 +344,7 @@ fn named_tests_exist() {
 }
 
 #[test]
-fn the_version_of_the_wire_is_the_one_that_is_spoken() {
+fn version_of_the_wire_is_the_one_that_is_spoken() {
     let document = fs::read_to_string(repository().join("docs/UPGRADING.md")).unwrap();
     let said = document.split("(`PROTOCOL_VERSION` in `contract/src/lib.rs`, ").nth(1).unwrap();
     let said = said.split(')').next().unwrap();

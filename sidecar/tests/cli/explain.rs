@@ -312,7 +312,7 @@ fn explain_finds_a_changed_signature_or_token() {
 }
 
 #[test]
-fn the_key_that_matches_is_named_and_none_is_shown() {
+fn key_that_matches_is_named_and_none_is_shown() {
     let signed = Dump::signed(URL, &["inbound"]);
     let other = "00000000000000000000000000000000";
     let environment = [("TWILIO_AUTH_TOKEN", other), ("TWILIO_AUTH_TOKEN_NEXT", TOKEN)];
@@ -417,7 +417,7 @@ fn flags_and_files_say_the_same() {
 }
 
 #[test]
-fn a_password_in_the_url_is_found_and_not_shown() {
+fn password_in_the_url_is_found_and_not_shown() {
     let mut signed = Dump::signed("https://user:hunter2@hooks.example.com/in", &["inbound"]);
     signed.set("Authorization", "Basic dXNlcjpodW50ZXIy");
     let ran = explain(&signed, ORIGIN);

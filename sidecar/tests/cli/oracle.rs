@@ -15,7 +15,7 @@ const COUNT: u64 = 20_000;
 const SHARD: u64 = 2500;
 
 #[test]
-fn the_filter_agrees_with_twilios_sdks_on_new_webhooks() {
+fn filter_agrees_with_twilios_sdks_on_new_webhooks() {
     let count = number("TWILIO_EDGE_DIFFERENTIAL_COUNT").unwrap_or(COUNT);
     let seed = number("TWILIO_EDGE_DIFFERENTIAL_SEED").unwrap_or_else(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

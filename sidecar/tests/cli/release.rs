@@ -76,7 +76,7 @@ fn release_archive_is_reproducible() {
 
 /// Follows the image as istio-agent does: from the index to the manifest to its last layer, by digest, and `plugin.wasm` in that.
 #[test]
-fn the_image_holds_together() {
+fn image_is_consistent() {
     let (_folder, dist) = packed("image", "022");
     let layout = dist.join("layout");
     fs::create_dir(&layout).unwrap();
@@ -141,7 +141,7 @@ fn judged(sbom: &str) -> String {
 }
 
 #[test]
-fn the_sbom_is_cyclonedx_and_names_what_is_linked() {
+fn sbom_is_cyclonedx_and_names_what_is_linked() {
     let folder = TempDir::new().unwrap();
     for (package, target, linked, others) in [
         (
@@ -180,7 +180,7 @@ fn the_sbom_is_cyclonedx_and_names_what_is_linked() {
 }
 
 #[test]
-fn a_release_has_its_section_in_the_changelog() {
+fn release_has_its_section_in_the_changelog() {
     let dist = TempDir::new().unwrap();
     let folder = dist.path().join("dist").display().to_string();
     let changelog = fs::read_to_string(repository().join("CHANGELOG.md")).unwrap();

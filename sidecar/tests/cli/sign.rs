@@ -83,7 +83,7 @@ fn signed_request_is_for_the_public_origin() {
 }
 
 #[test]
-fn the_printed_command_sends_the_same_bytes() {
+fn printed_command_sends_the_same_bytes() {
     let origin = "https://hooks.example.com";
     let path = "/in?a=[1]&b={2,3}&c='d'";
     let sid = "SM00000000000000000000000000000001";
@@ -114,7 +114,7 @@ fn the_printed_command_sends_the_same_bytes() {
 }
 
 #[test]
-fn a_message_is_fresh_unless_its_sid_is_given() {
+fn message_has_a_new_sid_unless_one_is_given() {
     let body = |arguments: &[&str]| {
         let out = twilio_edge(&[&["sign", "inbound"], arguments].concat()).success();
         let sid = out.split_ascii_whitespace().nth(2).unwrap().to_owned();
@@ -128,7 +128,7 @@ fn a_message_is_fresh_unless_its_sid_is_given() {
 }
 
 #[test]
-fn a_sequence_is_one_message_and_duplicates_are_one_request() {
+fn sequence_is_one_message_and_duplicates_are_one_request() {
     let (url, served) = edge(vec![ACCEPTED; 4]);
     let out = run(&["sign", "status", "--sequence", "--send", "--edge", &url], &OURS, "").success();
     assert!(out.ends_with("4 of 4 were answered 2xx\n"), "{out}");
@@ -154,7 +154,7 @@ fn a_sequence_is_one_message_and_duplicates_are_one_request() {
 }
 
 #[test]
-fn a_refusal_is_shown_and_fails() {
+fn refusal_is_shown_and_fails() {
     let (url, served) = edge(vec![REFUSED]);
     let ran = run(&["sign", "inbound", "--send", "--edge", &url], &OURS, "");
     served.join().unwrap();
@@ -190,7 +190,7 @@ fn impossible_request_is_reported_before_anything_is_sent() {
 }
 
 #[test]
-fn a_token_may_come_from_a_file() {
+fn token_may_come_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
     std::fs::write(&file, format!("# current\n  {TOKEN} \n\nnext\n")).unwrap();

@@ -11,7 +11,7 @@ use crate::support::program::{file, run, twilio_edge};
 const FILES: [(&str, u64); 2] = [("vectors/twilio.jsonl", 87), ("vectors/randomized.jsonl", 400)];
 
 #[test]
-fn the_filter_agrees_with_twilios_sdks() {
+fn filter_agrees_with_twilios_sdks() {
     for (name, count) in FILES {
         let ran = twilio_edge(&["vectors", &file(name)]);
         assert_eq!(ran.json(), json!({"total": count, "agree": count, "disagreements": []}));
@@ -20,7 +20,7 @@ fn the_filter_agrees_with_twilios_sdks() {
 }
 
 #[test]
-fn a_disagreement_is_named_and_fails() {
+fn disagreement_is_reported_and_fails() {
     let vectors = fs::read_to_string(file("vectors/twilio.jsonl")).unwrap();
     let line = vectors.lines().find(|line| line.contains("s-038-")).unwrap();
     let wrong = line.replace("\"expect\":\"accept\"", "\"expect\":\"reject\"");

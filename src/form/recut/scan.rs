@@ -106,7 +106,7 @@ fn mask(bytes: [u8; 8]) -> u64 {
     const HIGHEST: u64 = EACH * 0x80;
     let bytes = u64::from_le_bytes(bytes);
     let low = bytes & !HIGHEST;
-    // The highest bit of a byte of these sums tells whether it is at least `A`, and above `Z`. No sum exceeds its byte.
+    // The highest bit of a byte is set in the first sum from `A` on, in the second above `Z`. No sum exceeds its byte.
     let from_a = low + EACH * (0x80 - b'A') as u64;
     let above_z = low + EACH * (0x7f - b'Z') as u64;
     from_a & !above_z & !bytes & HIGHEST

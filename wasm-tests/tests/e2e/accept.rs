@@ -59,7 +59,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         accepted_webhook_is_answered_and_not_forwarded,
         route_may_configure_the_answer_to_messages,
         policy_decides_without_a_verdict,
-        who_did_not_ask_is_not_accepted,
+        unrequested_acceptance_counts_as_no_verdict,
     ];
     let shadow =
         scenarios![Setting::Newest(SHADOW); shadow_mode_forwards_webhooks_of_accept_routes];
@@ -216,7 +216,7 @@ async fn policy_decides_without_a_verdict(stack: &Stack) -> Result<()> {
     is_thanks(&stack.send(&stack.post(&form).await?).await?, &form)
 }
 
-async fn who_did_not_ask_is_not_accepted(stack: &Stack) -> Result<()> {
+async fn unrequested_acceptance_counts_as_no_verdict(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     sidecar.usually(Answer::By(accepting_all));
     let form = Form::inbound("mine").to(FORWARDED);

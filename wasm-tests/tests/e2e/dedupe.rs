@@ -31,7 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             config.plugin["sidecar"]["in_flight_wait_ms"] = 200.into();
             Ok(())
         }));
-        a_copy_does_not_wait_for_ever,
+        copy_waits_for_a_limited_time,
     ];
     [shared.as_slice(), &alone, &impatient].concat()
 }
@@ -253,7 +253,7 @@ async fn concurrent_copies_are_delivered_once(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-async fn a_copy_does_not_wait_for_ever(stack: &Stack) -> Result<()> {
+async fn copy_waits_for_a_limited_time(stack: &Stack) -> Result<()> {
     let request = stack.post(&Form::inbound("slow")).await?;
     let gate = Gate::default();
     stack.backend.script(&request.case, [gate.then(Answer::status(200))]);

@@ -9,7 +9,7 @@ fn region(code: &str) -> Option<Region> {
 }
 
 #[test]
-fn a_landline_is_one_where_the_digits_tell() {
+fn landline_is_known_where_the_digits_show_it() {
     for (number, expected) in [
         ("+493012345678", true),
         ("+4915123456789", false),
@@ -174,7 +174,7 @@ fn any_sensible_spelling_is_the_same_number() {
 }
 
 #[test]
-fn an_error_says_what_is_wrong() {
+fn error_names_the_problem() {
     for (text, of, problem) in [
         ("4155552671", None, "write it as +, country code and number"),
         ("+999123456789", None, "its country code does not exist"),
@@ -205,7 +205,7 @@ fn an_error_says_what_is_wrong() {
 }
 
 #[test]
-fn a_number_is_of_one_country() {
+fn number_belongs_to_one_country() {
     for (number, of) in [
         ("+14155552671", Some("US")),
         ("+16132345678", Some("CA")),

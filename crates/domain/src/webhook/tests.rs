@@ -47,7 +47,7 @@ proptest! {
 }
 
 #[test]
-fn a_whatsapp_stop_is_read_from_its_form() {
+fn whatsapp_stop_is_read_from_its_form() {
     let webhook = read("From=whatsapp%3A%2B15551234567&To=whatsapp%3A%2B15559&Body=+Stop%21");
     let inbound = webhook.inbound.unwrap();
     assert_eq!(inbound.participants.theirs, Address::parse("whatsapp:+15551234567").unwrap());
@@ -210,7 +210,7 @@ fn no_form_can_hold_what_a_text_column_refuses() {
 }
 
 #[test]
-fn what_the_stores_rely_on_is_checked_with_the_name_of_the_field() {
+fn invalid_field_is_refused_by_name_before_a_store_sees_it() {
     let lexicon = Lexicon::default();
     let refused = |change: fn(&mut Claim)| {
         let mut claim = claim("Body=hi");

@@ -138,7 +138,7 @@ mod tests {
         /// At any sequence of times, no more lines than allowed are written, each suppressed line is counted, and after a
         /// pause a line is written.
         #[test]
-        fn what_is_held_back_is_counted(gaps in prop::collection::vec(0u64..3000, 1..200)) {
+        fn suppressed_log_lines_are_counted(gaps in prop::collection::vec(0u64..3000, 1..200)) {
             let (repeats, start) = (Repeats::default(), Instant::now());
             let (mut now, mut written) = (start, 0u64);
             let mut came = 0;

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_may_be_called_anything() {
+    fn program_may_have_any_name() {
         let after = " S 1 1 1 0 -1 4194560 100 0 0 0 250 150 0 0 20 0 9 0 100 900000 5 1844";
         let expected = 400.0 / clock_ticks_per_second() as f64;
         let bytes = 5 * i64::try_from(page_size()).unwrap();

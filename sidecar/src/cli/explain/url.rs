@@ -137,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_url_falls_into_its_pieces() {
+    fn url_is_split_into_its_parts() {
         let parsed = Url::parse("https://u:p@[::1]:8443/a/b?c=d?e#f?g").unwrap();
         assert_eq!((&*parsed.userinfo, &*parsed.host, &*parsed.port), ("u:p@", "[::1]", ":8443"));
         assert_eq!((&*parsed.path, parsed.query.as_deref()), ("/a/b", Some("c=d?e")));

@@ -1,4 +1,4 @@
-//! SignedRequest request as a curl command that sends exactly these bytes.
+//! Signed request as a curl command that sends exactly these bytes.
 
 use std::fmt::Write as _;
 
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shell_takes_every_text_as_it_is() {
+    fn shell_receives_every_text_unchanged() {
         for text in [
             "",
             "a b",

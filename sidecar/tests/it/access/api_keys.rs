@@ -17,13 +17,13 @@ use crate::{
 const OTHER: &str = "ACffffffffffffffffffffffffffffffff";
 
 crate::support::world::on_every_store!(@ sqlite Sqlite
-    a_key_is_shown_once_and_good_until_it_is_revoked scope_permits_only_its_requests
+    key_is_shown_once_and_good_until_it_is_revoked scope_permits_only_its_requests
     tenant_sees_only_its_own_keys pages_skip_nothing_and_repeat_nothing
-    the_command_line_makes_keys_beside_a_sidecar_that_runs a_key_makes_no_key_that_reads_more);
+    command_line_creates_keys_beside_a_running_sidecar key_creates_no_key_with_more_rights);
 crate::support::world::on_every_store!(@ postgres Postgres
-    a_key_is_shown_once_and_good_until_it_is_revoked scope_permits_only_its_requests
+    key_is_shown_once_and_good_until_it_is_revoked scope_permits_only_its_requests
     tenant_sees_only_its_own_keys pages_skip_nothing_and_repeat_nothing
-    the_command_line_makes_keys_beside_a_sidecar_that_runs);
+    command_line_creates_keys_beside_a_running_sidecar);
 
 /// One caller of one listener.
 pub(crate) struct Caller<'a> {
@@ -97,7 +97,7 @@ fn ids(page: &Value) -> Vec<String> {
     rows.iter().map(|row| row["id"].to_string()).collect()
 }
 
-pub(crate) async fn a_key_is_shown_once_and_good_until_it_is_revoked(world: World) {
+pub(crate) async fn key_is_shown_once_and_good_until_it_is_revoked(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     // The token was good for the first administrator only.
@@ -268,7 +268,7 @@ async fn pages_skip_nothing_and_repeat_nothing(world: World) {
     }
 }
 
-async fn the_command_line_makes_keys_beside_a_sidecar_that_runs(world: World) {
+async fn command_line_creates_keys_beside_a_running_sidecar(world: World) {
     // Before there is any sidecar, and any table.
     let first = keys(&world, &["create", "--scope", "admin", "--name", "by hand", "--json"]);
     let first: Value = serde_json::from_slice(&first.stdout).unwrap();
@@ -332,7 +332,7 @@ pub(crate) fn made_by_operator(
 }
 
 /// A new key permits no more than the key that creates it.
-async fn a_key_makes_no_key_that_reads_more(world: World) {
+async fn key_creates_no_key_with_more_rights(world: World) {
     let accounts = format!("[[account]]\nsid = \"{ACCOUNT}\"\nauth_tokens = [\"twilios\"]\n");
     std::fs::write(world.directory.path().join("accounts.toml"), accounts).unwrap();
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_ACCOUNTS_FILE", "accounts.toml")]).await;

@@ -21,7 +21,7 @@ on_every_store!(
     imported_list_is_stored_whole_or_its_bad_lines_are_reported,
     consents_are_added_to_and_the_latest_counts,
     tenant_sees_and_changes_only_its_own_permissions,
-    the_command_line_works_beside_a_sidecar_that_runs,
+    command_line_works_beside_a_running_sidecar,
 );
 
 fn text_from(message_sid: &str, from: &str, body: &str) -> twilio_edge_contract::Claim {
@@ -393,7 +393,7 @@ pub(crate) fn ran(world: &World, args: &[&str]) -> String {
     out
 }
 
-async fn the_command_line_works_beside_a_sidecar_that_runs(world: World) {
+async fn command_line_works_beside_a_running_sidecar(world: World) {
     let sidecar = world.sidecar().await;
     let (app, admin) = both(&sidecar).await;
     let add = ["suppressions", "add", "(555) 123-0001", "--region", "US", "--channel", "whatsapp"];

@@ -104,17 +104,17 @@ with_little_right!(
     access::permissions::keywords_leave_decisions_of_administrators,
     access::permissions::consents_are_added_to_and_the_latest_counts,
     access::tenants::tenant_profile_applies_to_its_account_alone,
-    access::api_keys::a_key_is_shown_once_and_good_until_it_is_revoked,
+    access::api_keys::key_is_shown_once_and_good_until_it_is_revoked,
     outbound::idempotency::repeated_request_gets_the_first_answer_and_changes_nothing,
-    outbound::sending::a_message_is_sent_once,
+    outbound::sending::message_is_sent_once,
     inbound::replays::recorded_webhook_is_replayed,
-    inbound::dead_letters::an_administrator_decides_about_dead_letters,
+    inbound::dead_letters::administrator_manages_dead_letters,
     operations::retention::old_rows_are_deleted_and_evidence_stays,
     operations::retention::erased_contact_stays_suppressed,
 );
 
 #[tokio::test]
-async fn a_sidecar_has_no_right_that_it_does_not_need() {
+async fn sidecar_has_no_right_that_it_does_not_need() {
     let world = World::of_little_right().await;
     let sidecar = world.sidecar().await;
     for (claim_id, decision) in [("c1", Decision::Proceed), ("c2", Decision::InFlight)] {

@@ -17,10 +17,10 @@ use crate::{
 
 crate::support::world::on_every_store!(@ sqlite Sqlite
     stale_etag_overwrites_nothing tenant_profile_applies_to_its_account_alone
-    a_closed_account_is_not_answered tenants_are_changed_by_the_command_line);
+    closed_account_is_not_answered tenants_are_changed_by_the_command_line);
 crate::support::world::on_every_store!(@ postgres Postgres
     stale_etag_overwrites_nothing tenant_profile_applies_to_its_account_alone
-    a_closed_account_is_not_answered tenants_are_changed_by_the_command_line);
+    closed_account_is_not_answered tenants_are_changed_by_the_command_line);
 
 fn path(account: &str) -> String {
     format!("/v1/tenants/{account}")
@@ -153,7 +153,7 @@ pub(crate) async fn tenant_profile_applies_to_its_account_alone(world: World) {
     assert_ne!(reaches(ACCOUNT).await, reaches(OTHER).await);
 }
 
-async fn a_closed_account_is_not_answered(world: World) {
+async fn closed_account_is_not_answered(world: World) {
     let sidecar = world.sidecar().await;
     let admin = administrator(&sidecar).await;
     let app = admin.create("app", Some(ACCOUNT), "shop").await.1;

@@ -110,7 +110,7 @@ async fn filter_gets_all_keys_once_and_then_not_modified() {
 }
 
 #[tokio::test]
-async fn a_rotation_is_seen_within_a_second_without_a_restart() {
+async fn rotation_is_seen_within_a_second_without_a_restart() {
     let keys = Keys::of(&tokens(&["hush-old"])).await;
     let old = keys.ask("").await;
     keys.replace(&tokens(&["hush-old", "hush-new"]));
@@ -169,7 +169,7 @@ async fn broken_key_file_is_logged_once_and_keeps_the_last_good_keys() {
 
 /// Kubernetes mounts a Secret as a link to a link to a folder, and swaps the one in the middle.
 #[tokio::test]
-async fn a_swapped_link_is_a_change() {
+async fn swapped_link_is_a_change() {
     let world = World::new(Kind::Sqlite).await;
     let mount = world.directory.path().join("mount");
     let version = |name: &str, text: &str| {

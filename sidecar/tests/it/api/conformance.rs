@@ -26,7 +26,7 @@ struct Part<'a> {
     paths: &'static str,
 }
 
-async fn the_api_is_as_described(kind: Kind) {
+async fn api_is_as_described(kind: Kind) {
     let world = World::new(kind).await;
     let boundless = [
         ("TWILIO_EDGE_API_BURST", "1000000"),
@@ -112,17 +112,17 @@ fn tell(line: &str) {
 }
 
 #[tokio::test]
-async fn the_api_is_as_described_on_sqlite() {
-    the_api_is_as_described(Kind::Sqlite).await;
+async fn api_is_as_described_on_sqlite() {
+    api_is_as_described(Kind::Sqlite).await;
 }
 
 #[tokio::test]
-async fn the_api_is_as_described_on_postgres() {
-    the_api_is_as_described(Kind::Postgres).await;
+async fn api_is_as_described_on_postgres() {
+    api_is_as_described(Kind::Postgres).await;
 }
 
 #[tokio::test]
-async fn a_refusal_is_described_with_its_code() {
+async fn refusal_is_described_with_its_code() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar().await;
     for base in [sidecar.base.clone(), sidecar.admin()] {

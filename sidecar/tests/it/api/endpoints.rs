@@ -236,7 +236,7 @@ async fn limits_are_kept_to_the_last_one() {
 }
 
 #[tokio::test]
-async fn the_largest_batch_of_the_largest_webhooks_fits_the_defaults() {
+async fn largest_batch_of_the_largest_webhooks_fits_the_defaults() {
     let (_world, sidecar) = sidecar().await;
     let claims = (0..MAX_BATCH).map(|i| {
         let claim = message(&format!("c{i}"), &format!("SM{i}"));

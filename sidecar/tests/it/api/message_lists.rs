@@ -25,7 +25,7 @@ on_every_store!(
     messages_are_found_by_either_end_status_and_time,
     pages_have_each_message_once,
     account_reads_only_its_own_messages,
-    a_status_opens_no_window,
+    status_opens_no_window,
 );
 
 /// Status callback as Twilio sends it, with sender and recipient.
@@ -249,7 +249,7 @@ async fn account_reads_only_its_own_messages(world: World) {
     }
 }
 
-async fn a_status_opens_no_window(world: World) {
+async fn status_opens_no_window(world: World) {
     let sidecar = world.sidecar().await;
     let hello = from("SM1", ALICE);
     let opened = sidecar.claim(hello.clone()).await.window_expires.unwrap();

@@ -94,7 +94,7 @@ async fn each_listener_describes_exactly_what_it_answers() {
         assert_eq!(described, expected);
         every_reference_leads_somewhere(&document, &document);
         every_operation_is_whole(&document);
-        what_it_says_is_so(&sidecar.client, &base, &document).await;
+        check_described_responses(&sidecar.client, &base, &document).await;
 
         let page = sidecar.client.get(format!("{base}/docs")).send().await.unwrap();
         let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
@@ -152,7 +152,7 @@ fn every_operation_is_whole(document: &Value) {
 }
 
 /// Each route is there; without a key, what says it takes one is refused, and as described.
-async fn what_it_says_is_so(client: &Client, base: &str, document: &Value) {
+async fn check_described_responses(client: &Client, base: &str, document: &Value) {
     for (path, method, operation) in operations(document) {
         let secured = operation["security"] == serde_json::json!([{"key": []}]);
         let url = format!("{base}{}", path.replace("{id}", "0000000000000000"));

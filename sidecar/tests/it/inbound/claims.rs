@@ -13,30 +13,30 @@ use crate::{
 const ALICE: &str = "whatsapp:+15551230001";
 
 on_every_store!(
-    a_webhook_goes_to_the_backend_once,
+    webhook_goes_to_the_backend_once,
     first_answer_stays,
     webhook_that_the_backend_refused_is_delivered_again,
-    a_release_that_overtakes_its_claim_is_kept_for_it,
+    release_that_arrives_before_its_claim_is_stored_for_it,
     every_verb_may_be_sent_twice,
     unsettled_lease_expires,
-    a_batch_is_answered_claim_by_claim,
+    batch_is_answered_claim_by_claim,
     statuses_of_one_message_are_different_webhooks,
-    a_result_is_forgotten_after_its_time_to_live,
-    a_stop_is_kept_before_it_is_answered,
+    result_is_forgotten_after_its_time_to_live,
+    stop_is_stored_before_it_is_answered,
     start_lifts_the_suppression_and_help_changes_nothing,
-    an_old_stop_that_is_retried_does_not_undo_a_later_start,
+    old_stop_that_is_retried_does_not_undo_a_later_start,
     batch_applies_its_last_keyword,
-    a_suppression_holds_for_one_account_channel_and_number,
-    a_window_lasts_a_day_from_the_first_receipt,
+    suppression_holds_for_one_account_channel_and_number,
+    window_lasts_a_day_from_the_first_receipt,
     webhook_forwarded_without_a_verdict_is_recorded_when_it_is_settled,
     start_during_an_outage_does_not_undo_a_stop,
-    the_ledger_has_every_webhook_with_its_outcome,
+    ledger_has_every_webhook_with_its_outcome,
     unwritten_events_survive_a_shutdown,
-    a_restart_forgets_nothing,
+    restart_forgets_nothing,
 );
 on_every_shared_store!(sidecars_on_the_same_stores_see_each_others_stop);
 
-async fn a_webhook_goes_to_the_backend_once(world: World) {
+async fn webhook_goes_to_the_backend_once(world: World) {
     let sidecar = world.sidecar().await;
     let first = sidecar.claim(message("c1", "SM1")).await;
     assert_eq!((first.decision, first.attempt), (Decision::Proceed, Some(1)));
@@ -81,7 +81,7 @@ pub(crate) async fn webhook_that_the_backend_refused_is_delivered_again(world: W
     assert_eq!(sidecar.decide(message("c5", "SM1")).await, Decision::Duplicate);
 }
 
-async fn a_release_that_overtakes_its_claim_is_kept_for_it(world: World) {
+async fn release_that_arrives_before_its_claim_is_stored_for_it(world: World) {
     let sidecar = world.sidecar().await;
     assert_eq!(sidecar.release(&message("c1", "SM1")).await, SettlementResult::Tombstoned);
     assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Released);
@@ -142,7 +142,7 @@ async fn unsettled_lease_expires(world: World) {
     assert_eq!(sidecar.decide(message("c4", "SM1")).await, Decision::Duplicate);
 }
 
-async fn a_batch_is_answered_claim_by_claim(world: World) {
+async fn batch_is_answered_claim_by_claim(world: World) {
     let sidecar = world.sidecar().await;
     assert_eq!(sidecar.decide(message("done", "SM1")).await, Decision::Proceed);
     sidecar.commit(&message("done", "SM1")).await;
@@ -198,7 +198,7 @@ async fn statuses_of_one_message_are_different_webhooks(world: World) {
     assert_eq!(sidecar.decide(status("again", "SM1", "delivered")).await, Decision::Duplicate);
 }
 
-async fn a_result_is_forgotten_after_its_time_to_live(world: World) {
+async fn result_is_forgotten_after_its_time_to_live(world: World) {
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_LEASES_RESULT_TTL_S", "2")]).await;
     assert_eq!(sidecar.decide(message("c1", "SM1")).await, Decision::Proceed);
     sidecar.commit(&message("c1", "SM1")).await;
@@ -210,7 +210,7 @@ async fn a_result_is_forgotten_after_its_time_to_live(world: World) {
     .await;
 }
 
-async fn a_stop_is_kept_before_it_is_answered(world: World) {
+async fn stop_is_stored_before_it_is_answered(world: World) {
     let sidecar = world.sidecar().await;
     let verdict = sidecar.claim(inbound("c1", "SM1", ALICE, "Stop")).await;
     assert_eq!(verdict.decision, Decision::Proceed);
@@ -246,7 +246,7 @@ async fn start_lifts_the_suppression_and_help_changes_nothing(world: World) {
     assert!(!log.contains("15551230001") && !log.contains("UNSUBSCRIBE"), "{log}");
 }
 
-async fn an_old_stop_that_is_retried_does_not_undo_a_later_start(world: World) {
+async fn old_stop_that_is_retried_does_not_undo_a_later_start(world: World) {
     let sidecar = world.sidecar().await;
     let stop = |claim_id| inbound(claim_id, "SM1", ALICE, "STOP");
     assert!(sidecar.claim(stop("c1")).await.suppressed);
@@ -274,7 +274,7 @@ async fn batch_applies_its_last_keyword(world: World) {
     assert!(sidecar.claim(inbound("c6", "SM6", bob, "hi")).await.suppressed);
 }
 
-async fn a_suppression_holds_for_one_account_channel_and_number(world: World) {
+async fn suppression_holds_for_one_account_channel_and_number(world: World) {
     let sidecar = world.sidecar().await;
     sidecar.claim(inbound("c1", "SM1", ALICE, "STOP")).await;
     let sms = inbound("c2", "SM2", "+15551230001", "hi");
@@ -298,7 +298,7 @@ async fn sidecars_on_the_same_stores_see_each_others_stop(world: World) {
     assert_eq!(one.decide(inbound("c6", "SM3", ALICE, "hi")).await, Decision::InFlight);
 }
 
-async fn a_window_lasts_a_day_from_the_first_receipt(world: World) {
+async fn window_lasts_a_day_from_the_first_receipt(world: World) {
     let sidecar = world.sidecar().await;
     let before = now_ms();
     let first = sidecar.claim(inbound("c1", "SM1", ALICE, "hi")).await.window_expires.unwrap();
@@ -355,7 +355,7 @@ async fn start_during_an_outage_does_not_undo_a_stop(world: World) {
     assert!(!sidecar.claim(inbound("c4", "SM4", ALICE, "START")).await.suppressed);
 }
 
-async fn the_ledger_has_every_webhook_with_its_outcome(world: World) {
+async fn ledger_has_every_webhook_with_its_outcome(world: World) {
     let sidecar = world.sidecar().await;
     let refused = message("c1", "SM1");
     let accepted = status("c2", "SM2", "delivered");
@@ -391,7 +391,7 @@ async fn unwritten_events_survive_a_shutdown(world: World) {
     assert_eq!(world.stored("SELECT message_sid FROM events").await.len(), claims.len());
 }
 
-async fn a_restart_forgets_nothing(world: World) {
+async fn restart_forgets_nothing(world: World) {
     let sidecar = world.sidecar().await;
     let (held, freed, done) = (message("c1", "SM1"), message("c2", "SM2"), message("c3", "SM3"));
     sidecar.claim_all(vec![held.clone(), freed.clone(), done.clone()]).await;

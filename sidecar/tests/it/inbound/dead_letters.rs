@@ -17,9 +17,9 @@ use crate::{
 };
 
 on_every_store! {
-    an_administrator_decides_about_dead_letters,
-    a_key_of_one_account_decides_about_its_own,
-    a_command_for_one_account_decides_about_its_own,
+    administrator_manages_dead_letters,
+    key_of_one_account_manages_its_own_dead_letters,
+    command_for_one_account_manages_its_own_dead_letters,
 }
 
 async fn ask(of: &Caller<'_>, what: &str, body: Value) -> Value {
@@ -33,7 +33,7 @@ async fn listed(of: &Caller<'_>, query: &str) -> usize {
     of.get(&format!("/v1/dead-letters?{query}")).await["dead_letters"].as_array().unwrap().len()
 }
 
-pub(crate) async fn an_administrator_decides_about_dead_letters(world: World) {
+pub(crate) async fn administrator_manages_dead_letters(world: World) {
     let (app, crm) = (Receiver::start().await, Receiver::start().await);
     app.answers(|_| 422);
     crm.answers(|_| 400);
@@ -123,7 +123,7 @@ pub(crate) async fn an_administrator_decides_about_dead_letters(world: World) {
     }
 }
 
-async fn a_key_of_one_account_decides_about_its_own(world: World) {
+async fn key_of_one_account_manages_its_own_dead_letters(world: World) {
     let app = Receiver::start().await;
     app.answers(|_| 422);
     let file = sinks(&world, &[("app", &app, "")]);
@@ -161,7 +161,7 @@ async fn a_key_of_one_account_decides_about_its_own(world: World) {
     assert_eq!(listed(&root, "").await, 1, "the other's is still there");
 }
 
-async fn a_command_for_one_account_decides_about_its_own(world: World) {
+async fn command_for_one_account_manages_its_own_dead_letters(world: World) {
     let app = Receiver::start().await;
     app.answers(|_| 422);
     let sidecar = start(&world, &sinks(&world, &[("app", &app, "")])).await;

@@ -268,7 +268,7 @@ async fn claims_wait_for_the_database_when_the_disk_takes_no_spool() {
 /// No other sidecar adopts the spool of a running sidecar. Any sidecar, also one that runs already, adopts the spool of a
 /// dead one.
 #[tokio::test]
-async fn a_spool_is_adopted_once_its_sidecar_is_dead() {
+async fn spool_is_adopted_once_its_sidecar_is_dead() {
     let world = World::new(Kind::RedisPostgres).await;
     let late = [("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")];
     let living = world.sidecar_with(&late).await;

@@ -11,9 +11,9 @@ use crate::{
 };
 
 on_every_store! {
-    a_sink_has_no_more_at_a_time_than_it_may_have,
-    a_sink_that_is_too_slow_is_asked_again_and_keeps_no_other_waiting,
-    a_sink_that_is_down_is_asked_by_one_now_and_then,
+    sink_gets_no_more_concurrent_deliveries_than_configured,
+    slow_sink_is_retried_and_delays_no_other_sink,
+    sink_that_is_down_is_probed_by_one_delivery,
 }
 
 const PEOPLE: usize = 12;
@@ -29,7 +29,7 @@ async fn is_unavailable(sidecar: &Sidecar) -> bool {
     sidecar.metric("twilio_edge_sink_unavailable{sink=\"app\"}").await == 1.0
 }
 
-async fn a_sink_has_no_more_at_a_time_than_it_may_have(world: World) {
+async fn sink_gets_no_more_concurrent_deliveries_than_configured(world: World) {
     let app = Receiver::start().await;
     app.is_slow(true);
     let file = sinks(&world, &[("app", &app, "concurrency = 3\ntimeout_ms = 60000")]);
@@ -41,7 +41,7 @@ async fn a_sink_has_no_more_at_a_time_than_it_may_have(world: World) {
     assert_eq!(app.most_at_a_time(), 3);
 }
 
-async fn a_sink_that_is_too_slow_is_asked_again_and_keeps_no_other_waiting(world: World) {
+async fn slow_sink_is_retried_and_delays_no_other_sink(world: World) {
     let (app, crm) = (Receiver::start().await, Receiver::start().await);
     app.is_slow(true);
     let slow = "timeout_ms = 100\nlongest_pause_ms = 100";
@@ -62,7 +62,7 @@ async fn a_sink_that_is_too_slow_is_asked_again_and_keeps_no_other_waiting(world
     assert_eq!(crm.got().len(), 1);
 }
 
-async fn a_sink_that_is_down_is_asked_by_one_now_and_then(world: World) {
+async fn sink_that_is_down_is_probed_by_one_delivery(world: World) {
     let app = Receiver::start().await;
     app.answers(|_| 503);
     let file = sinks(&world, &[("app", &app, "concurrency = 8\nlongest_pause_ms = 100")]);

@@ -181,7 +181,7 @@ async fn request_without_complete_headers_times_out() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_ends_unless_its_caller_is_known() {
+async fn idle_connection_ends_unless_its_caller_is_known() {
     let world = World::new(Kind::Sqlite).await;
     let settings = [("TWILIO_EDGE_CONNECTIONS_IDLE_TIMEOUT_MS", "1000")];
     let sidecar = world.sidecar_with(&settings).await;
@@ -249,7 +249,7 @@ async fn headers_have_a_largest_size() {
 }
 
 #[tokio::test]
-async fn a_shutdown_answers_what_is_under_way_and_waits_for_no_idle_caller() {
+async fn shutdown_answers_requests_in_progress_and_closes_idle_connections() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar().await;
     let _half = half_open(place(&sidecar.base), 3).await;

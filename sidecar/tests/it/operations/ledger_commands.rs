@@ -16,7 +16,7 @@ on_every_store!(
     history_of_a_message_is_one_command,
     webhooks_are_listed_with_every_parameter,
     history_of_a_number_is_one_command,
-    the_ledger_can_be_read_when_no_sidecar_runs,
+    ledger_can_be_read_when_no_sidecar_runs,
     reading_changes_nothing_and_names_who_must_act,
 );
 
@@ -156,7 +156,7 @@ async fn history_of_a_number_is_one_command(world: World) {
     assert!(nothing.contains("has nothing about this number"), "{nothing}");
 }
 
-async fn the_ledger_can_be_read_when_no_sidecar_runs(world: World) {
+async fn ledger_can_be_read_when_no_sidecar_runs(world: World) {
     let sidecar = world.sidecar().await;
     accepted(&sidecar, &[status_callback("SM1", "sent", None, ALICE)]).await;
     sidecar.stop();

@@ -80,7 +80,7 @@ fn every_problem_of_every_source_is_reported_at_once() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn unreadable_file_is_named() {
     let folder = TempDir::new().unwrap();
     let output = twilio_edge(folder.path(), &["print-config", "--config", "none.toml"], &[]);
     assert!(!output.status.success());
@@ -92,7 +92,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+fn environment_wins_over_the_file_and_the_file_over_the_defaults() {
     let folder = TempDir::new().unwrap();
     let file = "[leases]\nperiod_ms = 5000\nresult_ttl_s = 60\n[optout]\nhelp = [\"HILFE\"]\n";
     std::fs::write(folder.path().join("edge.toml"), file).unwrap();
@@ -212,7 +212,7 @@ fn failed_start_is_one_clear_line() {
 }
 
 #[tokio::test]
-async fn a_second_sidecar_on_one_file_is_refused_while_the_first_one_lives() {
+async fn second_sidecar_on_one_file_is_refused_while_the_first_one_lives() {
     let world = World::new(Kind::Sqlite).await;
     let first = world.sidecar().await;
     let settings = [

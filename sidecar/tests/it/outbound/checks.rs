@@ -18,13 +18,13 @@ use crate::{
 
 on_every_store!(
     every_rule_reports_its_verdict,
-    a_window_is_open_as_soon_as_the_message_was_claimed,
+    window_is_open_as_soon_as_the_message_was_claimed,
     stop_takes_effect_with_any_other_field,
     every_history_of_keywords_ends_as_its_last_keyword_says,
 );
 on_every_shared_store!(
-    a_stop_answered_by_one_sidecar_is_known_to_the_others,
-    a_window_opened_at_one_sidecar_is_known_to_the_others,
+    stop_answered_by_one_sidecar_is_known_to_the_others,
+    window_opened_at_one_sidecar_is_known_to_the_others,
 );
 
 /// So many that no test waits for its turn.
@@ -106,7 +106,7 @@ async fn every_rule_reports_its_verdict(world: World) {
 }
 
 /// The window is open before the row of the message is written, and for every spelling of the number.
-async fn a_window_is_open_as_soon_as_the_message_was_claimed(world: World) {
+async fn window_is_open_as_soon_as_the_message_was_claimed(world: World) {
     let slow = [OFTEN[0], OFTEN[1], ("TWILIO_EDGE_EVENTS_LINGER_MS", "2000")];
     let sidecar = world.sidecar_with(&slow).await;
     let key = application(&sidecar, Some(ACCOUNT)).await;
@@ -129,7 +129,7 @@ async fn a_window_is_open_as_soon_as_the_message_was_claimed(world: World) {
     assert_eq!(codes, ["suppressed"]);
 }
 
-async fn a_window_opened_at_one_sidecar_is_known_to_the_others(world: World) {
+async fn window_opened_at_one_sidecar_is_known_to_the_others(world: World) {
     let (one, two) = tokio::join!(world.sidecar(), world.sidecar());
     let key = application(&one, Some(ACCOUNT)).await;
     let app = Caller::app(&two, &key);
@@ -264,7 +264,7 @@ async fn every_history_of_keywords_ends_as_its_last_keyword_says(world: World) {
 }
 
 /// Words of one person at once: whichever was recorded last, a STOP that was alone is known at once to all.
-async fn a_stop_answered_by_one_sidecar_is_known_to_the_others(mut world: World) {
+async fn stop_answered_by_one_sidecar_is_known_to_the_others(mut world: World) {
     world.own_redis().await;
     let (one, two) = tokio::join!(world.sidecar_with(&OFTEN), world.sidecar_with(&OFTEN));
     let key = application(&one, Some(ACCOUNT)).await;

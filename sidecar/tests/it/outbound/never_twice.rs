@@ -203,12 +203,12 @@ async fn under_kills(kind: Kind) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sidecar_that_is_killed_sends_each_once_on_sqlite() {
+async fn sidecar_that_is_killed_sends_each_once_on_sqlite() {
     under_kills(Kind::Sqlite).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sidecar_that_is_killed_sends_each_once_on_redis_and_postgres() {
+async fn sidecar_that_is_killed_sends_each_once_on_redis_and_postgres() {
     under_kills(Kind::RedisPostgres).await;
 }
 

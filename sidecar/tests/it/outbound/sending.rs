@@ -21,10 +21,10 @@ use crate::{
 };
 
 on_every_store! {
-    a_message_is_sent_once,
+    message_is_sent_once,
     scheduled_message_waits_until_send_at,
     unwanted_messages_are_refused,
-    a_sidecar_that_dies_sends_nothing_twice,
+    sidecar_that_dies_sends_nothing_twice,
     message_that_may_have_been_sent_is_not_sent_again,
     operator_defines_the_meaning_of_a_code,
     message_takes_the_route_of_its_country,
@@ -135,7 +135,7 @@ fn sms(body: &str) -> Value {
     json!({"account_sid": ACCOUNT, "to": "+15550001234", "from": "+15557654321", "body": body})
 }
 
-pub(crate) async fn a_message_is_sent_once(world: World) {
+pub(crate) async fn message_is_sent_once(world: World) {
     let (url, twilio) = Twilio::start().await;
     let sidecar = started(&world, &url).await;
     let root = administrator(&sidecar).await;
@@ -329,7 +329,7 @@ async fn unwanted_messages_are_refused(world: World) {
     assert_eq!(twilio.bodies(), [""; 0]);
 }
 
-async fn a_sidecar_that_dies_sends_nothing_twice(world: World) {
+async fn sidecar_that_dies_sends_nothing_twice(world: World) {
     const COUNT: usize = 120;
     let (url, twilio) = Twilio::start().await;
     let mut sidecar = started(&world, &url).await;

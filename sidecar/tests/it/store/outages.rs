@@ -30,7 +30,7 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// PostgreSQL after a crash: it listens, but refuses clients until it has recovered.
 #[tokio::test]
-async fn a_database_that_recovers_is_waited_for() {
+async fn sidecar_waits_for_a_database_that_recovers() {
     let world = World::new(Kind::Postgres).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let here = listener.local_addr().unwrap().to_string();
@@ -126,7 +126,7 @@ async fn redis_is_used_again_as_soon_as_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_emptied_redis_forgets_nothing() {
+async fn emptied_redis_forgets_nothing() {
     let world = World::new(Kind::RedisPostgres).await;
     let sidecar = world.sidecar().await;
     let (held, freed, done) = (message("c1", "SM1"), message("c2", "SM2"), message("c3", "SM3"));
@@ -159,7 +159,7 @@ async fn an_emptied_redis_forgets_nothing() {
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_costs_one_short_wait() {
+async fn redis_that_hangs_costs_one_short_wait() {
     let mut world = World::new(Kind::RedisSqlite).await;
     world.own_redis().await;
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_REDIS_TIMEOUT_MS", "150")]).await;
@@ -246,7 +246,7 @@ async fn redis_cluster_is_supported() {
 }
 
 #[tokio::test]
-async fn a_sidecar_starts_without_its_redis() {
+async fn sidecar_starts_without_its_redis() {
     let mut world = World::new(Kind::RedisSqlite).await;
     world.own_redis().await;
     world.redis.as_mut().unwrap().kill();
@@ -297,7 +297,7 @@ async fn sidecar_without_its_database_reports_unavailable_in_time_and_recovers()
 
 /// A claim must not proceed if its STOP cannot be recorded. All other claims proceed.
 #[tokio::test]
-async fn a_stop_that_cannot_be_recorded_does_not_proceed() {
+async fn stop_that_cannot_be_recorded_does_not_proceed() {
     let world = World::new(Kind::Sqlite).await;
     let sidecar = world.sidecar_with(&[IMPATIENT]).await;
     let mut other = sqlx::SqliteConnection::connect(&world.database_url).await.unwrap();
@@ -312,7 +312,7 @@ async fn a_stop_that_cannot_be_recorded_does_not_proceed() {
 }
 
 #[tokio::test]
-async fn a_full_queue_slows_claims_down_and_loses_nothing() {
+async fn full_queue_delays_claims_and_loses_nothing() {
     let world = World::new(Kind::Sqlite).await;
     let small = [("TWILIO_EDGE_EVENTS_QUEUE", "2"), ("TWILIO_EDGE_EVENTS_LINGER_MS", "20000")];
     let sidecar = world.sidecar_with(&small).await;
