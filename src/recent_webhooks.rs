@@ -15,6 +15,8 @@ use twilio_edge_contract::{
     Claim, Class, Decision, Identity, Outcome, SavedAnswer, Settlement, Verdict,
 };
 
+use crate::opt_out::may_change_consent;
+
 /// Time in milliseconds after which a webhook is forgotten. Twilio repeats a webhook within seconds, and the sidecar remembers
 /// it for days.
 const LIFE_MS: u64 = 120_000;
@@ -176,15 +178,17 @@ impl RecentWebhooks {
         }
     }
 
-    /// Records the outcome of the webhook of a stream. A settlement that carries its webhook contains the only copy of a
-    /// possible opt-out: a repeat must not be answered before the sidecar has it.
+    /// Records the outcome of the webhook of a stream. A settlement that carries a possible opt-out is its only copy: a repeat
+    /// must not be answered before the sidecar has it.
     pub fn record_settlement(&mut self, stream: u32, settlement: &Settlement) {
         let key = RepeatKey::new(&settlement.identity, settlement.url_digest.as_deref());
         let Some(key) = key else { return };
+        let is_only_copy = settlement
+            .unclaimed
+            .as_ref()
+            .is_some_and(|webhook| may_change_consent(settlement.identity.class, &webhook.form));
         match settlement.outcome {
-            Outcome::Commit if settlement.unclaimed.is_none() => {
-                self.commit(&key, settlement.answer.as_ref());
-            }
+            Outcome::Commit if !is_only_copy => self.commit(&key, settlement.answer.as_ref()),
             Outcome::Commit | Outcome::Release => self.release(&key, stream),
         }
     }
@@ -333,17 +337,22 @@ mod tests {
 
     #[test]
     fn possible_opt_out_without_a_verdict_is_claimed_again() {
-        let first = claim("1", "1");
-        let mut recent = RecentWebhooks::default();
-        decision(&mut recent, &first);
-        let unclaimed = Some(UnclaimedWebhook {
-            route: "/in".to_owned(),
-            form: "Body=STOP".to_owned(),
-            envelope: first.envelope.clone(),
-        });
-        let settlement = Settlement { unclaimed, ..settlement(&first, Outcome::Commit, None) };
-        recent.record_settlement(1, &settlement);
-        assert_eq!(decision(&mut recent, &claim("2", "1")), None);
+        for (form, expected) in [
+            ("Body=STOP", None),
+            ("Body=Where+is+the+parcel+that+I+ordered+last+week+please", Some(Decision::Duplicate)),
+        ] {
+            let first = claim("1", "1");
+            let mut recent = RecentWebhooks::default();
+            decision(&mut recent, &first);
+            let unclaimed = Some(UnclaimedWebhook {
+                route: "/in".to_owned(),
+                form: form.to_owned(),
+                envelope: first.envelope.clone(),
+            });
+            let settlement = Settlement { unclaimed, ..settlement(&first, Outcome::Commit, None) };
+            recent.record_settlement(1, &settlement);
+            assert_eq!(decision(&mut recent, &claim("2", "1")), expected, "{form}");
+        }
     }
 
     #[test]

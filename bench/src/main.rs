@@ -128,11 +128,14 @@ async fn main() -> Result<()> {
     let wasm_bytes = std::fs::metadata(&parts.wasm)?.len();
     println!("\n{}\n{}", tables(&series, options.rate), goals::table(&series, wasm_bytes));
     notes.iter().for_each(|note| println!("note: {note}"));
-    let off = series.iter().flat_map(|s| s.rounds.iter().map(move |r| (s.plan, r)));
-    let off: Vec<String> = off
-        .map(|(plan, round)| (plan, round.saturated.off, round.scheduled.off))
-        .filter(|(_, saturated, scheduled)| saturated + scheduled > 0)
-        .map(|(plan, a, b)| format!("{}: {a} saturated, {b} scheduled", plan.title()))
+    let rounds = series.iter().flat_map(|s| s.rounds.iter().map(move |r| (s.plan, r)));
+    let phases = rounds.flat_map(|(plan, round)| {
+        [("saturated", &round.saturated), ("open loop", &round.scheduled)]
+            .map(|(load, phase)| Some((plan, load, phase.problem()?)))
+    });
+    let off: Vec<String> = phases
+        .flatten()
+        .map(|(plan, load, problem)| format!("{}, {load}: {problem}", plan.title()))
         .collect();
     ensure!(
         off.is_empty(),
@@ -245,7 +248,9 @@ fn phase(
         busy: used.iter().map(|(_, cpu)| cpu).sum::<f64>() / seconds,
         costs: used.iter().map(|(name, cpu)| Cost { name, us: cpu * 1e6 / requests }).collect(),
         latencies: outcome.latencies,
-        off: outcome.wrong + expected.abs_diff(delivered),
+        wrong: outcome.wrong,
+        expected,
+        delivered,
         ..Phase::default()
     }
 }

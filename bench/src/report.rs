@@ -27,11 +27,22 @@ pub(crate) struct Phase {
     /// Costs of each process, Envoy first.
     pub(crate) costs: Vec<Cost>,
     pub(crate) latencies: Vec<Duration>,
-    /// Requests with an unexpected answer, or whose webhook the backend got too often or not at all.
-    pub(crate) off: u64,
+    /// Requests with an unexpected answer.
+    pub(crate) wrong: u64,
+    /// Webhooks that the backend must get, and those that it got.
+    pub(crate) expected: u64,
+    pub(crate) delivered: u64,
 }
 
 impl Phase {
+    /// Returns the difference from the result that every run must have, if there is one.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let Self { wrong, expected, delivered, .. } = self;
+        (*wrong > 0 || expected != delivered).then(|| {
+            format!("{wrong} wrong answers; the backend got {delivered} webhooks, not {expected}")
+        })
+    }
+
     fn total_us(&self) -> f64 {
         self.costs.iter().map(|cost| cost.us).sum()
     }
