@@ -155,11 +155,11 @@ impl Exchange {
             // The proxy answered a request that the filter still holds: the upload was too slow, or the wait too long.
             (State::Receiving(_), Event::Response(_)) => State::Answered,
             (State::Deciding(pending), Event::Response(_)) => {
-                withdraw(&pending.claim, &mut effects);
+                withdraw(&pending, &mut effects);
                 State::Answered
             }
             (State::Deciding(pending), Event::Ended) => {
-                withdraw(&pending.claim, &mut effects);
+                withdraw(&pending, &mut effects);
                 State::Done
             }
             (State::Forwarded(Some(open)), Event::Ended) => {
@@ -280,8 +280,7 @@ impl Exchange {
                 Class::Status | Class::Other => None,
             },
         });
-        effects.push(Effect::Claim(Rc::clone(&claim)));
-        State::Deciding(Box::new(PendingClaim {
+        let pending = Box::new(PendingClaim {
             claim,
             proof,
             mode: route.mode,
@@ -293,7 +292,9 @@ impl Exchange {
             phase: Phase::Verdict(TimeLimit::new(route.timeout_ms)),
             in_flight_limit: TimeLimit::new(sidecar.in_flight_wait_ms),
             pause_ms: RECLAIM_MS,
-        }))
+        });
+        effects.push(pending.send());
+        State::Deciding(pending)
     }
 
     fn decide(
@@ -310,7 +311,7 @@ impl Exchange {
             Decision::Proceed => {
                 pending.set_upstream(Some(verdict), effects);
                 let step = verdict.step.clone();
-                let open = OpenClaim { claim: pending.claim, has_no_verdict: false, step };
+                let open = OpenClaim { has_no_verdict: false, step, ..pending.without_verdict() };
                 State::Forwarded(Some(Box::new(open)))
             }
             Decision::Duplicate if pending.mode == Mode::Enforce => {

@@ -169,8 +169,8 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>, callback
             Effect::Forward if callback == Callback::Stream => {}
             Effect::Forward => host::forward(),
             Effect::Respond => host::respond(),
-            Effect::Claim(claim) => {
-                if let Some(verdict) = shared.claim(id, &claim)
+            Effect::Claim { claim, lane } => {
+                if let Some(verdict) = shared.claim(id, &claim, lane)
                     && let Some(exchange) = shared.waiting(id)
                 {
                     let effects = step(shared, id, &exchange, Event::Verdict(verdict));
@@ -178,8 +178,8 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>, callback
                 }
             }
             Effect::Withdraw => shared.withdraw(id),
-            Effect::Settle { settlement, urgent } => {
-                shared.queue_settlement(id, &settlement, urgent)
+            Effect::Settle { settlement, urgent, lane } => {
+                shared.queue_settlement(id, &settlement, urgent, lane)
             }
             Effect::AccessLog(word) => host::set_access_log_verdict(word),
             Effect::Count(counter) => shared.count(counter),

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
+use twilio_edge_contract::{EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH};
 
 use crate::config::Sidecar;
 use crate::metrics::{Counter, Gauge, Histogram, Tally};
@@ -120,14 +121,15 @@ pub(crate) fn focus(context: u32) -> bool {
     hostcalls::set_effective_context(context).is_ok()
 }
 
-/// Posts `body` to the sidecar. Returns the token under which [`reply`] will come, or `None` if the call cannot be sent.
+/// Posts an exchange to the sidecar. Returns the token under which [`reply`] will come, or `None` if the call cannot be sent.
 /// Must be called in a root callback: a reply to a stream that has ended is lost.
-pub(crate) fn post(sidecar: &Sidecar, path: &str, body: &str) -> Option<u32> {
-    let headers = [(":method", "POST"), (":path", path), ("content-type", "application/json")];
-    call(sidecar, &headers, Some(body.as_bytes()))
+pub(crate) fn exchange(sidecar: &Sidecar, body: &[u8]) -> Option<u32> {
+    let headers =
+        [(":method", "POST"), (":path", EXCHANGE_PATH), ("content-type", EXCHANGE_MEDIA_TYPE)];
+    call(sidecar, &headers, Some(body))
 }
 
-/// Requests `path` of the sidecar with GET; otherwise as [`post`].
+/// Requests `path` of the sidecar with GET; otherwise as [`exchange`].
 pub(crate) fn get(sidecar: &Sidecar, path: &str) -> Option<u32> {
     call(sidecar, &[(":method", "GET"), (":path", path)], None)
 }
@@ -145,17 +147,17 @@ fn call(sidecar: &Sidecar, headers: &[(&str, &str)], body: Option<&[u8]>) -> Opt
     hostcalls::dispatch_http_call(&sidecar.cluster, headers, body, vec![], timeout).ok()
 }
 
-/// Returns the body of a callout's reply if it can be the sidecar's: 200 and JSON. Only in the reply callback.
-pub(crate) fn reply(headers: usize, body_bytes: usize) -> Option<Vec<u8>> {
+/// Returns the body of a callout's reply if it can be the sidecar's: 200 and of this content type. Only in the reply callback.
+pub(crate) fn reply(headers: usize, body_bytes: usize, media_type: &str) -> Option<Vec<u8>> {
     // A reset half-way or a reply over Envoy's limit has no headers at all, and asking for one is fatal.
     if headers == 0 || body_bytes > MAX_REPLY_BYTES {
         return None;
     }
     let value = |name| hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name);
     let is_200 = matches!(value(":status"), Ok(Some(status)) if status == b"200");
-    let is_json =
-        matches!(value("content-type"), Ok(Some(kind)) if kind.starts_with(b"application/json"));
-    if !is_200 || !is_json {
+    let kind = value("content-type");
+    let is_expected = matches!(kind, Ok(Some(kind)) if kind.starts_with(media_type.as_bytes()));
+    if !is_200 || !is_expected {
         return None;
     }
     hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body_bytes).ok()?

@@ -15,7 +15,7 @@ use twilio_edge_contract::{
     Claim, Class, Decision, Identity, Outcome, SavedAnswer, Settlement, Verdict,
 };
 
-use crate::opt_out::may_change_consent;
+use crate::callouts::Lane;
 
 /// Time in milliseconds after which a webhook is forgotten. Twilio repeats a webhook within seconds, and the sidecar remembers
 /// it for days.
@@ -180,15 +180,13 @@ impl RecentWebhooks {
 
     /// Records the outcome of the webhook of a stream. A settlement that carries a possible opt-out is its only copy: a repeat
     /// must not be answered before the sidecar has it.
-    pub fn record_settlement(&mut self, stream: u32, settlement: &Settlement) {
+    pub fn record_settlement(&mut self, stream: u32, settlement: &Settlement, lane: Lane) {
         let key = RepeatKey::new(&settlement.identity, settlement.url_digest.as_deref());
         let Some(key) = key else { return };
-        let is_only_copy = settlement
-            .unclaimed
-            .as_ref()
-            .is_some_and(|webhook| may_change_consent(settlement.identity.class, &webhook.form));
         match settlement.outcome {
-            Outcome::Commit if !is_only_copy => self.commit(&key, settlement.answer.as_ref()),
+            Outcome::Commit if lane == Lane::Prompt => {
+                self.commit(&key, settlement.answer.as_ref())
+            }
             Outcome::Commit | Outcome::Release => self.release(&key, stream),
         }
     }

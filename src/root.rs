@@ -11,11 +11,10 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use twilio_edge_contract::{
-    CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementAck,
-    SettlementResult, SettlementsReply, Verdict,
+    Decision, EXCHANGE_MEDIA_TYPE, ExchangeReply, SettlementAck, SettlementResult, Verdict,
 };
 
-use crate::callouts::{QueuedItem, batch_body};
+use crate::callouts::{Batch, Lane, Occasion, QueuedItem};
 use crate::config::{Config, Sidecar};
 use crate::exchange::{Event, Exchange};
 use crate::filter::{Callback, Stream, carry_out, step};
@@ -64,39 +63,50 @@ impl Root {
         }
     }
 
-    fn send_claims(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64) {
+    /// Sends the batches that are due.
+    fn send(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64, occasion: Occasion) {
         let rejected =
             shared.with(|worker| std::mem::take(&mut worker.rejected_claims)).unwrap_or_default();
         if !rejected.is_empty() {
             self.fail_claims(shared, rejected);
         }
-        while let Some(batch) = shared.with(|worker| worker.claims.next_batch(now_ms)).flatten() {
-            let body = batch_body("claims", &batch);
-            match host::post(sidecar, CLAIMS_PATH, &body) {
+        while let Some((lane, batch)) =
+            shared.with(|worker| worker.callouts.next_batch(now_ms, occasion)).flatten()
+        {
+            match host::exchange(sidecar, &batch.body()) {
                 Some(token) => {
-                    shared.with(|worker| worker.claims.record_sent(token, batch, now_ms));
+                    shared.with(|worker| {
+                        worker.callouts.lane(lane).record_sent(token, batch, now_ms);
+                    });
                 }
-                None => self.fail_claims(shared, batch),
+                None => {
+                    self.retry_settlements(shared, lane, batch.settlements, now_ms);
+                    self.fail_claims(shared, batch.claims);
+                }
             }
         }
     }
 
-    fn send_settlements(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64) {
-        while let Some(batch) =
-            shared.with(|worker| worker.settlements.next_batch(now_ms)).flatten()
-        {
-            let body = batch_body("settlements", &batch);
-            shared.with(|worker| match host::post(sidecar, SETTLEMENTS_PATH, &body) {
-                Some(token) => worker.settlements.record_sent(token, batch, now_ms),
-                None => {
-                    worker.count(Counter::SettlementsFailed);
-                    worker.settlements.retry(batch, now_ms);
-                }
-            });
+    fn retry_settlements(
+        &self,
+        shared: &Shared,
+        lane: Lane,
+        settlements: Vec<QueuedItem<SettlementOrigin>>,
+        now_ms: u64,
+    ) {
+        if settlements.is_empty() {
+            return;
         }
+        shared.with(|worker| {
+            worker.count(Counter::SettlementsFailed);
+            worker.callouts.lane(lane).retry(settlements, now_ms);
+        });
     }
 
     fn fail_claims(&self, shared: &Shared, items: Vec<QueuedItem<ClaimOrigin>>) {
+        if items.is_empty() {
+            return;
+        }
         shared.count(Counter::ClaimsFailed);
         shared.with(|worker| {
             for QueuedItem { origin, .. } in &items {
@@ -106,33 +116,43 @@ impl Root {
         self.deliver(shared, items.into_iter().map(|item| (item.origin.stream, Event::NoVerdict)));
     }
 
-    fn handle_claims_reply(
+    fn handle_exchange_reply(
         &self,
         shared: &Shared,
-        items: Vec<QueuedItem<ClaimOrigin>>,
+        lane: Lane,
+        batch: Batch<ClaimOrigin, SettlementOrigin>,
         reply: Option<&[u8]>,
         now_ms: u64,
     ) {
-        let reply = reply
-            .and_then(|json| serde_json::from_slice::<ClaimsReply>(json).ok())
-            .filter(|reply| reply.v == PROTOCOL_VERSION);
-        let Some(reply) = reply else { return self.fail_claims(shared, items) };
-        let longest_ms = items.iter().map(|item| item.age_ms(now_ms)).max();
-        shared.with(|worker| {
-            worker.metrics.record(Histogram::ClaimMs, longest_ms.unwrap_or_default());
-            let claims = u64::try_from(items.len()).unwrap_or(u64::MAX);
-            worker.metrics.record(Histogram::ClaimBatch, claims);
-        });
+        let reply = reply.and_then(|body| ExchangeReply::decode(body).ok());
+        let Some(reply) = reply else {
+            self.retry_settlements(shared, lane, batch.settlements, now_ms);
+            return self.fail_claims(shared, batch.claims);
+        };
+        self.handle_results(shared, lane, batch.settlements, reply.results, now_ms);
+        self.handle_verdicts(shared, batch.claims, reply.verdicts, now_ms);
+    }
+
+    fn handle_verdicts(
+        &self,
+        shared: &Shared,
+        claims: Vec<QueuedItem<ClaimOrigin>>,
+        verdicts: Vec<Verdict>,
+        now_ms: u64,
+    ) {
+        let Some(longest_ms) = claims.iter().map(|item| item.age_ms(now_ms)).max() else { return };
         // The sidecar is available again: opt-outs for which it gave no verdict are pending.
-        if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
-            && shared.with(|worker| worker.settlements.shorten_pause()) == Some(true)
-            && let Some(config) = shared.with(|worker| Rc::clone(&worker.config))
-            && let Some(sidecar) = &config.sidecar
-        {
-            self.send_settlements(shared, sidecar, now_ms);
-        }
-        let mut verdicts: Vec<Option<Verdict>> = reply.verdicts.into_iter().map(Some).collect();
-        let events = items.into_iter().enumerate().map(|(index, QueuedItem { origin, .. })| {
+        let is_available = verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable);
+        shared.with(|worker| {
+            worker.metrics.record(Histogram::ClaimMs, longest_ms);
+            let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
+            worker.metrics.record(Histogram::ClaimBatch, count);
+            if is_available {
+                worker.callouts.shorten_pauses();
+            }
+        });
+        let mut verdicts: Vec<Option<Verdict>> = verdicts.into_iter().map(Some).collect();
+        let events = claims.into_iter().enumerate().map(|(index, QueuedItem { origin, .. })| {
             let matches = |it: &Option<Verdict>| {
                 it.as_ref().is_some_and(|verdict| verdict.claim_id == origin.claim_id)
             };
@@ -145,20 +165,19 @@ impl Root {
         self.deliver(shared, events);
     }
 
-    fn handle_settlements_reply(
+    fn handle_results(
         &self,
         shared: &Shared,
-        items: Vec<QueuedItem<SettlementOrigin>>,
-        reply: Option<&[u8]>,
+        lane: Lane,
+        settlements: Vec<QueuedItem<SettlementOrigin>>,
+        mut results: Vec<SettlementAck>,
         now_ms: u64,
     ) {
-        let mut results = reply
-            .and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok())
-            .filter(|reply| reply.v == PROTOCOL_VERSION)
-            .map(|reply| reply.results)
-            .unwrap_or_default();
+        if settlements.is_empty() {
+            return;
+        }
         let (mut done, mut retried) = (Vec::new(), Vec::new());
-        for (index, item) in items.into_iter().enumerate() {
+        for (index, item) in settlements.into_iter().enumerate() {
             let matches = |it: &SettlementAck| it.claim_id == item.origin.claim_id;
             let result = find_reply(index, &mut results, matches).map(|ack| ack.result);
             if let Some(result) = result {
@@ -169,25 +188,21 @@ impl Root {
                 Some(_) => done.push(item),
             }
         }
-        shared.with(|worker| {
-            if retried.is_empty() {
-                worker.settlements.end_pauses();
-            } else {
-                worker.count(Counter::SettlementsFailed);
-                worker.settlements.retry(retried, now_ms);
-            }
-        });
+        if retried.is_empty() {
+            shared.with(|worker| worker.callouts.lane(lane).end_pauses());
+        } else {
+            self.retry_settlements(shared, lane, retried, now_ms);
+        }
         let held = done.into_iter().filter_map(|item| item.origin.stream);
         self.deliver(shared, held.map(|stream| (stream, Event::Settled)));
     }
 
     fn deliver_ticks(&self, shared: &Shared, now_ms: u64) {
         let streams = shared.with(|worker| {
-            worker.claims.record_time(now_ms);
-            worker.settlements.record_time(now_ms);
+            worker.callouts.record_time(now_ms);
             worker.recent.record_time(now_ms);
-            let expired = worker.settlements.take(|item| item.age_ms(now_ms) >= SETTLEMENT_LIFE_MS);
-            for _ in expired {
+            let is_expired = |item: &QueuedItem<_>| item.age_ms(now_ms) >= SETTLEMENT_LIFE_MS;
+            for _ in 0..worker.callouts.drop_settlements(is_expired) {
                 worker.count(Counter::SettlementDropped);
             }
             worker.streams.keys().copied().collect::<Vec<_>>()
@@ -240,22 +255,21 @@ impl Root {
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_bytes: usize, _: usize) {
         let Some(shared) = &self.shared else { return };
-        let reply = host::reply(headers, body_bytes);
         let now_ms = host::now_ms();
         let Some(config) = shared.with(|worker| Rc::clone(&worker.config)) else { return };
         let Some(sidecar) = &config.sidecar else { return };
-        if let Some(items) = shared.with(|worker| worker.claims.complete(token)).flatten() {
-            // Items that waited for this answer are sent first; the answer can be read while they are on their way.
-            self.send_claims(shared, sidecar, now_ms);
-            self.handle_claims_reply(shared, items, reply.as_deref(), now_ms);
-        } else if let Some(items) =
-            shared.with(|worker| worker.settlements.complete(token)).flatten()
+        if let Some((lane, batch)) =
+            shared.with(|worker| worker.callouts.complete(token, now_ms)).flatten()
         {
-            self.handle_settlements_reply(shared, items, reply.as_deref(), now_ms);
+            let reply = host::reply(headers, body_bytes, EXCHANGE_MEDIA_TYPE);
+            // Claims that waited for this reply are sent first; the reply can be read while they are on their way.
+            self.send(shared, sidecar, now_ms, Occasion::Change);
+            self.handle_exchange_reply(shared, lane, batch, reply.as_deref(), now_ms);
         } else if shared
             .with(|worker| worker.refresh.as_ref().is_some_and(|it| it.is_in_flight(token)))
             == Some(true)
         {
+            let reply = host::reply(headers, body_bytes, "application/json");
             self.handle_keys_reply(shared, reply.as_deref(), now_ms);
         }
     }
@@ -268,7 +282,7 @@ impl Context for Root {
             if let Some(config) = shared.with(|worker| Rc::clone(&worker.config))
                 && let Some(sidecar) = &config.sidecar
             {
-                self.send_settlements(shared, sidecar, now_ms);
+                self.send(shared, sidecar, now_ms, Occasion::Tick);
             }
             shared.with(|worker| worker.report(now_ms));
             shared.report_suppressed();
@@ -306,15 +320,13 @@ impl RootContext for Root {
         let now_ms = host::now_ms();
         let config = shared.with(|worker| {
             worker.clear_wakeup();
-            worker.claims.record_time(now_ms);
-            worker.settlements.record_time(now_ms);
+            worker.callouts.record_time(now_ms);
             Rc::clone(&worker.config)
         });
         let Some(sidecar) = config.as_ref().and_then(|config| config.sidecar.as_ref()) else {
             return;
         };
-        self.send_claims(shared, sidecar, now_ms);
-        self.send_settlements(shared, sidecar, now_ms);
+        self.send(shared, sidecar, now_ms, Occasion::Change);
     }
 
     fn on_tick(&mut self) {
@@ -323,8 +335,7 @@ impl RootContext for Root {
         self.deliver_ticks(shared, now_ms);
         let Some(config) = shared.with(|worker| Rc::clone(&worker.config)) else { return };
         if let Some(sidecar) = &config.sidecar {
-            self.send_claims(shared, sidecar, now_ms);
-            self.send_settlements(shared, sidecar, now_ms);
+            self.send(shared, sidecar, now_ms, Occasion::Tick);
             self.request_keys(shared, sidecar, now_ms);
         }
         shared.with(|worker| worker.report(now_ms));

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use twilio_edge_contract::{Claim, Settlement, Verdict};
 
-use crate::callouts::{Callouts, QueuedItem};
+use crate::callouts::{Lane, Lanes, QueuedItem};
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::host::{self, Metrics, Wakeup};
@@ -17,9 +17,9 @@ use crate::metrics::{Counter, Gauge, Tally};
 use crate::recent_webhooks::{RecentWebhooks, RepeatCheck, RepeatKey};
 use crate::refresh::KeyRefresh;
 
-/// Most bytes of each kind that may wait, per worker.
-const MAX_CLAIM_BYTES: usize = 8 << 20;
-const MAX_SETTLEMENT_BYTES: usize = 16 << 20;
+/// Most bytes of each kind that may wait, per worker and lane.
+const MAX_CLAIM_BYTES: usize = 6 << 20;
+const MAX_SETTLEMENT_BYTES: usize = 10 << 20;
 
 /// Origin of a settlement that the sidecar has not acknowledged.
 pub(crate) struct SettlementOrigin {
@@ -52,10 +52,9 @@ pub(crate) struct Worker {
     is_wakeup_sent: bool,
     /// Streams that wait for a verdict, an acknowledgement or a deadline.
     pub(crate) streams: BTreeMap<u32, Rc<RefCell<Exchange>>>,
-    pub(crate) claims: Callouts<ClaimOrigin>,
+    pub(crate) callouts: Lanes<ClaimOrigin, SettlementOrigin>,
     /// Claims for which there was no room. The root callback reports them to their streams, like other failures.
     pub(crate) rejected_claims: Vec<QueuedItem<ClaimOrigin>>,
-    pub(crate) settlements: Callouts<SettlementOrigin>,
     pub(crate) recent: RecentWebhooks,
     refusals: LogLimit,
 }
@@ -74,9 +73,8 @@ impl Shared {
             tally: Tally::default(),
             is_wakeup_sent: false,
             streams: BTreeMap::new(),
-            claims: Callouts::new(MAX_CLAIM_BYTES),
+            callouts: Lanes::new(MAX_CLAIM_BYTES, MAX_SETTLEMENT_BYTES),
             rejected_claims: Vec::new(),
-            settlements: Callouts::new(MAX_SETTLEMENT_BYTES),
             recent: RecentWebhooks::default(),
             refusals: LogLimit::default(),
         })))
@@ -112,10 +110,10 @@ impl Shared {
     }
 
     /// Queues a claim for the sidecar, or returns the verdict if the claim is a repeat that needs none.
-    pub(crate) fn claim(&self, stream: u32, claim: &Claim) -> Option<Verdict> {
+    pub(crate) fn claim(&self, stream: u32, claim: &Claim, lane: Lane) -> Option<Verdict> {
         match self.with(|worker| worker.recent.check(stream, claim))? {
             RepeatCheck::New(key) => {
-                self.queue_claim(stream, claim, key);
+                self.queue_claim(stream, claim, lane, key);
                 None
             }
             RepeatCheck::Repeat(verdict) => {
@@ -125,41 +123,41 @@ impl Shared {
         }
     }
 
-    fn queue_claim(&self, stream: u32, claim: &Claim, key: Option<RepeatKey>) {
-        // Serialization of strings cannot fail; if it did, the request would time out.
-        let json = serde_json::to_string(claim).unwrap_or_default();
+    fn queue_claim(&self, stream: u32, claim: &Claim, lane: Lane, key: Option<RepeatKey>) {
         let origin = ClaimOrigin { stream, claim_id: claim.claim_id.clone(), key };
+        let item = QueuedItem::new(origin, claim.encode());
         self.with(|worker| {
-            let is_first = !worker.claims.is_in_flight();
-            if let Err(item) = worker.claims.post(QueuedItem::new(origin, json)) {
+            let callouts = worker.callouts.lane(lane);
+            let is_first = !callouts.is_in_flight();
+            if let Err(item) = callouts.post_claim(item) {
                 worker.rejected_claims.push(item);
                 worker.wake_root();
             } else if is_first {
                 worker.wake_root();
             }
-            // Otherwise it is sent when the callout in flight has ended, or after a short wait.
+            // Otherwise it is sent when the exchange in flight has ended, or when its reply is late.
         });
     }
 
     pub(crate) fn withdraw(&self, stream: u32) {
-        self.with(|worker| worker.claims.take(|item| item.origin.stream == stream));
+        self.with(|worker| worker.callouts.drop_claims(|item| item.origin.stream == stream));
     }
 
-    pub(crate) fn queue_settlement(&self, stream: u32, settlement: &Settlement, urgent: bool) {
-        let json = serde_json::to_string(settlement).unwrap_or_default();
+    pub(crate) fn queue_settlement(
+        &self,
+        stream: u32,
+        settlement: &Settlement,
+        urgent: bool,
+        lane: Lane,
+    ) {
         let origin = SettlementOrigin {
             claim_id: settlement.claim_id.clone(),
             stream: urgent.then_some(stream),
         };
         self.with(|worker| {
-            worker.recent.record_settlement(stream, settlement);
-            let item = QueuedItem::new(origin, json);
-            // A possible opt-out that the sidecar does not know precedes settlements that it can do without.
-            let result = match urgent && settlement.unclaimed.is_some() {
-                true => worker.settlements.post_first(item),
-                false => worker.settlements.post(item),
-            };
-            if result.is_err() {
+            worker.recent.record_settlement(stream, settlement, lane);
+            let item = QueuedItem::new(origin, settlement.encode());
+            if worker.callouts.lane(lane).post_settlement(item, urgent).is_err() {
                 worker.count(Counter::SettlementDropped);
             }
             if urgent {
@@ -170,7 +168,7 @@ impl Shared {
 
     /// Reports whether settlements are left that the sidecar has not acknowledged.
     pub(crate) fn has_open_settlements(&self) -> bool {
-        self.with(|worker| !worker.settlements.is_empty()).unwrap_or_default()
+        self.with(|worker| worker.callouts.settlements() > 0).unwrap_or_default()
     }
 
     pub(crate) fn count(&self, counter: Counter) {
@@ -201,7 +199,7 @@ impl Worker {
     pub(crate) fn report(&mut self, now_ms: u64) {
         self.metrics.add(&mut self.tally);
         self.metrics.set_share(Gauge::Waiting, self.streams.len());
-        self.metrics.set_share(Gauge::Outbox, self.settlements.len());
+        self.metrics.set_share(Gauge::Outbox, self.callouts.settlements());
         if let Some(suppressed) = self.refusals.refill(now_ms) {
             host::warn(&suppressed_refusals(suppressed));
         }

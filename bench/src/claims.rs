@@ -11,8 +11,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use twilio_edge_contract::{
-    CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Decision, Outcome, PROTOCOL_VERSION,
-    SETTLEMENTS_PATH, Settlement, SettlementResult, SettlementsReply, SettlementsRequest,
+    Claim, Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, ExchangeRequest, Outcome,
+    Settlement, SettlementResult,
 };
 use twilio_edge_demo::EDGE_TOKEN;
 
@@ -133,8 +133,13 @@ impl Subject {
         let port = free_port()?;
         // The benchmark measures the cost, not timeouts on a busy disk that is slow to sync.
         let timeout = Some(PATIENCE_MS);
-        let place =
-            Place { cores, folder: folder.path(), database_timeout_ms: timeout, sinks: None };
+        let place = Place {
+            cores,
+            folder: folder.path(),
+            database_timeout_ms: timeout,
+            sinks: None,
+            slow_disk: false,
+        };
         let started = place.start_stores(stores, parts, port).await?;
         Ok(Self {
             database: started.database,
@@ -203,22 +208,20 @@ async fn work(port: u16, batches: Vec<u32>, size: u32, sequence: u64, what: Work
     stream.set_nodelay(true)?;
     let (from, mut to) = stream.split();
     let mut reader = Reader::new(from);
-    let v = PROTOCOL_VERSION;
     for batch in batches {
         let numbers = u64::from(batch) * u64::from(size)..;
         let claims: Vec<Claim> =
             numbers.take(size as usize).map(|n| sequence.claim(n)).collect::<Result<_>>()?;
         let settlements = claims.iter().map(accepted).collect();
         if matches!(what, Work::Claim | Work::Both) {
-            to.write_all(&post(CLAIMS_PATH, &ClaimsRequest { v, claims })?).await?;
-            let reply: ClaimsReply = answer(&mut reader).await?;
+            to.write_all(&post(&ExchangeRequest::new(claims, Vec::new()))).await?;
+            let reply = answer(&mut reader).await?;
             let proceed = reply.verdicts.iter().filter(|v| v.decision == Decision::Proceed).count();
             ensure!(proceed == size as usize, "{proceed} of {size} claims proceed");
         }
         if matches!(what, Work::Settle | Work::Both) {
-            let request = SettlementsRequest { v, settlements };
-            to.write_all(&post(SETTLEMENTS_PATH, &request)?).await?;
-            let reply: SettlementsReply = answer(&mut reader).await?;
+            to.write_all(&post(&ExchangeRequest::new(Vec::new(), settlements))).await?;
+            let reply = answer(&mut reader).await?;
             let settled = |result: SettlementResult| result == SettlementResult::Settled;
             ensure!(reply.results.iter().all(|one| settled(one.result)), "a settlement was lost");
         }
@@ -238,21 +241,19 @@ fn accepted(claim: &Claim) -> Settlement {
     }
 }
 
-fn post(path: &str, request: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let body = serde_json::to_vec(request)?;
+fn post(request: &ExchangeRequest) -> Vec<u8> {
+    let body = request.encode();
     let mut bytes = format!(
-        "POST {path} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: Bearer {EDGE_TOKEN}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST {EXCHANGE_PATH} HTTP/1.1\r\nHost: sidecar\r\nAuthorization: Bearer {EDGE_TOKEN}\r\n\
+         Content-Type: {EXCHANGE_MEDIA_TYPE}\r\nContent-Length: {}\r\n\r\n",
         body.len(),
     )
     .into_bytes();
     bytes.extend(body);
-    Ok(bytes)
+    bytes
 }
 
-async fn answer<T: serde::de::DeserializeOwned>(
-    reader: &mut Reader<impl tokio::io::AsyncRead + Unpin>,
-) -> Result<T> {
+async fn answer(reader: &mut Reader<impl tokio::io::AsyncRead + Unpin>) -> Result<ExchangeReply> {
     let answer = tokio::time::timeout(Duration::from_millis(PATIENCE_MS.into()), reader.next())
         .await
         .context("no answer in time")?;
@@ -261,5 +262,5 @@ async fn answer<T: serde::de::DeserializeOwned>(
     let head = response.windows(4).position(|end| end == b"\r\n\r\n").context("no head")?;
     let body = response.get(head + 4..).unwrap_or_default();
     ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(body));
-    Ok(serde_json::from_slice(body)?)
+    Ok(ExchangeReply::decode(body)?)
 }

@@ -31,12 +31,15 @@ use crate::load::{Outcome, Pace, send};
 use crate::process::{Awake, Cores, Usage, private_folder, until_idle};
 use crate::report::{Cost, Measurement, Phase, Series, tables};
 use crate::target::{Parts, Plan, Target};
-use crate::webhook::Sequence;
+use crate::webhook::{Sequence, Webhook};
 
 /// Webhooks created for each second of saturation; no target here handles as many.
 const MOST_PER_SECOND: u64 = 40_000;
 /// Time that each target runs before it is measured: V8 compiles hot code meanwhile.
 const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Time in milliseconds after which the repeats of the third load follow. A commit is usually written to the database later.
+const CLOSE_REPEAT_MS: u64 = 300;
 
 /// Measures the cost of the filter and the sidecar, as ratios to Envoy without them.
 #[derive(Parser)]
@@ -46,7 +49,7 @@ struct Options {
     /// Number of turns of each target.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
-    /// Seconds of each of the two loads of a turn.
+    /// Seconds of each of the three loads of a turn.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// Requests per second of the open loop.
@@ -130,8 +133,12 @@ async fn main() -> Result<()> {
     notes.iter().for_each(|note| println!("note: {note}"));
     let rounds = series.iter().flat_map(|s| s.rounds.iter().map(move |r| (s.plan, r)));
     let phases = rounds.flat_map(|(plan, round)| {
-        [("saturated", &round.saturated), ("open loop", &round.scheduled)]
-            .map(|(load, phase)| Some((plan, load, phase.problem()?)))
+        [
+            ("saturated", Some(&round.saturated)),
+            ("open loop", Some(&round.scheduled)),
+            ("close repeats", round.close_repeats.as_ref()),
+        ]
+        .map(|(load, phase)| Some((plan, load, phase?.problem()?)))
     });
     let off: Vec<String> = phases
         .flatten()
@@ -180,13 +187,23 @@ struct Turns<'a> {
 impl Turns<'_> {
     async fn measure(&mut self, target: &Target) -> Result<Measurement> {
         let period = Duration::from_secs(self.options.seconds.into());
-        let saturated = self.saturate(target, period).await?;
-        let scheduled = {
-            let _awake = Awake::start(self.cores, self.logs);
-            let count = u64::from(self.options.rate) * u64::from(self.options.seconds);
-            let interval = Duration::from_secs(1) / self.options.rate;
-            self.run(target, count, Pace::Every(interval)).await?
+        let saturated = match target.plan.is_slow() {
+            true => Phase::default(),
+            false => self.saturate(target, period).await?,
         };
+        let awake = Awake::start(self.cores, self.logs);
+        let rate = u64::from(self.options.rate);
+        let count = rate * u64::from(self.options.seconds);
+        let pace = Pace::Every(Duration::from_secs(1) / self.options.rate);
+        let webhooks = self.next()?.first(count)?;
+        let scheduled = self.run(target, webhooks, pace).await?;
+        let distance = rate * CLOSE_REPEAT_MS / 1000;
+        let repeats = self.next()?.with_close_repeats(count, distance)?;
+        let close_repeats = match target.plan.remembers() {
+            true => Some(self.run(target, repeats, pace).await?),
+            false => None,
+        };
+        drop(awake);
         let usage = target.usage()?;
         let bytes =
             |parts: &[(&str, Usage)]| parts.iter().map(|(_, used)| used.resident_bytes).sum();
@@ -194,6 +211,7 @@ impl Turns<'_> {
         Ok(Measurement {
             saturated,
             scheduled,
+            close_repeats,
             envoy_bytes: bytes(envoy),
             helper_bytes: bytes(helpers),
         })
@@ -201,12 +219,17 @@ impl Turns<'_> {
 
     async fn saturate(&mut self, target: &Target, period: Duration) -> Result<Phase> {
         let count = MOST_PER_SECOND * period.as_secs();
-        self.run(target, count, Pace::Saturating(period)).await
+        let webhooks = self.next()?.first(count)?;
+        self.run(target, webhooks, Pace::Saturating(period)).await
     }
 
-    async fn run(&mut self, target: &Target, count: u64, pace: Pace) -> Result<Phase> {
+    /// Returns a sequence whose webhooks were not sent before.
+    fn next(&mut self) -> Result<Sequence> {
         self.last += 1;
-        let webhooks = Sequence::new(self.last)?.first(count)?;
+        Sequence::new(self.last)
+    }
+
+    async fn run(&self, target: &Target, webhooks: Vec<Webhook>, pace: Pace) -> Result<Phase> {
         let delivered = self.backend.delivered();
         let started = Instant::now();
         let (core, before) = (self.cores.measured_busy()?, target.usage()?);

@@ -43,6 +43,13 @@ impl Phase {
         })
     }
 
+    /// Returns the latency in microseconds that all but a hundredth of the requests do not exceed.
+    pub(crate) fn p99_us(&self) -> f64 {
+        let mut latencies = self.latencies.clone();
+        latencies.sort_unstable();
+        percentile(&latencies, 0.99)
+    }
+
     fn total_us(&self) -> f64 {
         self.costs.iter().map(|cost| cost.us).sum()
     }
@@ -52,11 +59,13 @@ impl Phase {
     }
 }
 
-/// Both loads on one target in one round.
+/// All loads on one target in one round.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measurement {
     pub(crate) saturated: Phase,
     pub(crate) scheduled: Phase,
+    /// The open loop with close repeats, if the target recognizes duplicates.
+    pub(crate) close_repeats: Option<Phase>,
     /// Resident memory of Envoy and of its helpers together, after the loads.
     pub(crate) envoy_bytes: u64,
     pub(crate) helper_bytes: u64,
@@ -78,6 +87,11 @@ impl Measurement {
         percentile(&latencies, 0.5)
     }
 
+    /// Returns the latency in microseconds that all but a hundredth of the open loop's requests do not exceed.
+    pub(crate) fn p99_us(&self) -> f64 {
+        self.scheduled.p99_us()
+    }
+
     pub(crate) fn envoy_megabytes(&self) -> f64 {
         self.envoy_bytes as f64 / 1e6
     }
@@ -92,6 +106,11 @@ pub(crate) struct Series {
 impl Series {
     pub(crate) fn median(&self, what: fn(&Measurement) -> f64) -> f64 {
         median(self.rounds.iter().map(what))
+    }
+
+    /// Returns a value of the rounds that have it, in milliseconds.
+    pub(crate) fn ms(&self, us: impl Fn(&Measurement) -> Option<f64>) -> Spread {
+        Spread(self.rounds.iter().filter_map(us).map(|us| us / 1e3).collect())
     }
 
     /// Returns the ratio of a value to that of another series, for each round.
@@ -123,6 +142,10 @@ impl Spread {
         median(self.0.iter().copied())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn text(&self, digits: usize) -> String {
         let least = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let max = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -137,6 +160,8 @@ pub(crate) fn tables(all: &[Series], scheduled_rate: u32) -> String {
     let mut text = saturated_table(all, base, service);
     text.push('\n');
     text.push_str(&scheduled_table(all, base, scheduled_rate));
+    text.push('\n');
+    text.push_str(&close_repeats_table(all));
     text
 }
 
@@ -159,7 +184,7 @@ fn saturated_table(all: &[Series], base: &Series, service: Option<&Series>) -> S
         "Envoy RSS",
         "helpers"
     );
-    for series in all {
+    for series in all.iter().filter(|series| !series.plan.is_slow()) {
         let against_service = service.map(|service| series.ratios(service, Measurement::cpu_us));
         let _ = writeln!(
             text,
@@ -202,7 +227,7 @@ fn scheduled_table(all: &[Series], base: &Series, rate: u32) -> String {
         "p50 over (a)"
     );
     for series in all {
-        let latencies = sorted(&series.rounds);
+        let latencies = sorted(series.rounds.iter().map(|round| &round.scheduled));
         let at = |share| percentile(&latencies, share);
         let _ = writeln!(
             text,
@@ -222,6 +247,35 @@ fn scheduled_table(all: &[Series], base: &Series, rate: u32) -> String {
     text
 }
 
+fn close_repeats_table(all: &[Series]) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "Open loop with close repeats: each eleventh request repeats the one of 0.3 s before; latency in us\n\n\
+         {:<36} {:>8} {:>7} {:>7} {:>7} {:>7}",
+        "target", "samples", "p50", "p99", "p99.9", "max"
+    );
+    for series in all {
+        let phases = series.rounds.iter().filter_map(|round| round.close_repeats.as_ref());
+        let latencies = sorted(phases);
+        if latencies.is_empty() {
+            continue;
+        }
+        let at = |share| percentile(&latencies, share);
+        let _ = writeln!(
+            text,
+            "{:<36} {:>8} {:>7.0} {:>7.0} {:>7.0} {:>7.0}",
+            series.plan.title(),
+            latencies.len(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0),
+        );
+    }
+    text
+}
+
 /// Returns `sidecar 10.1 + redis 3.0 + postgres 6.2`, if there is more than Envoy.
 fn helper_costs(series: &Series) -> Option<String> {
     let names = series.rounds.first()?.saturated.costs.iter().skip(1).map(|cost| cost.name);
@@ -234,9 +288,9 @@ fn helper_costs(series: &Series) -> Option<String> {
     (!parts.is_empty()).then_some(parts)
 }
 
-fn sorted(rounds: &[Measurement]) -> Vec<Duration> {
-    let latencies = rounds.iter().flat_map(|round| &round.scheduled.latencies);
-    let mut all: Vec<Duration> = latencies.copied().collect();
+/// Returns the latencies of all rounds together, in order.
+fn sorted<'a>(phases: impl Iterator<Item = &'a Phase>) -> Vec<Duration> {
+    let mut all: Vec<Duration> = phases.flat_map(|phase| phase.latencies.clone()).collect();
     all.sort_unstable();
     all
 }

@@ -32,13 +32,22 @@ pub(crate) enum Plan {
     Stores,
     /// No filter: Envoy asks a service that does the same check with Redis.
     ExtAuthz,
+    /// The filter and a sidecar whose database writes to a slow disk.
+    Slow(Stores),
     /// The filter and a sidecar in accept delivery; the application is unavailable, and there is no backend.
     Accepting(Stores),
 }
 
 impl Plan {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Passthrough, Self::Filter, Self::Embedded, Self::Stores, Self::ExtAuthz];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Passthrough,
+        Self::Filter,
+        Self::Embedded,
+        Self::Stores,
+        Self::ExtAuthz,
+        Self::Slow(Stores::Sqlite),
+        Self::Slow(Stores::RedisPostgres),
+    ];
 
     /// Returns the title in the report.
     pub(crate) fn title(self) -> &'static str {
@@ -48,8 +57,15 @@ impl Plan {
             Self::Embedded => "(c) filter, sidecar, SQLite",
             Self::Stores => "(d) filter, sidecar, Redis, Postgres",
             Self::ExtAuthz => "(e) ext_authz service, Redis",
+            Self::Slow(Stores::Sqlite) => "(f) as (c), fsync takes 20 ms",
+            Self::Slow(Stores::RedisPostgres) => "(g) as (d), fsync takes 20 ms",
             Self::Accepting(stores) => stores.title(),
         }
+    }
+
+    /// Reports whether the disk of the database is slow. Such a target is measured for its latency, not for its CPU.
+    pub(crate) fn is_slow(self) -> bool {
+        matches!(self, Self::Slow(_))
     }
 
     /// Returns the letter for sentences, such as `(a)`.
@@ -59,12 +75,12 @@ impl Plan {
 
     /// Reports whether the filter is in Envoy's chain.
     pub(crate) fn filters(self) -> bool {
-        matches!(self, Self::Filter | Self::Embedded | Self::Stores | Self::Accepting(_))
+        self == Self::Filter || self.has_sidecar()
     }
 
     /// Reports whether the filter asks a sidecar.
     pub(crate) fn has_sidecar(self) -> bool {
-        matches!(self, Self::Embedded | Self::Stores | Self::Accepting(_))
+        matches!(self, Self::Embedded | Self::Stores | Self::Slow(_) | Self::Accepting(_))
     }
 
     /// Reports whether signatures are verified.
@@ -80,7 +96,8 @@ impl Plan {
     /// Returns the program that this machine lacks for it.
     pub(crate) fn lacks(self) -> Option<&'static str> {
         match self {
-            Self::Stores => Stores::RedisPostgres.lack(),
+            Self::Slow(Stores::Sqlite) if find("strace", &[]).is_none() => Some("strace"),
+            Self::Stores | Self::Slow(Stores::RedisPostgres) => Stores::RedisPostgres.lack(),
             Self::ExtAuthz if find("redis-server", &[]).is_none() => Some("redis-server"),
             _ => None,
         }
@@ -148,7 +165,9 @@ impl Target {
             write_private(file, &format!("{sink}\nurl = \"http://{closed_port}/\"\n"))?;
         }
         let sinks = sinks.as_deref();
-        let place = Place { cores, folder: folder.path(), database_timeout_ms: None, sinks };
+        let slow_disk = plan.is_slow();
+        let place =
+            Place { cores, folder: folder.path(), database_timeout_ms: None, sinks, slow_disk };
         let sidecar_port = free_port()?;
         let with_sidecar = async |stores| {
             let started = place.start_stores(stores, parts, sidecar_port).await?;
@@ -159,7 +178,7 @@ impl Target {
             Plan::Passthrough | Plan::Filter => Vec::new(),
             Plan::Embedded => with_sidecar(Stores::Sqlite).await?,
             Plan::Stores => with_sidecar(Stores::RedisPostgres).await?,
-            Plan::Accepting(stores) => with_sidecar(stores).await?,
+            Plan::Slow(stores) | Plan::Accepting(stores) => with_sidecar(stores).await?,
             Plan::ExtAuthz => {
                 let (redis, redis_url) = place.start_redis()?;
                 vec![place.start_ext_authz(parts, sidecar_port, redis_url).await?, redis]
@@ -175,7 +194,7 @@ impl Target {
         let bootstrap = match plan {
             Plan::Passthrough => chain::without_filter(&config)?,
             Plan::Filter => chain::without_sidecar(config)?,
-            Plan::Embedded | Plan::Stores => config.to_json()?,
+            Plan::Embedded | Plan::Stores | Plan::Slow(_) => config.to_json()?,
             Plan::Accepting(_) => {
                 config.set_cluster(BACKEND_CLUSTER, closed_port)?;
                 chain::accepting(config)?
@@ -233,7 +252,12 @@ pub(crate) struct Place<'a> {
     pub(crate) database_timeout_ms: Option<u32>,
     /// Sinks file of a sidecar.
     pub(crate) sinks: Option<&'a Path>,
+    /// Each wait for the database's disk takes [`SLOW_DISK_US`].
+    pub(crate) slow_disk: bool,
 }
+
+/// Time of one fsync on a slow disk, in microseconds.
+const SLOW_DISK_US: u32 = 20_000;
 
 impl Place<'_> {
     /// Starts a sidecar on new stores, and the processes of these.
@@ -265,6 +289,7 @@ impl Place<'_> {
         database: String,
         redis: String,
     ) -> Result<Process> {
+        let is_sqlite = database.starts_with("sqlite:");
         let mut environment = vec![
             ("TWILIO_EDGE_LISTEN", local(port).to_string()),
             ("TWILIO_EDGE_ADMIN_LISTEN", "off".to_owned()),
@@ -283,8 +308,16 @@ impl Place<'_> {
         environment.extend(time_limit.map(|ms| ("TWILIO_EDGE_DATABASE_TIMEOUT_MS", ms)));
         let sinks = self.sinks.map(|file| file.to_string_lossy().into_owned());
         environment.extend(sinks.map(|file| ("TWILIO_EDGE_SINKS_FILE", file)));
-        let command = vec![parts.sidecar.as_os_str(), OsStr::new("serve")];
-        let program = Program { name: "sidecar", command, environment, signal: "KILL" };
+        let delay = format!("--inject=fsync,fdatasync:delay_exit={SLOW_DISK_US}");
+        let slow = ["strace", "-f", "--seccomp-bpf", "--trace=fsync,fdatasync"];
+        let slow = slow.into_iter().chain([delay.as_str(), "--output=/dev/null"]).map(OsStr::new);
+        // SQLite waits for the disk in this process, PostgreSQL in its own.
+        let is_slow = self.slow_disk && is_sqlite;
+        let mut command: Vec<&OsStr> = slow.filter(|_| is_slow).collect();
+        command.extend([parts.sidecar.as_os_str(), OsStr::new("serve")]);
+        // strace ends its program with the signal that it receives, except for KILL.
+        let signal = if is_slow { "TERM" } else { "KILL" };
+        let program = Program { name: "sidecar", command, environment, signal };
         let sidecar = Process::start(self.cores, program, self.folder)?;
         sidecar.until_ready(port, "/readyz").await?;
         Ok(sidecar)
@@ -338,6 +371,10 @@ impl Place<'_> {
         let mut command: Vec<&OsStr> = demotion.collect();
         command.extend([server.as_os_str(), OsStr::new("-D"), data.as_os_str()]);
         command.extend(["-p", &port, "-h", "127.0.0.1", "-k", ""].map(OsStr::new));
+        // PostgreSQL's own delay before each flush of a commit.
+        let delay = format!("commit_delay={SLOW_DISK_US}");
+        let slow = ["-c", &delay, "-c", "commit_siblings=0"].map(OsStr::new);
+        command.extend(slow.into_iter().filter(|_| self.slow_disk));
         // QUIT is its immediate shutdown, children included.
         let environment = Vec::new();
         let program = Program { name: "postgres", command, environment, signal: "QUIT" };

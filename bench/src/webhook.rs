@@ -13,6 +13,9 @@ pub(crate) const ORIGIN: &str = "https://hooks.example.com";
 /// Distance of a repeat from its original, which was answered long ago even with requests in flight.
 const REPEAT_DISTANCE: u64 = 500;
 
+/// One of so many webhooks is a close repeat.
+const CLOSE_REPEAT: u64 = 11;
+
 const INBOUND: &str = "/twilio/inbound";
 const STATUS: &str = "/twilio/status";
 
@@ -59,6 +62,17 @@ impl Sequence {
         (0..count).map(|n| self.webhook(n)).collect()
     }
 
+    /// Returns `count` webhooks, of which each eleventh repeats the webhook `distance` places before it.
+    pub(crate) fn with_close_repeats(&self, count: u64, distance: u64) -> Result<Vec<Webhook>> {
+        // The original is never a repeat itself.
+        let distance = if distance.is_multiple_of(CLOSE_REPEAT) { distance + 1 } else { distance };
+        let webhook = |n| match n % CLOSE_REPEAT == CLOSE_REPEAT - 1 && n >= distance {
+            true => self.request(n - distance, n, Kind::Repeat),
+            false => self.request(n, n, Kind::Fresh),
+        };
+        (0..count).map(webhook).collect()
+    }
+
     /// Returns number `n` as the filter claims it, regardless of its signature.
     pub(crate) fn claim(&self, n: u64) -> Result<Claim> {
         let (path, form) = self.content(n);
@@ -84,6 +98,11 @@ impl Sequence {
             _ => Kind::Fresh,
         };
         let original = if kind == Kind::Repeat { n - REPEAT_DISTANCE + 1 } else { n };
+        self.request(original, n, kind)
+    }
+
+    /// Returns the request with the content of number `original`; `n` makes its idempotency token unique.
+    fn request(&self, original: u64, n: u64, kind: Kind) -> Result<Webhook> {
         let (path, body) = self.content(original);
         let key = if kind == Kind::Forged { &self.wrong_key } else { &self.key };
         let form = Form::parse(body.as_bytes()).ok().context("too many parameters")?;
@@ -184,13 +203,23 @@ mod tests {
 
     #[test]
     fn repeated_webhook_was_sent_before() {
-        let all = Sequence::new(1).unwrap().first(2_000).unwrap();
+        let sequence = Sequence::new(1).unwrap();
+        let far = sequence.first(2_000).unwrap();
+        for all in [far, sequence.with_close_repeats(2_000, 150).unwrap()] {
+            assert_repeats_follow_their_originals(&all);
+        }
+        let close = sequence.with_close_repeats(11_000, 154).unwrap();
+        let repeats = close.iter().filter(|webhook| webhook.kind == Kind::Repeat).count();
+        assert_eq!(repeats, 986, "one of eleven, after the first 155");
+    }
+
+    fn assert_repeats_follow_their_originals(all: &[Webhook]) {
         let body = |webhook: &Webhook| {
             let text = String::from_utf8(webhook.request.clone()).unwrap();
             text.split_once("\r\n\r\n").unwrap().1.to_owned()
         };
         let mut fresh = std::collections::HashSet::new();
-        for webhook in &all {
+        for webhook in all {
             match webhook.kind {
                 Kind::Fresh => assert!(fresh.insert(body(webhook)), "not new"),
                 Kind::Repeat => assert!(fresh.contains(&body(webhook)), "never seen"),

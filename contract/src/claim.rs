@@ -1,4 +1,4 @@
-//! JSON bodies of the claims endpoint.
+//! Claim of a webhook, and the sidecar's verdict.
 
 use serde::{Deserialize, Serialize};
 
@@ -88,35 +88,23 @@ impl Claim {
     }
 }
 
-/// The component that delivers a proven webhook to the backend.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// The filter's Envoy forwards it; the claim is for a lease.
-    #[default]
-    Forward,
-    /// The sidecar delivers it: the claim is answered `accepted` once it is durably recorded.
-    Accept,
+crate::string_enum! {
+    /// The component that delivers a proven webhook to the backend.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+    pub enum Delivery: serde {
+        /// The filter's Envoy forwards it; the claim is for a lease.
+        #[default]
+        Forward = "forward",
+        /// The sidecar delivers it: the claim is answered `accepted` once it is durably recorded.
+        Accept = "accept",
+    }
 }
 
 impl Delivery {
     fn is_forward(&self) -> bool {
         *self == Delivery::Forward
     }
-}
-
-/// Body of `POST /edge/v1/claims`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ClaimsRequest {
-    /// [`crate::PROTOCOL_VERSION`].
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
-    #[serde(deserialize_with = "whole")]
-    pub v: u32,
-    /// 1 to [`crate::MAX_BATCH`] claims.
-    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 256))]
-    pub claims: Vec<Claim>,
 }
 
 crate::string_enum! {
@@ -195,18 +183,6 @@ pub struct Verdict {
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-}
-
-/// Body of the reply to `POST /edge/v1/claims`: one verdict per claim, in the order of the request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ClaimsReply {
-    /// [`crate::PROTOCOL_VERSION`].
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
-    #[serde(deserialize_with = "whole")]
-    pub v: u32,
-    /// One per claim.
-    pub verdicts: Vec<Verdict>,
 }
 
 read_with_identity!(Claim {

@@ -4,50 +4,51 @@
 //! Exchange about one webhook:
 //!
 //! ```text
-//! filter  -> sidecar   POST /edge/v1/claims        [Claim]       "may I forward this webhook?"
-//! sidecar -> filter    200                         [Verdict]     "proceed" | "duplicate" | "in flight"
-//! filter  -> sidecar   POST /edge/v1/settlements   [Settlement]  "the backend accepted it" | "it did not"
-//! sidecar -> filter    200                         [SettlementAck]
+//! filter  -> sidecar   POST /edge/v1/exchange   [Claim]          "may I forward these webhooks?"
+//!                                               [Settlement]     "the backend accepted these" | "it did not"
+//! sidecar -> filter    200                      [Verdict]        "proceed" | "duplicate" | "in flight"
+//!                                               [SettlementAck]  "recorded"
 //! ```
 //!
 //! A filter whose configuration contains no keys also sends this request at intervals:
 //!
 //! ```text
-//! filter  -> sidecar   GET /edge/v1/config?have=.. "has anything changed?"
-//! sidecar -> filter    200                         [KeyRing]     "no" | "these are the keys now"
+//! filter  -> sidecar   GET /edge/v1/config?have=..  "has anything changed?"
+//! sidecar -> filter    200                          [KeyRing] "no" | "these are the keys now"
 //! ```
 //!
-//! Every request is authorized by `Authorization: Bearer <edge token>`. Every POST is a batch, and idempotent by
-//! (key, claim_id): sending the same batch again changes nothing and gives the same answer.
+//! Every request is authorized by `Authorization: Bearer <edge token>`. An exchange is a batch, and idempotent by
+//! (key, claim_id): sending the same batch again changes nothing and gives the same answer. Filters send it in the compact
+//! form of [`EXCHANGE_MEDIA_TYPE`]; the sidecar answers in the form of the request, so people and tests may use JSON.
 
+mod binary;
 mod claim;
+mod exchange;
 pub mod headers;
 mod identity;
 mod keys;
+mod records;
 mod settlement;
 #[doc(hidden)]
 pub mod string_enum;
 mod wire;
 
-pub use claim::{
-    Claim, ClaimsReply, ClaimsRequest, Decision, Delivery, Envelope, Opt, SavedAnswer, Verdict,
-};
+pub use binary::{DecodeError, FieldProblem};
+pub use claim::{Claim, Decision, Delivery, Envelope, Opt, SavedAnswer, Verdict};
+pub use exchange::{ExchangeReply, ExchangeRequest, encode_request};
 pub use identity::{Class, Identity, is_url_digest};
 pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
-pub use settlement::{
-    Outcome, Settlement, SettlementAck, SettlementResult, SettlementsReply, SettlementsRequest,
-    UnclaimedWebhook,
-};
+pub use settlement::{Outcome, Settlement, SettlementAck, SettlementResult, UnclaimedWebhook};
 
-/// Version of the wire format; every request and reply carries it as `v`. A reply without it did not come
+/// Version of the wire format; every request and reply contains it. A reply without it did not come
 /// from a sidecar: Envoy answers 502, 503 and 504 itself when a callout fails.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Path of [`ClaimsRequest`].
-pub const CLAIMS_PATH: &str = "/edge/v1/claims";
+/// Path of [`ExchangeRequest`].
+pub const EXCHANGE_PATH: &str = "/edge/v1/exchange";
 
-/// Path of [`SettlementsRequest`].
-pub const SETTLEMENTS_PATH: &str = "/edge/v1/settlements";
+/// Content type of an exchange in its binary form, request and reply.
+pub const EXCHANGE_MEDIA_TYPE: &str = "application/vnd.twilio-edge.exchange";
 
 /// Path of [`KeyRing`]; `?have=GENERATION` names the generation that the filter has.
 pub const EDGE_CONFIG_PATH: &str = "/edge/v1/config";
@@ -62,5 +63,5 @@ pub fn is_message_id(text: &str) -> bool {
     })
 }
 
-/// Most claims or settlements of one request; a sidecar answers 413 to more.
+/// Most claims, and most settlements, of one request; a sidecar answers 413 to more.
 pub const MAX_BATCH: usize = 256;

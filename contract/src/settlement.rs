@@ -1,10 +1,10 @@
-//! JSON bodies of the settlements endpoint.
+//! Settlement of a claim, and its acknowledgement.
 
 use serde::{Deserialize, Serialize};
 
 use crate::claim::{Envelope, SavedAnswer};
 use crate::identity::{Class, Identity};
-use crate::wire::{read_with_identity, whole};
+use crate::wire::read_with_identity;
 
 crate::string_enum! {
     /// Outcome of a forwarded webhook.
@@ -68,19 +68,6 @@ pub struct UnclaimedWebhook {
     pub envelope: Envelope,
 }
 
-/// Body of `POST /edge/v1/settlements`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SettlementsRequest {
-    /// [`crate::PROTOCOL_VERSION`].
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
-    #[serde(deserialize_with = "whole")]
-    pub v: u32,
-    /// 1 to [`crate::MAX_BATCH`] settlements.
-    #[cfg_attr(feature = "openapi", schema(min_items = 1, max_items = 256))]
-    pub settlements: Vec<Settlement>,
-}
-
 crate::string_enum! {
     /// Result of one settlement.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,16 +92,4 @@ pub struct SettlementAck {
     pub claim_id: String,
     /// Result of the settlement.
     pub result: SettlementResult,
-}
-
-/// Body of the reply to `POST /edge/v1/settlements`, in the order of the request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SettlementsReply {
-    /// [`crate::PROTOCOL_VERSION`].
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
-    #[serde(deserialize_with = "whole")]
-    pub v: u32,
-    /// One per settlement.
-    pub results: Vec<SettlementAck>,
 }

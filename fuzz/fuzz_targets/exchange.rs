@@ -163,7 +163,7 @@ fuzz_target!(|script: &[u8]| {
     let mut shadowed = false;
     for line in script.split(|byte| *byte == b'\n').chain([&b"g"[..]]).map(Line::read) {
         let claim_id = all.iter().find_map(|effect| match effect {
-            Effect::Claim(claim) => Some(claim.claim_id.clone()),
+            Effect::Claim { claim, .. } => Some(claim.claim_id.clone()),
             _ => None,
         });
         let Some(event) = line.event(&mut now_ms, claim_id) else { continue };

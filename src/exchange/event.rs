@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use twilio_edge_contract::{Claim, Settlement, Verdict};
 
+use crate::callouts::Lane;
 use crate::metrics::Counter;
 use crate::reply::Answer;
 use crate::upstream_request::UpstreamRequest;
@@ -76,15 +77,22 @@ pub enum Effect {
     /// Let the paused response go to the client.
     Respond,
     /// Ask the sidecar for a verdict.
-    Claim(Rc<Claim>),
+    Claim {
+        /// The claim to send.
+        claim: Rc<Claim>,
+        /// Lane in which it is sent.
+        lane: Lane,
+    },
     /// The request no longer waits for the verdict.
     Withdraw,
     /// Send the outcome to the sidecar; `urgent` if a response waits for it, or if it contains a possible opt-out.
     Settle {
         /// The settlement to send.
         settlement: Box<Settlement>,
-        /// True to send it now and before others, instead of with the next batch.
+        /// True to send it now, instead of with the next claim or on the next tick.
         urgent: bool,
+        /// Lane in which it is sent. The only copy of a possible opt-out is sent as durable.
+        lane: Lane,
     },
     /// Write this word to the access log.
     AccessLog(&'static str),

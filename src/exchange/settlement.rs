@@ -1,12 +1,11 @@
 //! End of a forwarded request: its response, and the settlement of its claim.
 
-use std::rc::Rc;
-
-use twilio_edge_contract::{Claim, Class, Outcome, SavedAnswer, Settlement, UnclaimedWebhook};
+use twilio_edge_contract::{Class, Outcome, SavedAnswer, Settlement, UnclaimedWebhook};
 
 use super::event::{Effect, ResponseHead};
 use super::saved_answer::{MAX_SAVED_BYTES, saved, twiml_type};
-use super::state::{OpenClaim, ResponseCopy, State, TimeLimit};
+use super::state::{OpenClaim, PendingClaim, ResponseCopy, State, TimeLimit};
+use crate::callouts::Lane;
 use crate::metrics::Counter;
 
 /// Longest time in milliseconds that a response waits for its release to be acknowledged. Twilio retries later than that.
@@ -15,9 +14,9 @@ pub(super) const RELEASE_HOLD_MS: u64 = 250;
 /// Settles the claim of a client that disconnected before the verdict. The claim may be on its way, so the filter sends a
 /// release; a sidecar that sees the release first stores it for the claim. The claim may also never have been sent, so the
 /// release carries its contents: a verified STOP is in effect, delivered or not.
-pub(super) fn withdraw(claim: &Rc<Claim>, effects: &mut Vec<Effect>) {
+pub(super) fn withdraw(pending: &PendingClaim, effects: &mut Vec<Effect>) {
     effects.push(Effect::Withdraw);
-    let open = OpenClaim { claim: Rc::clone(claim), has_no_verdict: true, step: None };
+    let open = pending.without_verdict();
     let is_urgent = open.may_change_consent();
     settle(open, Outcome::Release, is_urgent, effects);
 }
@@ -92,7 +91,8 @@ fn settle_with(
     answer: Option<SavedAnswer>,
     effects: &mut Vec<Effect>,
 ) {
-    let OpenClaim { claim, has_no_verdict, step } = open;
+    let lane = if open.may_change_consent() { Lane::Durable } else { Lane::Prompt };
+    let OpenClaim { claim, has_no_verdict, step, .. } = open;
     let unclaimed = has_no_verdict.then(|| UnclaimedWebhook {
         route: claim.route.clone(),
         form: claim.form.clone(),
@@ -110,5 +110,6 @@ fn settle_with(
             step,
         }),
         urgent,
+        lane,
     });
 }

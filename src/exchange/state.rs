@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use twilio_edge_contract::Claim;
+use twilio_edge_contract::{Claim, Delivery};
 
+use super::event::Effect;
+use crate::callouts::Lane;
 use crate::config::{BodyFormat, Mode, OnUnavailable};
 use crate::metrics::Counter;
-use crate::opt_out::may_change_consent;
 use crate::verification::{Head, Proof};
 
 /// Longest time in milliseconds that a response waits for the sidecar to acknowledge a possible opt-out whose claim got no
@@ -61,6 +62,28 @@ pub(super) struct PendingClaim {
     pub(super) pause_ms: u64,
 }
 
+impl PendingClaim {
+    /// Returns the effect that sends the claim.
+    pub(super) fn send(&self) -> Effect {
+        // A status of one of the sidecar's own messages is recorded before its verdict.
+        let is_durable = self.proof.webhook.may_change_consent
+            || self.claim.delivery == Delivery::Accept
+            || self.claim.message_id.is_some();
+        let lane = if is_durable { Lane::Durable } else { Lane::Prompt };
+        Effect::Claim { claim: Rc::clone(&self.claim), lane }
+    }
+
+    /// Returns the claim as one that got no verdict.
+    pub(super) fn without_verdict(&self) -> OpenClaim {
+        OpenClaim {
+            claim: Rc::clone(&self.claim),
+            has_no_verdict: true,
+            step: None,
+            is_consent_candidate: self.proof.webhook.may_change_consent,
+        }
+    }
+}
+
 /// Event that a claim without a usable verdict waits for.
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -99,13 +122,15 @@ pub(super) struct OpenClaim {
     pub(super) has_no_verdict: bool,
     /// [`Verdict::step`](twilio_edge_contract::Verdict::step) of the claim.
     pub(super) step: Option<String>,
+    /// The webhook may record an opt-out or an opt-in.
+    pub(super) is_consent_candidate: bool,
 }
 
 impl OpenClaim {
     /// Reports whether this is a possible opt-out that the sidecar does not know of. Twilio sends it once, so the memory of
     /// this proxy is its only copy until the settlement is acknowledged.
     pub(super) fn may_change_consent(&self) -> bool {
-        self.has_no_verdict && may_change_consent(self.claim.identity.class, &self.claim.form)
+        self.has_no_verdict && self.is_consent_candidate
     }
 
     /// Returns the state in which a response waits until the sidecar has such a webhook; `None` for all other webhooks.

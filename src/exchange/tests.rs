@@ -115,7 +115,7 @@ impl Case {
 
     fn claims(&self) -> Vec<Rc<Claim>> {
         let claims = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Claim(claim) => Some(Rc::clone(claim)),
+            Effect::Claim { claim, .. } => Some(Rc::clone(claim)),
             _ => None,
         });
         claims.collect()
@@ -123,7 +123,7 @@ impl Case {
 
     fn settlements(&self) -> Vec<(&Settlement, bool)> {
         let settlements = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Settle { settlement, urgent } => Some((settlement.as_ref(), *urgent)),
+            Effect::Settle { settlement, urgent, .. } => Some((settlement.as_ref(), *urgent)),
             _ => None,
         });
         settlements.collect()

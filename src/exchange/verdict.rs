@@ -1,13 +1,11 @@
 //! Wait for a verdict, and the policy of the route if there is none.
 
-use std::rc::Rc;
-
 use twilio_edge_contract::{Outcome, Verdict};
 
 use super::event::Effect;
 use super::refuse;
 use super::settlement::settle;
-use super::state::{OpenClaim, PendingClaim, Phase, State, TimeLimit};
+use super::state::{PendingClaim, Phase, State, TimeLimit};
 use crate::config::{Mode, OnUnavailable};
 use crate::metrics::Counter;
 use crate::reply::Reason;
@@ -36,13 +34,13 @@ pub(super) fn set_upstream(
 /// Applies the route's policy, because the sidecar gave no usable verdict.
 pub(super) fn no_verdict(pending: PendingClaim, effects: &mut Vec<Effect>) -> State {
     let PendingClaim { claim, proof, mode, .. } = &pending;
+    let open = pending.without_verdict();
     effects.push(Effect::Count(Counter::NoVerdict));
     let refusal = Refusal::new(Reason::SidecarUnavailable).with_account(&proof.account_sid);
     match (pending.on_unavailable, *mode) {
         (OnUnavailable::Reject, Mode::Enforce | Mode::Off) => {
             // The claim may have arrived although its verdict did not: the next attempt must not find it in flight. If the claim
             // did not arrive, a STOP in it must still be recorded: Twilio does not send it again.
-            let open = OpenClaim { claim: Rc::clone(claim), has_no_verdict: true, step: None };
             let is_urgent = open.may_change_consent();
             settle(open, Outcome::Release, is_urgent, effects);
             return refuse(&refusal, *mode, &claim.route, None, effects);
@@ -53,11 +51,7 @@ pub(super) fn no_verdict(pending: PendingClaim, effects: &mut Vec<Effect>) -> St
         (OnUnavailable::Forward, _) => {}
     }
     pending.set_upstream(None, effects);
-    State::Forwarded(Some(Box::new(OpenClaim {
-        claim: pending.claim,
-        has_no_verdict: true,
-        step: None,
-    })))
+    State::Forwarded(Some(Box::new(open)))
 }
 
 /// Applies a tick to a request without a verdict.
@@ -78,7 +72,7 @@ pub(super) fn apply_tick(
         }
         Phase::Pause(_) => {
             pending.phase = Phase::Verdict(TimeLimit::new(pending.timeout_ms));
-            effects.push(Effect::Claim(Rc::clone(&pending.claim)));
+            effects.push(pending.send());
             State::Deciding(pending)
         }
     }

@@ -9,6 +9,7 @@ use super::value_shapes::{
     is_service_sid, is_status, is_word, split_address,
 };
 use super::{Form, is_utf8_once_decoded, recut};
+use crate::opt_out::may_change_consent;
 
 /// Parameters that Twilio sends once. A second one can only come from re-cutting.
 /// Source: twilio.com/docs/messaging/guides/webhook-request and .../track-outbound-message-status.
@@ -113,6 +114,8 @@ pub struct Webhook {
     pub to: Option<String>,
     /// `sms`, or the channel prefix of the addresses.
     pub channel: Option<String>,
+    /// True if the webhook may record an opt-out or an opt-in.
+    pub may_change_consent: bool,
 }
 
 impl Webhook {
@@ -128,7 +131,14 @@ impl Webhook {
             return Err(ShapeError::NotUtf8);
         }
         if class == Class::Other {
-            return Ok(Self { identity: None, class, from: None, to: None, channel: None });
+            return Ok(Self {
+                identity: None,
+                class,
+                from: None,
+                to: None,
+                channel: None,
+                may_change_consent: false,
+            });
         }
         if let Some(name) = form.repeated(&SINGLE_VALUED) {
             return Err(ShapeError::Repeated(name));
@@ -166,6 +176,7 @@ impl Webhook {
             from,
             to: Some(to.to_owned()),
             channel: Some(channel.to_owned()),
+            may_change_consent: may_change_consent(class, form),
         })
     }
 }

@@ -48,7 +48,7 @@ fn decision(recent: &mut RecentWebhooks, claim: &Claim) -> Option<Decision> {
 }
 
 fn settle(recent: &mut RecentWebhooks, claim: &Claim, outcome: Outcome, answer: Option<&str>) {
-    recent.record_settlement(number(claim), &settlement(claim, outcome, answer));
+    recent.record_settlement(number(claim), &settlement(claim, outcome, answer), Lane::Prompt);
 }
 
 #[test]
@@ -81,21 +81,18 @@ fn repeat_of_a_released_webhook_is_claimed() {
 
 #[test]
 fn possible_opt_out_without_a_verdict_is_claimed_again() {
-    for (form, expected) in [
-        ("Body=STOP", None),
-        ("Body=Where+is+the+parcel+that+I+ordered+last+week+please", Some(Decision::Duplicate)),
-    ] {
+    for (lane, expected) in [(Lane::Durable, None), (Lane::Prompt, Some(Decision::Duplicate))] {
         let first = claim("1", "1");
         let mut recent = RecentWebhooks::default();
         decision(&mut recent, &first);
         let unclaimed = Some(UnclaimedWebhook {
             route: "/in".to_owned(),
-            form: form.to_owned(),
+            form: "Body=STOP".to_owned(),
             envelope: first.envelope.clone(),
         });
         let settlement = Settlement { unclaimed, ..settlement(&first, Outcome::Commit, None) };
-        recent.record_settlement(1, &settlement);
-        assert_eq!(decision(&mut recent, &claim("2", "1")), expected, "{form}");
+        recent.record_settlement(1, &settlement, lane);
+        assert_eq!(decision(&mut recent, &claim("2", "1")), expected, "{lane:?}");
     }
 }
 

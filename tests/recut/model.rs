@@ -576,7 +576,7 @@ fn submit(request: &Request) -> Result<Option<Rc<Claim>>, String> {
     effects.extend(exchange.step(Event::Complete { body: &request.body }));
     for effect in effects {
         match effect {
-            Effect::Claim(claim) => return Ok(Some(claim)),
+            Effect::Claim { claim, .. } => return Ok(Some(claim)),
             Effect::SetUpstream(_) => return Ok(None),
             Effect::Answer(answer) => return Err(answer.body),
             _ => {}

@@ -1,6 +1,7 @@
 //! A server that records the requests it receives, byte for byte from the first header line on, and answers as a scenario
 //! scripted it. It is the backend behind Envoy, and also the sidecar in scenarios with a misbehaving sidecar. Requests are
-//! identified by the `x-case` header that every client of this crate sends, or by their path if there is none.
+//! identified by the `x-case` header that every client of this crate sends, or by their path if there is none. The filter's
+//! exchanges are identified by their contents: [`CLAIMS`], [`SETTLEMENTS`] or both.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,13 +14,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use twilio_edge_contract::headers;
+use twilio_edge_contract::{EXCHANGE_PATH, ExchangeRequest, headers};
 
 use crate::http1::{Body, Head, Reader};
 use crate::process::{free_port, until};
 
 /// The header that names the scenario's request.
 pub const CASE: &str = "x-case";
+
+/// Case of an exchange with claims.
+pub const CLAIMS: &str = "claims";
+
+/// Case of an exchange with settlements.
+pub const SETTLEMENTS: &str = "settlements";
 
 /// One request as it arrived. Recorded when its head was read; `body` follows when that was read too.
 #[derive(Debug, Clone)]
@@ -32,6 +39,8 @@ pub struct Seen {
     pub body: Option<Body>,
     /// The peer closed the connection before it was answered.
     pub abandoned: bool,
+    /// Names under which scenarios find it.
+    cases: Vec<String>,
 }
 
 impl Seen {
@@ -186,7 +195,8 @@ impl Recorder {
         self.address
     }
 
-    /// Sets the answers to the requests of `case`, in their order; after the last one the default answer follows.
+    /// Sets the answers to the requests of `case`, in their order; after the last one the default answer follows. An exchange
+    /// with claims and settlements is answered as one of [`CLAIMS`].
     pub fn script(&self, case: &str, answers: impl IntoIterator<Item = Answer>) {
         lock(&self.notes.scripts).insert(case.to_owned(), answers.into_iter().collect());
     }
@@ -199,7 +209,7 @@ impl Recorder {
     /// Returns all recorded requests of `case`, in order of arrival.
     pub fn seen(&self, case: &str) -> Vec<Seen> {
         let seen = lock(&self.notes.seen);
-        seen.iter().filter(|seen| case_of(&seen.head) == case).cloned().collect()
+        seen.iter().filter(|seen| seen.cases.iter().any(|one| one == case)).cloned().collect()
     }
 
     /// Returns all recorded requests.
@@ -244,7 +254,8 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
     while let Some(head) = reader.head(&mut stream).await? {
         let index = {
             let mut seen = lock(&notes.seen);
-            seen.push(Seen { connection, head: head.clone(), body: None, abandoned: false });
+            let (head, cases) = (head.clone(), cases(&head, &[]));
+            seen.push(Seen { connection, head, body: None, abandoned: false, cases });
             seen.len() - 1
         };
         let note = |change: &dyn Fn(&mut Seen)| {
@@ -253,8 +264,12 @@ async fn serve(mut stream: TcpStream, connection: usize, notes: &Notes) -> Resul
             }
         };
         let body = reader.request_body(&mut stream, &head).await?;
-        note(&|seen| seen.body = Some(body.clone()));
-        let mut answer = next_answer(notes, &head);
+        let cases = cases(&head, &body.bytes);
+        note(&|seen| {
+            seen.body = Some(body.clone());
+            seen.cases.clone_from(&cases);
+        });
+        let mut answer = next_answer(notes, &cases);
         loop {
             answer = match answer {
                 Answer::After(gate, then) => tokio::select! {
@@ -323,13 +338,22 @@ fn head_of_200(content_type: &str, length: usize) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n")
 }
 
-fn case_of(head: &Head) -> String {
-    head.one(CASE).unwrap_or_else(|| head.word(1).to_owned())
+/// Returns the names of a request; those of an exchange are known once its body has arrived.
+fn cases(head: &Head, body: &[u8]) -> Vec<String> {
+    let name = head.one(CASE).unwrap_or_else(|| head.word(1).to_owned());
+    if name == EXCHANGE_PATH
+        && let Ok(exchange) = ExchangeRequest::decode(body)
+    {
+        let claims = (!exchange.claims.is_empty()).then_some(CLAIMS);
+        let settlements = (!exchange.settlements.is_empty()).then_some(SETTLEMENTS);
+        return claims.into_iter().chain(settlements).map(str::to_owned).collect();
+    }
+    vec![name]
 }
 
-fn next_answer(notes: &Notes, head: &Head) -> Answer {
+fn next_answer(notes: &Notes, cases: &[String]) -> Answer {
     let mut scripts = lock(&notes.scripts);
-    let scripted = scripts.get_mut(&case_of(head)).and_then(VecDeque::pop_front);
+    let scripted = cases.iter().find_map(|case| scripts.get_mut(case)?.pop_front());
     scripted.or_else(|| lock(&notes.otherwise).clone()).unwrap_or_else(|| Answer::status(200))
 }
 

@@ -11,12 +11,12 @@ mod audit;
 mod bad_token_limiter;
 mod body;
 mod checks;
-mod claims;
 mod consents;
 mod csv;
 mod dead_letters;
 pub mod dropin;
 mod events;
+mod exchange;
 mod health;
 mod idempotency;
 mod keys;
@@ -31,7 +31,6 @@ mod query;
 mod redactions;
 mod replays;
 mod request_log;
-mod settlements;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
@@ -57,8 +56,7 @@ use self::{app::Timeouts, problem::Problem};
 pub fn router(app: &App) -> Router {
     const ABOUT: &str = "API for filters, applications and orchestrators.";
     let limits = app.body_limits();
-    let edge = claims::router()
-        .merge(settlements::router())
+    let edge = exchange::router()
         .merge(keys::router())
         .layer(DefaultBodyLimit::max(limits.edge))
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_filter));

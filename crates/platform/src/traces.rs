@@ -327,7 +327,7 @@ mod tests {
         claim.traceparent = Some(format!("00-{}-{}-01", "1".repeat(32), "2".repeat(16)));
         let claims = [claim];
         let observe = || {
-            assert!(telemetry.request_span("POST", "/edge/v1/claims", None).is_none());
+            assert!(telemetry.request_span("POST", "/edge/v1/exchange", None).is_none());
             assert!(telemetry.claim_spans(&claims).is_none());
             for operation in Operation::ALL {
                 let done =
@@ -336,7 +336,7 @@ mod tests {
             }
             metrics.webhooks.claimed(Decision::Proceed, Class::Inbound);
             metrics.webhooks.claims_took(Duration::from_millis(1));
-            metrics.answered("/edge/v1/claims", 200, Duration::from_millis(1));
+            metrics.answered("/edge/v1/exchange", 200, Duration::from_millis(1));
         };
         // The first request of a route creates its series.
         observe();

@@ -1,7 +1,9 @@
-//! Webhooks from Twilio: claims, delivery to sinks, replays.
+//! Webhooks from Twilio: claims, settlements, delivery to sinks, replays.
 
 pub mod claims;
 pub mod dead_letters;
 pub mod delivery_worker;
+mod effects;
 pub mod redirects;
 pub mod replays;
+pub mod settlements;

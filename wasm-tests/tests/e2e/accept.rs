@@ -3,16 +3,16 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, SETTLEMENTS_PATH};
+use twilio_edge_contract::{Decision, Delivery};
 use twilio_edge_demo::BACKEND_CLUSTER;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::Response;
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::Answer;
+use twilio_edge_wasm_tests::recorder::{Answer, CLAIMS, SETTLEMENTS};
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
-use crate::expect::{arrives, claimed, counts, refused, sent, willing};
+use crate::expect::{all_sent, arrives, claimed, counts, deciding, refused, sent};
 use crate::suite::{Scenario, Setting, scenarios};
 
 /// A route beside the shipped ones, whose webhooks Envoy forwards.
@@ -71,26 +71,16 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// A sidecar that accepts claims for delivery, treats messages "again" as duplicates, and lets all others proceed.
 fn accepting(body: &[u8]) -> Answer {
-    deciding(body, |claim| match (claim["delivery"].as_str(), claim["form"].as_str()) {
-        (_, Some(form)) if form.contains("Body=again") => "duplicate",
-        (Some("accept"), _) => "accepted",
-        _ => "proceed",
+    deciding(body, |claim| match claim.delivery {
+        _ if claim.form.contains("Body=again") => Decision::Duplicate,
+        Delivery::Accept => Decision::Accepted,
+        Delivery::Forward => Decision::Proceed,
     })
 }
 
 /// A sidecar that accepts every claim.
 fn accepting_all(body: &[u8]) -> Answer {
-    deciding(body, |_| "accepted")
-}
-
-fn deciding(body: &[u8], decision: fn(&Value) -> &'static str) -> Answer {
-    let request: Value = serde_json::from_slice(body).unwrap_or_default();
-    let Some(claims) = request["claims"].as_array() else { return willing(body) };
-    let verdicts = claims
-        .iter()
-        .map(|claim| json!({ "claim_id": claim["claim_id"], "decision": decision(claim) }));
-    let reply = json!({ "v": PROTOCOL_VERSION, "verdicts": verdicts.collect::<Vec<_>>() });
-    Answer::ok("application/json", reply.to_string())
+    deciding(body, |_| Decision::Accepted)
 }
 
 /// Checks the answer to Twilio: no reply to the sender, and no status that calls the fallback URL.
@@ -113,9 +103,8 @@ async fn outcomes(stack: &Stack, count: usize) -> Result<Vec<Value>> {
     let sidecar = stack.scripted()?;
     until(&format!("{count} outcomes"), async || {
         let mut all = Vec::new();
-        for seen in sidecar.seen(SETTLEMENTS_PATH) {
-            let body: Value = serde_json::from_slice(seen.bytes()).unwrap_or_default();
-            all.extend(body["settlements"].as_array().into_iter().flatten().cloned());
+        for seen in sidecar.seen(SETTLEMENTS) {
+            all.extend(all_sent(&seen, "settlements")?);
         }
         Ok((all.len() >= count).then_some(all))
     })
@@ -129,7 +118,7 @@ async fn accepted_webhook_is_answered_and_not_forwarded(stack: &Stack) -> Result
     for form in [Form::inbound("hello"), Form::status("delivered"), Form::inbound("again")] {
         let request = stack.post(&form).await?;
         is_thanks(&stack.send(&request).await?, &form)?;
-        let asked = sidecar.seen(CLAIMS_PATH);
+        let asked = sidecar.seen(CLAIMS);
         let claim = sent(asked.last().context("no claim was sent")?, "claims")?;
         assert_eq!(claim["delivery"], "accept");
         assert_eq!(claim["form"], form.encoded());
@@ -139,7 +128,7 @@ async fn accepted_webhook_is_answered_and_not_forwarded(stack: &Stack) -> Result
     // The forwarded webhook is settled, which bounds the time in which the others could have been settled.
     let form = Form::inbound("forwarded").to(FORWARDED);
     arrives(stack, &stack.post(&form).await?).await?;
-    let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("no claim was sent")?, "claims")?;
+    let claim = sent(sidecar.seen(CLAIMS).last().context("no claim was sent")?, "claims")?;
     assert_eq!(claim["delivery"], Value::Null, "{claim}");
     let outcomes = outcomes(stack, 1).await?;
     assert_eq!(outcomes.len(), 1, "{outcomes:?}");
@@ -234,7 +223,7 @@ async fn shadow_mode_forwards_webhooks_of_accept_routes(stack: &Stack) -> Result
     for form in [Form::inbound("hello"), Form::status("delivered")] {
         let seen = arrives(stack, &stack.post(&form).await?).await?;
         assert_eq!(seen.trusted()["dedupe"], "first");
-        let claim = sent(sidecar.seen(CLAIMS_PATH).last().context("no claim was sent")?, "claims")?;
+        let claim = sent(sidecar.seen(CLAIMS).last().context("no claim was sent")?, "claims")?;
         assert_eq!(claim["delivery"], Value::Null);
     }
     Ok(())

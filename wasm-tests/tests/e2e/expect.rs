@@ -4,12 +4,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
-use twilio_edge_contract::{CLAIMS_PATH, PROTOCOL_VERSION, headers};
+use serde_json::Value;
+use twilio_edge_contract::{
+    Claim, Decision, EXCHANGE_MEDIA_TYPE, ExchangeReply, ExchangeRequest, SettlementAck,
+    SettlementResult, Verdict, headers,
+};
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::Response;
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::{Answer, Seen};
+use twilio_edge_wasm_tests::recorder::{Answer, CLAIMS, Seen};
 use twilio_edge_wasm_tests::stack::Stack;
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Request};
 
@@ -71,41 +74,64 @@ pub(crate) async fn counts(stack: &Stack, name: &str, value: u64) -> Result<()> 
 /// Returns the messages whose claims a scripted sidecar received.
 pub(crate) fn claimed(stack: &Stack) -> Result<BTreeSet<String>> {
     let mut messages = BTreeSet::new();
-    for seen in stack.scripted()?.seen(CLAIMS_PATH) {
-        let body: Value = serde_json::from_slice(seen.bytes())?;
-        for claim in body["claims"].as_array().context("no list")? {
-            messages.insert(claim["message_sid"].as_str().context("no message")?.to_owned());
-        }
+    for seen in stack.scripted()?.seen(CLAIMS) {
+        let claims = ExchangeRequest::decode(seen.bytes())?.claims;
+        messages.extend(claims.into_iter().map(|claim| claim.identity.message_sid));
     }
     Ok(messages)
 }
 
-/// The only item of a batch that a scripted sidecar got.
+/// Returns the items of this list of an exchange that a scripted sidecar received, as JSON.
+pub(crate) fn all_sent(seen: &Seen, list: &str) -> Result<Vec<Value>> {
+    assert_eq!(seen.header("content-type").as_deref(), Some(EXCHANGE_MEDIA_TYPE));
+    let exchange = serde_json::to_value(ExchangeRequest::decode(seen.bytes())?)?;
+    Ok(exchange[list].as_array().cloned().unwrap_or_default())
+}
+
+/// As [`all_sent`]; there must be one item.
 pub(crate) fn sent(seen: &Seen, list: &str) -> Result<Value> {
-    let body: Value = serde_json::from_slice(seen.bytes())?;
-    assert_eq!(body["v"], PROTOCOL_VERSION);
-    let items = body[list].as_array().context("no list")?;
-    assert_eq!(items.len(), 1, "{body}");
-    Ok(items[0].clone())
+    let mut items = all_sent(seen, list)?;
+    assert_eq!(items.len(), 1, "{items:?}");
+    items.pop().context("no item")
 }
 
 /// A scripted sidecar that lets every claim proceed and acknowledges every settlement.
 pub(crate) fn willing(body: &[u8]) -> Answer {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let (items, answers, answer) = match body["claims"].as_array() {
-        Some(claims) => (claims, "verdicts", json!({ "decision": "proceed", "attempt": 1 })),
-        None => {
-            let Some(settlements) = body["settlements"].as_array() else {
-                return Answer::status(400);
-            };
-            (settlements, "results", json!({ "result": "settled" }))
-        }
-    };
-    let items = items.iter().map(|item| {
-        let mut answer = answer.clone();
-        answer["claim_id"] = item["claim_id"].clone();
-        answer
+    deciding(body, |_| Decision::Proceed)
+}
+
+/// A scripted sidecar with these decisions, which acknowledges every settlement.
+pub(crate) fn deciding(body: &[u8], decision: impl Fn(&Claim) -> Decision) -> Answer {
+    match replied(body, decision) {
+        Some(reply) => Answer::ok(EXCHANGE_MEDIA_TYPE, reply.encode()),
+        None => Answer::status(400),
+    }
+}
+
+/// Returns the reply to an exchange; `None` if the body is none.
+pub(crate) fn replied(body: &[u8], decision: impl Fn(&Claim) -> Decision) -> Option<ExchangeReply> {
+    let ExchangeRequest { claims, settlements, .. } = ExchangeRequest::decode(body).ok()?;
+    let verdicts = claims.into_iter().map(|claim| {
+        let decision = decision(&claim);
+        verdict(claim.claim_id, decision)
     });
-    let reply = json!({ "v": PROTOCOL_VERSION, answers: items.collect::<Vec<_>>() });
-    Answer::ok("application/json", reply.to_string())
+    let results = settlements.into_iter().map(|settlement| SettlementAck {
+        claim_id: settlement.claim_id,
+        result: SettlementResult::Settled,
+    });
+    Some(ExchangeReply::new(verdicts.collect(), results.collect()))
+}
+
+/// Returns a verdict that is about no person.
+pub(crate) fn verdict(claim_id: String, decision: Decision) -> Verdict {
+    Verdict {
+        claim_id,
+        decision,
+        attempt: (decision == Decision::Proceed).then_some(1),
+        opt: None,
+        suppressed: false,
+        window_expires: None,
+        answer: None,
+        step: None,
+    }
 }

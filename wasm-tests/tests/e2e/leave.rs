@@ -2,10 +2,9 @@
 //! accepted, any other one is delivered with the next copy, and a copy that disconnects releases only its own claim.
 
 use anyhow::{Result, ensure};
-use twilio_edge_contract::{CLAIMS_PATH, SETTLEMENTS_PATH};
 use twilio_edge_wasm_tests::caller::{Caller, Leaving};
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::{Answer, Gate};
+use twilio_edge_wasm_tests::recorder::{Answer, CLAIMS, Gate, SETTLEMENTS};
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::Form;
 
@@ -38,14 +37,14 @@ async fn while_the_sidecar_thinks(stack: &Stack) -> Result<()> {
     let scripted = stack.scripted()?;
     for (round, leaving) in Leaving::ALL.into_iter().enumerate() {
         let gate = Gate::default();
-        scripted.script(CLAIMS_PATH, [gate.then(Answer::By(willing))]);
-        scripted.script(SETTLEMENTS_PATH, [Answer::By(willing)]);
+        scripted.script(CLAIMS, [gate.then(Answer::By(willing))]);
+        scripted.script(SETTLEMENTS, [Answer::By(willing)]);
         let stop = Form::inbound("STOP");
         let request = stack.post(&stop).await?;
         let caller = Caller::call(stack.envoy.address(), &request, leaving).await?;
-        let claim = sent(&scripted.wait(CLAIMS_PATH, round + 1).await?[round], "claims")?;
+        let claim = sent(&scripted.wait(CLAIMS, round + 1).await?[round], "claims")?;
         caller.leave().await?;
-        let settled = scripted.wait(SETTLEMENTS_PATH, round + 1).await?;
+        let settled = scripted.wait(SETTLEMENTS, round + 1).await?;
         let release = sent(&settled[round], "settlements")?;
         assert_eq!(release["claim_id"], claim["claim_id"], "{leaving:?}");
         assert_eq!(release["outcome"], "release", "{leaving:?}");
@@ -149,16 +148,16 @@ async fn while_a_release_holds_the_answer(stack: &Stack) -> Result<()> {
         // The hold is short: on a busy machine it may be over before the client has left. Then again.
         until(&format!("{leaving:?} within the hold"), async || {
             let (before, over) = (
-                scripted.seen(SETTLEMENTS_PATH).len(),
+                scripted.seen(SETTLEMENTS).len(),
                 stack.envoy.counter("release_unacknowledged").await?,
             );
             let gate = Gate::default();
-            scripted.script(CLAIMS_PATH, [Answer::By(willing)]);
-            scripted.script(SETTLEMENTS_PATH, [gate.then(Answer::By(willing))]);
+            scripted.script(CLAIMS, [Answer::By(willing)]);
+            scripted.script(SETTLEMENTS, [gate.then(Answer::By(willing))]);
             let request = stack.post(&Form::inbound("fails")).await?;
             stack.backend.script(&request.case, [Answer::status(500)]);
             let caller = Caller::call(stack.envoy.address(), &request, leaving).await?;
-            let settled = scripted.wait(SETTLEMENTS_PATH, before + 1).await?;
+            let settled = scripted.wait(SETTLEMENTS, before + 1).await?;
             assert_eq!(sent(&settled[before], "settlements")?["outcome"], "release");
             caller.leave().await?;
             active(stack, 0).await?;
@@ -167,7 +166,7 @@ async fn while_a_release_holds_the_answer(stack: &Stack) -> Result<()> {
             // Acknowledged without a waiting client; sent once.
             let next = stack.post(&Form::other()).await?;
             assert_eq!(stack.send(&next).await?.status, 200);
-            assert_eq!(scripted.seen(SETTLEMENTS_PATH).len(), before + 1, "{leaving:?}");
+            assert_eq!(scripted.seen(SETTLEMENTS).len(), before + 1, "{leaving:?}");
             Ok(within.then_some(()))
         })
         .await?;

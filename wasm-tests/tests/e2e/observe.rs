@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge_contract::{CLAIMS_PATH, SETTLEMENTS_PATH};
+use twilio_edge_contract::Decision;
 use twilio_edge_filter::metrics::reference;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::http2::{Connection, Framing};
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::{Answer, Gate};
+use twilio_edge_wasm_tests::recorder::{Answer, CLAIMS, Gate, SETTLEMENTS};
 use twilio_edge_wasm_tests::repository;
 use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, Plan, SidecarPlan, Signing, Stack, TOKEN};
 use twilio_edge_wasm_tests::webhook::{Form, Request};
 
-use crate::expect::{arrives, counts, refused, willing};
+use crate::expect::{all_sent, arrives, claimed, counts, deciding, refused, willing};
 use crate::suite::{Scenario, Setting, scenarios};
 
 /// A route that only looks, beside the shipped ones.
@@ -170,9 +170,9 @@ async fn metrics_of_the_alerts_exist_in_envoy(stack: &Stack) -> Result<()> {
 async fn gauges_rise_and_come_back_to_zero(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     sidecar.usually(Answer::By(willing));
-    let [claims, settlements] = [CLAIMS_PATH, SETTLEMENTS_PATH].map(|path| {
+    let [claims, settlements] = [CLAIMS, SETTLEMENTS].map(|case| {
         let gate = Gate::default();
-        sidecar.script(path, (0..8).map(|_| gate.then(Answer::By(willing))));
+        sidecar.script(case, (0..8).map(|_| gate.then(Answer::By(willing))));
         gate
     });
     let mut connection = Connection::open(stack.envoy.address()).await?;
@@ -183,6 +183,8 @@ async fn gauges_rise_and_come_back_to_zero(stack: &Stack) -> Result<()> {
     }
     counts(stack, "waiting", 3).await?;
     assert_eq!(stack.envoy.counter("outbox").await?, 0);
+    // A claim that is sent later would take the first settlements with it.
+    until("the claims to arrive", async || Ok((claimed(stack)?.len() == 3).then_some(()))).await?;
     claims.open();
     for stream in streams {
         assert_eq!(stream.begun().await?.whole().await?.status, 200);
@@ -193,7 +195,7 @@ async fn gauges_rise_and_come_back_to_zero(stack: &Stack) -> Result<()> {
     counts(stack, "outbox", 0).await?;
     // A waiting client that disconnects does not wait any more.
     let gate = Gate::default();
-    sidecar.script(CLAIMS_PATH, [gate.then(Answer::By(willing))]);
+    sidecar.script(CLAIMS, [gate.then(Answer::By(willing))]);
     let request = stack.post(&Form::inbound("left")).await?;
     let stream = connection.call(&request, Framing::default()).await?;
     counts(stack, "waiting", 1).await?;
@@ -229,12 +231,11 @@ async fn each_claim_of_a_callout_has_the_names_of_its_own_request(stack: &Stack)
     }
     let mut claims = BTreeMap::new();
     let mut largest = 0;
-    for seen in sidecar.seen(CLAIMS_PATH) {
-        let body: Value = serde_json::from_slice(seen.bytes())?;
-        let batch = body["claims"].as_array().context("claims")?;
+    for seen in sidecar.seen(CLAIMS) {
+        let batch = all_sent(&seen, "claims")?;
         largest = largest.max(batch.len());
         for claim in batch {
-            claims.insert(claim["form"].as_str().context("a form")?.to_owned(), claim.clone());
+            claims.insert(claim["form"].as_str().context("a form")?.to_owned(), claim);
         }
     }
     ensure!(largest >= 4, "{largest} claims are no batch");
@@ -269,8 +270,8 @@ async fn access_log_has_the_verdict(stack: &Stack) -> Result<()> {
     let sidecar = stack.scripted()?;
     sidecar.usually(Answer::By(willing));
     let verdict = |decision: &'static str| match decision {
-        "duplicate" => Answer::By(|body| decided(body, "duplicate")),
-        "accepted" => Answer::By(|body| decided(body, "accepted")),
+        "duplicate" => Answer::By(|body| deciding(body, |_| Decision::Duplicate)),
+        "accepted" => Answer::By(|body| deciding(body, |_| Decision::Accepted)),
         "proceed" => Answer::By(willing),
         _ => Answer::status(500),
     };
@@ -292,7 +293,7 @@ async fn access_log_has_the_verdict(stack: &Stack) -> Result<()> {
         ("duplicate", "duplicate", post(Form::inbound("looked at").to(SHADOWED)).await?, 200),
     ];
     for (word, decision, request, status) in cases {
-        sidecar.script(CLAIMS_PATH, [verdict(decision)]);
+        sidecar.script(CLAIMS, [verdict(decision)]);
         assert_eq!(stack.send(&request).await?.status, status, "{word}");
         let line = logged(stack, &request, word).await?;
         assert_eq!((&line["method"], &line["status"]), (&json!(request.method), &json!(status)));
@@ -301,16 +302,6 @@ async fn access_log_has_the_verdict(stack: &Stack) -> Result<()> {
     let log = stack.envoy.log()?;
     ensure!(!log.contains("hello") && !log.contains("%2B"), "the log has what people wrote");
     Ok(())
-}
-
-fn decided(body: &[u8], decision: &str) -> Answer {
-    match willing(body) {
-        Answer::Reply { status, content_type, body } => {
-            let text = String::from_utf8_lossy(&body).replace("proceed", decision);
-            Answer::Reply { status, content_type, body: text.into_bytes() }
-        }
-        other => other,
-    }
 }
 
 async fn keys_are_counted_by_their_slot(stack: &Stack) -> Result<()> {

@@ -3,14 +3,16 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twilio_edge_contract::CLAIMS_PATH;
+use twilio_edge_contract::{
+    Decision, EXCHANGE_MEDIA_TYPE, ExchangeReply, ExchangeRequest, encode_request,
+};
 use twilio_edge_demo::SIDECAR_CLUSTER;
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::{Answer, Gate};
+use twilio_edge_wasm_tests::recorder::{Answer, CLAIMS, Gate};
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
 
-use crate::expect::willing;
+use crate::expect::{replied, verdict, willing};
 use crate::suite::{Scenario, Setting, scenarios};
 
 /// Messages are rejected, statuses forwarded while there is no verdict; and it is not waited for long.
@@ -175,10 +177,9 @@ async fn while_the_sidecar_hangs_the_policy_of_the_class_decides(stack: &Stack) 
 }
 
 async fn sidecar_with_invalid_replies_counts_as_unavailable(stack: &Stack) -> Result<()> {
-    let json = |text: &str| Answer::ok("application/json", text);
-    let verdict =
-        |id: &str| format!(r#"{{"v":1,"verdicts":[{{"claim_id":"{id}","decision":"proceed"}}]}}"#);
-    for (what, answer) in [
+    let exchange = |body: &[u8]| Answer::ok(EXCHANGE_MEDIA_TYPE, body);
+    let other = ExchangeReply::new(vec![verdict("0123".to_owned(), Decision::Proceed)], vec![]);
+    let cases = [
         ("silence", Answer::Never),
         ("drop by drop", Answer::Drops),
         ("close", Answer::Close),
@@ -194,36 +195,78 @@ async fn sidecar_with_invalid_replies_counts_as_unavailable(stack: &Stack) -> Re
         ("empty", Answer::status(200)),
         ("HTML", Answer::ok("text/html", "<html>welcome to the captive portal</html>")),
         (
-            "not UTF-8",
-            Answer::ok("application/json", b"{\"v\":1,\"verdicts\":\xff\xfe}".as_slice()),
+            "JSON",
+            Answer::By(|body| changed(body, "application/json", |reply| *reply = json(reply))),
         ),
-        ("half of the JSON", json(r#"{"v":1,"verdicts":[{"claim_id":"#)),
-        ("another version", json(r#"{"v":2,"verdicts":[]}"#)),
-        ("no version", json(r#"{"verdicts":[]}"#)),
-        ("no verdict", json(r#"{"v":1,"verdicts":[]}"#)),
-        ("a verdict for another claim", json(&verdict("0123"))),
-        ("verdicts of another type", json(r#"{"v":1,"verdicts":{"a":1}}"#)),
+        (
+            "JSON as an exchange",
+            Answer::By(|body| changed(body, EXCHANGE_MEDIA_TYPE, |reply| *reply = json(reply))),
+        ),
+        ("a text", Answer::By(|body| changed(body, "text/plain", |_| ()))),
+        ("no exchange", exchange(b"\xff\x00\xfe")),
+        ("not UTF-8", exchange(b"TE\x01\x01\x04\x03\xff\xfe\x00\x00")),
+        (
+            "half of the reply",
+            Answer::By(|body| {
+                changed(body, EXCHANGE_MEDIA_TYPE, |reply| reply.truncate(reply.len() / 2))
+            }),
+        ),
+        (
+            "all but the last byte",
+            Answer::By(|body| {
+                changed(body, EXCHANGE_MEDIA_TYPE, |reply| reply.truncate(reply.len() - 1))
+            }),
+        ),
+        (
+            "another version",
+            Answer::By(|body| changed(body, EXCHANGE_MEDIA_TYPE, |reply| reply[2] = 2)),
+        ),
+        ("no version", exchange(b"TE")),
+        ("no verdict", exchange(&ExchangeReply::new(vec![], vec![]).encode())),
+        ("a verdict for another claim", exchange(&other.encode())),
         ("an unknown decision", Answer::By(undecided)),
-        ("deep nesting", json(&"[".repeat(100_000))),
-        ("a huge reply", Answer::ok("application/json", vec![b' '; 3_000_000])),
+        ("a verdict of four gigabytes", exchange(b"TE\x01\x01\xff\xff\xff\xff\x0f")),
+        ("four billion verdicts", exchange(b"TE\x01\xff\xff\xff\xff\x0f")),
+        ("a huge number of verdicts", exchange(b"TE\x01\xff\xff\xff\xff\xff\xff\xff")),
+        (
+            "a huge reply",
+            Answer::By(|body| {
+                changed(body, EXCHANGE_MEDIA_TYPE, |reply| reply.resize(3_000_000, 0))
+            }),
+        ),
         (
             "a status of three thousand",
             Answer::Noise(b"HTTP/1.1 3000 X\r\ncontent-length: 0\r\n\r\n".to_vec()),
         ),
-    ] {
+    ];
+    let count = cases.len();
+    for (what, answer) in cases {
         stack.scripted()?.usually(answer);
         policy_decides(stack, what).await.context(what)?;
     }
-    stack.scripted()?.wait(CLAIMS_PATH, 22).await?;
+    stack.scripted()?.wait(CLAIMS, count).await?;
     Ok(())
+}
+
+/// The right reply, of this content type and changed.
+fn changed(body: &[u8], content_type: &'static str, change: fn(&mut Vec<u8>)) -> Answer {
+    let Some(reply) = replied(body, |_| Decision::Proceed) else { return Answer::status(400) };
+    let mut reply = reply.encode();
+    change(&mut reply);
+    Answer::ok(content_type, reply)
+}
+
+fn json(reply: &[u8]) -> Vec<u8> {
+    let reply = ExchangeReply::decode(reply).ok();
+    reply.and_then(|reply| serde_json::to_vec(&reply).ok()).unwrap_or_default()
 }
 
 /// A reply over Envoy's limit, which the filter receives as a reply without headers.
 async fn reply_of_forty_megabytes_is_no_verdict(stack: &Stack) -> Result<()> {
     let scripted = stack.scripted()?;
     scripted.usually(Answer::By(willing));
-    let reply = Answer::ok("application/json", vec![b' '; 41 << 20]);
-    scripted.script(CLAIMS_PATH, vec![reply; 2]);
+    let reply = |body: &[u8]| changed(body, EXCHANGE_MEDIA_TYPE, |reply| reply.resize(41 << 20, 0));
+    scripted.script(CLAIMS, vec![Answer::By(reply); 2]);
     policy_decides(stack, "forty megabytes").await?;
     let after = stack.post(&Form::inbound("after")).await?;
     assert_eq!(stack.send(&after).await?.status, 200);
@@ -265,11 +308,16 @@ async fn sidecar_that_cannot_be_called_counts_as_unavailable(stack: &Stack) -> R
     Ok(())
 }
 
-/// Verdict on the right claim with an unknown decision.
+/// Verdicts on the right claims with an unknown decision.
 fn undecided(body: &[u8]) -> Answer {
-    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let verdict = json!({ "claim_id": body["claims"][0]["claim_id"], "decision": "perhaps" });
-    Answer::ok("application/json", json!({ "v": 1, "verdicts": [verdict] }).to_string())
+    let claims = ExchangeRequest::decode(body).map(|exchange| exchange.claims).unwrap_or_default();
+    let verdicts = claims.into_iter().map(|claim| {
+        let length = u8::try_from(claim.claim_id.len() + 1).unwrap_or_default();
+        [&[length], claim.claim_id.as_bytes(), &[99]].concat()
+    });
+    let none: [&[u8]; 0] = [];
+    let verdicts: Vec<Vec<u8>> = verdicts.collect();
+    Answer::ok(EXCHANGE_MEDIA_TYPE, encode_request(&verdicts, &none))
 }
 
 async fn webhooks_without_a_sidecar_are_proven_and_forwarded(stack: &Stack) -> Result<()> {

@@ -6,10 +6,9 @@ use std::cell::Cell;
 use anyhow::Result;
 use serde_json::json;
 use tokio::join;
-use twilio_edge_contract::{CLAIMS_PATH, SETTLEMENTS_PATH};
 use twilio_edge_wasm_tests::client::Connection;
 use twilio_edge_wasm_tests::process::until;
-use twilio_edge_wasm_tests::recorder::{Answer, Gate};
+use twilio_edge_wasm_tests::recorder::{Answer, CLAIMS, Gate, SETTLEMENTS};
 use twilio_edge_wasm_tests::stack::{Plan, SidecarPlan, Stack};
 use twilio_edge_wasm_tests::webhook::{Form, fresh_phone};
 
@@ -269,8 +268,8 @@ async fn failure_is_answered_after_its_release_is_acknowledged(stack: &Stack) ->
     let request = stack.post(&form).await?;
     stack.backend.script(&request.case, [Answer::status(500)]);
     let (scripted, gate) = (stack.scripted()?, Gate::default());
-    scripted.script(CLAIMS_PATH, [Answer::By(willing)]);
-    scripted.script(SETTLEMENTS_PATH, [gate.then(Answer::By(willing))]);
+    scripted.script(CLAIMS, [Answer::By(willing)]);
+    scripted.script(SETTLEMENTS, [gate.then(Answer::By(willing))]);
     let answered = Cell::new(false);
     let sending = async {
         let response = stack.send(&request).await;
@@ -278,11 +277,11 @@ async fn failure_is_answered_after_its_release_is_acknowledged(stack: &Stack) ->
         response
     };
     let settling = async {
-        let claim = &sent(&scripted.wait(CLAIMS_PATH, 1).await?[0], "claims")?;
+        let claim = &sent(&scripted.wait(CLAIMS, 1).await?[0], "claims")?;
         assert_eq!(claim["class"], "inbound");
         assert_eq!(claim["message_sid"], form.get("MessageSid"));
         assert_eq!(claim["form"], form.encoded());
-        let release = &sent(&scripted.wait(SETTLEMENTS_PATH, 1).await?[0], "settlements")?;
+        let release = &sent(&scripted.wait(SETTLEMENTS, 1).await?[0], "settlements")?;
         assert_eq!(release["claim_id"], claim["claim_id"]);
         assert_eq!(release["outcome"], "release");
         assert!(!answered.get(), "the client must not know before the sidecar does");
@@ -301,11 +300,11 @@ async fn failure_is_answered_without_an_acknowledgement(stack: &Stack) -> Result
     let request = stack.post(&Form::inbound("fails")).await?;
     stack.backend.script(&request.case, [Answer::status(500)]);
     let scripted = stack.scripted()?;
-    scripted.script(CLAIMS_PATH, [Answer::By(willing)]);
-    scripted.script(SETTLEMENTS_PATH, [Answer::Never, Answer::status(500), Answer::By(willing)]);
+    scripted.script(CLAIMS, [Answer::By(willing)]);
+    scripted.script(SETTLEMENTS, [Answer::Never, Answer::status(500), Answer::By(willing)]);
     assert_eq!(stack.send(&request).await?.status, 500);
     assert_eq!(stack.envoy.counter("release_unacknowledged").await?, 1);
-    let tries = scripted.wait(SETTLEMENTS_PATH, 3).await?;
+    let tries = scripted.wait(SETTLEMENTS, 3).await?;
     for try_again in &tries {
         assert_eq!(sent(try_again, "settlements")?["outcome"], "release");
     }
@@ -316,13 +315,13 @@ async fn late_verdict_forwards_nothing(stack: &Stack) -> Result<()> {
     let stop = Form::inbound("STOP");
     let request = stack.post(&stop).await?;
     let (scripted, gate) = (stack.scripted()?, Gate::default());
-    scripted.script(CLAIMS_PATH, [gate.then(Answer::By(willing))]);
-    scripted.script(SETTLEMENTS_PATH, [Answer::By(willing)]);
+    scripted.script(CLAIMS, [gate.then(Answer::By(willing))]);
+    scripted.script(SETTLEMENTS, [Answer::By(willing)]);
     let mut client = Connection::open(stack.envoy.address()).await?;
     client.write(&request.bytes()).await?;
-    let claim = sent(&scripted.wait(CLAIMS_PATH, 1).await?[0], "claims")?;
+    let claim = sent(&scripted.wait(CLAIMS, 1).await?[0], "claims")?;
     drop(client);
-    let release = sent(&scripted.wait(SETTLEMENTS_PATH, 1).await?[0], "settlements")?;
+    let release = sent(&scripted.wait(SETTLEMENTS, 1).await?[0], "settlements")?;
     assert_eq!(
         (&release["claim_id"], &release["outcome"]),
         (&claim["claim_id"], &json!("release"))

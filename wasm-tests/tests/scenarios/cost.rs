@@ -37,13 +37,13 @@ const BUDGETS: [Budget; 3] = [
         name: "claimed and settled, one at a time",
         together: 1,
         sidecar: true,
-        most: Cost { instructions: 275_000, host_calls: 40 },
+        most: Cost { instructions: 221_000, host_calls: 34 },
     },
     Budget {
         name: "claimed and settled, 64 at once",
         together: 64,
         sidecar: true,
-        most: Cost { instructions: 254_000, host_calls: 21 },
+        most: Cost { instructions: 211_000, host_calls: 20 },
     },
 ];
 

@@ -2,26 +2,27 @@
 //! `root.rs`. If both builds give the same results, the parts between them (the SDK, the encoding of host calls, clocks,
 //! batches of counts) change nothing.
 
+mod callouts;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow};
-use twilio_edge_contract::{
-    CLAIMS_PATH, ClaimsReply, Decision, PROTOCOL_VERSION, SETTLEMENTS_PATH, SettlementResult,
-    SettlementsReply, headers,
-};
-use twilio_edge_filter::callouts::{Callouts, QueuedItem, batch_body};
+use twilio_edge_contract::headers;
+use twilio_edge_filter::callouts::{Lanes, Occasion};
 use twilio_edge_filter::config::Config;
 use twilio_edge_filter::exchange::{Effect, Event, Exchange, Head, ResponseHead};
 use twilio_edge_filter::log_limit::{LogLimit, suppressed_refusals};
 use twilio_edge_filter::metrics::Counter;
 use twilio_edge_filter::overrides::is_override;
-use twilio_edge_filter::recent_webhooks::{RecentWebhooks, RepeatCheck, RepeatKey};
-use twilio_edge_filter::refresh::{KeyRefresh, RefreshResult};
+use twilio_edge_filter::recent_webhooks::RecentWebhooks;
+use twilio_edge_filter::refresh::KeyRefresh;
 use twilio_edge_wasm_tests::host::{
     Action, BufferKind, Callback, Cost, Filter, MapKind, Pairs, Proxy, Status,
 };
+
+use self::callouts::{ClaimOrigin, SettlementOrigin};
 
 /// Equal to the values in `root.rs`, because the test compares the builds by the millisecond.
 const TICK_MS: u64 = 10;
@@ -35,16 +36,9 @@ struct Root {
     queue: u32,
     /// The configuration was replaced, but the sidecar has not acknowledged every settlement yet.
     is_leaving: bool,
-    claims: Callouts<ClaimOrigin>,
-    settlements: Callouts<(Option<u32>, String)>,
+    callouts: Lanes<ClaimOrigin, SettlementOrigin>,
     recent: RecentWebhooks,
     refusals: LogLimit,
-}
-
-struct ClaimOrigin {
-    stream: u32,
-    claim_id: String,
-    key: Option<RepeatKey>,
 }
 
 struct Request {
@@ -133,17 +127,17 @@ impl Filter for Native {
             Callback::QueueReady { root, queue } => {
                 while self.proxy.dequeue(queue).is_ok() {}
                 self.record_time(root);
-                self.send(root).map(|()| 0)
+                self.send(root, Occasion::Change).map(|()| 0)
             }
             Callback::Tick { root } => self.tick(root).map(|()| 0),
             Callback::Log { context } => self.apply(context, Event::Ended).map(|()| 0),
             Callback::Done { context } if self.roots.contains_key(&context) => {
-                self.send_settlements(context)?;
+                self.send(context, Occasion::Tick)?;
                 if let Some(suppressed) = self.root(context)?.refusals.take_suppressed() {
                     self.proxy.write_log(3, suppressed_refusals(suppressed));
                 }
                 let root = self.root(context)?;
-                root.is_leaving = !root.settlements.is_empty();
+                root.is_leaving = root.callouts.settlements() > 0;
                 Ok(u32::from(!root.is_leaving))
             }
             Callback::Done { .. } => Ok(1),
@@ -188,8 +182,7 @@ impl Native {
             config,
             queue: self.proxy.register_queue(format!("native.{number}").as_bytes()),
             is_leaving: false,
-            claims: Callouts::new(MAX_BYTES),
-            settlements: Callouts::new(MAX_BYTES),
+            callouts: Lanes::new(MAX_BYTES, MAX_BYTES),
             recent: RecentWebhooks::default(),
             refusals: LogLimit::default(),
         };
@@ -294,39 +287,10 @@ impl Native {
                 self.proxy.resume_response();
                 Ok(())
             }
-            Effect::Claim(claim) => {
-                let key = match self.root(root)?.recent.check(stream, &claim) {
-                    RepeatCheck::New(key) => key,
-                    RepeatCheck::Repeat(verdict) => {
-                        self.count(Counter::RepeatAnswered)?;
-                        return self.apply(stream, Event::Verdict(*verdict));
-                    }
-                };
-                let json = serde_json::to_string(&*claim)?;
-                let origin = ClaimOrigin { stream, claim_id: claim.claim_id.clone(), key };
-                let item = QueuedItem::new(origin, json);
-                let root = self.root(root)?;
-                root.claims.post(item).map_err(|_| anyhow!("no room for a claim"))?;
-                let (queue, is_first) = (root.queue, !root.claims.is_in_flight());
-                if is_first { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
-            }
-            Effect::Withdraw => {
-                self.root(root)?.claims.take(|item| item.origin.stream == stream);
-                Ok(())
-            }
-            Effect::Settle { settlement, urgent } => {
-                let json = serde_json::to_string(&*settlement)?;
-                let origin = (urgent.then_some(stream), settlement.claim_id.clone());
-                let root = self.root(root)?;
-                root.recent.record_settlement(stream, &settlement);
-                let item = QueuedItem::new(origin, json);
-                let result = match urgent && settlement.unclaimed.is_some() {
-                    true => root.settlements.post_first(item),
-                    false => root.settlements.post(item),
-                };
-                result.map_err(|_| anyhow!("no room for a settlement"))?;
-                let queue = root.queue;
-                if urgent { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }
+            Effect::Claim { claim, lane } => self.claim(root, stream, &claim, lane),
+            Effect::Withdraw => self.withdraw(root, stream),
+            Effect::Settle { settlement, urgent, lane } => {
+                self.settle(root, stream, &settlement, urgent, lane)
             }
             Effect::AccessLog(word) => {
                 done(self.proxy.set_property("twilio_edge.verdict", word.as_bytes()))
@@ -349,8 +313,7 @@ impl Native {
     fn record_time(&mut self, root: u32) {
         let now_ms = self.proxy.wall_clock_ms();
         if let Some(root) = self.roots.get_mut(&root) {
-            root.claims.record_time(now_ms);
-            root.settlements.record_time(now_ms);
+            root.callouts.record_time(now_ms);
         }
     }
 
@@ -365,180 +328,18 @@ impl Native {
         for stream in waiting.map(|(stream, _)| *stream).collect::<Vec<_>>() {
             self.apply(stream, Event::Tick { now_ms })?;
         }
-        self.send(root)?;
+        self.send(root, Occasion::Tick)?;
         self.request_keys(root)?;
         if let Some(suppressed) = self.root(root)?.refusals.refill(now_ms) {
             self.proxy.write_log(3, suppressed_refusals(suppressed));
         }
         let state = self.root(root)?;
-        if state.is_leaving && state.settlements.is_empty() {
+        if state.is_leaving && state.callouts.settlements() == 0 {
             state.is_leaving = false;
             done(self.proxy.set_effective_context(root))?;
             done(self.proxy.done())?;
         }
         Ok(())
-    }
-
-    fn send(&mut self, root: u32) -> Result<()> {
-        self.send_claims(root)?;
-        self.send_settlements(root)
-    }
-
-    fn send_claims(&mut self, root: u32) -> Result<()> {
-        let now_ms = self.proxy.wall_clock_ms();
-        while let Some(batch) = self.root(root)?.claims.next_batch(now_ms) {
-            let body = batch_body("claims", &batch);
-            match self.call_sidecar(root, "POST", CLAIMS_PATH, body.as_bytes())? {
-                Some(token) => self.root(root)?.claims.record_sent(token, batch, now_ms),
-                None => self.fail_claims(root, batch)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn send_settlements(&mut self, root: u32) -> Result<()> {
-        let now_ms = self.proxy.wall_clock_ms();
-        while let Some(batch) = self.root(root)?.settlements.next_batch(now_ms) {
-            let body = batch_body("settlements", &batch);
-            match self.call_sidecar(root, "POST", SETTLEMENTS_PATH, body.as_bytes())? {
-                Some(token) => self.root(root)?.settlements.record_sent(token, batch, now_ms),
-                None => {
-                    self.count(Counter::SettlementsFailed)?;
-                    self.root(root)?.settlements.retry(batch, now_ms);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn request_keys(&mut self, root: u32) -> Result<()> {
-        let now_ms = self.proxy.wall_clock_ms();
-        let Some(refresh) = &mut self.root(root)?.refresh else { return Ok(()) };
-        let Some(path) = refresh.due(now_ms) else { return Ok(()) };
-        match self.call_sidecar(root, "GET", &path, b"")? {
-            Some(token) => {
-                let refresh = self.root(root)?.refresh.as_mut();
-                refresh.into_iter().for_each(|refresh| refresh.record_sent(token));
-                Ok(())
-            }
-            None => self.handle_keys_reply(root, None),
-        }
-    }
-
-    fn call_sidecar(
-        &mut self,
-        root: u32,
-        method: &str,
-        path: &str,
-        body: &[u8],
-    ) -> Result<Option<u32>> {
-        let Root { number, config, .. } = self.root(root)?;
-        let (number, config) = (*number, Rc::clone(config));
-        let Some(sidecar) = &config.sidecar else { return Ok(None) };
-        done(self.proxy.set_effective_context(number))?;
-        let lines = [
-            (":method", method),
-            (":path", path),
-            (":authority", &sidecar.cluster),
-            ("authorization", &sidecar.authorization),
-        ];
-        let lines = lines.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-        Ok(self.proxy.call(&sidecar.cluster, lines.to_vec(), body, sidecar.timeout_ms).ok())
-    }
-
-    fn fail_claims(&mut self, root: u32, items: Vec<QueuedItem<ClaimOrigin>>) -> Result<()> {
-        self.count(Counter::ClaimsFailed)?;
-        for QueuedItem { origin, .. } in &items {
-            self.root(root)?.recent.record_verdict(origin.key.as_ref(), origin.stream, None);
-        }
-        items.iter().try_for_each(|item| self.apply(item.origin.stream, Event::NoVerdict))
-    }
-
-    fn handle_reply(&mut self, root: u32, token: u32, headers: usize, bytes: usize) -> Result<()> {
-        let reply = if headers == 0 { None } else { self.read_reply(bytes)? };
-        if let Some(items) = self.root(root)?.claims.complete(token) {
-            self.send_claims(root)?;
-            self.handle_claims_reply(root, items, reply.as_deref())
-        } else if let Some(items) = self.root(root)?.settlements.complete(token) {
-            self.handle_settlements_reply(root, items, reply.as_deref())
-        } else {
-            self.handle_keys_reply(root, reply.as_deref())
-        }
-    }
-
-    fn read_reply(&mut self, bytes: usize) -> Result<Option<Vec<u8>>> {
-        let pairs = self.map(MapKind::CallResponseHeaders)?;
-        let has = |name, value: &[u8]| pairs.iter().any(|(have, it)| have == name && it == value);
-        let is_ours = has(":status", b"200") && has("content-type", b"application/json");
-        let body = done(self.proxy.buffer(BufferKind::CallResponseBody, 0, bytes))?;
-        Ok(is_ours.then_some(body))
-    }
-
-    fn handle_claims_reply(
-        &mut self,
-        root: u32,
-        items: Vec<QueuedItem<ClaimOrigin>>,
-        reply: Option<&[u8]>,
-    ) -> Result<()> {
-        let reply = reply.and_then(|json| serde_json::from_slice::<ClaimsReply>(json).ok());
-        let Some(reply) = reply.filter(|reply| reply.v == PROTOCOL_VERSION) else {
-            return self.fail_claims(root, items);
-        };
-        if reply.verdicts.iter().any(|verdict| verdict.decision != Decision::Unavailable)
-            && self.root(root)?.settlements.shorten_pause()
-        {
-            self.send_settlements(root)?;
-        }
-        for item in items {
-            let ClaimOrigin { stream, claim_id, key } = item.origin;
-            let verdict = reply.verdicts.iter().find(|verdict| verdict.claim_id == claim_id);
-            self.root(root)?.recent.record_verdict(key.as_ref(), stream, verdict);
-            self.apply(stream, verdict.cloned().map_or(Event::NoVerdict, Event::Verdict))?;
-        }
-        Ok(())
-    }
-
-    fn handle_settlements_reply(
-        &mut self,
-        root: u32,
-        items: Vec<QueuedItem<(Option<u32>, String)>>,
-        reply: Option<&[u8]>,
-    ) -> Result<()> {
-        let reply = reply.and_then(|json| serde_json::from_slice::<SettlementsReply>(json).ok());
-        let reply = reply.filter(|reply| reply.v == PROTOCOL_VERSION);
-        let results = reply.map(|reply| reply.results).unwrap_or_default().into_iter();
-        let results: BTreeMap<_, _> = results.map(|it| (it.claim_id, it.result)).collect();
-        for item in &items {
-            if let Some(result) = results.get(&item.origin.1) {
-                self.count(Counter::Settlement(*result))?;
-            }
-        }
-        let is_recorded = |item: &QueuedItem<(Option<u32>, String)>| {
-            let result = results.get(&item.origin.1);
-            result.is_some_and(|result| *result != SettlementResult::Unavailable)
-        };
-        let (recorded, retried): (Vec<_>, Vec<_>) = items.into_iter().partition(is_recorded);
-        let now_ms = self.proxy.wall_clock_ms();
-        if retried.is_empty() {
-            self.root(root)?.settlements.end_pauses();
-        } else {
-            self.count(Counter::SettlementsFailed)?;
-            self.root(root)?.settlements.retry(retried, now_ms);
-        }
-        let waiting = recorded.into_iter().filter_map(|item| item.origin.0);
-        waiting.into_iter().try_for_each(|stream| self.apply(stream, Event::Settled))
-    }
-
-    fn handle_keys_reply(&mut self, root: u32, reply: Option<&[u8]>) -> Result<()> {
-        let now_ms = self.proxy.wall_clock_ms();
-        let root = self.root(root)?;
-        let Some(refresh) = &mut root.refresh else { return Ok(()) };
-        let result = refresh.handle_reply(reply, now_ms);
-        let outcome = result.outcome();
-        if let RefreshResult::Updated { config, .. } = result {
-            root.config = Rc::new(config);
-        }
-        self.count(Counter::Refresh(outcome))
     }
 }
 

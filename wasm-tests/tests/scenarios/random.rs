@@ -138,6 +138,7 @@ fn behaviour() -> impl Strategy<Value = Behaviour> {
             Behaviour::NamesAnotherClaim,
             Behaviour::WrongVersion,
             Behaviour::AsText,
+            Behaviour::AsJson,
             Behaviour::Truncates,
             Behaviour::Garbage,
             Behaviour::Fails(503),
@@ -226,6 +227,8 @@ fn agree(one: &Record, other: &Record) -> Result<()> {
     ensure!(a == b, "the sidecar received the claims {a:?}, natively {b:?}");
     let (a, b) = (settlements(one), settlements(other));
     ensure!(a == b, "the sidecar received the settlements {a:?}, natively {b:?}");
+    let (a, b) = (&one.exchanges, &other.exchanges);
+    ensure!(a == b, "the sidecar received exchanges of {a:?}, natively {b:?}");
     for (name, count) in &other.counters {
         let counter = one.counters.get(name);
         ensure!(counter == Some(count), "{name} is {counter:?}, natively {count}");

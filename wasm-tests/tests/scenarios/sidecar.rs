@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use twilio_edge_contract::{
-    AccountKeys, CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Decision, Delivery,
-    EDGE_CONFIG_PATH, KeyRing, MAX_BATCH, Outcome, PROTOCOL_VERSION, SETTLEMENTS_PATH, SavedAnswer,
-    Settlement, SettlementAck, SettlementResult, SettlementsReply, SettlementsRequest, Verdict,
+    AccountKeys, Claim, Decision, Delivery, EDGE_CONFIG_PATH, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH,
+    ExchangeReply, ExchangeRequest, KeyRing, MAX_BATCH, Outcome, PROTOCOL_VERSION, SavedAnswer,
+    Settlement, SettlementAck, SettlementResult, Verdict,
 };
 use twilio_edge_wasm_tests::host::{Callout, Reply};
 use twilio_edge_wasm_tests::stack::TOKEN;
@@ -15,12 +15,15 @@ use twilio_edge_wasm_tests::webhook::ACCOUNT;
 
 use crate::world::Setting;
 
-/// Behaviour for one callout.
+const JSON: &str = "application/json";
+
+/// Behaviour for one callout. The contents of a reply change for the kind of the plan that the behaviour comes from; the other
+/// kind is answered as `Works`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     /// Follows the contract: one lease per webhook, duplicates after a commit, tombstones.
     Works,
-    /// Gives this decision for every claim; refuses settlements if it is `Unavailable`.
+    /// Gives this decision for every claim; as the behaviour of settlements it refuses them if it is `Unavailable`.
     Decides(Decision),
     /// Answers every claim as a duplicate with this answer.
     AnswersDuplicate(SavedAnswer),
@@ -30,6 +33,8 @@ pub(crate) enum Behaviour {
     WrongVersion,
     /// Works, but with content type text.
     AsText,
+    /// Works, but answers in JSON.
+    AsJson,
     /// Sends half of its answer.
     Truncates,
     /// Sends other bytes.
@@ -69,10 +74,18 @@ pub(crate) struct Due {
     pub(crate) reply: Reply,
 }
 
+/// Kind of an item of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Claim,
+    Settlement,
+}
+
 /// The sidecar.
 #[derive(Debug, Default)]
 pub(crate) struct Sidecar {
-    /// Behaviours for the next callouts; afterwards it works.
+    /// Behaviours for the next callouts; afterwards it works. An exchange with claims takes its behaviour from the claims plan,
+    /// another one from the settlements plan.
     claims_plan: VecDeque<Behaviour>,
     settlements_plan: VecDeque<Behaviour>,
     keys_plan: VecDeque<Behaviour>,
@@ -84,6 +97,8 @@ pub(crate) struct Sidecar {
     /// Claims that were granted a lease.
     pub(crate) granted: BTreeSet<String>,
     pub(crate) settlements: Vec<ReceivedSettlement>,
+    /// Numbers of claims and settlements of each exchange.
+    pub(crate) exchanges: Vec<(usize, usize)>,
     /// Number of callouts without the right token.
     pub(crate) unauthorized: usize,
 }
@@ -126,65 +141,72 @@ impl Sidecar {
             callout.headers.iter().any(|(name, value)| name == "authorization" && *value == bearer);
         self.unauthorized += usize::from(!authorized);
         let path = std::str::from_utf8(callout.path())?;
-        let plan = match path {
-            CLAIMS_PATH => &mut self.claims_plan,
-            SETTLEMENTS_PATH => &mut self.settlements_plan,
-            _ if path.starts_with(EDGE_CONFIG_PATH) => &mut self.keys_plan,
+        match path {
+            EXCHANGE_PATH => {
+                let is_binary = callout.headers.iter().any(|(name, value)| {
+                    name == "content-type" && value == EXCHANGE_MEDIA_TYPE.as_bytes()
+                });
+                ensure!(is_binary, "the filter sends exchanges in their binary form");
+                let request = ExchangeRequest::decode(&callout.body)?;
+                let counts = (request.claims.len(), request.settlements.len());
+                ensure!((1..=MAX_BATCH).contains(&counts.0.max(counts.1)), "{counts:?} in a batch");
+                self.exchanges.push(counts);
+                let (plan, kind) = match request.claims.is_empty() {
+                    false => (&mut self.claims_plan, Kind::Claim),
+                    true => (&mut self.settlements_plan, Kind::Settlement),
+                };
+                let (after_ms, behaviour) = next(plan);
+                let reply = self.exchange(&behaviour, kind, request, callout.token, now_ms);
+                let body = encoded(&behaviour, &reply)?;
+                Ok(due(after_ms, &behaviour, EXCHANGE_MEDIA_TYPE, &body))
+            }
+            _ if path.starts_with(EDGE_CONFIG_PATH) => {
+                let (after_ms, behaviour) = next(&mut self.keys_plan);
+                let body = serde_json::to_vec(&key_ring(path))?;
+                Ok(due(after_ms, &behaviour, JSON, &body))
+            }
             _ => bail!("the sidecar has no {path}"),
-        };
-        let behaviour = plan.pop_front().unwrap_or(Behaviour::Works);
-        self.act(behaviour, path, callout, now_ms)
+        }
     }
 
-    fn act(
+    /// Processes an exchange; `kind` is the kind of the plan that `behaviour` comes from.
+    fn exchange(
         &mut self,
-        behaviour: Behaviour,
-        path: &str,
-        callout: &Callout,
+        behaviour: &Behaviour,
+        kind: Kind,
+        request: ExchangeRequest,
+        token: u32,
         now_ms: u64,
-    ) -> Result<Option<Due>> {
-        if let Behaviour::Late(after_ms, behaviour) = behaviour {
-            let due = self.act(*behaviour, path, callout, now_ms)?;
-            return Ok(due.map(|due| Due { after_ms: after_ms + due.after_ms, ..due }));
-        }
-        let json = match path {
-            CLAIMS_PATH => self.answer_claims(&behaviour, &callout.body, now_ms)?,
-            SETTLEMENTS_PATH => self.answer_settlements(&behaviour, callout, now_ms)?,
-            _ => serde_json::to_vec(&key_ring(path))?,
+    ) -> ExchangeReply {
+        let behaviour_for = |one| match behaviour.changes_contents() && one != kind {
+            true => &Behaviour::Works,
+            false => behaviour,
         };
-        let reply = match behaviour {
-            Behaviour::Truncates => json_reply(json.get(..json.len() / 2).unwrap_or_default()),
-            Behaviour::Garbage => json_reply(b"\xff\x00{\"v\":1,\"verdicts\":7}"),
-            Behaviour::AsText => Reply::made_by_envoy(200, std::str::from_utf8(&json)?),
-            Behaviour::Fails(status) => Reply::made_by_envoy(status, "no healthy upstream"),
-            Behaviour::OmitsHeaders => Reply::default(),
-            Behaviour::Silent => return Ok(None),
-            _ => json_reply(&json),
-        };
-        Ok(Some(Due { after_ms: 0, reply }))
+        let ExchangeRequest { claims, settlements, .. } = request;
+        let verdicts = self.answer_claims(behaviour_for(Kind::Claim), claims, now_ms);
+        let results =
+            self.answer_settlements(behaviour_for(Kind::Settlement), settlements, token, now_ms);
+        ExchangeReply::new(verdicts, results)
     }
 
     fn answer_claims(
         &mut self,
         behaviour: &Behaviour,
-        body: &[u8],
+        claims: Vec<Claim>,
         now_ms: u64,
-    ) -> Result<Vec<u8>> {
-        let request: ClaimsRequest = serde_json::from_slice(body).context("claims")?;
-        check(request.v, request.claims.len())?;
+    ) -> Vec<Verdict> {
         if matches!(behaviour, Behaviour::Fails(_) | Behaviour::Garbage) {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         // Simultaneous claims have no order in the request; the order of the answers is that of the request.
-        let mut claims: Vec<_> = request.claims.into_iter().enumerate().collect();
+        let mut claims: Vec<_> = claims.into_iter().enumerate().collect();
         claims.sort_by(|(_, one), (_, other)| one.claim_id.cmp(&other.claim_id));
         let mut verdicts = BTreeMap::new();
         for (place, claim) in claims {
             verdicts.insert(place, self.verdict(behaviour, &claim));
             self.claims.push((now_ms, claim));
         }
-        let verdicts = verdicts.into_values().collect();
-        Ok(serde_json::to_vec(&ClaimsReply { v: version(behaviour), verdicts })?)
+        verdicts.into_values().collect()
     }
 
     fn verdict(&mut self, behaviour: &Behaviour, claim: &Claim) -> Verdict {
@@ -223,17 +245,16 @@ impl Sidecar {
     fn answer_settlements(
         &mut self,
         behaviour: &Behaviour,
-        &Callout { token, ref body, .. }: &Callout,
+        settlements: Vec<Settlement>,
+        token: u32,
         now_ms: u64,
-    ) -> Result<Vec<u8>> {
+    ) -> Vec<SettlementAck> {
         let answers = matches!(
             behaviour,
             Behaviour::Works | Behaviour::Decides(_) | Behaviour::AnswersDuplicate(_)
         );
-        let request: SettlementsRequest = serde_json::from_slice(body).context("settlements")?;
-        check(request.v, request.settlements.len())?;
         let mut results = Vec::new();
-        for settlement in request.settlements {
+        for settlement in settlements {
             let claim_id = settlement.claim_id.clone();
             let refuses = *behaviour == Behaviour::Decides(Decision::Unavailable);
             let unreachable = matches!(behaviour, Behaviour::Fails(_) | Behaviour::Garbage);
@@ -254,7 +275,7 @@ impl Sidecar {
         if *behaviour == Behaviour::NamesAnotherClaim {
             results.iter_mut().for_each(|it| it.claim_id = "another-claim".to_owned());
         }
-        Ok(serde_json::to_vec(&SettlementsReply { v: version(behaviour), results })?)
+        results
     }
 
     fn settle(&mut self, settlement: &Settlement) -> SettlementResult {
@@ -278,14 +299,57 @@ impl Sidecar {
     }
 }
 
-fn check(version: u32, entries: usize) -> Result<()> {
-    ensure!(version == PROTOCOL_VERSION, "protocol version {version}");
-    ensure!((1..=MAX_BATCH).contains(&entries), "{entries} in one batch");
-    Ok(())
+impl Behaviour {
+    /// Reports whether the behaviour is about the contents of a reply, not about the reply as such.
+    fn changes_contents(&self) -> bool {
+        matches!(
+            self,
+            Behaviour::Decides(_) | Behaviour::AnswersDuplicate(_) | Behaviour::NamesAnotherClaim
+        )
+    }
 }
 
-fn version(behaviour: &Behaviour) -> u32 {
-    if *behaviour == Behaviour::WrongVersion { PROTOCOL_VERSION + 1 } else { PROTOCOL_VERSION }
+/// Returns the next behaviour of a plan, and its delay.
+fn next(plan: &mut VecDeque<Behaviour>) -> (u64, Behaviour) {
+    let mut behaviour = plan.pop_front().unwrap_or(Behaviour::Works);
+    let mut after_ms = 0;
+    while let Behaviour::Late(ms, late) = behaviour {
+        after_ms += ms;
+        behaviour = *late;
+    }
+    (after_ms, behaviour)
+}
+
+fn encoded(behaviour: &Behaviour, reply: &ExchangeReply) -> Result<Vec<u8>> {
+    if *behaviour == Behaviour::AsJson {
+        return Ok(serde_json::to_vec(reply)?);
+    }
+    let mut body = reply.encode();
+    if *behaviour == Behaviour::WrongVersion
+        && let Some(version) = body.get_mut(2)
+    {
+        *version += 1;
+    }
+    Ok(body)
+}
+
+/// Returns the reply with this body, and its delay; `None` if there is no reply.
+fn due(after_ms: u64, behaviour: &Behaviour, media_type: &str, body: &[u8]) -> Option<Due> {
+    let reply = match behaviour {
+        Behaviour::Truncates => {
+            made_by_sidecar(media_type, body.get(..body.len() / 2).unwrap_or_default())
+        }
+        Behaviour::Garbage => {
+            made_by_sidecar(media_type, b"TE\x01\x07\xff\x00{\"v\":1,\"verdicts\":7}")
+        }
+        Behaviour::AsText => made_by_sidecar("text/plain", body),
+        Behaviour::AsJson => made_by_sidecar(JSON, body),
+        Behaviour::Fails(status) => Reply::made_by_envoy(*status, "no healthy upstream"),
+        Behaviour::OmitsHeaders => Reply::default(),
+        Behaviour::Silent => return None,
+        _ => made_by_sidecar(media_type, body),
+    };
+    Some(Due { after_ms, reply })
 }
 
 /// One account with one token; nothing to a filter that has it.
@@ -300,8 +364,8 @@ fn key_ring(path: &str) -> KeyRing {
     KeyRing { v: PROTOCOL_VERSION, generation, accounts: (!is_known).then(|| vec![account]) }
 }
 
-fn json_reply(body: &[u8]) -> Reply {
-    let headers = [(":status", "200"), ("content-type", "application/json")];
+fn made_by_sidecar(media_type: &str, body: &[u8]) -> Reply {
+    let headers = [(":status", "200"), ("content-type", media_type)];
     Reply {
         headers: headers.map(|(name, it)| (name.to_owned(), it.as_bytes().to_vec())).to_vec(),
         body: body.to_vec(),

@@ -136,6 +136,8 @@ pub(crate) struct Record {
     pub(crate) claims: Vec<(u64, Claim)>,
     pub(crate) granted: BTreeSet<String>,
     pub(crate) settlements: Vec<ReceivedSettlement>,
+    /// Numbers of claims and settlements of each exchange.
+    pub(crate) exchanges: Vec<(usize, usize)>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) log: Vec<String>,
     pub(crate) violations: Vec<String>,
@@ -484,6 +486,7 @@ impl<F: Filter> World<F> {
             claims: sidecar.claims,
             granted: sidecar.granted,
             settlements: sidecar.settlements,
+            exchanges: sidecar.exchanges,
             unauthorized: sidecar.unauthorized,
             counters: proxy.metrics().map(|(name, it)| (name.to_owned(), it)).collect(),
             log: proxy.log().map(str::to_owned).collect(),

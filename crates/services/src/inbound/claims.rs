@@ -1,34 +1,26 @@
-//! Processing of claims and their settlements. Calls the domain and the stores in the right order: opt-outs, opt-ins
+//! Processing of claims. Calls the domain and the stores in the right order: opt-outs, opt-ins
 //! and message statuses are recorded before the verdict is returned. It adds no rule of its own and knows neither HTTP
 //! nor SQL.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use twilio_edge_contract::{
-    Claim, Class, Decision, Identity, Opt, Outcome, Settlement, SettlementAck, SettlementResult,
-    Verdict, is_url_digest,
-};
+use twilio_edge_contract::{Claim, Decision, Verdict};
 
 use crate::{
-    access::marketing::Withdrawal,
     inbound::redirects::{Redirects, StoredAnswer},
     operations::retention::RetentionPolicies,
-    outbound::{fallback::StatusReport, sending::Sending},
+    outbound::sending::Sending,
     wakeup::Wakeup,
 };
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::{
     lease::ClaimOutcome,
     optout::{Arrival, Lexicon},
-    suppression::OptEvent,
     webhook::Webhook,
     window,
 };
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{Acceptance, ClaimResult, NewDelivery, SettlementInput, Stores};
+use twilio_edge_store::{Acceptance, ClaimResult, NewDelivery, Stores};
 
 /// Handles claims and settlements.
 #[derive(Clone)]
@@ -59,15 +51,11 @@ pub struct InvalidBatch(pub String);
 
 impl Claims {
     /// Claims webhooks. Returns one verdict per claim, in order.
-    ///
-    /// # Errors
-    /// Returns [`InvalidBatch`] if a claim of the batch is invalid; a store that is unavailable is a verdict.
-    pub async fn claim(
-        &self,
-        claims: Vec<Claim>,
-        now_ms: i64,
-    ) -> Result<Vec<Verdict>, InvalidBatch> {
-        let webhooks = self.read_claims(claims)?.into_iter().map(Some).collect();
+    pub async fn claim(&self, webhooks: Vec<Webhook>, now_ms: i64) -> Vec<Verdict> {
+        if webhooks.is_empty() {
+            return Vec::new();
+        }
+        let webhooks = webhooks.into_iter().map(Some).collect();
         let webhooks = self.with_known_inbound(webhooks).await;
         let mut webhooks: Vec<Webhook> = webhooks.into_iter().flatten().collect();
 
@@ -98,7 +86,7 @@ impl Claims {
             self.report(webhook, &verdict);
             verdict
         });
-        Ok(verdicts.collect())
+        verdicts.collect()
     }
 
     /// A message that was accepted at another URL gets a second claim, as a step of its message.
@@ -129,41 +117,6 @@ impl Claims {
         for (index, granted) in indices.into_iter().zip(granted) {
             if let Some(grant) = grants.get_mut(index) {
                 *grant = granted;
-            }
-        }
-    }
-
-    /// Records that Twilio has the messages that these statuses are about, and sends the fallbacks of those that
-    /// failed. Returns the claim ids of failures that could not be stored. Other statuses that could not be stored are
-    /// not lost: the reconciler finds their messages in Twilio's list.
-    async fn apply_statuses(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
-        let reports = webhooks.iter().filter_map(|webhook| {
-            let id = webhook.message_id.as_deref()?;
-            let identity = &webhook.identity;
-            let report = StatusReport {
-                id,
-                account_sid: &identity.account_sid,
-                message_sid: &identity.message_sid,
-                status: identity.status.as_deref().unwrap_or_default(),
-                code: identity.error_code.as_deref().unwrap_or_default(),
-            };
-            Some((webhook, report))
-        });
-        let (sources, reports): (Vec<&Webhook>, Vec<StatusReport<'_>>) = reports.unzip();
-        if reports.is_empty() {
-            return Vec::new();
-        }
-        match self.sending.apply_statuses(&reports, now_ms).await {
-            Ok(learned) => {
-                self.metrics.messages.reconciled("callback", learned);
-                Vec::new()
-            }
-            Err(reason) => {
-                let count = reports.len();
-                tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler checks Twilio's list");
-                let failures =
-                    sources.iter().zip(&reports).filter(|(_, report)| report.is_failure());
-                failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }
         }
     }
@@ -217,54 +170,11 @@ impl Claims {
         deliveries.collect()
     }
 
-    /// Settles claims. Returns one result per settlement, in order.
+    /// Validates claims and reads their webhooks, in order.
     ///
     /// # Errors
-    /// Returns [`InvalidBatch`] if a settlement of the batch is invalid; a store that is unavailable is a result.
-    pub async fn settle(
-        &self,
-        settlements: Vec<Settlement>,
-        now_ms: i64,
-    ) -> Result<Vec<SettlementAck>, InvalidBatch> {
-        // A webhook that was forwarded without a verdict is recorded first, as its claim would have been.
-        let unclaimed = self.with_known_inbound(self.read_unclaimed(&settlements)?).await;
-        let mut unrecorded = self.link_contacts(unclaimed.iter().flatten(), now_ms).await;
-        let late = unclaimed.iter().flatten();
-        unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);
-        unrecorded.extend(self.record_withdrawals(unclaimed.iter().flatten(), now_ms).await);
-        let recorded = |settlement: &Settlement| {
-            settlement.unclaimed.is_none() || !unrecorded.contains(&settlement.claim_id)
-        };
-
-        let settles = settlements.iter().zip(unclaimed);
-        let settles = settles.filter(|(settlement, _)| recorded(settlement));
-        let settles =
-            settles.map(|(settlement, webhook)| self.settlement_input(settlement, webhook));
-        let mut results = self.stores.settle(settles.collect(), now_ms).await.into_iter();
-        let results: Vec<SettlementResult> = settlements
-            .iter()
-            .map(|settlement| if recorded(settlement) { results.next().flatten() } else { None })
-            .map(|result| result.unwrap_or(SettlementResult::Unavailable))
-            .collect();
-
-        let settled = settlements.into_iter().zip(results).map(|(settlement, result)| {
-            self.metrics.webhooks.settled(settlement.outcome, result);
-            tracing::debug!(
-                event = "settlement.answered",
-                webhook.sid = %settlement.identity.message_sid,
-                webhook.class = settlement.identity.class.as_str(),
-                account.sid = %settlement.identity.account_sid,
-                claim.id = %settlement.claim_id,
-                outcome = ?settlement.outcome,
-                ?result,
-                "the sidecar answered a settlement",
-            );
-            SettlementAck { claim_id: settlement.claim_id, result }
-        });
-        Ok(settled.collect())
-    }
-
-    fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, InvalidBatch> {
+    /// [`InvalidBatch`] with the first field that is invalid.
+    pub fn read_claims(&self, claims: Vec<Claim>) -> Result<Vec<Webhook>, InvalidBatch> {
         let rules = self.retention_policies.now();
         let read = claims.into_iter().enumerate().map(|(i, claim)| {
             Webhook::from_claim(claim, &self.lexicon)
@@ -279,148 +189,6 @@ impl Claims {
                 .map_err(|problem| InvalidBatch(format!("claims[{i}].{problem}")))
         });
         read.collect()
-    }
-
-    fn read_unclaimed(
-        &self,
-        settlements: &[Settlement],
-    ) -> Result<Vec<Option<Webhook>>, InvalidBatch> {
-        let rules = self.retention_policies.now();
-        let read = settlements.iter().enumerate().map(|(i, settlement)| {
-            Webhook::from_settlement(settlement, &self.lexicon)
-                .map(|webhook| {
-                    webhook.map(|webhook| {
-                        self.retention_policies.without_unstored_parts(webhook, &rules)
-                    })
-                })
-                .map_err(|problem| InvalidBatch(format!("settlements[{i}].{problem}")))
-        });
-        read.collect()
-    }
-
-    /// Records which user ids belong to which numbers: a STOP by either applies to both. Returns the claim ids for
-    /// which that failed.
-    async fn link_contacts(
-        &self,
-        webhooks: impl Iterator<Item = &Webhook>,
-        now_ms: i64,
-    ) -> HashSet<String> {
-        let (mut claim_ids, mut links) = (HashSet::new(), Vec::new());
-        for webhook in webhooks {
-            let Some(inbound) = webhook.inbound.as_ref().filter(|i| !i.links.is_empty()) else {
-                continue;
-            };
-            claim_ids.insert(webhook.claim_id.clone());
-            links.extend(inbound.links.iter().cloned());
-        }
-        if links.is_empty() {
-            return HashSet::new();
-        }
-        match self.stores.contacts().link(links, now_ms).await {
-            Ok(()) => HashSet::new(),
-            Err(reason) => {
-                let count = claim_ids.len();
-                tracing::error!(event = "contact.link_failed", %reason, count, "the sidecar could not record the ids of contacts; their webhooks wait");
-                claim_ids
-            }
-        }
-    }
-
-    /// Marks failures of messages that the ledger knows as inbound: such a status is about the sender, and suppresses
-    /// none of our own numbers. Without an answer of the database the webhooks stay unchanged.
-    async fn with_known_inbound(&self, webhooks: Vec<Option<Webhook>>) -> Vec<Option<Webhook>> {
-        let inbound_key = |webhook: &Webhook| {
-            webhook.may_be_about_inbound().then(|| {
-                let identity = webhook.identity.clone();
-                Identity { class: Class::Inbound, ..identity }.dedupe_key()
-            })
-        };
-        let keys: Vec<String> = webhooks.iter().flatten().filter_map(inbound_key).collect();
-        if keys.is_empty() {
-            return webhooks;
-        }
-        let known = self.stores.known_keys(&keys).await.unwrap_or_default();
-        let read = |webhook: Webhook| {
-            let is_known = inbound_key(&webhook).is_some_and(|key| known.contains(&key));
-            if is_known { webhook.about_inbound() } else { webhook }
-        };
-        webhooks.into_iter().map(|webhook| webhook.map(read)).collect()
-    }
-
-    /// Stores the withdrawals of consent to marketing that statuses report; returns the claim ids for which that failed.
-    async fn record_withdrawals(
-        &self,
-        webhooks: impl Iterator<Item = &Webhook>,
-        now_ms: i64,
-    ) -> Vec<String> {
-        let mut failed = Vec::new();
-        for webhook in webhooks {
-            let Some(withdrawal) = Withdrawal::of(webhook) else { continue };
-            if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms).await {
-                tracing::error!(event = "consent.persist_failed", %reason, webhook.sid = %webhook.identity.message_sid, "the sidecar could not record a withdrawn consent; its webhook waits");
-                failed.push(webhook.claim_id.clone());
-            }
-        }
-        failed
-    }
-
-    /// Records every opt-out and opt-in durably. Returns the claim ids for which that failed.
-    async fn record_opts(
-        &self,
-        webhooks: impl Iterator<Item = &Webhook>,
-        arrival: Arrival,
-        now_ms: i64,
-    ) -> HashSet<String> {
-        let (claim_ids, events): (Vec<String>, Vec<OptEvent>) = webhooks
-            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptEvent::of(webhook, arrival)?)))
-            .unzip();
-        if events.is_empty() {
-            return HashSet::new();
-        }
-        match self.stores.record_opts(events.clone(), now_ms).await {
-            Ok(changed) => {
-                let changes = events.iter().zip(changed).filter(|(_, changed)| *changed);
-                changes.for_each(|(event, _)| {
-                    self.metrics.webhooks.suppression_changed(event.opt == Opt::Stop, event.source);
-                    log_change(event);
-                });
-                HashSet::new()
-            }
-            Err(reason) => {
-                let count = events.len();
-                tracing::error!(event = "optout.persist_failed", %reason, count, "the sidecar could not record opt-outs; their webhooks wait");
-                claim_ids.into_iter().collect()
-            }
-        }
-    }
-
-    fn settlement_input(
-        &self,
-        settlement: &Settlement,
-        unclaimed: Option<Webhook>,
-    ) -> SettlementInput {
-        let answer = settlement.answer.as_ref().filter(|answer| {
-            let bytes = answer.body.len().saturating_add(answer.content_type.len());
-            bytes <= self.max_answer_bytes && (200..300).contains(&answer.status)
-        });
-        let is_inbound = settlement.identity.class == Class::Inbound;
-        let is_valid = |text: &&String| is_inbound && is_url_digest(text);
-        let step = settlement.step.as_ref().filter(is_valid);
-        let url_digest = settlement.url_digest.as_ref().filter(is_valid).cloned();
-        SettlementInput {
-            identity: settlement.identity.clone(),
-            key: match step {
-                Some(step) => settlement.identity.step_key(step),
-                None => settlement.identity.dedupe_key(),
-            },
-            claim_id: settlement.claim_id.clone(),
-            outcome: settlement.outcome,
-            answer: match settlement.outcome {
-                Outcome::Commit => StoredAnswer { url_digest, answer: answer.cloned() }.write(),
-                Outcome::Release => None,
-            },
-            unclaimed,
-        }
     }
 
     fn report(&self, webhook: &Webhook, verdict: &Verdict) {
@@ -475,14 +243,4 @@ impl Claims {
         };
         verdict
     }
-}
-
-fn log_change(change: &OptEvent) {
-    tracing::info!(event = "suppression.changed",
-        webhook.sid = %change.message_sid,
-        account.sid = %change.account_sid,
-        address = %change.address,
-        "the sidecar {} a suppression",
-        if change.opt == Opt::Stop { "recorded" } else { "lifted" },
-    );
 }

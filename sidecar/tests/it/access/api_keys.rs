@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use twilio_edge_contract::{CLAIMS_PATH, EDGE_CONFIG_PATH, Outcome, SETTLEMENTS_PATH};
+use twilio_edge_contract::{EDGE_CONFIG_PATH, EXCHANGE_PATH, Outcome};
 
 use crate::{
     api::endpoints::refused,
@@ -164,7 +164,7 @@ async fn scope_permits_only_its_requests(world: World) {
         };
         let (main, other) = (Caller::app(&sidecar, &token), Caller::admin(&sidecar, &token));
         for (permitted, caller, method, path, body) in [
-            (edge, &main, Method::POST, CLAIMS_PATH, claims.clone()),
+            (edge, &main, Method::POST, EXCHANGE_PATH, claims.clone()),
             (app, &main, Method::GET, "/v1/key", String::new()),
             (administration, &other, Method::GET, "/v1/keys", String::new()),
             (administration, &other, Method::GET, "/v1/audit", String::new()),
@@ -178,7 +178,7 @@ async fn scope_permits_only_its_requests(world: World) {
         // Each listener has its own paths.
         let nowhere = coded(404, "not_found");
         assert_eq!(main.refusal(Method::GET, "/v1/keys", &Value::Null).await, nowhere);
-        assert_eq!(other.refusal(Method::POST, CLAIMS_PATH, &Value::Null).await, nowhere);
+        assert_eq!(other.refusal(Method::POST, EXCHANGE_PATH, &Value::Null).await, nowhere);
     }
     // The edge token is for filters and not for applications.
     let filter = Caller::app(&sidecar, TOKEN);
@@ -227,8 +227,13 @@ async fn tenant_sees_only_its_own_keys(world: World) {
     let claim = message("c1", "SM1");
     let claims = json!({"v": 1, "claims": [claim]});
     let settlements = json!({"v": 1, "settlements": [settlement(&claim, Outcome::Commit)]});
-    assert_eq!(filter.refusal(Method::POST, CLAIMS_PATH, &claims).await, other);
-    assert_eq!(filter.refusal(Method::POST, SETTLEMENTS_PATH, &settlements).await, other);
+    let mut own = message("c2", "SM2");
+    own.identity.account_sid = OTHER.into();
+    let mixed =
+        json!({"v": 1, "claims": [own], "settlements": [settlement(&claim, Outcome::Commit)]});
+    assert_eq!(filter.refusal(Method::POST, EXCHANGE_PATH, &claims).await, other);
+    assert_eq!(filter.refusal(Method::POST, EXCHANGE_PATH, &settlements).await, other);
+    assert_eq!(filter.refusal(Method::POST, EXCHANGE_PATH, &mixed).await, other);
     let ring = filter.get(EDGE_CONFIG_PATH).await;
     assert_eq!(ring["accounts"].as_array().unwrap().len(), 1);
     assert_eq!(ring["accounts"][0]["auth_tokens"], json!(["theirs"]));

@@ -255,7 +255,7 @@ async fn documented_commands_rotate_our_keys() {
     .await;
     let gateways = typed(folder, &blocks("The filter's token", "sh")[0], &shared);
     let token = gateways.split_whitespace().find(|word| word.starts_with("twilio_edge_")).unwrap();
-    let url = format!("{}{}", sidecar.base, twilio_edge_contract::CLAIMS_PATH);
+    let url = format!("{}{}", sidecar.base, twilio_edge_contract::EXCHANGE_PATH);
     let claims = serde_json::json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string();
     let claimed = sidecar.client.post(url).bearer_auth(token).body(claims).send().await.unwrap();
     assert_eq!(claimed.status(), 200, "{token}");

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use twilio_edge_contract::{CLAIMS_PATH, MAX_BATCH, SETTLEMENTS_PATH};
+use twilio_edge_contract::{
+    Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, ExchangeRequest, MAX_BATCH,
+    Outcome, SettlementResult,
+};
 
 use crate::{
     access::api_keys::made_by_operator,
     support::servers::eventually,
-    support::sidecar::{Sidecar, TOKEN, inbound, message, status},
+    support::sidecar::{Sidecar, TOKEN, inbound, message, settlement, status},
     support::world::{Kind, World},
 };
 
@@ -23,6 +26,11 @@ async fn sidecar() -> (World, Sidecar) {
 /// Posts and expects a refusal; its status and its code.
 async fn refusal(sidecar: &Sidecar, path: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
     refused(sidecar.post(path, body).await).await
+}
+
+/// As [`refusal`], of an exchange in its binary form.
+async fn binary_refusal(sidecar: &Sidecar, body: impl Into<reqwest::Body>) -> (u16, String) {
+    refused(sidecar.post_exchange(body).await).await
 }
 
 pub(crate) async fn refused(response: reqwest::Response) -> (u16, String) {
@@ -43,28 +51,26 @@ pub(crate) async fn refused(response: reqwest::Response) -> (u16, String) {
 async fn requests_without_the_token_are_refused() {
     let (world, sidecar) = sidecar().await;
     let body = json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string();
-    for path in [CLAIMS_PATH, SETTLEMENTS_PATH] {
-        for shown in [
-            None,
-            Some(String::new()),
-            Some(TOKEN.to_owned()),
-            Some("Bearer".to_owned()),
-            Some("Bearer ".to_owned()),
-            Some(format!("Basic {TOKEN}")),
-            Some(format!("Bearer {TOKEN}x")),
-            Some(format!("Bearer {}", TOKEN.trim_start_matches('a'))),
-            Some(format!("Bearer {}", TOKEN.to_uppercase())),
-        ] {
-            let mut request = sidecar.client.post(format!("{}{path}", sidecar.base));
-            if let Some(shown) = &shown {
-                request = request.header("authorization", shown);
-            }
-            let response = request.body(body.clone()).send().await.unwrap();
-            let expected = (401, "unauthorized".to_owned());
-            assert_eq!(refused(response).await, expected, "{path} {shown:?}");
+    for shown in [
+        None,
+        Some(String::new()),
+        Some(TOKEN.to_owned()),
+        Some("Bearer".to_owned()),
+        Some("Bearer ".to_owned()),
+        Some(format!("Basic {TOKEN}")),
+        Some(format!("Bearer {TOKEN}x")),
+        Some(format!("Bearer {}", TOKEN.trim_start_matches('a'))),
+        Some(format!("Bearer {}", TOKEN.to_uppercase())),
+    ] {
+        let mut request = sidecar.client.post(format!("{}{EXCHANGE_PATH}", sidecar.base));
+        if let Some(shown) = &shown {
+            request = request.header("authorization", shown);
         }
+        let response = request.body(body.clone()).send().await.unwrap();
+        let expected = (401, "unauthorized".to_owned());
+        assert_eq!(refused(response).await, expected, "{shown:?}");
     }
-    let request = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base));
+    let request = sidecar.client.post(format!("{}{EXCHANGE_PATH}", sidecar.base));
     let request = request.header("authorization", format!("bearer {TOKEN}"));
     assert_eq!(request.body(body).send().await.unwrap().status(), 200);
     assert!(!sidecar.log().contains(TOKEN));
@@ -97,7 +103,7 @@ async fn caller_with_many_wrong_tokens_is_blocked() {
     // The address is also blocked at the other listener, for a filter's token, and without any token.
     let keyless = sidecar.client.get(format!("{}/v1/keys", sidecar.admin())).send().await.unwrap();
     assert_eq!(refused(keyless).await, enough);
-    let forged = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth("x");
+    let forged = sidecar.client.post(format!("{}{EXCHANGE_PATH}", sidecar.base)).bearer_auth("x");
     assert_eq!(refused(forged.send().await.unwrap()).await, enough);
     // Callers with a valid token at the same address are still served.
     assert_eq!(ask(good).await.status(), 200);
@@ -120,7 +126,7 @@ async fn bad_tokens_lock_no_good_key_of_their_address_out() {
     assert_eq!(refused(ask("guess").await).await, enough);
     // These valid keys are new to the sidecar, and their address has no attempts left.
     assert_eq!(ask(&good).await.status(), 200);
-    let claims = sidecar.client.post(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth(&edge);
+    let claims = sidecar.client.post(format!("{}{EXCHANGE_PATH}", sidecar.base)).bearer_auth(&edge);
     let claims = claims.body(json!({"v": 1, "claims": [message("c1", "SM1")]}).to_string());
     assert_eq!(claims.send().await.unwrap().status(), 200);
     // The sidecar accepts a new key within about a second.
@@ -184,6 +190,9 @@ async fn malformed_batch_is_refused_whole() {
         r#"{"v":"1","claims":[]}"#.into(),
         r#"{"v":1,"claims":[]}"#.into(),
         r#"{"v":1,"claims":{}}"#.into(),
+        r#"{"v":1,"settlements":[]}"#.into(),
+        r#"{"v":1,"claims":[],"settlements":[]}"#.into(),
+        r#"{"v":1,"claims":null}"#.into(),
         bad("class", json!("other")),
         bad("class", json!("inbund")),
         bad("class", json!("status")),
@@ -194,13 +203,13 @@ async fn malformed_batch_is_refused_whole() {
         bad("form", json!(7)),
         bad("form", Value::Null),
     ] {
-        let refusal = refusal(&sidecar, CLAIMS_PATH, body.clone()).await;
+        let refusal = refusal(&sidecar, EXCHANGE_PATH, body.clone()).await;
         assert_eq!(refusal, (400, "malformed_request".into()), "{body}");
     }
     let not_utf8 = b"{\"v\":1,\"claims\":[\"\xff\"]}".to_vec();
-    assert_eq!(refusal(&sidecar, CLAIMS_PATH, not_utf8).await, (400, "malformed_request".into()));
+    assert_eq!(refusal(&sidecar, EXCHANGE_PATH, not_utf8).await, (400, "malformed_request".into()));
     let problem: Value =
-        sidecar.post(CLAIMS_PATH, bad("claim_id", json!(""))).await.json().await.unwrap();
+        sidecar.post(EXCHANGE_PATH, bad("claim_id", json!(""))).await.json().await.unwrap();
     assert!(problem["detail"].as_str().unwrap().starts_with("claims[1].claim_id:"), "{problem}");
     // Not even the good half of a batch was done.
     let claim = sidecar.claim(message("c1", "SM1")).await;
@@ -210,13 +219,92 @@ async fn malformed_batch_is_refused_whole() {
 }
 
 #[tokio::test]
+async fn malformed_binary_batch_is_refused_whole() {
+    let (world, sidecar) = sidecar().await;
+    let good = message("c1", "SM1");
+    let exchange = ExchangeRequest::new(vec![good.clone()], vec![]).encode();
+    let mut bodies: Vec<Vec<u8>> = (0..exchange.len()).map(|end| exchange[..end].into()).collect();
+    bodies.extend([
+        b"{}".to_vec(),
+        json!({"v": 1, "claims": [good]}).to_string().into_bytes(),
+        // An empty exchange.
+        ExchangeRequest::new(vec![], vec![]).encode(),
+        // The second claim is invalid.
+        ExchangeRequest::new(vec![good.clone(), message("", "SM2")], vec![]).encode(),
+        // An unknown class, no claim id, a claim id that is not UTF-8, a number that is too large, and too many records.
+        b"TE\x01\x01\x04\x03c1\x09\x00".to_vec(),
+        b"TE\x01\x01\x01\x00\x00".to_vec(),
+        b"TE\x01\x01\x03\x02\xff\x00\x00".to_vec(),
+        b"TE\x01\xff\xff\xff\xff\xff\x00".to_vec(),
+        b"TE\x01\xff\xff\x03\x00".to_vec(),
+    ]);
+    for body in bodies {
+        let refusal = binary_refusal(&sidecar, body.clone()).await;
+        assert_eq!(refusal, (400, "malformed_request".into()), "{body:02x?}");
+    }
+    // A JSON endpoint reads no binary body.
+    let refusal = refusal(&sidecar, EXCHANGE_PATH, exchange).await;
+    assert_eq!(refusal, (400, "malformed_request".into()));
+    for (body, start) in [
+        (b"TE\x01\x01\x04\x03c1\x09\x00".to_vec(), "claims[0].class has an unknown value"),
+        (ExchangeRequest::new(vec![message("", "SM2")], vec![]).encode(), "claims[0].claim_id:"),
+    ] {
+        let problem: Value = sidecar.post_exchange(body).await.json().await.unwrap();
+        assert!(problem["detail"].as_str().unwrap().starts_with(start), "{problem}");
+    }
+    assert_eq!(sidecar.claim(good).await.attempt, Some(1), "no part of a batch was processed");
+    sidecar.stop();
+    assert_eq!(world.stored("SELECT dedupe_key FROM events").await.len(), 1);
+}
+
+#[tokio::test]
+async fn reply_has_the_form_of_its_request() {
+    let (_world, sidecar) = sidecar().await;
+    let request = |n: u8| {
+        let earlier = settlement(&message(&format!("earlier{n}"), "SM0"), Outcome::Release);
+        ExchangeRequest::new(vec![message(&format!("c{n}"), &format!("SM{n}"))], vec![earlier])
+    };
+    let json = |n| serde_json::to_vec(&request(n)).unwrap();
+    let post = |kind: Option<&str>, body: Vec<u8>| {
+        let post = sidecar.client.post(format!("{}{EXCHANGE_PATH}", sidecar.base));
+        let post = kind.into_iter().fold(post, |post, kind| post.header("content-type", kind));
+        post.bearer_auth(TOKEN).body(body).send()
+    };
+    for (n, kind, body, replied) in [
+        (1, Some(EXCHANGE_MEDIA_TYPE), request(1).encode(), EXCHANGE_MEDIA_TYPE),
+        (2, Some("application/json"), json(2), "application/json"),
+        (3, None, json(3), "application/json"),
+    ] {
+        let response = post(kind, body).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], replied);
+        let body = response.bytes().await.unwrap();
+        let reply = match replied == EXCHANGE_MEDIA_TYPE {
+            true => ExchangeReply::decode(&body).unwrap(),
+            false => serde_json::from_slice(&body).unwrap(),
+        };
+        let [verdict] = &reply.verdicts[..] else { panic!("{reply:?}") };
+        assert_eq!((&*verdict.claim_id, verdict.decision), (&*format!("c{n}"), Decision::Proceed));
+        let [ack] = &reply.results[..] else { panic!("{reply:?}") };
+        assert_eq!(ack.claim_id, format!("earlier{n}"));
+        assert_eq!(ack.result, SettlementResult::Tombstoned);
+    }
+}
+
+#[tokio::test]
 async fn unknown_protocol_version_is_refused_before_its_contents() {
     let (_world, sidecar) = sidecar().await;
-    for body in [r#"{"v":2,"claims":[]}"#, r#"{"v":0}"#, r#"{"v":99,"anything":"else"}"#] {
-        for path in [CLAIMS_PATH, SETTLEMENTS_PATH] {
-            let refusal = refusal(&sidecar, path, body).await;
-            assert_eq!(refusal, (400, "unknown_version".into()), "{path} {body}");
-        }
+    let expected = (400, "unknown_version".to_owned());
+    for body in [
+        r#"{"v":2,"claims":[]}"#,
+        r#"{"v":2,"settlements":[]}"#,
+        r#"{"v":0}"#,
+        r#"{"v":99,"anything":"else"}"#,
+    ] {
+        assert_eq!(refusal(&sidecar, EXCHANGE_PATH, body).await, expected, "{body}");
+    }
+    for body in [b"TE\x02".as_slice(), b"TE\x02\x00\x00", b"TE\x00", b"TE\x63anything"] {
+        assert_eq!(binary_refusal(&sidecar, body).await, expected, "{body:02x?}");
     }
 }
 
@@ -227,12 +315,30 @@ async fn limits_are_kept_to_the_last_one() {
     let batch =
         |count: usize| (0..count).map(|i| status(&format!("c{i}"), &format!("SM{i}"), "sent"));
     assert_eq!(sidecar.claim_all(batch(MAX_BATCH).collect()).await.len(), MAX_BATCH);
+    // Each kind has its own limit.
+    let settlements: Vec<_> =
+        batch(MAX_BATCH).map(|claim| settlement(&claim, Outcome::Commit)).collect();
+    let (verdicts, results) =
+        sidecar.exchange(batch(MAX_BATCH).collect(), settlements.clone()).await;
+    assert_eq!((verdicts.len(), results.len()), (MAX_BATCH, MAX_BATCH));
     let claims: Vec<_> = batch(MAX_BATCH + 1).collect();
-    let body = json!({"v": 1, "claims": claims}).to_string();
-    assert_eq!(refusal(&sidecar, CLAIMS_PATH, body).await, (413, "batch_too_large".into()));
-    let body = json!({"v": 1, "claims": [inbound("c", "SM", "+1555", &"x".repeat(200_000))]});
-    let refusal = refusal(&sidecar, CLAIMS_PATH, body.to_string()).await;
-    assert_eq!(refusal, (413, "body_too_large".into()));
+    let settlement = settlement(&claims[0], Outcome::Commit);
+    let settlements = [settlements, vec![settlement]].concat();
+    let too_large = (413, "batch_too_large".to_owned());
+    for request in [
+        ExchangeRequest::new(claims, vec![]),
+        ExchangeRequest::new(vec![message("c", "SM")], settlements),
+    ] {
+        let json = serde_json::to_vec(&request).unwrap();
+        assert_eq!(refusal(&sidecar, EXCHANGE_PATH, json).await, too_large);
+        assert_eq!(binary_refusal(&sidecar, request.encode()).await, too_large);
+    }
+    let claims = vec![inbound("c", "SM", "+1555", &"x".repeat(200_000))];
+    let request = ExchangeRequest::new(claims, vec![]);
+    let json = serde_json::to_vec(&request).unwrap();
+    let too_large = (413, "body_too_large".to_owned());
+    assert_eq!(refusal(&sidecar, EXCHANGE_PATH, json).await, too_large);
+    assert_eq!(binary_refusal(&sidecar, request.encode()).await, too_large);
 }
 
 #[tokio::test]
@@ -253,7 +359,7 @@ async fn request_that_does_not_arrive_times_out() {
     let address = sidecar.base.strip_prefix("http://").unwrap();
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST {CLAIMS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 10\r\n\r\n{{\"v\""
+        "POST {EXCHANGE_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 10\r\n\r\n{{\"v\""
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let asked = Instant::now();
@@ -267,10 +373,10 @@ async fn request_that_does_not_arrive_times_out() {
 #[tokio::test]
 async fn other_paths_and_methods_are_refused_in_the_same_form() {
     let (_world, sidecar) = sidecar().await;
-    assert_eq!(refusal(&sidecar, "/edge/v2/claims", "").await, (404, "not_found".into()));
+    assert_eq!(refusal(&sidecar, "/edge/v2/exchange", "").await, (404, "not_found".into()));
     let expected = (405, "method_not_allowed".to_owned());
     assert_eq!(refusal(&sidecar, "/healthz", "").await, expected);
-    let get = sidecar.client.get(format!("{}{CLAIMS_PATH}", sidecar.base)).bearer_auth(TOKEN);
+    let get = sidecar.client.get(format!("{}{EXCHANGE_PATH}", sidecar.base)).bearer_auth(TOKEN);
     assert_eq!(refused(get.send().await.unwrap()).await, expected);
 }
 

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use reqwest::{Client, Method};
 use serde_json::Value;
-use twilio_edge_contract::{CLAIMS_PATH, EDGE_CONFIG_PATH, SETTLEMENTS_PATH};
+use twilio_edge_contract::{EDGE_CONFIG_PATH, EXCHANGE_PATH};
 
 use crate::support::world::{Kind, World};
 
 /// The listeners, and every route of each.
 const MAIN: &[(&str, &str)] = &[
-    ("post", CLAIMS_PATH),
-    ("post", SETTLEMENTS_PATH),
+    ("post", EXCHANGE_PATH),
     ("get", EDGE_CONFIG_PATH),
     ("get", "/v1/key"),
     ("get", "/v1/messages"),

@@ -10,10 +10,9 @@ use std::{
 };
 
 use reqwest::Client;
-use serde::{Serialize, de::DeserializeOwned};
 use twilio_edge_contract::{
-    CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Decision, Outcome, PROTOCOL_VERSION,
-    SETTLEMENTS_PATH, SettlementResult, SettlementsReply, SettlementsRequest,
+    Claim, Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, ExchangeRequest, Outcome,
+    SettlementResult,
 };
 
 use crate::{
@@ -88,8 +87,9 @@ impl Filter {
             let claims: Vec<Claim> = (first..first + count)
                 .map(|i| message(&format!("c{i}"), &format!("SM{i}")))
                 .collect();
-            let request = ClaimsRequest { v: PROTOCOL_VERSION, claims: claims.clone() };
-            let Some(reply) = self.ask::<ClaimsReply>(CLAIMS_PATH, &request).await else { return };
+            let request = ExchangeRequest::new(claims.clone(), Vec::new());
+            let Some(reply) = self.exchange(&request).await else { return };
+            assert_eq!(reply.verdicts.len(), claims.len());
             self.received.answers.fetch_add(reply.verdicts.len(), Ordering::Relaxed);
             for (claim, verdict) in claims.iter().zip(reply.verdicts) {
                 assert_eq!(
@@ -123,9 +123,9 @@ impl Filter {
         if settlements.is_empty() {
             return true;
         }
-        let request = SettlementsRequest { v: PROTOCOL_VERSION, settlements };
-        let reply = self.ask::<SettlementsReply>(SETTLEMENTS_PATH, &request).await;
-        let Some(reply) = reply else { return false };
+        let request = ExchangeRequest::new(Vec::new(), settlements);
+        let Some(reply) = self.exchange(&request).await else { return false };
+        assert_eq!(reply.results.len(), request.settlements.len());
         for (settlement, settled) in request.settlements.iter().zip(reply.results) {
             assert_eq!(settled.result, SettlementResult::Settled);
             let mut by_message = self.received.by_message.lock().unwrap();
@@ -143,15 +143,14 @@ impl Filter {
     }
 
     /// Returns `None` once the sidecar has been killed.
-    async fn ask<T: DeserializeOwned>(&self, path: &str, request: &impl Serialize) -> Option<T> {
-        let request = serde_json::to_vec(request).unwrap();
-        let post =
-            self.client.post(format!("{}{path}", self.base)).bearer_auth(TOKEN).body(request);
+    async fn exchange(&self, request: &ExchangeRequest) -> Option<ExchangeReply> {
+        let post = self.client.post(format!("{}{EXCHANGE_PATH}", self.base)).bearer_auth(TOKEN);
+        let post = post.header("content-type", EXCHANGE_MEDIA_TYPE).body(request.encode());
         let reply = post.send().await.ok()?;
         let status = reply.status();
         let body = reply.bytes().await.ok()?;
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
-        Some(serde_json::from_slice(&body).unwrap())
+        Some(ExchangeReply::decode(&body).unwrap())
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod concurrent_claims;
 pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
 pub(crate) mod event_formats;
+pub(crate) mod exchanges;
 pub(crate) mod kafka;
 pub(crate) mod kills;
 pub(crate) mod redirects;

@@ -5,7 +5,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UnixStream},
 };
-use twilio_edge_contract::CLAIMS_PATH;
+use twilio_edge_contract::EXCHANGE_PATH;
 
 use crate::{
     support::servers::{eventually, free_port},
@@ -44,7 +44,7 @@ pub(crate) async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u
 pub(crate) async fn claim(stream: &mut TcpStream, claim_id: &str) -> String {
     let body = json!({"v": 1, "claims": [message(claim_id, claim_id)]}).to_string();
     let head = format!(
-        "POST {CLAIMS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {EXCHANGE_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     answered(stream, head.as_bytes()).await
@@ -190,7 +190,7 @@ async fn idle_connection_ends_unless_its_caller_is_known() {
     for request in [
         "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         format!(
-            "POST {CLAIMS_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer guess\r\ncontent-length: 0\r\n\r\n"
+            "POST {EXCHANGE_PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer guess\r\ncontent-length: 0\r\n\r\n"
         ),
     ] {
         let mut stranger = TcpStream::connect(place(&sidecar.base)).await.unwrap();

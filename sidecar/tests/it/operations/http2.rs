@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
     time::{Duration, Instant, sleep, timeout},
 };
-use twilio_edge_contract::CLAIMS_PATH;
+use twilio_edge_contract::EXCHANGE_PATH;
 
 use crate::{
     operations::connections::{claim, place, timed_out, until_closed},
@@ -104,7 +104,7 @@ fn openings() -> [(&'static str, Vec<u8>); 5] {
         ("an idle connection", with(65_535, &[frame(HEADERS, WHOLE, 1, &health)])),
         (
             "a request without its body",
-            with(65_535, &[frame(HEADERS, END_HEADERS, 1, &fields("POST", CLAIMS_PATH, None))]),
+            with(65_535, &[frame(HEADERS, END_HEADERS, 1, &fields("POST", EXCHANGE_PATH, None))]),
         ),
         (
             "a response that is not read",
@@ -138,7 +138,7 @@ async fn http2_strangers_block_no_other_caller() {
     assert!(sidecar.metric(series).await >= 300.0);
     assert!(sidecar.metric("twilio_edge_connections_open{listener=\"main\"}").await <= 64.0);
     // A caller with a good token gets through over HTTP/2 as well.
-    let request = frame(HEADERS, END_HEADERS, 1, &fields("POST", CLAIMS_PATH, Some(TOKEN)));
+    let request = frame(HEADERS, END_HEADERS, 1, &fields("POST", EXCHANGE_PATH, Some(TOKEN)));
     let mut caller = opened(main, &[preface(65_535), request].concat()).await;
     let body = json!({"v": 1, "claims": [message("c9", "SM9")]}).to_string();
     caller.write_all(&frame(DATA, END_STREAM, 1, body.as_bytes())).await.unwrap();
@@ -270,7 +270,7 @@ async fn http2_shutdown_answers_what_is_under_way_and_waits_for_no_idle_caller()
     for (_, sent) in openings() {
         idle.push(opened(&main, &sent).await);
     }
-    let request = frame(HEADERS, END_HEADERS, 1, &fields("POST", CLAIMS_PATH, Some(TOKEN)));
+    let request = frame(HEADERS, END_HEADERS, 1, &fields("POST", EXCHANGE_PATH, Some(TOKEN)));
     let mut caller = opened(&main, &[preface(65_535), request].concat()).await;
     // The open connections of the listener include the idle ones and the caller's.
     eventually("all clients are connected", async || {

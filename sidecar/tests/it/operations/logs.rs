@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use twilio_edge_contract::{CLAIMS_PATH, Decision, Outcome};
+use twilio_edge_contract::{Decision, EXCHANGE_PATH, Outcome};
 
 use crate::{
     access::api_keys::{Caller, administrator},
@@ -61,7 +61,9 @@ async fn live(sidecar: &Sidecar) -> Vec<String> {
     sidecar.claim_all(claims.clone()).await;
     sidecar.claim_all(vec![status("c2", "SM0", "delivered"), claims[0].clone()]).await;
     sidecar.settle_all(claims.iter().map(|one| settlement(one, Outcome::Commit)).collect()).await;
-    sidecar.post(CLAIMS_PATH, "this is confidential").await;
+    sidecar.post(EXCHANGE_PATH, "this is confidential").await;
+    sidecar.post_exchange("this is confidential").await;
+    sidecar.post_exchange("TE\u{1}\u{1}\u{14}this is confidential").await;
     let edge = Caller::app(sidecar, TOKEN);
     edge.send(Method::GET, "/edge/v1/config", String::new()).await;
 

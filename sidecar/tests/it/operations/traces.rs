@@ -8,14 +8,16 @@ use opentelemetry_proto::tonic::{
     trace::v1::{Span, span::SpanKind},
 };
 use prost::Message;
-use twilio_edge_contract::Decision;
+use twilio_edge_contract::{Decision, Outcome};
 
 use crate::{
     support::servers::{eventually, free_port},
-    support::sidecar::{Sidecar, TOKEN, inbound},
+    support::sidecar::{Sidecar, TOKEN, inbound, settlement},
     support::world::{Kind, World},
 };
 
+/// Name of the span of a filter's callout.
+const EXCHANGE: &str = "POST /edge/v1/exchange";
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 const ALICE: &str = "whatsapp:+15551230001";
@@ -76,29 +78,39 @@ async fn claim_is_in_the_trace_of_its_webhook() {
     assert!(verdicts.iter().all(|verdict| verdict.decision == Decision::Proceed));
 
     eventually("the claim and its callout are exported", || async {
-        !collected.named("claim").is_empty() && !collected.named("POST /edge/v1/claims").is_empty()
+        !collected.named("claim").is_empty() && !collected.named(EXCHANGE).is_empty()
     })
     .await;
     let claims = collected.named("claim");
     assert_eq!(claims.len(), 1, "an unsampled or untraced claim has no span");
     assert_eq!(hex(&claims[0].trace_id), TRACE);
     assert_eq!(hex(&claims[0].parent_span_id), PARENT);
-    let callout = &collected.named("POST /edge/v1/claims")[0];
+    let callout = &collected.named(EXCHANGE)[0];
     assert_eq!(claims[0].links[0].span_id, callout.span_id, "the claim is linked to its callout");
     assert_ne!(callout.trace_id, claims[0].trace_id);
     assert_eq!(callout.kind, SpanKind::Server as i32);
 
-    // Children of the claim are the store operations of its batch, in order. The callout of a settlement has its own children.
+    // Children of the claim are the store operations of the claims of its exchange, in order. The operations of settlements are
+    // children of the callout.
     sidecar.commit(&inbound("c1", "SM1", ALICE, "this is confidential")).await;
-    eventually("a settlement is exported", || async {
-        !collected.named("POST /edge/v1/settlements").is_empty()
+    eventually("a settlement is exported", || async { collected.named(EXCHANGE).len() == 2 }).await;
+    let settled = &collected.named(EXCHANGE)[1];
+    let mut traced = inbound("c5", "SM5", ALICE, "this is confidential");
+    traced.traceparent = Some(format!("00-{TRACE}-{PARENT}-01"));
+    let commit = settlement(&inbound("c2", "SM2", ALICE, "this is confidential"), Outcome::Commit);
+    sidecar.exchange(vec![traced], vec![commit]).await;
+    eventually("the exchange of both is exported", || async {
+        collected.named("claim").len() == 2 && collected.named(EXCHANGE).len() == 3
     })
     .await;
-    let settled = &collected.named("POST /edge/v1/settlements")[0];
+    let (both, second) = (&collected.named(EXCHANGE)[2], &collected.named("claim")[1]);
+    assert_eq!(second.links[0].span_id, both.span_id);
     for (parent, names) in [
         (&claims[0], ["leases_claim", "ledger_look_up", "journal_note"].as_slice()),
         (settled, ["journal_write", "leases_commit"].as_slice()),
         (callout, &[]),
+        (second, &["leases_claim", "ledger_look_up", "journal_note"]),
+        (both, &["journal_write", "leases_commit"]),
     ] {
         let mut steps = collected.spans();
         steps.retain(|span| span.parent_span_id == parent.span_id);
@@ -128,7 +140,7 @@ async fn claim_is_in_the_trace_of_its_webhook() {
     // The sidecar exports waiting spans before it stops. No span contains personal data.
     sidecar.claim_all(vec![inbound("c4", "SM4", ALICE, "this is confidential")]).await;
     sidecar.stop();
-    assert_eq!(collected.named("POST /edge/v1/claims").len(), 2);
+    assert_eq!(collected.named(EXCHANGE).len(), 4);
     let bytes = String::from_utf8_lossy(&collected.0.lock().unwrap().1).into_owned();
     for secret in ["confidential", "5551230001", TOKEN] {
         assert!(!bytes.contains(secret), "{secret}");

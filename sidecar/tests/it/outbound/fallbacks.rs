@@ -299,7 +299,7 @@ async fn sidecar_killed_during_a_fallback_sends_it_once(world: World) {
         let claim = failed(&format!("k{n}"), &sent, "63016");
         let body = json!({"v": twilio_edge_contract::PROTOCOL_VERSION, "claims": [claim]});
         let asked =
-            sidecar.client.post(format!("{}{}", sidecar.base, twilio_edge_contract::CLAIMS_PATH));
+            sidecar.client.post(format!("{}{}", sidecar.base, twilio_edge_contract::EXCHANGE_PATH));
         let asked = asked.bearer_auth(crate::support::sidecar::TOKEN).body(body.to_string());
         let request = tokio::spawn(asked.send());
         tokio::time::sleep(Duration::from_millis(n * 7)).await;

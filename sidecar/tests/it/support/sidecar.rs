@@ -9,11 +9,10 @@ use std::{
 };
 
 use reqwest::{Client, Response, header};
-use serde_json::Value;
 use twilio_edge_contract::{
-    CLAIMS_PATH, Claim, ClaimsReply, ClaimsRequest, Class, Decision, Identity, Outcome,
-    PROTOCOL_VERSION, SETTLEMENTS_PATH, SavedAnswer, Settlement, SettlementResult,
-    SettlementsReply, SettlementsRequest, UnclaimedWebhook, Verdict,
+    Claim, Class, Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, ExchangeRequest,
+    Identity, Outcome, PROTOCOL_VERSION, SavedAnswer, Settlement, SettlementResult,
+    UnclaimedWebhook, Verdict,
 };
 
 use crate::support::servers::Guarded;
@@ -97,14 +96,40 @@ impl Sidecar {
         self.log.lock().unwrap().clone()
     }
 
-    /// Sends a batch of claims and checks the shape of the reply, as the filter does.
+    /// Sends an exchange in its binary form and checks the shape of the reply, as the filter does.
+    pub(crate) async fn exchange(
+        &self,
+        claims: Vec<Claim>,
+        settlements: Vec<Settlement>,
+    ) -> (Vec<Verdict>, Vec<SettlementResult>) {
+        let claimed: Vec<String> = claims.iter().map(|claim| claim.claim_id.clone()).collect();
+        let settled: Vec<String> = settlements.iter().map(|s| s.claim_id.clone()).collect();
+        let request = ExchangeRequest::new(claims, settlements);
+        let response = self.post_exchange(request.encode()).await;
+        let status = response.status();
+        let kind = response.headers().get(header::CONTENT_TYPE).cloned();
+        let body = response.bytes().await.unwrap();
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        assert_eq!(kind.unwrap(), EXCHANGE_MEDIA_TYPE);
+        let ExchangeReply { v, verdicts, results } = ExchangeReply::decode(&body).unwrap();
+        assert_eq!(v, PROTOCOL_VERSION);
+        let answered: Vec<String> = verdicts.iter().map(|v| v.claim_id.clone()).collect();
+        assert_eq!(answered, claimed);
+        let answered: Vec<String> = results.iter().map(|r| r.claim_id.clone()).collect();
+        assert_eq!(answered, settled);
+        (verdicts, results.into_iter().map(|ack| ack.result).collect())
+    }
+
+    /// Posts `body` as an exchange in its binary form.
+    pub(crate) async fn post_exchange(&self, body: impl Into<reqwest::Body>) -> Response {
+        let request = self.client.post(format!("{}{EXCHANGE_PATH}", self.base)).bearer_auth(TOKEN);
+        let request = request.header(header::CONTENT_TYPE, EXCHANGE_MEDIA_TYPE);
+        request.body(body).send().await.unwrap()
+    }
+
+    /// Sends an exchange of claims.
     pub(crate) async fn claim_all(&self, claims: Vec<Claim>) -> Vec<Verdict> {
-        let ids: Vec<String> = claims.iter().map(|claim| claim.claim_id.clone()).collect();
-        let request = ClaimsRequest { v: PROTOCOL_VERSION, claims };
-        let reply: ClaimsReply = self.ask(CLAIMS_PATH, &request).await;
-        let answered: Vec<String> = reply.verdicts.iter().map(|v| v.claim_id.clone()).collect();
-        assert_eq!((reply.v, answered), (PROTOCOL_VERSION, ids));
-        reply.verdicts
+        self.exchange(claims, Vec::new()).await.0
     }
 
     pub(crate) async fn claim(&self, claim: Claim) -> Verdict {
@@ -116,13 +141,9 @@ impl Sidecar {
         self.claim(claim).await.decision
     }
 
+    /// Sends an exchange of settlements.
     pub(crate) async fn settle_all(&self, settlements: Vec<Settlement>) -> Vec<SettlementResult> {
-        let ids: Vec<String> = settlements.iter().map(|s| s.claim_id.clone()).collect();
-        let request = SettlementsRequest { v: PROTOCOL_VERSION, settlements };
-        let reply: SettlementsReply = self.ask(SETTLEMENTS_PATH, &request).await;
-        let answered: Vec<String> = reply.results.iter().map(|r| r.claim_id.clone()).collect();
-        assert_eq!((reply.v, answered), (PROTOCOL_VERSION, ids));
-        reply.results.into_iter().map(|settled| settled.result).collect()
+        self.exchange(Vec::new(), settlements).await.1
     }
 
     pub(crate) async fn settle(&self, settlement: Settlement) -> SettlementResult {
@@ -152,20 +173,6 @@ impl Sidecar {
         let (_, text) = self.get("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{series} ")));
         line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
-    }
-
-    async fn ask<T: serde::de::DeserializeOwned>(
-        &self,
-        path: &str,
-        request: &impl serde::Serialize,
-    ) -> T {
-        let response = self.post(path, serde_json::to_vec(request).unwrap()).await;
-        let status = response.status();
-        let kind = response.headers().get(header::CONTENT_TYPE).cloned();
-        let body: Value = response.json().await.unwrap();
-        assert_eq!(status, 200, "{body}");
-        assert_eq!(kind.unwrap(), "application/json");
-        serde_json::from_value(body).unwrap()
     }
 }
 

@@ -3,6 +3,7 @@
 mod dedupe;
 mod disguise;
 mod end;
+mod exchange;
 mod options;
 mod outage;
 mod recut;
@@ -42,6 +43,7 @@ pub(crate) fn scenarios() -> Vec<(String, MakeScenario)> {
         ("disguise", disguise::scenarios()),
         ("dedupe", dedupe::scenarios()),
         ("settle", settle::scenarios()),
+        ("exchange", exchange::scenarios()),
         ("outage", outage::scenarios()),
         ("options", options::scenarios()),
         ("recut", recut::scenarios()),

@@ -1,0 +1,156 @@
+//! Durable effects of webhooks: opt-outs, withdrawn consents, links between the ids of a contact, and statuses of our own
+//! messages. They are recorded before the claim or the settlement is answered.
+
+use std::collections::HashSet;
+
+use twilio_edge_contract::{Class, Identity, Opt};
+
+use super::claims::Claims;
+use crate::{access::marketing::Withdrawal, outbound::fallback::StatusReport};
+use twilio_edge_domain::{optout::Arrival, suppression::OptEvent, webhook::Webhook};
+
+impl Claims {
+    /// Records that Twilio has the messages that these statuses are about, and sends the fallbacks of those that
+    /// failed. Returns the claim ids of failures that could not be stored. Other statuses that could not be stored are
+    /// not lost: the reconciler finds their messages in Twilio's list.
+    pub(super) async fn apply_statuses(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
+        let reports = webhooks.iter().filter_map(|webhook| {
+            let id = webhook.message_id.as_deref()?;
+            let identity = &webhook.identity;
+            let report = StatusReport {
+                id,
+                account_sid: &identity.account_sid,
+                message_sid: &identity.message_sid,
+                status: identity.status.as_deref().unwrap_or_default(),
+                code: identity.error_code.as_deref().unwrap_or_default(),
+            };
+            Some((webhook, report))
+        });
+        let (sources, reports): (Vec<&Webhook>, Vec<StatusReport<'_>>) = reports.unzip();
+        if reports.is_empty() {
+            return Vec::new();
+        }
+        match self.sending.apply_statuses(&reports, now_ms).await {
+            Ok(learned) => {
+                self.metrics.messages.reconciled("callback", learned);
+                Vec::new()
+            }
+            Err(reason) => {
+                let count = reports.len();
+                tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler checks Twilio's list");
+                let failures =
+                    sources.iter().zip(&reports).filter(|(_, report)| report.is_failure());
+                failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
+            }
+        }
+    }
+
+    /// Records which user ids belong to which numbers: a STOP by either applies to both. Returns the claim ids for
+    /// which that failed.
+    pub(super) async fn link_contacts(
+        &self,
+        webhooks: impl Iterator<Item = &Webhook>,
+        now_ms: i64,
+    ) -> HashSet<String> {
+        let (mut claim_ids, mut links) = (HashSet::new(), Vec::new());
+        for webhook in webhooks {
+            let Some(inbound) = webhook.inbound.as_ref().filter(|i| !i.links.is_empty()) else {
+                continue;
+            };
+            claim_ids.insert(webhook.claim_id.clone());
+            links.extend(inbound.links.iter().cloned());
+        }
+        if links.is_empty() {
+            return HashSet::new();
+        }
+        match self.stores.contacts().link(links, now_ms).await {
+            Ok(()) => HashSet::new(),
+            Err(reason) => {
+                let count = claim_ids.len();
+                tracing::error!(event = "contact.link_failed", %reason, count, "the sidecar could not record the ids of contacts; their webhooks wait");
+                claim_ids
+            }
+        }
+    }
+
+    /// Marks failures of messages that the ledger knows as inbound: such a status is about the sender, and suppresses
+    /// none of our own numbers. Without an answer of the database the webhooks stay unchanged.
+    pub(super) async fn with_known_inbound(
+        &self,
+        webhooks: Vec<Option<Webhook>>,
+    ) -> Vec<Option<Webhook>> {
+        let inbound_key = |webhook: &Webhook| {
+            webhook.may_be_about_inbound().then(|| {
+                let identity = webhook.identity.clone();
+                Identity { class: Class::Inbound, ..identity }.dedupe_key()
+            })
+        };
+        let keys: Vec<String> = webhooks.iter().flatten().filter_map(inbound_key).collect();
+        if keys.is_empty() {
+            return webhooks;
+        }
+        let known = self.stores.known_keys(&keys).await.unwrap_or_default();
+        let read = |webhook: Webhook| {
+            let is_known = inbound_key(&webhook).is_some_and(|key| known.contains(&key));
+            if is_known { webhook.about_inbound() } else { webhook }
+        };
+        webhooks.into_iter().map(|webhook| webhook.map(read)).collect()
+    }
+
+    /// Stores the withdrawals of consent to marketing that statuses report; returns the claim ids for which that failed.
+    pub(super) async fn record_withdrawals(
+        &self,
+        webhooks: impl Iterator<Item = &Webhook>,
+        now_ms: i64,
+    ) -> Vec<String> {
+        let mut failed = Vec::new();
+        for webhook in webhooks {
+            let Some(withdrawal) = Withdrawal::of(webhook) else { continue };
+            if let Err(reason) = withdrawal.record(&self.stores.consents(), now_ms).await {
+                tracing::error!(event = "consent.persist_failed", %reason, webhook.sid = %webhook.identity.message_sid, "the sidecar could not record a withdrawn consent; its webhook waits");
+                failed.push(webhook.claim_id.clone());
+            }
+        }
+        failed
+    }
+
+    /// Records every opt-out and opt-in durably. Returns the claim ids for which that failed.
+    pub(super) async fn record_opts(
+        &self,
+        webhooks: impl Iterator<Item = &Webhook>,
+        arrival: Arrival,
+        now_ms: i64,
+    ) -> HashSet<String> {
+        let (claim_ids, events): (Vec<String>, Vec<OptEvent>) = webhooks
+            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptEvent::of(webhook, arrival)?)))
+            .unzip();
+        if events.is_empty() {
+            return HashSet::new();
+        }
+        match self.stores.record_opts(events.clone(), now_ms).await {
+            Ok(changed) => {
+                let changes = events.iter().zip(changed).filter(|(_, changed)| *changed);
+                changes.for_each(|(event, _)| {
+                    self.metrics.webhooks.suppression_changed(event.opt == Opt::Stop, event.source);
+                    log_change(event);
+                });
+                HashSet::new()
+            }
+            Err(reason) => {
+                let count = events.len();
+                tracing::error!(event = "optout.persist_failed", %reason, count, "the sidecar could not record opt-outs; their webhooks wait");
+                claim_ids.into_iter().collect()
+            }
+        }
+    }
+}
+
+fn log_change(change: &OptEvent) {
+    tracing::info!(event = "suppression.changed",
+        webhook.sid = %change.message_sid,
+        account.sid = %change.account_sid,
+        address = %change.address,
+        "the sidecar {} a suppression",
+        if change.opt == Opt::Stop { "recorded" } else { "lifted" },
+    );
+}
