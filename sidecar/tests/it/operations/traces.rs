@@ -97,7 +97,7 @@ async fn claim_is_in_the_trace_of_its_webhook() {
     let settled = &collected.named("POST /edge/v1/settlements")[0];
     for (parent, names) in [
         (&claims[0], ["leases_claim", "ledger_look_up", "journal_note"].as_slice()),
-        (settled, ["journal_write", "leases_commit"].as_slice()),
+        (settled, ["journal_note", "leases_commit"].as_slice()),
         (callout, &[]),
     ] {
         let mut steps = collected.spans();
