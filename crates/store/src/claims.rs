@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     event::Event,
-    leases::LeaseClaim,
+    leases::{LeaseClaim, Leases},
     ledger::{LedgerDecision, LookupResult, arrival},
 };
 use crate::{error::StoreError, ledger::ClaimResult, stores::Stores};
 use twilio_edge_domain::{
-    lease::ClaimOutcome,
+    lease::{ClaimOutcome, Lease, LeaseRecord},
     webhook::{Participants, Webhook},
 };
 use twilio_edge_platform::store_metrics::Operation;
@@ -60,10 +60,7 @@ impl Stores {
         let known = match to_confirm.is_empty() {
             true => Ok(LookupResult::default()),
             false => {
-                self.metrics
-                    .stores
-                    .timed(Operation::LedgerLookUp, self.ledger.look_up(&to_confirm))
-                    .await
+                self.metrics.stores.timed(Operation::LedgerLookUp, self.look_up(&to_confirm)).await
             }
         };
         let known = match known {
@@ -87,7 +84,11 @@ impl Stores {
             !(webhook.is_ours && matches!(taken.claimed, ClaimOutcome::Proceed { .. }))
         });
         let events: Vec<Event<'_>> = rows
-            .filter_map(|(webhook, taken)| arrival(webhook, &taken.claimed, now_ms, self.periods))
+            .filter_map(|(webhook, taken)| {
+                let arrival = arrival(webhook, &taken.claimed, now_ms, self.periods)?;
+                let is_first = arrival.attempts == 1 && !known.leases.contains_key(&webhook.key);
+                Some(Event { is_first, ..arrival })
+            })
             .collect();
         if let Err(reason) =
             self.metrics.stores.timed(Operation::JournalNote, self.journal.note(&events)).await
@@ -157,7 +158,7 @@ impl Stores {
         now_ms: i64,
     ) {
         if let Some(peers) = &self.peers {
-            peers.hurry();
+            peers.see_partition();
         }
         let proceeds = |taken: &LeaseClaim| matches!(taken.claimed, ClaimOutcome::Proceed { .. });
         let to_confirm = webhooks.iter().zip(taken.iter()).filter(|(_, taken)| proceeds(taken));
@@ -222,8 +223,7 @@ impl Stores {
         webhooks: &[&Webhook],
         now_ms: i64,
     ) -> Result<Vec<LedgerDecision>, StoreError> {
-        // The claims that this sidecar granted a moment ago may not be in the ledger yet.
-        self.journal.flush().await?;
+        self.flush().await?;
         let asks = webhooks.iter().map(|webhook| (*webhook).clone()).collect();
         self.metrics.stores.timed(Operation::LedgerClaim, self.claims.ask(asks, now_ms)).await
     }
@@ -263,15 +263,66 @@ impl Stores {
         if of_before.is_empty() {
             return;
         }
+        let mut last: HashMap<Participants, i64> = HashMap::new();
+        self.journal.visit_inbound(|event| {
+            let is_of = |pair: &&&Participants| event.is_of(pair);
+            if let (Some(pair), Some(at)) = (of_before.iter().find(is_of), event.received_at_ms) {
+                let last = last.entry((**pair).clone()).or_insert(at);
+                *last = at.max(*last);
+            }
+        });
         // Best effort: without it, the reported conversation window ends earlier than it does.
-        let _ = self.journal.flush().await;
-        let last: HashMap<Participants, i64> =
-            self.ledger.last_inbound(&of_before).await.unwrap_or_default();
+        for (pair, at) in self.ledger.last_inbound(&of_before).await.unwrap_or_default() {
+            let last = last.entry(pair).or_insert(at);
+            *last = at.max(*last);
+        }
         for (webhook, grant) in webhooks.iter().zip(grants) {
             let (Some(grant), Some(inbound)) = (grant, &webhook.inbound) else { continue };
             let last = last.get(&inbound.participants).copied();
             grant.last_inbound_ms =
                 grant.last_inbound_ms.map(|first| last.map_or(first, |last| last.max(first)));
+        }
+    }
+}
+
+impl Stores {
+    /// Reads the leases of these webhooks and the suppressions of their senders, in the journal and the ledger.
+    async fn look_up(&self, webhooks: &[&Webhook]) -> Result<LookupResult, StoreError> {
+        let keys = webhooks.iter().map(|webhook| webhook.key.as_str());
+        let pending = self.journal.leases(keys, self.periods.result_ms);
+        let mut known = self.ledger.look_up(webhooks).await?;
+        merge_leases(&mut known.leases, pending);
+        Ok(known)
+    }
+
+    /// Reads the leases of these dedupe keys, in the journal and the ledger.
+    pub(crate) async fn known_leases(
+        &self,
+        keys: &[&str],
+    ) -> Result<HashMap<String, Lease>, StoreError> {
+        let pending = self.journal.leases(keys.iter().copied(), self.periods.result_ms);
+        let mut known = self.ledger.leases(keys).await?;
+        merge_leases(&mut known, pending);
+        Ok(known)
+    }
+
+    /// Writes the claims that the lease store has granted and the ledger does not have yet, before the ledger decides.
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        match self.leases {
+            // The ledger has granted all of them.
+            Leases::Sql => Ok(()),
+            Leases::Redis(_) | Leases::Memory(_) => self.journal.flush().await,
+        }
+    }
+}
+
+/// Adds the leases of pending events to those of the ledger; of two, the one that is ahead stays.
+fn merge_leases(known: &mut HashMap<String, Lease>, pending: HashMap<String, Lease>) {
+    for (key, lease) in pending {
+        let mut record = LeaseRecord::new(known.remove(&key), Vec::new());
+        record.merge(lease);
+        if let Some(lease) = record.lease() {
+            known.insert(key, lease.clone());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! `reader.rs` know that there are two kinds. Work that takes too long fails here, for all stores. This module must not know
 //! what the statements are for.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{
     event::Event,
+    known_keys::KnownKeys,
     postgres::{self, Postgres},
     rows::{ContactQuery, LookupRow},
     sqlite::{self, Sqlite},
@@ -138,7 +139,8 @@ impl Database {
                     Durability::Process => &sqlite.quick,
                     Durability::Power => &sqlite.durable,
                 };
-                Transaction::Sqlite(pool.begin_with(begin).await?, turn)
+                let tx = pool.begin_with(begin).await?;
+                Transaction::Sqlite(tx, turn, sqlite.known.clone())
             }
             (Engine::Postgres(postgres), Durability::Process) => {
                 Transaction::Postgres(postgres.quick.begin_with(begin).await?)
@@ -214,7 +216,8 @@ impl Database {
         .await
     }
 
-    /// Reads the leases of these webhooks and the suppressions of these contacts. Does not wait for writers.
+    /// Reads the leases of these webhooks and the suppressions of these contacts. Does not wait for writers, and reads nothing
+    /// if it is certain that there is none.
     pub(super) async fn look_up(
         &self,
         keys: &[&str],
@@ -222,7 +225,13 @@ impl Database {
     ) -> Result<Vec<LookupRow>, StoreError> {
         self.within_timeout(async {
             match &self.engine {
-                Engine::Sqlite(sqlite) => sqlite::look_up(&sqlite.lookups, keys, contacts).await,
+                Engine::Sqlite(sqlite) => {
+                    let keys = sqlite.known.may_have(keys);
+                    if keys.is_empty() && contacts.is_empty() {
+                        return Ok(Vec::new());
+                    }
+                    sqlite::look_up(&sqlite.lookups, &keys, contacts).await
+                }
                 Engine::Postgres(postgres) => {
                     let mut cached = postgres.lookups.take().await?;
                     let found = postgres::look_up(cached.connection(), keys, contacts).await?;
@@ -247,16 +256,25 @@ impl Database {
                     tx.write_events(events, forgotten_ms).await?;
                     tx.commit().await
                 }
-                // One statement is its own transaction, in one round trip instead of three.
+                // A statement is its own transaction, in one round trip instead of three.
                 Engine::Postgres(postgres) => {
                     let mut cached = postgres.writes.take().await?;
-                    postgres::write_events(cached.connection(), events, forgotten_ms).await?;
+                    postgres::add_events(cached.connection(), events, forgotten_ms).await?;
                     postgres.writes.put_back(cached);
                     Ok(())
                 }
             }
         })
         .await
+    }
+
+    /// Remembers the keys of the ledger in an exclusive database, so that claims of unknown keys need no read. Returns when all
+    /// of them are remembered, immediately with a shared database.
+    pub(super) async fn remember_keys(&self) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(sqlite) => sqlite.remember_keys().await,
+            Engine::Postgres(_) => Ok(()),
+        }
     }
 
     /// Returns the connection counts of the two pools: quick commits and durable commits.
@@ -324,7 +342,7 @@ pub(super) async fn within<T, E: From<StoreError>>(
 
 /// Open transaction, rolled back when dropped. With SQLite it also holds the writer lock.
 pub(super) enum Transaction {
-    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>, OwnedMutexGuard<()>),
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>, OwnedMutexGuard<()>, Arc<KnownKeys>),
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
 }
 
@@ -351,7 +369,7 @@ impl Transaction {
         }
         let rows = json(rows)?;
         Ok(match self {
-            Transaction::Sqlite(tx, _) => {
+            Transaction::Sqlite(tx, ..) => {
                 sqlx::query_as(statement).bind(rows).fetch_all(&mut **tx).await?
             }
             Transaction::Postgres(tx) => {
@@ -371,7 +389,7 @@ impl Transaction {
         }
         let rows = json(rows)?;
         match self {
-            Transaction::Sqlite(tx, _) => {
+            Transaction::Sqlite(tx, ..) => {
                 sqlx::query(statement).bind(rows).execute(&mut **tx).await.map(|_| ())?;
             }
             Transaction::Postgres(tx) => {
@@ -388,7 +406,7 @@ impl Transaction {
         contacts: &[ContactQuery<'_>],
     ) -> Result<Vec<LookupRow>, StoreError> {
         match self {
-            Transaction::Sqlite(tx, _) => sqlite::look_up(&mut **tx, keys, contacts).await,
+            Transaction::Sqlite(tx, ..) => sqlite::look_up(&mut **tx, keys, contacts).await,
             Transaction::Postgres(tx) => postgres::look_up(&mut **tx, keys, contacts).await,
         }
     }
@@ -400,7 +418,10 @@ impl Transaction {
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
         match self {
-            Transaction::Sqlite(tx, _) => sqlite::write_events(tx, events, forgotten_ms).await,
+            Transaction::Sqlite(tx, _, known) => {
+                known.add(events.iter().map(|event| event.dedupe_key));
+                sqlite::write_events(tx, events, forgotten_ms).await
+            }
             Transaction::Postgres(tx) => {
                 postgres::write_events(&mut **tx, events, forgotten_ms).await
             }
@@ -417,7 +438,7 @@ impl Transaction {
         R: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
         Ok(match self {
-            Transaction::Sqlite(tx, _) => {
+            Transaction::Sqlite(tx, ..) => {
                 bound!(sqlx::query_as(statement), values).fetch_all(&mut **tx).await?
             }
             Transaction::Postgres(tx) => {
@@ -433,7 +454,7 @@ impl Transaction {
         values: &[Bind<'_>],
     ) -> Result<u64, StoreError> {
         Ok(match self {
-            Transaction::Sqlite(tx, _) => {
+            Transaction::Sqlite(tx, ..) => {
                 bound!(sqlx::query(statement), values).execute(&mut **tx).await?.rows_affected()
             }
             Transaction::Postgres(tx) => {
@@ -444,7 +465,7 @@ impl Transaction {
 
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Transaction::Sqlite(tx, _turn) => tx.commit().await?,
+            Transaction::Sqlite(tx, _turn, _) => tx.commit().await?,
             Transaction::Postgres(tx) => tx.commit().await?,
         }
         Ok(())

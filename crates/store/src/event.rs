@@ -6,8 +6,11 @@ use std::{fmt, num::NonZeroU32};
 
 use twilio_edge_contract::Identity;
 
-use crate::settlement_input::SettlementInput;
-use twilio_edge_domain::webhook::Webhook;
+use crate::{rows::LeaseColumns, settlement_input::SettlementInput};
+use twilio_edge_domain::{
+    lease::Lease,
+    webhook::{Participants, Webhook},
+};
 
 /// Outcome of a webhook that the backend accepted; the other outcome is `refused`.
 pub(super) const ACCEPTED: &str = "accepted";
@@ -38,6 +41,8 @@ pub(super) struct Event<'a> {
     pub(super) envelope: Option<&'a str>,
     /// Time at which the event was created; not a column.
     pub(super) noted_at_ms: i64,
+    /// The ledger had no row of this webhook when its claim was granted; not a column. Only a hint: the row may exist by now.
+    pub(super) is_first: bool,
 }
 
 impl<'a> Event<'a> {
@@ -105,7 +110,12 @@ impl<'a> Event<'a> {
         }
     }
 
-    fn known(dedupe_key: &'a str, identity: &'a Identity, noted_at_ms: i64) -> Event<'a> {
+    /// Creates an event that has nothing but its identity.
+    pub(super) fn known(
+        dedupe_key: &'a str,
+        identity: &'a Identity,
+        noted_at_ms: i64,
+    ) -> Event<'a> {
         Event {
             dedupe_key,
             class: identity.class.as_str(),
@@ -127,6 +137,7 @@ impl<'a> Event<'a> {
             answer: None,
             envelope: None,
             noted_at_ms,
+            is_first: false,
         }
     }
 
@@ -147,6 +158,28 @@ impl<'a> Event<'a> {
             self.answer,
             self.envelope,
         ]
+    }
+
+    /// Returns the lease that the ledger will show for this event; `result_ms` is the time to live of a result.
+    pub(super) fn lease(&self, result_ms: i64) -> Lease {
+        let columns = LeaseColumns {
+            attempts: self.attempts,
+            received_at_ms: self.received_at_ms,
+            claim_id: self.claim_id.unwrap_or_default().to_owned(),
+            held_until_ms: self.held_until_ms,
+            is_accepted: self.outcome == Some(ACCEPTED),
+            settled_at_ms: self.settled_at_ms,
+            answer: self.answer.map(str::to_owned),
+        };
+        columns.lease(result_ms)
+    }
+
+    /// Returns whether the webhook is between this contact and this number of ours.
+    pub(super) fn is_of(&self, pair: &Participants) -> bool {
+        self.theirs == Some(pair.theirs.number.as_str())
+            && self.ours == Some(pair.ours.as_str())
+            && self.account_sid == pair.account_sid
+            && self.channel == Some(pair.theirs.channel.as_str())
     }
 
     /// Merges `later` into this event. The database does the same merge ([`crate::columns::merge`]); this one is for two
@@ -189,6 +222,7 @@ impl<'a> Event<'a> {
             theirs: self.theirs.or(later.theirs),
             ours: self.ours.or(later.ours),
             noted_at_ms: self.noted_at_ms.max(later.noted_at_ms),
+            is_first: self.is_first || later.is_first,
             ..merged
         }
     }
@@ -210,6 +244,7 @@ pub(super) struct EventRow {
     held_until_ms: Option<i64>,
     settled_at_ms: Option<i64>,
     noted_at_ms: i64,
+    is_first: bool,
 }
 
 impl EventRow {
@@ -235,6 +270,7 @@ impl EventRow {
             held_until_ms: event.held_until_ms,
             settled_at_ms: event.settled_at_ms,
             noted_at_ms: event.noted_at_ms,
+            is_first: event.is_first,
         }
     }
 
@@ -242,6 +278,11 @@ impl EventRow {
     pub(super) fn dedupe_key(&self) -> &str {
         let [end, ..] = self.ends;
         self.texts.get(..place(end.unwrap_or(NonZeroU32::MIN))).unwrap_or_default()
+    }
+
+    /// Returns whether the backend has answered the webhook.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outcome.is_some()
     }
 
     /// Returns the event, borrowed from this row.
@@ -289,6 +330,7 @@ impl EventRow {
             answer,
             envelope,
             noted_at_ms: self.noted_at_ms,
+            is_first: self.is_first,
         }
     }
 }

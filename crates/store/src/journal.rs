@@ -1,13 +1,14 @@
-//! Journal, the single writer of the ledger's events. An event that may be written after its answer waits here briefly.
-//! Most events meet their own settlement there: a webhook that arrives and is accepted within that time is one insert,
-//! durable before its settlement is answered. Pending events are also in the spool, if there is one, so that they survive
-//! this process.
+//! Journal, the single writer of the ledger's events. An event is in the spool, if there is one, before its answer, and is
+//! written to SQL a moment later. Most events meet their own settlement in between: a webhook that arrives and is accepted
+//! is one insert, in a batch of many. Until SQL has an event, the journal answers for it.
 //!
 //! This module decides what happens when the queue is full, when the database is unavailable or refuses a row, and when the
 //! process stops. It must not know what an event means.
 
+mod queue;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,12 +18,14 @@ use tokio::{
     time::Instant,
 };
 
+use self::queue::{Batch, Limits, PendingRow, Queue, Step, UrgentWrite};
 use super::{
     event::{Event, EventRow},
     ledger::{Ledger, each_once},
     spool::{Spool, SpoolPosition},
 };
 use crate::error::StoreError;
+use twilio_edge_domain::lease::Lease;
 use twilio_edge_platform::{
     config,
     metrics::{self, Metrics},
@@ -50,50 +53,12 @@ struct Shared {
     /// `None` where pending events may be lost with the process.
     spool: Option<Spool>,
     metrics: Arc<Metrics>,
-    queue: usize,
-    batch: usize,
+    limits: Limits,
     linger: Duration,
     timeout: Duration,
-    waiting: Mutex<PendingRows>,
+    waiting: Mutex<Queue>,
     /// Wakes the writer after a change of `waiting`.
     changed: Notify,
-}
-
-#[derive(Default)]
-struct PendingRows {
-    /// Rows that may be written later, by dedupe key.
-    rows: HashMap<Arc<str>, PendingRow>,
-    /// Due time of each row, in order. A key that is missing from `rows` was written with an urgent batch.
-    due: VecDeque<(Instant, Arc<str>)>,
-    urgent: Vec<UrgentWrite>,
-    /// Set while a batch is being written; its rows are no longer in `rows`.
-    is_writing: bool,
-    /// Earliest time of the next deferred write, set while the database is unavailable.
-    retry_at: Option<Instant>,
-    /// Time since which the database accepts nothing. Rows that were put back are at least this old.
-    stalled: Option<Instant>,
-    closing: bool,
-}
-
-/// A pending row.
-struct PendingRow {
-    row: EventRow,
-    /// The first spool file that contains part of the row.
-    place: Option<SpoolPosition>,
-}
-
-/// Rows that a caller waits for. An empty list requests everything that is pending.
-struct UrgentWrite {
-    rows: Vec<EventRow>,
-    written: oneshot::Sender<Result<(), StoreError>>,
-}
-
-/// Rows that are written in one transaction.
-#[derive(Default)]
-struct Batch {
-    urgent: Vec<UrgentWrite>,
-    /// Pending rows that were due or belong to the urgent ones.
-    rows: Vec<PendingRow>,
 }
 
 impl Journal {
@@ -109,8 +74,7 @@ impl Journal {
             ledger,
             spool,
             metrics,
-            queue: settings.queue,
-            batch: settings.batch,
+            limits: Limits { queue: settings.queue, batch: settings.batch },
             linger: Duration::from_millis(settings.linger_ms),
             timeout,
             waiting: Mutex::default(),
@@ -143,7 +107,7 @@ impl Journal {
     pub(super) async fn write(&self, events: Vec<Event<'_>>) -> Result<(), StoreError> {
         let (written, answered) = oneshot::channel();
         let rows = events.into_iter().map(EventRow::of).collect();
-        self.shared.waiting().urgent.push(UrgentWrite { rows, written });
+        self.shared.waiting().push_urgent(UrgentWrite { rows, written });
         self.shared.changed.notify_one();
         match tokio::time::timeout(self.shared.timeout, answered).await {
             Ok(Ok(result)) => result,
@@ -154,14 +118,41 @@ impl Journal {
         }
     }
 
+    /// Returns whether queued events survive the end of this process.
+    pub(super) fn is_spooled(&self) -> bool {
+        self.shared.spool.is_some()
+    }
+
+    /// Returns the leases of the events among `keys` that the ledger does not have yet; `result_ms` is the time to live of a
+    /// result. A caller that reads the ledger too must do so afterwards, because an event may be written meanwhile.
+    pub(super) fn leases<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a str>,
+        result_ms: i64,
+    ) -> HashMap<String, Lease> {
+        let waiting = self.shared.waiting();
+        keys.filter_map(|key| Some((key.to_owned(), waiting.lease(key, result_ms)?))).collect()
+    }
+
+    /// Returns the keys whose events the ledger does not have yet. The ledger must be read afterwards.
+    pub(super) fn pending<'a>(&self, keys: impl Iterator<Item = &'a String>) -> Vec<String> {
+        let waiting = self.shared.waiting();
+        keys.filter(|key| waiting.contains(key)).cloned().collect()
+    }
+
+    /// Passes each received inbound message that the ledger does not have yet to `visit`, in no order. The ledger must be read
+    /// afterwards.
+    pub(super) fn visit_inbound(&self, visit: impl FnMut(Event<'_>)) {
+        self.shared.waiting().inbound().for_each(visit);
+    }
+
     /// Returns the age of the oldest pending row.
     pub(super) fn age(&self) -> Duration {
         let waiting = self.shared.waiting();
-        if waiting.rows.is_empty() {
+        if waiting.len() == 0 {
             return Duration::ZERO;
         }
-        let first = waiting.due.iter().find(|(_, key)| waiting.rows.contains_key(key));
-        let noted = first.and_then(|(due, _)| due.checked_sub(self.shared.linger));
+        let noted = waiting.first_due().and_then(|due| due.checked_sub(self.shared.linger));
         let since = noted.into_iter().chain(waiting.stalled).min();
         since.map(|since| since.elapsed()).unwrap_or_default()
     }
@@ -177,7 +168,7 @@ impl Writer {
     /// Waits until everything is written. Returns `false` when that took longer than `limit`.
     pub(super) async fn finish(self, limit: Duration) -> bool {
         self.task.expect_end();
-        self.shared.waiting().closing = true;
+        self.shared.waiting().is_closing = true;
         self.shared.changed.notify_one();
         let finished = self.task.finish(limit).await;
         if let Some(spool) = &self.shared.spool {
@@ -187,48 +178,8 @@ impl Writer {
     }
 }
 
-impl PendingRows {
-    fn is_idle(&self) -> bool {
-        self.rows.is_empty() && !self.is_writing
-    }
-
-    /// Merges an event into the pending row of the same webhook. With `later`, the event follows the row, else it precedes
-    /// it. Returns `false` if no row is pending. A spool place that is no longer needed is added to `free`.
-    fn join(
-        &mut self,
-        event: &Event<'_>,
-        place: Option<SpoolPosition>,
-        later: bool,
-        free: &mut Vec<SpoolPosition>,
-    ) -> bool {
-        let Some(known) = self.rows.get_mut(event.dedupe_key) else { return false };
-        let mut places = [known.place, place];
-        places.sort();
-        let [one, other] = places;
-        let waiting = known.row.event();
-        let merged = if later { waiting.merge(*event) } else { event.merge(waiting) };
-        // Spool files are deleted in order, so the first place also protects the data at the other one.
-        *known = PendingRow { row: EventRow::of(merged), place: one.or(other) };
-        free.extend(one.and(other));
-        true
-    }
-
-    /// Takes up to `most` rows, oldest first: the rows that are due at `until`, or any rows without it.
-    fn take_due(&mut self, until: Option<Instant>, most: usize, rows: &mut Vec<PendingRow>) {
-        let most = most.saturating_add(rows.len());
-        while let Some((due, key)) = self.due.pop_front() {
-            let is_due = until.is_none_or(|until| due <= until);
-            if (rows.len() >= most || !is_due) && self.rows.contains_key(&key) {
-                self.due.push_front((due, key));
-                return;
-            }
-            rows.extend(self.rows.remove(&key));
-        }
-    }
-}
-
 impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, PendingRows> {
+    fn waiting(&self) -> MutexGuard<'_, Queue> {
         // No code panics while it holds this lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,22 +189,20 @@ impl Shared {
         let (mut rest, mut free) = (Vec::new(), Vec::new());
         let mut waiting = self.waiting();
         let due = Instant::now() + self.linger;
-        let idle = waiting.due.is_empty();
+        let is_unscheduled = waiting.is_unscheduled();
         for event in events {
             if waiting.join(event, place, true, &mut free) {
                 continue;
             }
-            if waiting.rows.len() < self.queue {
-                let key: Arc<str> = event.dedupe_key.into();
-                waiting.due.push_back((due, key.clone()));
-                waiting.rows.insert(key, PendingRow { row: EventRow::of(*event), place });
+            if waiting.len() < self.limits.queue {
+                waiting.push(event, place, due);
             } else {
                 free.extend(place);
                 rest.push(*event);
             }
         }
-        self.metrics.journal.queued(waiting.rows.len());
-        if idle || waiting.rows.len() >= self.batch {
+        self.metrics.journal.queued(waiting.len());
+        if is_unscheduled || waiting.is_crowded(self.limits) {
             self.changed.notify_one();
         }
         drop(waiting);
@@ -268,39 +217,9 @@ impl Shared {
         }
     }
 
-    /// Returns the batch to write now, or else the time until which to wait (`None`: until a change). Returns `None` when
-    /// the journal is closed and everything is written.
-    fn next(&self) -> Option<Result<Batch, Option<Instant>>> {
-        let mut waiting = self.waiting();
-        let now = Instant::now();
-        let urgent = std::mem::take(&mut waiting.urgent);
-        let asked_for_all = urgent.iter().any(|urgent| urgent.rows.is_empty());
-        let all = waiting.closing || asked_for_all;
-        let may_retry = asked_for_all || waiting.retry_at.is_none_or(|at| at <= now);
-        let full = waiting.rows.len() >= self.batch.min(self.queue);
-        let mut rows: Vec<PendingRow> = Vec::new();
-        for row in urgent.iter().flat_map(|urgent| &urgent.rows) {
-            rows.extend(waiting.rows.remove(row.dedupe_key()));
-        }
-        if may_retry {
-            let most = if all { usize::MAX } else { self.batch };
-            let due_until = if all || full { None } else { Some(now) };
-            waiting.take_due(due_until, most, &mut rows);
-        }
-        if !urgent.is_empty() || !rows.is_empty() {
-            waiting.is_writing = true;
-            return Some(Ok(Batch { urgent, rows }));
-        }
-        let due = waiting.due.front().map(|(due, _)| *due);
-        match (waiting.closing, due) {
-            (true, None) => None,
-            _ => Some(Err(due.map(|due| waiting.retry_at.map_or(due, |at| at.max(due))))),
-        }
-    }
-
     async fn write(&self, batch: Batch) -> bool {
         let urgent = batch.urgent.iter().flat_map(|urgent| &urgent.rows);
-        let all = batch.rows.iter().map(|noted| &noted.row).chain(urgent);
+        let all = batch.rows.iter().map(|noted| &*noted.row).chain(urgent);
         match self.keep(all).await {
             Ok(()) => {
                 batch.urgent.into_iter().for_each(|urgent| {
@@ -316,7 +235,7 @@ impl Shared {
                 }
                 let mut there = true;
                 for noted in batch.rows {
-                    match self.keep(std::iter::once(&noted.row)).await {
+                    match self.keep(std::iter::once(&*noted.row)).await {
                         Ok(()) => self.free(noted.place.into_iter().collect()),
                         Err(StoreError::Unavailable(_)) => {
                             self.put_back(vec![noted]);
@@ -359,15 +278,7 @@ impl Shared {
 
     fn put_back(&self, rows: Vec<PendingRow>) {
         let mut free = Vec::new();
-        let mut waiting = self.waiting();
-        for noted in rows.into_iter().rev() {
-            if !waiting.join(&noted.row.event(), noted.place, false, &mut free) {
-                let key: Arc<str> = noted.row.dedupe_key().into();
-                waiting.due.push_front((Instant::now(), key.clone()));
-                waiting.rows.insert(key, noted);
-            }
-        }
-        drop(waiting);
+        self.waiting().put_back(rows, Instant::now(), &mut free);
         self.free(free);
     }
 }
@@ -375,25 +286,27 @@ impl Shared {
 async fn run(shared: Arc<Shared>) {
     let [first, longest] = RETRY;
     let mut pause = first;
-    while let Some(next) = shared.next() {
-        match next {
-            Ok(batch) => {
+    loop {
+        let step = shared.waiting().next(Instant::now(), shared.limits);
+        match step {
+            Step::Write(batch) => {
                 let there = shared.write(batch).await;
                 let mut waiting = shared.waiting();
-                waiting.is_writing = false;
+                waiting.end();
                 let since = waiting.stalled.unwrap_or_else(Instant::now);
                 waiting.stalled = (!there).then_some(since);
                 waiting.retry_at = (!there).then(|| Instant::now() + pause);
                 pause = if there { first } else { (pause * 2).min(longest) };
-                shared.metrics.journal.queued(waiting.rows.len());
+                shared.metrics.journal.queued(waiting.len());
             }
-            Err(Some(until)) => {
+            Step::Wait(Some(until)) => {
                 tokio::select! {
                     () = shared.changed.notified() => {}
                     () = tokio::time::sleep_until(until) => {}
                 }
             }
-            Err(None) => shared.changed.notified().await,
+            Step::Wait(None) => shared.changed.notified().await,
+            Step::End => return,
         }
     }
 }

@@ -68,7 +68,7 @@ impl Leases {
         }
     }
 
-    /// Marks the claims as completed. The ledger already has them.
+    /// Marks the claims as completed. The journal or the ledger already has them.
     pub(super) async fn commit(
         &self,
         settles: &[&SettlementInput],

@@ -8,9 +8,13 @@
 //!          ledger: is the key known? (one read)        known: decide again with it, correct the lease store
 //!            v
 //!          journal: record the claim; in the spool before the answer, in SQL after it
-//! commit   journal, immediately, merged with the pending event of the same webhook; then the lease store
+//! commit   journal, as for a claim, merged with the pending event of the same webhook; then the lease store
+//!            |  no spool, no lease store, Redis unavailable to any sidecar: in SQL before the answer
 //! release  lease store, then the journal as for a claim
 //! ```
+//!
+//! The journal answers for the events that SQL does not have yet: every read of the ledger on the paths above reads the journal
+//! first.
 //!
 //! While one sidecar cannot reach Redis, other sidecars continue to grant claims through it. A sidecar that falls back to
 //! SQL therefore first announces it (`peers.rs`); from then on SQL confirms every claim of every sidecar.
@@ -35,6 +39,7 @@ mod event;
 mod group;
 mod idempotency;
 mod journal;
+mod known_keys;
 mod leases;
 mod ledger;
 mod media;

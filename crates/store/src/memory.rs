@@ -1,5 +1,5 @@
 //! Lease store in the memory of this process, sufficient for a sidecar that has its database to itself. It holds only open
-//! claims, because the ledger answers for completed ones. Its content is lost with the process; the ledger remembers the
+//! claims, because the journal and the ledger answer for completed ones. Its content is lost with the process; the ledger remembers the
 //! holders as far as they were written.
 
 use std::{
@@ -79,7 +79,7 @@ impl Memory {
         true
     }
 
-    /// Removes completed claims. The ledger already has them.
+    /// Removes completed claims. The journal and the ledger answer for them.
     pub(super) fn commit(&self, settles: &[&SettlementInput]) {
         let mut records = self.records();
         for settle in settles {

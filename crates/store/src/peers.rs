@@ -5,7 +5,10 @@
 //! second, and immediately when they see that a sidecar is cut off. A sidecar without a recent heartbeat is not waited for.
 //! Times are of the database's clock. This module must not know what a claim contains.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -27,6 +30,9 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// Interval at which a sidecar checks whether a peer is cut off, unless a claim reports it earlier.
 const CHECK: Duration = Duration::from_millis(200);
+
+/// Time for which a sidecar that saw a peer cut off assumes that it still is; the heartbeat task checks more often.
+const SEEN: Duration = Duration::from_secs(2);
 
 /// Milliseconds without a heartbeat after which a sidecar counts as dead and is not waited for.
 const LIFE_MS: i64 = 5_000;
@@ -63,6 +69,8 @@ struct Shared {
     id: String,
     outgoing: Outgoing,
     partition: Mutex<RedisPartition>,
+    /// Time until which a sidecar may be cut off, this one included.
+    seen_until: SyncMutex<Option<Instant>>,
     /// Wakes the heartbeat task when a peer is cut off and waits for this sidecar.
     awaited: Notify,
 }
@@ -115,6 +123,7 @@ impl Peers {
             id: format!("{:016x}", u64::from_be_bytes(random)),
             outgoing,
             partition: Mutex::default(),
+            seen_until: SyncMutex::default(),
             awaited: Notify::new(),
         });
         shared.remove_dead_peers().await?;
@@ -135,9 +144,15 @@ impl Peers {
         }
     }
 
-    /// Wakes the heartbeat task, because a peer is cut off and waits for this sidecar's claims.
-    pub(super) fn hurry(&self) {
+    /// Notes that a peer is cut off, and wakes the heartbeat task, because the peer waits for this sidecar's claims.
+    pub(super) fn see_partition(&self) {
+        self.shared.note_partition(SEEN);
         self.shared.awaited.notify_one();
+    }
+
+    /// Returns whether a sidecar is, or was a moment ago, cut off from Redis, so that peers may ask SQL alone.
+    pub(super) fn is_partitioned(&self) -> bool {
+        self.shared.seen_until().is_some_and(|until| until > Instant::now())
     }
 
     /// Marks this sidecar as cut off, or extends the mark; from then on no peer grants a claim through Redis alone. Returns
@@ -170,6 +185,7 @@ impl Shared {
         let left = partition.until.map_or(Duration::ZERO, |until| until.duration_since(begun));
         if left < margin * 2 {
             let lasts = margin * 2 + BEAT * 2;
+            self.note_partition(lasts);
             self.write_heartbeat(|statements| statements.enter_partition, millis(lasts), 0).await?;
             if left.is_zero() {
                 let since_ms = self.peer_state(0).await?.now_ms;
@@ -182,6 +198,16 @@ impl Shared {
             partition.others_wrote = self.peer_state(partition.since_ms).await?.behind == 0;
         }
         Ok(partition.others_wrote)
+    }
+
+    fn note_partition(&self, lasts: Duration) {
+        let mut seen_until = self.seen_until();
+        *seen_until = (*seen_until).max(Some(Instant::now() + lasts));
+    }
+
+    fn seen_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        // No code panics while it holds this lock.
+        self.seen_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the state of the peers, from the view of a sidecar that has been cut off since `since_ms`.
@@ -220,6 +246,7 @@ impl Shared {
         }
         let mut written_ms = 0;
         if seen.cut_off > 0 {
+            self.note_partition(SEEN);
             // Every later claim has seen the partition. The earlier claims are written when this returns.
             self.outgoing.write().await?;
             written_ms = seen.now_ms;

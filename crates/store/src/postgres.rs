@@ -1,6 +1,8 @@
 //! The ledger in PostgreSQL: the connections, and every statement. Rows are always locked in key order, so that two batches
 //! cannot wait for each other. This module must not know what the rows mean.
 
+mod copy;
+
 use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
@@ -155,37 +157,54 @@ fn pool(
         .connect_lazy_with(options.clone())
 }
 
-const LOOK_UP: &str = "
-    SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer,
-        NULL AS tenant, NULL AS channel, NULL AS number
-    FROM events WHERE dedupe_key = ANY($1)
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
-    FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
-        JOIN suppressions USING (tenant, number)
-    WHERE suppressed
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number
-    FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
-        JOIN contact_links AS tied ON tied.tenant = input.tenant AND tied.number = input.number
-        JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
-    WHERE suppressed
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number
-    FROM unnest($2::text[], $3::text[]) AS input(tenant, number)
-        JOIN contact_links AS tied ON tied.tenant = input.tenant AND tied.number = input.number
-        JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
-        JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
-    WHERE suppressed
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, partition_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock JOIN sidecars ON partition_until_ms > now_ms";
+/// Known webhooks among the keys `$1`.
+macro_rules! known_webhooks {
+    () => {
+        "SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer, \
+            NULL AS tenant, NULL AS channel, NULL AS number \
+        FROM events WHERE dedupe_key = ANY($1)"
+    };
+}
+
+/// Sidecars that are cut off from Redis.
+macro_rules! partitions {
+    () => {
+        " UNION ALL \
+        SELECT NULL, NULL, NULL, NULL, partition_until_ms - now_ms, NULL, NULL, NULL, NULL, NULL, NULL \
+        FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS clock \
+            JOIN sidecars ON partition_until_ms > now_ms"
+    };
+}
+
+/// Webhooks without contacts, as most status callbacks are: the suppressions cost more than the webhooks.
+const LOOK_UP_KEYS: &str = concat!(known_webhooks!(), partitions!());
+
+/// Webhooks, and the suppressions of contacts: of the tenants `$2`, the numbers `$3`. A suppression of an id that belongs to
+/// the same contact counts too.
+const LOOK_UP: &str = concat!(
+    known_webhooks!(),
+    " UNION ALL \
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number \
+    FROM unnest($2::text[], $3::text[]) AS input(tenant, number) \
+        CROSS JOIN LATERAL (SELECT input.number AS id \
+            UNION ALL SELECT tied.other FROM contact_links AS tied \
+            WHERE tied.tenant = input.tenant AND tied.number = input.number \
+            UNION ALL SELECT far.other FROM contact_links AS tied \
+                JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other \
+            WHERE tied.tenant = input.tenant AND tied.number = input.number) AS ids \
+        JOIN suppressions AS known ON known.tenant = input.tenant AND known.number = ids.id \
+    WHERE suppressed",
+    partitions!()
+);
 
 pub(super) async fn look_up(
     executor: impl PgExecutor<'_>,
     keys: &[&str],
     contacts: &[ContactQuery<'_>],
 ) -> Result<Vec<LookupRow>, StoreError> {
+    if contacts.is_empty() {
+        return Ok(sqlx::query_as(LOOK_UP_KEYS).bind(keys).fetch_all(executor).await?);
+    }
     let tenants: Vec<&str> = contacts.iter().map(|person| person.tenant).collect();
     let numbers: Vec<&str> = contacts.iter().map(|person| &*person.number).collect();
     let query = sqlx::query_as(LOOK_UP).bind(keys).bind(tenants).bind(numbers);
@@ -241,6 +260,24 @@ pub(super) async fn write_events(
         .bind(forgotten_ms);
     query.execute(executor).await.map(|_| ())?;
     Ok(())
+}
+
+/// Writes events, which must be in key order, in transactions of their own: those that are probably new by COPY. Writing an
+/// event again changes nothing, so a failure between two transactions loses nothing.
+pub(super) async fn add_events(
+    connection: &mut PgConnection,
+    events: &[Event<'_>],
+    forgotten_ms: i64,
+) -> Result<(), StoreError> {
+    let (first, others): (Vec<Event<'_>>, Vec<Event<'_>>) =
+        events.iter().partition(|event| event.is_first);
+    if first.len() < copy::FEWEST || !copy::insert(connection, &first).await? {
+        return write_events(connection, events, forgotten_ms).await;
+    }
+    match others.is_empty() {
+        true => Ok(()),
+        false => write_events(connection, &others, forgotten_ms).await,
+    }
 }
 
 /// Page of an account's suppressions from a position on. LATERAL makes PostgreSQL read the page in index order up to its

@@ -189,7 +189,7 @@ impl Redis {
         Ok((found, seconds.saturating_mul(1000).saturating_add(micros / 1000)))
     }
 
-    /// Stores the claims that the ledger has as accepted. The first response stays, as in the ledger; a later one is
+    /// Stores the claims that the journal or the ledger has as accepted. The first response stays, as in the ledger; a later one is
     /// undone.
     pub(super) async fn commit(
         &self,

@@ -60,23 +60,46 @@ impl LookupRow {
         let Some(dedupe_key) = self.dedupe_key else {
             return self.held_until_ms.map_or(LookupItem::Nothing, LookupItem::Partition);
         };
-        let claim_id = self.claim_id.unwrap_or_default();
-        let (state, since_ms) = match (self.outcome.as_deref(), self.held_until_ms) {
-            (Some(ACCEPTED), _) => {
-                (LeaseState::Done { claim_id, answer: self.answer }, self.settled_at_ms)
-            }
-            (_, Some(until_ms)) => (LeaseState::Held { claim_id, until_ms }, Some(until_ms)),
-            _ => (LeaseState::Free, self.settled_at_ms),
+        let columns = LeaseColumns {
+            attempts: self.attempts.unwrap_or_default(),
+            received_at_ms: self.received_at_ms,
+            claim_id: self.claim_id.unwrap_or_default(),
+            held_until_ms: self.held_until_ms,
+            is_accepted: self.outcome.as_deref() == Some(ACCEPTED),
+            settled_at_ms: self.settled_at_ms,
+            answer: self.answer,
+        };
+        LookupItem::Webhook(dedupe_key, columns.lease(result_ms))
+    }
+}
+
+/// Columns of an event that make its lease.
+pub(super) struct LeaseColumns {
+    pub(super) attempts: i64,
+    pub(super) received_at_ms: Option<i64>,
+    pub(super) claim_id: String,
+    pub(super) held_until_ms: Option<i64>,
+    pub(super) is_accepted: bool,
+    pub(super) settled_at_ms: Option<i64>,
+    pub(super) answer: Option<String>,
+}
+
+impl LeaseColumns {
+    /// Returns the lease; `result_ms` is the time to live of a result.
+    pub(super) fn lease(self, result_ms: i64) -> Lease {
+        let claim_id = self.claim_id;
+        let (state, since_ms) = match (self.is_accepted, self.held_until_ms) {
+            (true, _) => (LeaseState::Done { claim_id, answer: self.answer }, self.settled_at_ms),
+            (false, Some(until_ms)) => (LeaseState::Held { claim_id, until_ms }, Some(until_ms)),
+            (false, None) => (LeaseState::Free, self.settled_at_ms),
         };
         let since_ms = since_ms.or(self.received_at_ms).unwrap_or_default();
-        let attempt = self.attempts.and_then(|attempts| u32::try_from(attempts).ok());
-        let lease = Lease {
-            attempt: attempt.unwrap_or_default(),
+        Lease {
+            attempt: u32::try_from(self.attempts).unwrap_or_default(),
             first_seen_ms: self.received_at_ms.unwrap_or(since_ms),
             state,
             forget_at_ms: since_ms.saturating_add(result_ms),
-        };
-        LookupItem::Webhook(dedupe_key, lease)
+        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! Settlement path of the stores. A commit is durable first and then applied to the lease store. A release is applied to
-//! the lease store first and written to SQL after the answer. The domain decides what each result means.
+//! Settlement path of the stores. A commit is in the spool and in the lease store before its answer, and in SQL after it. It is
+//! durable in SQL before the answer where the spool or the lease store cannot answer for it: without a spool, without a lease
+//! store, while Redis is unavailable or another sidecar cannot reach it, and for a webhook without a claim. A release is applied to the lease store
+//! first and written to SQL after the answer. The domain decides what each result means.
 
 use std::{collections::HashMap, time::Instant};
 
 use twilio_edge_contract::{Outcome, SettlementResult};
 
 use super::{event::Event, leases::LeaseRelease, ledger::refusal};
-use crate::{error::StoreError, settlement_input::SettlementInput, stores::Stores};
+use crate::{error::StoreError, peers::Peers, settlement_input::SettlementInput, stores::Stores};
 use twilio_edge_domain::lease::LeaseRecord;
 use twilio_edge_platform::store_metrics::Operation;
 
@@ -19,32 +21,74 @@ impl Stores {
     ) -> Vec<Option<SettlementResult>> {
         let (commits, releases): (Vec<&SettlementInput>, Vec<&SettlementInput>) =
             settles.iter().partition(|settle| settle.outcome == Outcome::Commit);
-        let committed = self.commit(&commits, now_ms).await;
+        let (unclaimed, claimed): (Vec<&SettlementInput>, Vec<&SettlementInput>) =
+            commits.into_iter().partition(|settle| settle.unclaimed.is_some());
+        let is_claimed_stored = self.commit(&claimed, true, now_ms).await;
+        // The settlement is the only copy of a webhook without a claim.
+        let is_unclaimed_stored = self.commit(&unclaimed, false, now_ms).await;
         let mut released = self.release(&releases, now_ms).await.into_iter();
-        let result = |settle: &SettlementInput| match settle.outcome {
-            Outcome::Commit => committed.then_some(SettlementResult::Settled),
-            Outcome::Release => released.next().flatten(),
+        let result = |settle: &SettlementInput| match (settle.outcome, &settle.unclaimed) {
+            (Outcome::Commit, None) => is_claimed_stored.then_some(SettlementResult::Settled),
+            (Outcome::Commit, Some(_)) => is_unclaimed_stored.then_some(SettlementResult::Settled),
+            (Outcome::Release, _) => released.next().flatten(),
         };
         settles.iter().map(result).collect()
     }
 
-    /// Commits the claims. Returns whether all of them are durable.
-    async fn commit(&self, settles: &[&SettlementInput], now_ms: i64) -> bool {
+    /// Commits the claims. Returns whether all of them are stored: in the spool and the lease store if they `may_wait` for SQL,
+    /// else in SQL.
+    async fn commit(&self, settles: &[&SettlementInput], may_wait: bool, now_ms: i64) -> bool {
         if settles.is_empty() {
             return true;
         }
-        let events = settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
-        let write = self.journal.write(events);
-        if let Err(reason) = self.metrics.stores.timed(Operation::JournalWrite, write).await {
-            tracing::warn!(event = "settlements.persist_failed", %reason, count = settles.len(), "the sidecar could not store settlements; filters send them again");
-            return false;
-        }
-        let commit = self.leases.commit(settles, now_ms);
-        if self.metrics.stores.timed(Operation::LeasesCommit, commit).await.is_err() {
+        let events: Vec<Event<'_>> =
+            settles.iter().map(|settle| Event::accepted(settle, now_ms)).collect();
+        let store = async {
+            if may_wait && self.commit_in_spool(&events).await? {
+                if self.commit_in_leases(settles, now_ms).await {
+                    return Ok(());
+                }
+                // Redis cannot answer for these webhooks, so SQL must.
+                return self.commit_in_sql(events).await;
+            }
+            self.commit_in_sql(events).await?;
             // Redis learns a missed commit when the lease that it holds expires.
+            self.commit_in_leases(settles, now_ms).await;
+            Ok(())
+        };
+        let stored: Result<(), StoreError> = store.await;
+        if let Err(reason) = &stored {
+            tracing::warn!(event = "settlements.persist_failed", %reason, count = settles.len(), "the sidecar could not store settlements; filters send them again");
+        }
+        stored.is_ok()
+    }
+
+    /// Writes the commits to the spool. Returns `false`, and does nothing, if they must be in SQL before their answer.
+    async fn commit_in_spool(&self, events: &[Event<'_>]) -> Result<bool, StoreError> {
+        if !self.journal.is_spooled() {
+            return Ok(false);
+        }
+        // A sidecar that cannot reach Redis asks SQL alone. It waits until this lock is free and the journal is written.
+        let _granting = self.outgoing.granting.read().await;
+        if self.peers.as_ref().is_some_and(Peers::is_partitioned) {
+            return Ok(false);
+        }
+        self.metrics.stores.timed(Operation::JournalNote, self.journal.note(events)).await?;
+        Ok(true)
+    }
+
+    /// Marks the claims as completed in the lease store. Returns whether it has them.
+    async fn commit_in_leases(&self, settles: &[&SettlementInput], now_ms: i64) -> bool {
+        let commit = self.leases.commit(settles, now_ms);
+        let is_done = self.metrics.stores.timed(Operation::LeasesCommit, commit).await.is_ok();
+        if !is_done {
             self.metrics.stores.redis_fell_through();
         }
-        true
+        is_done
+    }
+
+    async fn commit_in_sql(&self, events: Vec<Event<'_>>) -> Result<(), StoreError> {
+        self.metrics.stores.timed(Operation::JournalWrite, self.journal.write(events)).await
     }
 
     async fn release(
@@ -95,7 +139,7 @@ impl Stores {
         let keys: Vec<&str> = unknown_settles.map(|(settle, _)| settle.key.as_str()).collect();
         let known = match keys.is_empty() {
             true => HashMap::new(),
-            false => self.ledger.leases(&keys).await?,
+            false => self.known_leases(&keys).await?,
         };
         let mut changes = Vec::new();
         let mut results = Vec::with_capacity(settles.len());
@@ -121,7 +165,7 @@ impl Stores {
         now_ms: i64,
     ) -> Vec<Option<SettlementResult>> {
         let asks = settles.iter().map(|settle| (*settle).clone()).collect();
-        let released = match self.journal.flush().await {
+        let released = match self.flush().await {
             Ok(()) => {
                 let ask = self.releases.ask(asks, now_ms);
                 self.metrics.stores.timed(Operation::LedgerRelease, ask).await

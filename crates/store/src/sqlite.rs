@@ -18,7 +18,7 @@ use sqlx::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{event::Event, rows::LookupRow};
+use super::{event::Event, known_keys::KnownKeys, rows::LookupRow};
 use crate::{
     columns::{
         consent_columns, due_columns, event_columns, merge, suppression_columns,
@@ -40,6 +40,13 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Maximum number of rows of one INSERT. Each number of rows is a prepared statement of its own.
 const ROWS: usize = 64;
 
+/// Page cache of each connection: the inner pages of the indexes and the leaves of a batch, 16 MiB. Negative: in KiB.
+const CACHE_KIB: &str = "-16384";
+
+/// Pages of the log after which a commit copies them to the file, 32 MiB. Rows of random keys change the same index pages again and
+/// again, and each checkpoint copies a page once.
+const CHECKPOINT_PAGES: &str = "8000";
+
 /// Connections of the two kinds of writes, and the writer lock. SQLite has one writer at a time. Our own queue for it is
 /// fair and wakes immediately, whereas SQLite's busy handler sleeps.
 #[derive(Debug, Clone)]
@@ -53,6 +60,8 @@ pub(super) struct Sqlite {
     /// Connections for reads, which do not wait for writers.
     pub(super) lookups: SqlitePool,
     pub(super) turn: Arc<Mutex<()>>,
+    /// Keys of the ledger; incomplete until [`Sqlite::remember_keys`] has ended.
+    pub(super) known: Arc<KnownKeys>,
     /// Lock held for the lifetime of this value: leases are in the memory of one sidecar, so a second one must not run.
     _only: Option<Arc<File>>,
 }
@@ -100,6 +109,8 @@ impl Sqlite {
                         .clone()
                         .busy_timeout(timeout)
                         .statement_cache_capacity(ROWS * 2)
+                        .pragma("cache_size", CACHE_KIB)
+                        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
                         .synchronous(synchronous),
                 )
         };
@@ -109,7 +120,38 @@ impl Sqlite {
             durable: pool(SqliteSynchronous::Full),
             lookups: pool(SqliteSynchronous::Normal),
             turn: Arc::new(Mutex::new(())),
+            known: Arc::new(KnownKeys::new()),
             _only: only.map(Arc::new),
+        }
+    }
+}
+
+/// Keys per read while the keys are remembered, and the pause after each read.
+const KEYS: usize = 4096;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Keys of the ledger after `?1`, in order.
+const KEYS_AFTER: &str =
+    "SELECT dedupe_key FROM events WHERE dedupe_key > ?1 ORDER BY dedupe_key LIMIT ?2";
+
+impl Sqlite {
+    /// Remembers the existing keys of the ledger; new ones are added as they are written. Only for a sidecar that has its database
+    /// to itself, leases included.
+    pub(super) async fn remember_keys(&self) -> Result<(), StoreError> {
+        let mut last = String::new();
+        loop {
+            let page = sqlx::query_as(KEYS_AFTER).bind(&last).bind(KEYS as i64);
+            let keys: Vec<(String,)> = page.fetch_all(&self.lookups).await?;
+            self.known.add(keys.iter().map(|(key,)| key.as_str()));
+            let is_last = keys.len() < KEYS;
+            if let Some((key,)) = keys.into_iter().next_back() {
+                last = key;
+            }
+            if is_last {
+                self.known.complete();
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
@@ -199,38 +241,61 @@ async fn prepare(options: &SqliteConnectOptions) -> Result<(), StoreError> {
     Ok(connection.close().await?)
 }
 
-const LOOK_UP: &str = "
-    SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer,
-        NULL AS tenant, NULL AS channel, NULL AS number
-    FROM events WHERE dedupe_key IN (SELECT value FROM json_each(?1))
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number
-    FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 1
-    WHERE suppressed
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1
-    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1
-        CROSS JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other
-    WHERE suppressed
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1
-    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1
-        CROSS JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other
-        CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other
-    WHERE suppressed
-    UNION ALL
-    SELECT NULL, NULL, NULL, NULL, partition_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, NULL,
-        NULL, NULL
-    FROM sidecars WHERE partition_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+/// Known webhooks among the keys `?1`.
+macro_rules! known_webhooks {
+    () => {
+        "SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer, \
+            NULL AS tenant, NULL AS channel, NULL AS number \
+        FROM events WHERE dedupe_key IN (SELECT value FROM json_each(?1))"
+    };
+}
+
+/// Sidecars that are cut off from Redis.
+macro_rules! partitions {
+    () => {
+        " UNION ALL \
+        SELECT NULL, NULL, NULL, NULL, partition_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, \
+            NULL, NULL, NULL \
+        FROM sidecars WHERE partition_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+}
+
+/// Webhooks without contacts, as most status callbacks are.
+const LOOK_UP_KEYS: &str = concat!(known_webhooks!(), partitions!());
+
+/// Webhooks, and the suppressions of the contacts `?2`. A suppression of an id that belongs to the same contact counts too.
+const LOOK_UP: &str = concat!(
+    known_webhooks!(),
+    " UNION ALL \
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number \
+    FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 1 \
+    WHERE suppressed \
+    UNION ALL \
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1 \
+        CROSS JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other \
+    WHERE suppressed \
+    UNION ALL \
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
+    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1 \
+        CROSS JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other \
+        CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other \
+    WHERE suppressed",
+    partitions!()
+);
 
 pub(super) async fn look_up(
     executor: impl SqliteExecutor<'_>,
     keys: &[&str],
     contacts: &[ContactQuery<'_>],
 ) -> Result<Vec<LookupRow>, StoreError> {
+    let keys = crate::error::json(keys)?;
+    if contacts.is_empty() {
+        return Ok(sqlx::query_as(LOOK_UP_KEYS).bind(keys).fetch_all(executor).await?);
+    }
     let contacts: Vec<[&str; 2]> =
         contacts.iter().map(|person| [person.tenant, &*person.number]).collect();
-    let (keys, contacts) = (crate::error::json(keys)?, crate::error::json(&contacts)?);
+    let contacts = crate::error::json(&contacts)?;
     Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(contacts).fetch_all(executor).await?)
 }
 
@@ -715,6 +780,8 @@ mod tests {
         sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
         let Statements { suppressions, consents, api_keys, idempotency, .. } = &STATEMENTS;
         for (statement, index) in [
+            (LOOK_UP_KEYS, "sqlite_autoindex_events_1 (dedupe_key=?)"),
+            (KEYS_AFTER, "USING COVERING INDEX sqlite_autoindex_events_1 (dedupe_key>?)"),
             (LOOK_UP, "sqlite_autoindex_events_1 (dedupe_key=?)"),
             (LOOK_UP, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)"),
             (

@@ -1,7 +1,7 @@
 //! Facade of all stores: opens them and hands each one to its users.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -38,6 +38,12 @@ use twilio_edge_platform::{
     tasks::{Supervisor, Task},
 };
 
+/// Usual duration of a journal write of another sidecar, with a margin.
+const WRITE: Duration = Duration::from_millis(50);
+
+/// Delay before another attempt to read the keys of the ledger.
+const REMEMBER_AGAIN: Duration = Duration::from_secs(1);
+
 /// The stores that a sidecar uses.
 #[derive(Clone)]
 pub struct Stores {
@@ -57,7 +63,7 @@ pub struct Stores {
     pub(crate) peers: Option<Peers>,
     /// Upper bound of a transaction's duration, in milliseconds.
     pub(crate) longest_ms: i64,
-    /// Time within which other sidecars usually write the claims that they granted.
+    /// Time after which other sidecars begin to write the claims that they granted.
     pub(crate) linger: Duration,
     pub(crate) periods: Periods,
     pub(crate) metrics: Arc<Metrics>,
@@ -117,6 +123,9 @@ impl Stores {
         }
         let (journal, writer) =
             Journal::start(&config.events, timeout, ledger.clone(), spool, metrics.clone(), tasks);
+        if let Leases::Memory(_) = leases {
+            tasks.spawn(Task::KnownKeys, remember_keys(ledger.clone()));
+        }
         let outgoing = Outgoing { granting: Arc::default(), journal: journal.clone() };
         let peers = match &leases {
             Leases::Redis(_) => {
@@ -153,7 +162,7 @@ impl Stores {
             outgoing,
             peers,
             longest_ms: i64::try_from(longest.as_millis()).unwrap_or(i64::MAX),
-            linger: Duration::from_millis(config.events.linger_ms).min(timeout / 8),
+            linger: Duration::from_millis(config.events.linger_ms),
             periods,
             metrics,
         })
@@ -207,8 +216,8 @@ impl Stores {
     }
 
     /// Returns for each of our numbers the time, in milliseconds, at which a contact last wrote to it on `channel`.
-    /// `numbers` are all numbers of the contact. If `needed` is not satisfied, the method waits for pending writes and
-    /// reads once more.
+    /// `numbers` are all numbers of the contact. If `needed` is not satisfied, the method waits for the pending writes of
+    /// other sidecars and reads once more.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or a read fails.
@@ -219,18 +228,43 @@ impl Stores {
         numbers: &[impl AsRef<str>],
         needed: impl Fn(&[(String, i64)]) -> bool,
     ) -> Result<Vec<(String, i64)>, StoreError> {
-        let consents = self.consents();
-        let found = consents.last_inbound(account_sid, channel, numbers).await?;
-        if needed(&found) {
+        let found = self.last_inbound_known(account_sid, channel, numbers).await?;
+        if needed(&found) || self.ledger.is_exclusive() {
             return Ok(found);
         }
-        self.journal.flush().await?;
-        if !self.ledger.is_exclusive() {
-            // Other sidecars write their events within one linger and do not announce it. A query to each of them would
-            // cost every caller more than this wait costs the few callers that need it.
-            tokio::time::sleep(self.linger * 2).await;
-        }
-        consents.last_inbound(account_sid, channel, numbers).await
+        // Other sidecars write their events within this time and do not announce it. A query to each of them would cost
+        // every caller more than this wait costs the few callers that need it.
+        tokio::time::sleep(self.linger + WRITE).await;
+        self.last_inbound_known(account_sid, channel, numbers).await
+    }
+
+    /// Reads the times of the contact's last messages, in the journal and the ledger.
+    async fn last_inbound_known(
+        &self,
+        account_sid: &str,
+        channel: &str,
+        numbers: &[impl AsRef<str>],
+    ) -> Result<Vec<(String, i64)>, StoreError> {
+        let mut last: BTreeMap<String, i64> = BTreeMap::new();
+        let mut add = |ours: &str, at: i64| match last.get_mut(ours) {
+            Some(known) => *known = at.max(*known),
+            None => {
+                last.insert(ours.to_owned(), at);
+            }
+        };
+        self.journal.visit_inbound(|event| {
+            let is_theirs = |number: &str| numbers.iter().any(|own| own.as_ref() == number);
+            if event.account_sid == account_sid
+                && event.channel == Some(channel)
+                && event.theirs.is_some_and(is_theirs)
+                && let (Some(ours), Some(at)) = (event.ours, event.received_at_ms)
+            {
+                add(ours, at);
+            }
+        });
+        let stored = self.consents().last_inbound(account_sid, channel, numbers).await?;
+        stored.iter().for_each(|(ours, at)| add(ours, *at));
+        Ok(last.into_iter().collect())
     }
 
     /// Returns the outbound messages.
@@ -282,13 +316,14 @@ impl Stores {
         self.metrics.stores.timed(Operation::LedgerRecordOpts, self.opts.ask(opts, now_ms)).await
     }
 
-    /// Returns the dedupe keys among `keys` that the ledger contains.
+    /// Returns the dedupe keys among `keys` that the ledger or the journal contains.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
     pub async fn known_keys(&self, keys: &[String]) -> Result<HashSet<String>, StoreError> {
+        let pending = self.journal.pending(keys.iter());
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        Ok(self.ledger.leases(&keys).await?.into_keys().collect())
+        Ok(self.ledger.leases(&keys).await?.into_keys().chain(pending).collect())
     }
 
     /// Checks the connection to each store.
@@ -329,6 +364,15 @@ impl Stores {
         self.ledger.close().await;
         written
     }
+}
+
+/// Remembers the keys of the ledger, and never returns.
+async fn remember_keys(ledger: Arc<Ledger>) {
+    while let Err(reason) = ledger.database.remember_keys().await {
+        tracing::warn!(event = "keys.read_failed", %reason, "the sidecar could not read the keys of the ledger; it retries");
+        tokio::time::sleep(REMEMBER_AGAIN).await;
+    }
+    std::future::pending().await
 }
 
 async fn open_ledger(config: &Config, tasks: &Supervisor) -> Result<Ledger, String> {

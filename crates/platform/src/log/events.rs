@@ -129,6 +129,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("key.revoked", "info", "An administrator revoked an API key"),
     (
+        "keys.read_failed",
+        "warn",
+        "The sidecar could not read the keys of the ledger after its start; it retries, and every claim reads the ledger",
+    ),
+    (
         "log.lines_suppressed",
         "info",
         "The sidecar suppressed log lines of the event `of`, because there were too many: `count`",

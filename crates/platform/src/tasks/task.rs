@@ -15,6 +15,8 @@ pub enum Task {
     GroupCommit,
     /// Recovers the spools of killed sidecars.
     SpoolRecovery,
+    /// Remembers the keys of the ledger.
+    KnownKeys,
     /// Registers the sidecar among its peers.
     PeerHeartbeat,
     /// Delivers webhooks to one sink.
@@ -45,12 +47,13 @@ pub enum Task {
 
 impl Task {
     /// All background tasks.
-    pub const ALL: [Task; 18] = [
+    pub const ALL: [Task; 19] = [
         Task::Listener,
         Task::LogRepeats,
         Task::JournalWriter,
         Task::GroupCommit,
         Task::SpoolRecovery,
+        Task::KnownKeys,
         Task::PeerHeartbeat,
         Task::DeliveryWorker,
         Task::DeadLetterAge,
@@ -92,6 +95,11 @@ impl Task {
             Task::SpoolRecovery => (
                 "spool_recovery",
                 "Writes the events of killed sidecars from their spools to SQL, every 2 s",
+                STOPPED,
+            ),
+            Task::KnownKeys => (
+                "known_keys",
+                "Reads the keys of the ledger once after the start, so that claims of unknown webhooks need no read; only with SQLite alone",
                 STOPPED,
             ),
             Task::PeerHeartbeat => (

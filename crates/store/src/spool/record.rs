@@ -133,6 +133,8 @@ impl<'a> Bytes<'a> {
             held_until_ms: self.number()?,
             settled_at_ms: self.number()?,
             noted_at_ms: self.number()??,
+            // The file may be recovered after SQL has the row.
+            is_first: false,
         };
         self.0.is_empty().then_some(event)
     }
@@ -194,7 +196,7 @@ pub(super) mod tests {
             EventRow::of(Event {
                 dedupe_key, class, account_sid, message_sid, status, error_code, route, form, channel,
                 theirs, ours, received_at_ms, attempts, claim_id, held_until_ms, outcome,
-                settled_at_ms, answer, envelope, noted_at_ms,
+                settled_at_ms, answer, envelope, noted_at_ms, is_first: false,
             })
         }
     }

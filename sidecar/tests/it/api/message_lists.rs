@@ -70,6 +70,7 @@ pub(crate) async fn accepted(sidecar: &Sidecar, claims: &[Claim]) {
         sidecar.claim(claim.clone()).await;
         sidecar.settle(settlement(claim, Outcome::Commit)).await;
     }
+    sidecar.until_written().await;
 }
 
 async fn histories(world: &World) -> MessageHistory {
@@ -194,6 +195,7 @@ async fn pages_have_each_message_once(world: World) {
             sidecar.settle_all(commits.collect()).await;
         }
     }
+    sidecar.until_written().await;
     let histories = histories(&world).await;
     for search in [Search::of(ACCOUNT, 7), Search { to: number(ALICE), ..Search::of(ACCOUNT, 7) }] {
         let (mut search, mut sids) = (search, Vec::new());

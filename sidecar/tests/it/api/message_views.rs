@@ -178,6 +178,7 @@ async fn pages_go_on_where_the_last_one_ended(world: World) {
         .collect();
     sidecar.claim_all(claims.clone()).await;
     sidecar.settle_all(claims.iter().map(|c| settlement(c, Outcome::Commit)).collect()).await;
+    sidecar.until_written().await;
     for (list, limit, id, count) in [
         ("messages?status=delivered&limit=5", 5, "sid", 23),
         ("events?number=%2B15551230001&limit=9", 9, "id", 46),

@@ -286,6 +286,7 @@ async fn spool_is_adopted_once_its_sidecar_is_dead() {
         "SELECT message_sid || ' ' || coalesce(outcome, '-') FROM events ORDER BY message_sid";
     assert_eq!(world.stored(rows).await, ["SM2 -"], "the spool of the running sidecar stays");
     assert_eq!(living.commit(&message("c1", "SM1")).await, SettlementResult::Settled);
+    living.stop();
     assert_eq!(world.stored(rows).await, ["SM1 accepted", "SM2 -"]);
     assert_eq!(other.decide(message("c3", "SM2")).await, Decision::InFlight);
 }

@@ -289,6 +289,7 @@ async fn webhooks_are_archived_as_they_were_signed(world: World) {
     let again = Claim { claim_id: "c8".into(), ..refused };
     assert_eq!(sidecar.decide(again.clone()).await, Decision::Proceed);
     sidecar.commit(&again).await;
+    sidecar.until_written().await;
     assert!(deliveries::command(&world, &["archive", "status"]).ends_with("none is waiting\n"));
     assert!(sidecar.stop().contains("stopped"));
     assert_eq!(self::counted(&read(&["folder", &folder(&world)])), counted);

@@ -107,7 +107,7 @@ async fn claim_is_in_the_trace_of_its_webhook() {
     assert_eq!(second.links[0].span_id, both.span_id);
     for (parent, names) in [
         (&claims[0], ["leases_claim", "ledger_look_up", "journal_note"].as_slice()),
-        (settled, ["journal_write", "leases_commit"].as_slice()),
+        (settled, ["journal_note", "leases_commit"].as_slice()),
         (callout, &[]),
         (second, &["leases_claim", "ledger_look_up", "journal_note"]),
         (both, &["journal_write", "leases_commit"]),

@@ -1,5 +1,6 @@
 //! Redis, PostgreSQL and SQLite: outages, migrations, contention, query plans.
 
+pub(crate) mod acknowledgements;
 pub(crate) mod claim_contention;
 pub(crate) mod migrations;
 pub(crate) mod outages;

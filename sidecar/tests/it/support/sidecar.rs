@@ -15,7 +15,7 @@ use twilio_edge_contract::{
     UnclaimedWebhook, Verdict,
 };
 
-use crate::support::servers::Guarded;
+use crate::support::servers::{Guarded, eventually};
 
 pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 pub(crate) const ACCOUNT: &str = "AC00112233445566778899aabbccddeeff";
@@ -156,6 +156,14 @@ impl Sidecar {
 
     pub(crate) async fn release(&self, claim: &Claim) -> SettlementResult {
         self.settle(settlement(claim, Outcome::Release)).await
+    }
+
+    /// Waits until SQL has all events that the sidecar has answered.
+    pub(crate) async fn until_written(&self) {
+        eventually("SQL has all events", || async {
+            self.metric("twilio_edge_event_queue_depth").await == 0.0
+        })
+        .await;
     }
 
     pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
