@@ -110,7 +110,7 @@ async fn claim_is_in_the_trace_of_its_webhook() {
         (settled, ["journal_note", "leases_commit"].as_slice()),
         (callout, &[]),
         (second, &["leases_claim", "ledger_look_up", "journal_note"]),
-        (both, &["journal_write", "leases_commit"]),
+        (both, &["journal_note", "leases_commit"]),
     ] {
         let mut steps = collected.spans();
         steps.retain(|span| span.parent_span_id == parent.span_id);
