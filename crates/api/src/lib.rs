@@ -32,6 +32,7 @@ mod redactions;
 mod replays;
 mod request_log;
 mod settlements;
+mod statistics;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
@@ -73,6 +74,7 @@ pub fn router(app: &App) -> Router {
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
         .merge(messages::router())
+        .merge(statistics::router())
         .merge(events::router())
         .merge(windows::router())
         .merge(numbers::router())

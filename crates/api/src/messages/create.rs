@@ -219,7 +219,8 @@ async fn send(
         });
         return Ok(json(&DryRun { allowed, verdicts, fallback: shown.collect() }));
     }
-    let message = NewMessage { request, send_at_ms, other_parameters: String::new() };
+    let message =
+        NewMessage { request, send_at_ms, other_parameters: String::new(), is_repeatable: true };
     let is_kept = turn.is_some();
     let answer = |row: &OutboundMessage| {
         let message = Message::of(&row.clone().into(), None, &sending.errors);
@@ -252,6 +253,9 @@ pub(crate) struct NewMessage {
     pub(crate) send_at_ms: Option<i64>,
     /// Twilio parameters, as a form, that no rule reads and that are passed to Twilio.
     pub(crate) other_parameters: String,
+    /// True if the sidecar may send the message again after a failed delivery. An application that speaks Twilio's API
+    /// expects to do that itself.
+    pub(crate) is_repeatable: bool,
 }
 
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
@@ -264,15 +268,19 @@ pub(crate) async fn accept(
     answer: impl FnOnce(&OutboundMessage) -> StoredResponse,
 ) -> Result<OutboundMessage, Problem> {
     let unavailable = |reason| Problem::unavailable(&reason);
-    let NewMessage { request, send_at_ms, other_parameters } = message;
+    let NewMessage { request, send_at_ms, other_parameters, is_repeatable } = message;
     let Evaluation { request, verdicts, alternatives } = evaluated(sending, request).await?;
     if let Some((code, verdict)) = refusing(&verdicts, &alternatives) {
         sending.metrics.messages.refused(code);
+        sending.count_refusal(&request, code, as_of_ms(turn));
         return Err(Problem::with(code, verdict.detail.clone()).offering(verdict.templates.clone()));
     }
     let now_ms = as_of_ms(turn.clone());
     let mut message =
-        sending.prepared(&request, caller, send_at_ms, now_ms).map_err(unavailable)?;
+        sending.row(&request, &caller.actor, send_at_ms, now_ms).map_err(unavailable)?;
+    if is_repeatable {
+        sending.permit_repetitions(&mut message);
+    }
     if !other_parameters.is_empty() {
         message.form = format!("{}&{other_parameters}", message.form);
     }

@@ -126,6 +126,17 @@ impl Request {
         }
     }
 
+    /// Returns the name of the template in the catalogue, or its content SID if the catalogue does not have it; empty without
+    /// a template.
+    pub fn template_name(&self) -> String {
+        match (&self.template, &self.content) {
+            (Some(template), _) => template.name.clone(),
+            (None, Content::Template { content_sid, .. }) => content_sid.clone(),
+            (None, Content::Named { name, .. }) => name.clone(),
+            (None, Content::Session { .. }) => String::new(),
+        }
+    }
+
     /// Returns the sender as one word, the unit that Twilio limits.
     pub fn sender_name(&self) -> String {
         match &self.sender {

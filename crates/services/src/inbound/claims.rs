@@ -16,7 +16,7 @@ use crate::{
     access::marketing::Withdrawal,
     inbound::redirects::{Redirects, StoredAnswer},
     operations::retention::RetentionPolicies,
-    outbound::{fallback::StatusReport, sending::Sending},
+    outbound::{deliveries::StatusReport, sending::Sending},
     wakeup::Wakeup,
 };
 use twilio_edge_connectors::sinks::Sinks;
@@ -133,13 +133,18 @@ impl Claims {
         }
     }
 
-    /// Records that Twilio has the messages that these statuses are about, and sends the fallbacks of those that
-    /// failed. Returns the claim ids of failures that could not be stored. Other statuses that could not be stored are
-    /// not lost: the reconciler finds their messages in Twilio's list.
+    /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Returns the claim ids of final
+    /// statuses that could not be stored. Other statuses that could not be stored are not lost: the reconciler looks them
+    /// up at Twilio.
     async fn apply_statuses(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
         let reports = webhooks.iter().filter_map(|webhook| {
-            let id = webhook.message_id.as_deref()?;
-            let identity = &webhook.identity;
+            let (id, identity) = (webhook.message_id.as_deref(), &webhook.identity);
+            let is_status = identity.class == Class::Status;
+            let may_be_ours =
+                id.is_some() || self.sending.twilio.has_credentials(&identity.account_sid);
+            if !is_status || !may_be_ours {
+                return None;
+            }
             let report = StatusReport {
                 id,
                 account_sid: &identity.account_sid,
@@ -160,10 +165,10 @@ impl Claims {
             }
             Err(reason) => {
                 let count = reports.len();
-                tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler checks Twilio's list");
-                let failures =
-                    sources.iter().zip(&reports).filter(|(_, report)| report.is_failure());
-                failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
+                tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler looks them up at Twilio");
+                let finals =
+                    sources.iter().zip(&reports).filter(|(_, report)| report.must_be_durable());
+                finals.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }
         }
     }

@@ -12,7 +12,8 @@ use crate::{
         permissions::{Checks, Intent},
     },
     outbound::{
-        media::Media, outcome_waiters::OutcomeWaiters, routing_file::Routes, templates::Templates,
+        deliveries::DeliveryTimes, media::Media, outcome_waiters::OutcomeWaiters,
+        routing_file::Routes, templates::Templates,
     },
     wakeup::Wakeup,
 };
@@ -27,12 +28,13 @@ use twilio_edge_domain::{
         rate_limit::priority,
         request::{Content, Request, Sender},
         rules::{Facts, Verdict, evaluate, media},
+        statistics::{MessageEvent, hour_of},
     },
     template::locale::Locale,
 };
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{
-    AuditEntry, CompletedRequest, OutboundMessage, OutboundMessages, StoreError,
+    AuditEntry, CompletedRequest, MessageCount, OutboundMessage, OutboundMessages, StoreError,
 };
 
 /// Prefix of our message ids. Twilio's start with SM or MM.
@@ -61,6 +63,8 @@ pub struct Sending {
     pub media: Media,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// Times of repetitions and lookups of sent messages.
+    pub delivery_times: DeliveryTimes,
 }
 
 impl Sending {
@@ -150,18 +154,14 @@ impl Sending {
         Ok(verdicts)
     }
 
-    /// Builds the row of a message that may be sent. Nothing is stored.
-    ///
-    /// # Errors
-    /// Returns an error if the system supplies no random bytes for the id.
-    pub fn prepared(
-        &self,
-        request: &Request,
-        by: &Caller,
-        send_at_ms: Option<i64>,
-        now_ms: i64,
-    ) -> Result<OutboundMessage, StoreError> {
-        self.row(request, &by.actor, send_at_ms, now_ms)
+    /// Sets the period in which a message may be sent again after a failed delivery: its validity period, or the default.
+    pub fn permit_repetitions(&self, message: &mut OutboundMessage) {
+        let times = self.delivery_times;
+        message.repeat_until_ms = match message.valid_until_ms {
+            _ if times.repeat_after_ms == 0 => 0,
+            0 => message.first_due_at_ms.saturating_add(times.repeat_for_ms),
+            until_ms => until_ms,
+        };
     }
 
     /// Builds the row of a message, in state `queued`. Nothing is stored. `send_at_ms` is in milliseconds since 1970.
@@ -194,6 +194,8 @@ impl Sending {
             priority: priority(request.category()),
             form: request.form(),
             segments: request.segments().and_then(|count| i64::try_from(count).ok()).unwrap_or(0),
+            template: request.template_name(),
+            country: country(&request.to),
             state: "queued".to_owned(),
             due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
             first_due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
@@ -204,6 +206,25 @@ impl Sending {
             fallback: plan.map_or_else(String::new, |plan| plan.to_json()),
             ..OutboundMessage::default()
         })
+    }
+
+    /// Counts a request that a rule refused. A sender that the account does not have is not counted by its name, because
+    /// callers could name any number of them.
+    pub fn count_refusal(&self, request: &Request, code: RefusalCode, now_ms: i64) {
+        let is_named = request.template.is_some();
+        self.messages.count_refusal(MessageCount {
+            account_sid: request.account_sid.clone(),
+            hour_ms: hour_of(now_ms),
+            event: MessageEvent::Refused,
+            channel: request.to.channel.clone(),
+            sender: match code {
+                RefusalCode::NoCredentials | RefusalCode::SenderUnknown => String::new(),
+                _ => request.sender_name(),
+            },
+            template: if is_named { request.template_name() } else { String::new() },
+            country: country(&request.to),
+            code: code.as_str().to_owned(),
+        });
     }
 
     /// Queues a message durably, with the response for repetitions of the request, and wakes the dispatcher.
@@ -219,6 +240,11 @@ impl Sending {
         self.wakeup.wake();
         Ok(())
     }
+}
+
+/// Returns the country of a recipient; empty if it is unknown.
+fn country(to: &Address) -> String {
+    contact::country(&to.channel, &to.number).unwrap_or_default()
 }
 
 /// Reads the table of Twilio's error codes, with the overrides of `file`. An empty name means no overrides. Returns

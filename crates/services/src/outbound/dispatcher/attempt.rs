@@ -71,18 +71,10 @@ impl SendAttempt {
             Address { channel: message.channel.clone(), number: message.recipient.clone() };
         let latest_ms =
             message.due_at_ms.saturating_sub(millis(self.twilio.timeout() + DATABASE_ALLOWANCE));
-        if now_ms().saturating_sub(message.first_due_at_ms) > self.give_up_ms {
-            self.end(
-                &message,
-                &recipient,
-                SendOutcome::Refused {
-                    status: None,
-                    code: "expired".into(),
-                    reason: "the message waited longer than sending.give_up_s".into(),
-                },
-                "",
-            )
-            .await;
+        if let Some(reason) = self.expiry(&message, now_ms()) {
+            let (code, reason) = ("expired".into(), reason.into());
+            let expired = SendOutcome::Refused { status: None, code, reason };
+            self.end(&message, &recipient, expired, "").await;
             return CallOutcome::NoEvidence;
         }
         let form = match self.with_media(&message).await {
@@ -157,6 +149,20 @@ impl SendAttempt {
                 self.end(&message, &recipient, ended, &request_id).await;
                 feedback
             }
+        }
+    }
+
+    /// Returns the reason why the message must no longer be sent, if there is one.
+    fn expiry(&self, message: &OutboundMessage, now_ms: i64) -> Option<&'static str> {
+        let is_over = |until_ms: i64| until_ms > 0 && now_ms > until_ms;
+        if is_over(message.valid_until_ms) {
+            Some("the validity period of the message is over")
+        } else if message.repetitions > 0 && is_over(message.repeat_until_ms) {
+            Some("Twilio could not deliver the message, and the time for repetitions is over")
+        } else if now_ms.saturating_sub(message.first_due_at_ms) > self.give_up_ms {
+            Some("the message waited longer than sending.give_up_s")
+        } else {
+            None
         }
     }
 
@@ -242,16 +248,30 @@ impl SendAttempt {
                 tracing::info!(event = "message.sent", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
             }
         }
-        let outcome =
-            AttemptOutcome { state, message_sid, code, reason, request_id, twilio_status };
+        let lookup_due_at_ms = match state {
+            "unknown" => now_ms(),
+            "sent" => self.sending.delivery_times.lookup_at_ms(now_ms(), 0),
+            _ => 0,
+        };
+        let outcome = AttemptOutcome {
+            state,
+            message_sid,
+            code,
+            reason,
+            request_id,
+            twilio_status,
+            lookup_due_at_ms,
+        };
         let masked = recipient.to_string();
         // The outcome is retried several times, because it is lost otherwise.
         for tries in 1..=5 {
             let written = match self.ended(message, &masked, &outcome).await {
                 // The message was decided on in the meantime. Twilio has it, so it still becomes `sent`.
                 Ok(false) if state == "sent" => {
-                    let reason = "Twilio answered late";
-                    self.messages.mark_sent(message, &masked, message_sid, reason, now_ms()).await
+                    let proof = (message_sid, "Twilio answered late");
+                    self.messages
+                        .mark_sent(message, &masked, proof, lookup_due_at_ms, now_ms())
+                        .await
                 }
                 written => written,
             };
