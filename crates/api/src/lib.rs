@@ -68,6 +68,8 @@ pub fn router(app: &App) -> Router {
     let sending = messages::create::router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
+    let batches =
+        messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), media::limit_uploads))
@@ -83,6 +85,7 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_application));

@@ -1,6 +1,8 @@
 //! `GET /v1/messages`: messages of both directions by number, time, state and status. `GET /v1/messages/{id}`: one message
-//! with its timeline. The module `create` accepts messages, and `outcome` waits for them and cancels them.
+//! with its timeline. The modules `create` and `batch` accept messages, and `outcome` waits for them
+//! and cancels them.
 
+pub(super) mod batch;
 pub(super) mod create;
 pub(super) mod outcome;
 

@@ -154,6 +154,8 @@ pub struct OutboundMessage {
     repetitions: i64,
     /// SIDs of the failed deliveries, separated by blanks, oldest first.
     replaced_sids: String,
+    /// Data of the caller, as JSON; empty without any.
+    metadata: String,
 }
 }
 
@@ -185,6 +187,14 @@ pub(super) static ADD: LazyLock<String> = LazyLock::new(|| {
 const QUEUE_RETRY: &str = "
     UPDATE outbound_messages SET state = CASE WHEN form = '' THEN 'refused' ELSE 'queued' END, attempt_id = '', due_at_ms = $3,
         code = CASE WHEN form = '' THEN 'erased' ELSE $4 END, reason = $5, changed_at_ms = $6, request_id = $7
+    WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
+
+/// Queues the message again before its call, because its recipient has quiet hours. The attempt does not count, and the time
+/// after which the message is given up begins again.
+const HOLD: &str = "
+    UPDATE outbound_messages SET state = CASE WHEN form = '' THEN 'refused' ELSE 'queued' END, attempt_id = '', due_at_ms = $3,
+        first_due_at_ms = $3, code = CASE WHEN form = '' THEN 'erased' ELSE $4 END, reason = $5, changed_at_ms = $6,
+        attempts = attempts - 1
     WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
 
 /// Records the outcome of an attempt. An outcome after the end of the hold is as good as one before. A sent message that may
@@ -269,16 +279,16 @@ impl OutboundMessages {
         self.database.close().await;
     }
 
-    /// Stores a message, and with it the response for copies of its request. Both are written, or neither.
+    /// Stores messages, and with them the response for copies of their request. All are written, or none.
     ///
     /// # Errors
-    /// `StoreError` when the database is unavailable or refuses the row.
-    pub async fn add(
+    /// `StoreError` when the database is unavailable or refuses a row.
+    pub async fn add_all(
         &self,
-        message: &OutboundMessage,
+        messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.writes.add(slice::from_ref(message), done).await
+        self.writes.add(messages, done).await
     }
 
     /// Queues the message again for `due_at_ms`, with the reason, after an attempt in which nothing left.
@@ -303,6 +313,28 @@ impl OutboundMessages {
             Bind::Text(request_id),
         ];
         self.execute(QUEUE_RETRY, &binds).await.map(|_| ())
+    }
+
+    /// Queues the message again for `due_at_ms`, with the reason, instead of the attempt that has begun.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
+    pub async fn hold(
+        &self,
+        message: &OutboundMessage,
+        due_at_ms: i64,
+        (code, reason): (&str, &str),
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let binds = [
+            Bind::Text(&message.id),
+            Bind::Text(&message.attempt_id),
+            Bind::Whole(due_at_ms),
+            Bind::Text(code),
+            Bind::Text(reason),
+            Bind::Whole(now_ms),
+        ];
+        self.execute(HOLD, &binds).await.map(|_| ())
     }
 
     /// Records the outcome of an attempt, and with it the fallback message `instead`: both, or neither.

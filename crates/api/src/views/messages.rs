@@ -1,5 +1,7 @@
 //! Views of messages of both directions: a summary for lists, and one message with its timeline.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -7,7 +9,7 @@ use super::EventSummary;
 use twilio_edge_domain::{
     address::Address,
     message::{Direction, Message as Recorded, RecordedWebhook},
-    sending::errors::ErrorTable,
+    sending::{errors::ErrorTable, options::Metadata},
     status::{CallbackStatus, CurrentStatus, current_status},
     window::rfc3339,
 };
@@ -47,6 +49,8 @@ pub struct MessageSummary {
     /// Template of a message that this API accepted: its name in the catalogue, or its content SID if the catalogue does not
     /// have it.
     pub template: Option<String>,
+    /// Metadata of the request that created the message.
+    pub metadata: BTreeMap<String, String>,
     /// Purpose of a message that this API accepted.
     pub category: Option<String>,
     /// Kind of a message that this API accepted: `session` or `template`.
@@ -221,6 +225,7 @@ impl MessageSummary {
                 twilio_request_id: non_empty(&row.request_id),
             }),
             template: non_empty(&row.template),
+            metadata: Metadata::read(&row.metadata).0,
             category: Some(row.category.clone()),
             kind: Some(row.kind.clone()),
             fallback_of: non_empty(&row.fallback_of),
@@ -256,6 +261,7 @@ impl MessageSummary {
             error: MessageError::of(code, "", errors),
             attempts: None,
             template: None,
+            metadata: BTreeMap::new(),
             category: None,
             kind: None,
             fallback_of: None,

@@ -201,7 +201,7 @@ pub fn is_sid(text: &str, prefix: &str) -> bool {
 }
 
 /// Returns whether the text is an http or https URL with a host; Twilio refuses underscores in the host.
-fn is_url(text: &str) -> bool {
+pub(crate) fn is_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
             && url.host_str().is_some_and(|host| !host.contains('_'))

@@ -21,6 +21,7 @@ use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::{
     address::Address,
     check, contact,
+    policy::Category,
     refusal::RefusalCode,
     sending::{
         errors::ErrorTable,
@@ -31,6 +32,7 @@ use twilio_edge_domain::{
         statistics::{MessageEvent, hour_of},
     },
     template::locale::Locale,
+    window::rfc3339,
 };
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{
@@ -39,6 +41,9 @@ use twilio_edge_store::{
 
 /// Prefix of our message ids. Twilio's start with SM or MM.
 pub const PREFIX: &str = "ms_";
+
+/// Code of a message that waits for the end of quiet hours.
+pub const QUIET_HOURS: &str = "quiet_hours";
 
 /// Accepts outbound messages.
 #[derive(Clone)]
@@ -176,6 +181,10 @@ impl Sending {
         now_ms: i64,
     ) -> Result<OutboundMessage, StoreError> {
         let plan = FallbackPlan::of(request);
+        let wanted_ms = send_at_ms.unwrap_or(now_ms).max(now_ms);
+        let (country, category) = (country(&request.to), request.category());
+        let held_ms = self.held_until_ms(&request.account_sid, &country, category, wanted_ms);
+        let due_at_ms = held_ms.unwrap_or(wanted_ms);
         let random = || {
             getrandom::u64()
                 .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))
@@ -195,10 +204,13 @@ impl Sending {
             form: request.form(),
             segments: request.segments().and_then(|count| i64::try_from(count).ok()).unwrap_or(0),
             template: request.template_name(),
-            country: country(&request.to),
+            country,
             state: "queued".to_owned(),
-            due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
-            first_due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
+            due_at_ms,
+            first_due_at_ms: due_at_ms,
+            code: held_ms.map_or_else(String::new, |_| QUIET_HOURS.to_owned()),
+            reason: held_ms.map_or_else(String::new, quiet_reason),
+            metadata: request.options.metadata.to_json(),
             created_at_ms: now_ms,
             created_by: created_by.to_owned(),
             changed_at_ms: now_ms,
@@ -206,6 +218,19 @@ impl Sending {
             fallback: plan.map_or_else(String::new, |plan| plan.to_json()),
             ..OutboundMessage::default()
         })
+    }
+
+    /// Returns the end of the quiet hours that contain this time, in milliseconds since 1970.
+    pub fn held_until_ms(
+        &self,
+        account_sid: &str,
+        country: &str,
+        category: Category,
+        at_ms: i64,
+    ) -> Option<i64> {
+        let country = Some(country).filter(|country| !country.is_empty());
+        let routing = self.routes.current();
+        routing.of(account_sid).quiet_hours().held_until_ms(country, category, at_ms)
     }
 
     /// Counts a request that a rule refused. A sender that the account does not have is not counted by its name, because
@@ -227,19 +252,27 @@ impl Sending {
         });
     }
 
-    /// Queues a message durably, with the response for repetitions of the request, and wakes the dispatcher.
+    /// Queues messages durably, with the response for repetitions of the request, and wakes the dispatcher.
     ///
     /// # Errors
     /// Returns an error if the database fails.
-    pub async fn add(
+    pub async fn add_all(
         &self,
-        message: &OutboundMessage,
+        messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.messages.add(message, done).await?;
+        self.messages.add_all(messages, done).await?;
         self.wakeup.wake();
         Ok(())
     }
+}
+
+/// Returns the reason why a message waits until the end of the quiet hours.
+pub fn quiet_reason(until_ms: i64) -> String {
+    let until = rfc3339(until_ms).unwrap_or_default();
+    format!(
+        "the recipient's country has quiet hours for this category; the message waits until {until}"
+    )
 }
 
 /// Returns the country of a recipient; empty if it is unknown.

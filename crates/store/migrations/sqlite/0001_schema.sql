@@ -376,7 +376,8 @@ CREATE TABLE outbound_messages (
     valid_until_ms   INTEGER NOT NULL DEFAULT 0,  -- the message is not sent after this time; 0: no such time
     repeat_until_ms  INTEGER NOT NULL DEFAULT 0,  -- until then form and recipient are stored, to repeat the message if its delivery fails
     repetitions      INTEGER NOT NULL DEFAULT 0,  -- number of times it was sent again after a failed delivery
-    replaced_sids    TEXT NOT NULL DEFAULT ''  -- SIDs of the failed deliveries, separated by blanks
+    replaced_sids    TEXT NOT NULL DEFAULT '',  -- SIDs of the failed deliveries, separated by blanks
+    metadata         TEXT NOT NULL DEFAULT ''  -- data of the caller, as JSON; empty: none
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';

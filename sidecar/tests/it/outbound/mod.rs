@@ -8,6 +8,7 @@ pub(crate) mod fair_scheduling;
 pub(crate) mod fallbacks;
 pub(crate) mod idempotency;
 pub(crate) mod media;
+pub(crate) mod message_options;
 pub(crate) mod never_twice;
 pub(crate) mod prism;
 pub(crate) mod reconciliation;

@@ -11,8 +11,10 @@ use std::{
 use crate::{
     access::permissions::{Checks, Intent},
     outbound::{
-        media::Media, opt_out_from_error::OptOutRecorder, outcome_waiters::OutcomeWaiters,
-        sending::Sending,
+        media::Media,
+        opt_out_from_error::OptOutRecorder,
+        outcome_waiters::OutcomeWaiters,
+        sending::{QUIET_HOURS, Sending, quiet_reason},
     },
 };
 use twilio_edge_connectors::twilio::Twilio;
@@ -25,6 +27,7 @@ use twilio_edge_domain::{
     sending::{
         call_failure::CallFailure,
         errors::ErrorTable,
+        options::with_rest_of_validity,
         outcome::{SendOutcome, send_outcome},
         rate_limit::retry_pause,
         rules::code_of_problem,
@@ -77,7 +80,21 @@ impl SendAttempt {
             self.end(&message, &recipient, expired, "").await;
             return CallOutcome::NoEvidence;
         }
+        let wants = intent(&message, &recipient);
+        let held_ms = self.sending.held_until_ms(
+            &message.account_sid,
+            &message.country,
+            wants.category,
+            now_ms(),
+        );
+        if let Some(until_ms) = held_ms {
+            self.wait_for_quiet_end(&message, until_ms).await;
+            return CallOutcome::NoEvidence;
+        }
         let form = match self.with_media(&message).await {
+            Ok(form) if message.valid_until_ms > 0 => {
+                with_rest_of_validity(&form, message.valid_until_ms.saturating_sub(now_ms()))
+            }
             Ok(form) => form,
             Err(unfit) => {
                 self.end_for_media(&message, &recipient, unfit).await;
@@ -85,7 +102,7 @@ impl SendAttempt {
             }
         };
         // This is the last check before the call: a STOP that was recorded until now is respected.
-        match self.checks.may_send(&intent(&message, &recipient), now_ms()).await {
+        match self.checks.may_send(&wants, now_ms()).await {
             Ok(verdicts) => {
                 if let Some((code, detail)) =
                     verdicts.into_iter().find_map(|verdict| Some((verdict.code?, verdict.detail)))
@@ -198,6 +215,15 @@ impl SendAttempt {
         let refused =
             SendOutcome::Refused { status: None, code: code.into(), reason: unfit.detail };
         self.end(message, recipient, refused, "").await;
+    }
+
+    /// Queues a message again for the end of the recipient's quiet hours.
+    async fn wait_for_quiet_end(&self, message: &OutboundMessage, until_ms: i64) {
+        let reason = quiet_reason(until_ms);
+        let cause = (QUIET_HOURS, reason.as_str());
+        if let Err(reason) = self.messages.hold(message, until_ms, cause, now_ms()).await {
+            tracing::error!(event = "message.persist_failed", %reason, message.id = %message.id, "the dispatcher could not store that a message waits; without it the message becomes unknown");
+        }
     }
 
     async fn retry_later(
