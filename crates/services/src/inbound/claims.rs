@@ -133,8 +133,8 @@ impl Claims {
         }
     }
 
-    /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Returns the claim ids of final
-    /// statuses that could not be stored. Other statuses that could not be stored are not lost: the reconciler looks them
+    /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Returns the claim ids of
+    /// failures that could not be stored. Other statuses that could not be stored are not lost: the reconciler looks them
     /// up at Twilio.
     async fn apply_statuses(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
         let reports = webhooks.iter().filter_map(|webhook| {
@@ -166,9 +166,9 @@ impl Claims {
             Err(reason) => {
                 let count = reports.len();
                 tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler looks them up at Twilio");
-                let finals =
+                let failures =
                     sources.iter().zip(&reports).filter(|(_, report)| report.must_be_durable());
-                finals.map(|(webhook, _)| webhook.claim_id.clone()).collect()
+                failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }
         }
     }

@@ -5,7 +5,7 @@
 use crate::outbound::sending::{Sending, masked};
 use twilio_edge_domain::{
     sending::delivery_status::{
-        Delivery, StatusChange, StatusEffect, is_delivered, is_final, status_effect,
+        Delivery, StatusChange, StatusEffect, is_delivered, is_failed, is_final, status_effect,
     },
     status::CallbackStatus,
 };
@@ -40,9 +40,10 @@ impl StatusReport<'_> {
         is_final(self.status)
     }
 
-    /// Returns whether the report must be durable before Twilio gets an answer: it ends the delivery of one of our messages.
+    /// Returns whether the report must be durable before Twilio gets an answer: a failure of one of our messages. The
+    /// reconciler asks again for every other status that was not stored.
     pub fn must_be_durable(&self) -> bool {
-        self.id.is_some() && self.is_final()
+        self.id.is_some() && is_failed(self.status)
     }
 
     fn is_about(&self, message: &OutboundMessage) -> bool {

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use twilio_edge_contract::Decision;
 
 use crate::{
     access::api_keys::{Caller, administrator, coded},
+    inbound::deliveries::{accepted, sinks},
+    support::receiver::Receiver,
     support::servers::eventually,
-    support::sidecar::{ACCOUNT, Sidecar},
+    support::sidecar::{ACCOUNT, Sidecar, status},
     support::simulator::Simulator,
     support::world::{World, on_every_store},
 };
 
 on_every_store! {
     options_reach_twilio_and_metadata_is_returned,
+    metadata_is_in_the_status_events_of_sinks,
     message_is_not_sent_after_its_validity_period,
     batch_has_one_verdict_for_each_message,
     marketing_waits_for_the_end_of_quiet_hours,
@@ -101,6 +105,32 @@ async fn options_reach_twilio_and_metadata_is_returned(world: World) {
     }
 }
 
+async fn metadata_is_in_the_status_events_of_sinks(world: World) {
+    let simulator = Simulator::start(&world, &[]);
+    let receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, "")]);
+    let sidecar = started(&world, &simulator, &[("TWILIO_EDGE_SINKS_FILE", &file)]).await;
+    let root = administrator(&sidecar).await;
+    let app = application(&sidecar, &root).await;
+    let mut sids = Vec::new();
+    for metadata in [json!({"order": "17"}), json!({})] {
+        let message = created(&app, &text(json!({"metadata": metadata}))).await;
+        let path = format!("/v1/messages/{}", message["id"].as_str().unwrap());
+        eventually("it is sent", async || app.get(&path).await["state"] == "sent").await;
+        let sid = app.get(&path).await["sid"].as_str().unwrap().to_owned();
+        let claim = accepted(status(&sid, &sid, "delivered"));
+        assert_eq!(sidecar.decide(claim).await, Decision::Accepted);
+        sids.push(sid);
+    }
+    eventually("both are delivered", async || receiver.got().len() == 2).await;
+    let event = |sid: &str| {
+        let mut events = receiver.got().into_iter().map(|got| got.event());
+        events.find(|event| event["message_sid"] == sid).unwrap()
+    };
+    assert_eq!(event(&sids[0])["metadata"], json!({"order": "17"}));
+    assert_eq!(event(&sids[1]).get("metadata"), None);
+}
+
 async fn message_is_not_sent_after_its_validity_period(world: World) {
     let simulator = Simulator::start(&world, &[]);
     // Nothing is sent before the validity period ends: the sender has no token.
@@ -133,7 +163,7 @@ async fn batch_has_one_verdict_for_each_message(world: World) {
         .map(|n| json!({"to": format!("+14155550{:03}", 100 + n), "from": OURS, "body": format!("m{n}")}))
         .collect();
     messages[7] = json!({"to": RECIPIENT, "from": OURS});
-    messages[8] = json!({"to": "nobody at all", "from": OURS, "body": "hi"});
+    messages[8] = json!({"to": "no number", "from": OURS, "body": "hi"});
     messages[9] = json!({"to": RECIPIENT, "from": OURS, "body": "hi", "colour": "red"});
     messages[10] = json!({"to": RECIPIENT, "from": OURS, "body": "hi", "dry_run": true});
     messages[11] = json!(17);
