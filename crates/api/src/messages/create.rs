@@ -110,6 +110,7 @@ pub(super) struct CreateMessageRequest {
     #[schema(minimum = 1, maximum = 36000)]
     validity_period_s: Option<u32>,
     /// Twilio's `MaxPrice`, a decimal number. Twilio ignores it since June 2024.
+    #[schema(pattern = r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
     max_price: Option<String>,
     /// Data of the caller, which every answer about the message returns: at most 20 texts of at most 500 characters. It must
     /// contain no personal data, because it is stored as long as the message.

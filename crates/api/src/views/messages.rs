@@ -353,6 +353,10 @@ fn delivery<'a>(
         error_code: Some(row.code.as_str()).filter(|code| !code.is_empty()),
     };
     let of_row = Some(of_row).filter(|of_row| !of_row.word.is_empty());
+    // The delivery arrived after Twilio had reported its failure. The webhooks have both.
+    if row.replaced_sids().any(|sid| sid == row.message_sid) {
+        return current_status(of_row);
+    }
     let of_webhooks = recorded.map(|recorded| CallbackStatus {
         word: &recorded.status,
         error_code: recorded.error_code.as_deref(),

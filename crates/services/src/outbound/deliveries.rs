@@ -138,8 +138,12 @@ impl Sending {
         let mut learned = 0;
         for _ in 0..MAX_TRIES {
             let is_replaced = message.replaced_sids().any(|sid| sid == report.message_sid);
-            let applied = if is_replaced {
+            let is_current = message.message_sid == report.message_sid;
+            let applied = if is_replaced && !is_current {
                 self.apply_late(message, report, now_ms).await?
+            } else if is_replaced && !is_delivered(report.status) {
+                // The delivery has ended the repetition. Copies of the failure say nothing new.
+                Applied::Done
             } else if message.state != "sent" {
                 let proof = (report.message_sid, "Twilio reported its status");
                 let poll_ms = self.delivery_times.lookup_at_ms(now_ms, 0);
@@ -148,7 +152,7 @@ impl Sending {
                     self.messages.mark_sent(message, &masked, proof, poll_ms, now_ms).await?;
                 learned += u64::from(is_new);
                 Applied::Again
-            } else if message.message_sid != report.message_sid {
+            } else if !is_current {
                 // An operator has decided that the message is another one.
                 Applied::Done
             } else {

@@ -357,8 +357,9 @@ impl MessageHistory {
             let sid = &message.first.message_sid;
             // The webhooks of a failed delivery that was repeated are part of its message, which is listed by other webhooks
             // or by its row.
-            let is_replaced =
-                |row: &OutboundMessage| row.replaced_sids().any(|replaced| replaced == sid);
+            let is_replaced = |row: &OutboundMessage| {
+                row.message_sid != *sid && row.replaced_sids().any(|replaced| replaced == sid)
+            };
             if known.iter().any(is_replaced) {
                 return None;
             }
@@ -384,7 +385,8 @@ impl MessageHistory {
             MessageRecord::Accepted(row, recorded, _) => {
                 let current = Some(row.message_sid.clone())
                     .filter(|sid| !sid.is_empty() && recorded.is_none());
-                let earlier = row.replaced_sids().map(str::to_owned).collect();
+                let earlier = row.replaced_sids().filter(|sid| *sid != row.message_sid);
+                let earlier = earlier.map(str::to_owned).collect();
                 (current, earlier)
             }
             MessageRecord::Recorded(_) => (None, Vec::new()),

@@ -281,6 +281,9 @@ async fn message_that_arrived_is_never_repeated(world: World) {
         (&json!("sent"), &json!("delivered"), &late["sid"]),
         "{now}"
     );
+    sidecar.claim(reported("f2", &late, "failed", Some("63018"))).await;
+    sidecar.claim(reported("f3", &late, "read", None)).await;
+    assert_eq!(shown(&app, &late).await["status"], "read", "copies of the failure say nothing new");
     // A waiting repetition can be canceled and redacted like any waiting message.
     let canceled = sent(&app, "four").await;
     sidecar.claim(reported("g", &canceled, "failed", Some("63018"))).await;

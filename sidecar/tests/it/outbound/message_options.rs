@@ -248,6 +248,10 @@ async fn marketing_waits_for_the_end_of_quiet_hours(world: World) {
     let until = held["error"]["reason"].as_str().unwrap();
     assert!(until.contains(&to.strftime("%Y-%m-%dT%H:%M").to_string()), "{until}");
     // Other categories and countries do not wait.
+    let consent = json!({"number": RECIPIENT, "category": "utility", "source": "form", "at": "2026-11-01T10:00:00Z"});
+    assert!(
+        app.send(Method::POST, "/v1/consents", consent.to_string()).await.status().is_success()
+    );
     let utility = created(&app, &text(json!({"category": "utility"}))).await;
     let abroad = created(&app, &text(json!({"to": "+4915123456789"}))).await;
     for message in [utility, abroad] {

@@ -50,7 +50,7 @@ async fn fill(world: &World) {
         ),
         format!(
             "WITH made AS (INSERT INTO message_counts (account_sid, hour_ms, event, channel, sender, template, country, code, shard, count) \
-            SELECT {account}, n * 3600000, 'sent', 'sms', '+15550000001', '', 'US', '', 0, 1 \
+            SELECT {account}, n::bigint * 3600000, 'sent', 'sms', '+15550000001', '', 'US', '', 0, 1 \
             FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made"
         ),
     ] {
