@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use form_urlencoded::{Serializer, parse};
 use serde::{Deserialize, Serialize};
 
-use crate::dropin::request::is_url;
-
 /// Longest validity period, in seconds; Twilio's limit and default.
 pub const MAX_VALIDITY_S: u32 = 36_000;
 
@@ -99,6 +97,14 @@ impl MessageOptions {
             form.append_pair("MaxPrice", price);
         }
     }
+}
+
+/// Returns whether the text is an http or https URL with a host; Twilio refuses underscores in the host.
+pub fn is_url(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some_and(|host| !host.contains('_'))
+    })
 }
 
 fn is_price(text: &str) -> bool {

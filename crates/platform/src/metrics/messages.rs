@@ -114,7 +114,7 @@ impl MessageMetrics {
             sender_deliveries: all.counters(
                 "sender_outcomes",
                 &["sender", "status"],
-                "The same by sender with a configured rate; all other senders are `other`",
+                "Messages that Twilio accepted, by sender with a configured rate and reported status: `delivered`, `read`, `failed`, `undelivered`, `canceled`, `repeated`; all other senders are `other`",
             ),
             senders: all.counters(
                 "sender_messages",
