@@ -157,7 +157,7 @@ async fn create(
         headers: Headers { content_type: Some("application/json".to_owned()), location: None },
         body: resource::message_resource(&known(message)).to_string(),
     };
-    let message = NewMessage { request, send_at_ms, other_parameters };
+    let message = NewMessage { request, send_at_ms, other_parameters, is_repeatable: false };
     let message = accept(&sending, &caller, turn, message, answer).await?;
     let mut response = match await_outcome(
         &sending,
@@ -324,7 +324,8 @@ fn known(message: &OutboundMessage) -> StoredMessage<'_> {
         message_sid: &message.message_sid,
         error_code: codes::of_end(&message.code),
         reason: &message.reason,
-        is_scheduled: message.first_due_at_ms > message.created_at_ms,
+        status: &message.status,
+        is_scheduled: message.first_due_at_ms > message.created_at_ms && message.repetitions == 0,
         created_ms: message.created_at_ms,
         updated_ms: message.changed_at_ms,
     }

@@ -31,6 +31,7 @@ mod query;
 mod redactions;
 mod replays;
 mod request_log;
+mod statistics;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
@@ -65,12 +66,15 @@ pub fn router(app: &App) -> Router {
     let sending = messages::create::router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
+    let batches =
+        messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), media::limit_uploads))
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
         .merge(messages::router())
+        .merge(statistics::router())
         .merge(events::router())
         .merge(windows::router())
         .merge(numbers::router())
@@ -79,6 +83,7 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_application));

@@ -1,6 +1,8 @@
 //! `GET /v1/messages`: messages of both directions by number, time, state and status. `GET /v1/messages/{id}`: one message
-//! with its timeline. The module `create` accepts messages, and `outcome` waits for them and cancels them.
+//! with its timeline. The modules `create` and `batch` accept messages, and `outcome` waits for them
+//! and cancels them.
 
+pub(super) mod batch;
 pub(super) mod create;
 pub(super) mod outcome;
 
@@ -69,6 +71,14 @@ struct MessagesQuery {
     to: Option<String>,
     /// Delivery status of the message, such as `delivered` or `failed`.
     status: Option<String>,
+    /// Error code of the message: of its failed delivery, or the reason why it was not sent, or not yet.
+    error_code: Option<String>,
+    /// Template of the message: its name in the catalogue, or its content SID if the catalogue does not have it. Only messages
+    /// that this API accepted have a template.
+    template: Option<String>,
+    /// Sender of the message as it was requested: `+15551234567`, `whatsapp:+15551234567`, a sender id, or the SID of a Messaging
+    /// Service. Only messages that this API accepted have it. An index serves this search, in contrast to `from`.
+    sender: Option<String>,
     /// Earliest time of the message, inclusive: a time with its zone, or a day in UTC. The time of a message is that of its
     /// acceptance, or of its first webhook.
     #[param(format = DateTime)]
@@ -154,6 +164,9 @@ async fn list(
         since_ms,
         until_ms,
         status: query.status,
+        error_code: query.error_code,
+        template: query.template,
+        sender: query.sender,
         after,
         ..Search::of("", size)
     };

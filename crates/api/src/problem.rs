@@ -79,6 +79,11 @@ impl Problem {
         }
     }
 
+    /// Returns whether the sidecar failed, and not the request.
+    pub(super) fn is_failure(&self) -> bool {
+        self.status >= 500
+    }
+
     /// Adds the templates that may be sent instead.
     pub(super) fn offering(self, templates: Vec<OfferedTemplate>) -> Problem {
         Problem { templates, ..self }

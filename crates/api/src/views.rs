@@ -2,11 +2,14 @@
 //! views decide nothing and read no store.
 
 mod messages;
+mod statistics;
 
 pub use self::messages::{
     Message, MessageAttempts, MessageError, MessageLinks, MessageSummary, TimelineEntry,
     TimelineEvent,
 };
+
+pub use self::statistics::{StatisticsGroupView, StatisticsView};
 
 use serde::Serialize;
 use utoipa::ToSchema;

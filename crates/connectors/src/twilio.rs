@@ -220,7 +220,45 @@ impl Twilio {
     }
 }
 
+/// Status of a message, in the part of its resource that is read.
+#[derive(Debug, Deserialize)]
+struct MessageStatus {
+    status: String,
+    error_code: Option<i64>,
+}
+
 impl Twilio {
+    /// Returns the status and the error code of a message; `None` if Twilio does not have it. The code is empty without an
+    /// error.
+    ///
+    /// # Errors
+    /// Returns the reason if the account has no credentials, or Twilio sends no valid answer.
+    pub async fn status(
+        &self,
+        account_sid: &str,
+        message_sid: &str,
+    ) -> Result<Option<(String, String)>, String> {
+        let credentials = self.accounts.get(account_sid);
+        let credentials = credentials.ok_or("the account has no credentials in sending.file")?;
+        let path = format!("/2010-04-01/Accounts/{account_sid}/Messages/{message_sid}.json");
+        let request = self
+            .client
+            .get(format!("{}{path}", self.base_url))
+            .header(header::ACCEPT, "application/json")
+            .basic_auth(&credentials.user, Some(&credentials.secret));
+        match call(request, MAX_ANSWER_BYTES).await.0 {
+            CallResponse::Http { status: 200, body, .. } => {
+                let found: MessageStatus =
+                    serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+                let code = found.error_code.map(|code| code.to_string()).unwrap_or_default();
+                Ok(Some((found.status, code)))
+            }
+            CallResponse::Http { status: 404, .. } => Ok(None),
+            CallResponse::Http { status, .. } => Err(format!("status {status}")),
+            CallResponse::NotConnected(reason) | CallResponse::Lost(reason) => Err(reason),
+        }
+    }
+
     /// Lists the templates of an account. Returns the first page, or the page at `next_page_url`.
     ///
     /// # Errors

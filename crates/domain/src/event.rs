@@ -6,7 +6,9 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::Serialize;
 use twilio_edge_contract::Class;
 
-use super::{address::Address, message::is_of_inbound, window::rfc3339};
+use super::{
+    address::Address, message::is_of_inbound, sending::options::Metadata, window::rfc3339,
+};
 
 /// Maximum number of digits of a count: Twilio's counts are small, and longer text stays in `raw` only.
 const COUNT_DIGITS: usize = 6;
@@ -35,6 +37,8 @@ pub struct WebhookFacts<'a> {
     pub received_at_ms: i64,
     /// Id of the replay; `None` for the first delivery.
     pub replay_id: Option<&'a str>,
+    /// Metadata of the outbound message that it is about, as JSON; empty without any.
+    pub metadata: &'a str,
 }
 
 /// Event.
@@ -68,6 +72,8 @@ pub struct Event<'a> {
     replay: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     replay_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
     raw: BTreeMap<Cow<'a, str>, Values<'a>>,
 }
 
@@ -132,6 +138,7 @@ impl<'a> Event<'a> {
             route: known.route,
             replay: known.replay_id.is_some(),
             replay_id: known.replay_id,
+            metadata: Metadata::read(known.metadata).0,
             raw,
         }
     }
@@ -204,6 +211,7 @@ mod tests {
         route: "/twilio/inbound",
         received_at_ms: 1_795_436_897_042,
         replay_id: None,
+        metadata: "",
     };
 
     fn published(known: WebhookFacts<'_>, form: &str) -> Value {
@@ -243,6 +251,7 @@ mod tests {
             status: Some("failed"),
             error_code: Some("63016"),
             replay_id: Some("r1"),
+            metadata: r#"{"order": "17"}"#,
             ..KNOWN
         };
         let event = published(known, "To=whatsapp%3A%2B1415&From=%2B1555&NumMedia=12345678901");
@@ -253,6 +262,7 @@ mod tests {
         );
         assert_eq!((&event["replay"], &event["replay_id"]), (&json!(true), &json!("r1")));
         assert_eq!(event.get("num_media"), None, "no count");
+        assert_eq!(event["metadata"], json!({"order": "17"}));
         assert_eq!(Event::of(known, "To=whatsapp%3A%2B1415&From=%2B1555").key(), "+1415");
         assert_eq!(Event::of(KNOWN, "To=%2B1415&From=messenger%3A17").key(), "17");
         assert_eq!(Event::of(KNOWN, "To=%2B1415").key(), "SM1");

@@ -181,6 +181,9 @@ pub struct Sending {
     pub absent_after_s: u64,
     pub reconcile_for_s: u64,
     pub fallback_for_s: u64,
+    pub repeat_after_s: u64,
+    pub repeat_for_s: u64,
+    pub status_after_s: u64,
     pub routing_file: String,
     pub answer_within_ms: u64,
 }

@@ -1,5 +1,6 @@
-//! Outbound messages: acceptance, dispatch to Twilio, reconciliation, fallbacks, media and templates.
+//! Outbound messages: acceptance, dispatch to Twilio, reconciliation, delivery, fallbacks, media and templates.
 
+pub mod deliveries;
 pub mod dispatcher;
 pub mod fallback;
 pub mod media;
@@ -8,4 +9,5 @@ pub mod outcome_waiters;
 pub mod reconciler;
 pub mod routing_file;
 pub mod sending;
+pub mod statistics;
 pub mod templates;

@@ -1,11 +1,14 @@
 //! Fragments of statements that both databases share.
 
-/// Columns of a due delivery and its event.
+/// Columns of a due delivery and its event. `metadata` is that of the outbound message which the event is about.
 macro_rules! due_columns {
     () => {
         "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, \
          coalesce(e.class, '') AS class, d.account_sid, coalesce(e.message_sid, '') AS message_sid, e.status, \
-         e.error_code, e.route, e.form, e.received_at_ms"
+         e.error_code, e.route, e.form, e.received_at_ms, \
+         coalesce((SELECT m.metadata FROM outbound_messages AS m WHERE m.message_sid = e.message_sid AND m.message_sid <> '' \
+         AND m.account_sid = e.account_sid LIMIT 1), (SELECT m.metadata FROM replaced_sids AS s JOIN outbound_messages AS m \
+         ON m.id = s.message_id WHERE s.message_sid = e.message_sid LIMIT 1), '') AS metadata"
     };
 }
 pub(super) use due_columns;

@@ -65,7 +65,7 @@ pub struct ErasurePosition {
 /// Condition for outbound messages: `$4` is the id or SID, `$5` the contact, `$6` the channel; each may be empty for any.
 macro_rules! messages_of {
     () => {
-        "account_sid = $1 AND (form <> '' OR fallback <> '') AND created_at_ms >= $2 AND created_at_ms <= $3 \
+        "account_sid = $1 AND (form <> '' OR fallback <> '' OR metadata <> '') AND created_at_ms >= $2 AND created_at_ms <= $3 \
          AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5 OR fallback_to = $5) AND ($6 = '' OR channel = $6)"
     };
 }
@@ -75,7 +75,7 @@ const COUNT_MESSAGES: &str =
 
 /// A queued message is not sent. A message in progress or `unknown` keeps its state until its answer or status arrives.
 const ERASE_MESSAGES: &str = concat!(
-    "UPDATE outbound_messages SET fallback = '', fallback_to = '', form = '', lookup_due_at_ms = 0, \
+    "UPDATE outbound_messages SET fallback = '', fallback_to = '', form = '', metadata = '', lookup_due_at_ms = 0, \
      recipient = CASE WHEN form = '' THEN recipient ELSE channel || ':..' || substr(recipient, length(recipient) - 1) END, \
      code = CASE WHEN state = 'queued' THEN 'erased' ELSE code END, \
      reason = CASE WHEN state = 'queued' THEN 'its text was erased' ELSE reason END, \

@@ -85,7 +85,7 @@ pub use self::{
     ledger::ClaimResult,
     media::{MediaIndex, Medium},
     outbound_messages::{
-        AttemptOutcome, OutboundMessage, OutboundMessages,
+        AttemptOutcome, CountQuery, MessageCount, OutboundMessage, OutboundMessages,
         pages::QueuedMessagesPage,
         queues::{AttemptStart, QueuePosition},
     },

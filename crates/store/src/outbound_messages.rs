@@ -3,6 +3,8 @@
 //! this module returns it to `queued`, because the message may have left; `lookups.rs` records what Twilio's list shows.
 //! `queues.rs` takes due messages. This module must not know what Twilio's answers mean.
 
+mod counts;
+mod deliveries;
 mod fallbacks;
 mod lookups;
 pub(crate) mod pages;
@@ -13,11 +15,12 @@ use std::{
     slice,
     sync::{Arc, LazyLock},
 };
-use twilio_edge_domain::sending::backlog::MessageBacklog;
+use twilio_edge_domain::sending::{backlog::MessageBacklog, statistics::MessageEvent};
 
 use sqlx::FromRow;
 
-use self::writes::Writes;
+pub use self::counts::{CountQuery, MessageCount};
+use self::writes::{Change, Writes};
 use crate::{
     audit_log::{self, AuditEntry},
     database::{Bind, Database, Durability},
@@ -135,8 +138,34 @@ pub struct OutboundMessage {
     /// Number of SMS segments of the text, by which Twilio bills; 0 for a message that is not billed by segments, or whose
     /// text is not known here.
     segments: i64,
+    /// Name of the template in the catalogue, or its content SID if the catalogue does not have it; empty without a template.
+    template: String,
+    /// Country of the recipient; empty if it is unknown.
+    country: String,
+    /// Delivery status that Twilio reported last ([`twilio_edge_domain::status`]); empty before the first report.
+    status: String,
+    /// Time of that report; 0 without one.
+    status_at_ms: i64,
+    /// Time after which the message is not sent; 0 without a limit of its own.
+    valid_until_ms: i64,
+    /// Time until which the message may be sent again if its delivery fails; 0 if it may not.
+    repeat_until_ms: i64,
+    /// Number of times the message was sent again after a failed delivery.
+    repetitions: i64,
+    /// SIDs of the failed deliveries, separated by blanks, oldest first.
+    replaced_sids: String,
+    /// Data of the caller, as JSON; empty without any.
+    metadata: String,
 }
 }
+
+impl OutboundMessage {
+    /// Returns the SIDs of the failed deliveries that were repeated, oldest first.
+    pub fn replaced_sids(&self) -> impl Iterator<Item = &str> {
+        self.replaced_sids.split_whitespace()
+    }
+}
+
 #[expect(
     clippy::single_component_path_imports,
     reason = "the modules below import the macro by its path"
@@ -160,14 +189,23 @@ const QUEUE_RETRY: &str = "
         code = CASE WHEN form = '' THEN 'erased' ELSE $4 END, reason = $5, changed_at_ms = $6, request_id = $7
     WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
 
-/// Records the outcome of an attempt. An outcome after the end of the hold is as good as one before.
+/// Queues the message again before its call, because its recipient has quiet hours. The attempt does not count, and the time
+/// after which the message is given up begins again.
+const HOLD: &str = "
+    UPDATE outbound_messages SET state = CASE WHEN form = '' THEN 'refused' ELSE 'queued' END, attempt_id = '', due_at_ms = $3,
+        first_due_at_ms = $3, code = CASE WHEN form = '' THEN 'erased' ELSE $4 END, reason = $5, changed_at_ms = $6,
+        attempts = attempts - 1
+    WHERE id = $1 AND attempt_id = $2 AND state = 'attempting'";
+
+/// Records the outcome of an attempt. An outcome after the end of the hold is as good as one before. A sent message that may
+/// be repeated keeps its text and its recipient.
 const RECORD_OUTCOME: &str = "
     UPDATE outbound_messages SET state = $3, message_sid = $4, code = $5, reason = $6, changed_at_ms = $7,
-        request_id = $9, twilio_status = $10, lookups = 0, lookup_due_at_ms = CASE WHEN $3 = 'unknown' THEN $7 ELSE 0 END,
-        form = CASE WHEN $3 = 'unknown' THEN form ELSE '' END,
+        request_id = $9, twilio_status = $10, lookups = 0, lookup_due_at_ms = $11,
+        form = CASE WHEN $3 = 'unknown' OR ($3 = 'sent' AND repeat_until_ms > $7) THEN form ELSE '' END,
         fallback = CASE WHEN $3 = 'refused' THEN '' ELSE fallback END,
         fallback_to = CASE WHEN $3 = 'refused' THEN '' ELSE fallback_to END,
-        recipient = CASE WHEN $3 = 'unknown' THEN recipient ELSE $8 END
+        recipient = CASE WHEN $3 = 'unknown' OR ($3 = 'sent' AND repeat_until_ms > $7) THEN recipient ELSE $8 END
     WHERE id = $1 AND attempt_id = $2 AND state IN ('attempting', 'unknown')";
 
 const RESOLVE: &str = "
@@ -208,6 +246,9 @@ pub struct AttemptOutcome<'a> {
     pub request_id: &'a str,
     /// HTTP status of Twilio's refusal; 0 without one.
     pub twilio_status: i64,
+    /// Time of the first lookup in Twilio's list, if the outcome is `unknown`, or of the status, if the message was sent; 0
+    /// for none.
+    pub lookup_due_at_ms: i64,
 }
 
 /// The outbound messages of one database.
@@ -238,16 +279,16 @@ impl OutboundMessages {
         self.database.close().await;
     }
 
-    /// Stores a message, and with it the response for copies of its request. Both are written, or neither.
+    /// Stores messages, and with them the response for copies of their request. All are written, or none.
     ///
     /// # Errors
-    /// `StoreError` when the database is unavailable or refuses the row.
-    pub async fn add(
+    /// `StoreError` when the database is unavailable or refuses a row.
+    pub async fn add_all(
         &self,
-        message: &OutboundMessage,
+        messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.writes.add(message, done).await
+        self.writes.add(messages, done).await
     }
 
     /// Queues the message again for `due_at_ms`, with the reason, after an attempt in which nothing left.
@@ -274,6 +315,28 @@ impl OutboundMessages {
         self.execute(QUEUE_RETRY, &binds).await.map(|_| ())
     }
 
+    /// Queues the message again for `due_at_ms`, with the reason, instead of the attempt that has begun.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
+    pub async fn hold(
+        &self,
+        message: &OutboundMessage,
+        due_at_ms: i64,
+        (code, reason): (&str, &str),
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let binds = [
+            Bind::Text(&message.id),
+            Bind::Text(&message.attempt_id),
+            Bind::Whole(due_at_ms),
+            Bind::Text(code),
+            Bind::Text(reason),
+            Bind::Whole(now_ms),
+        ];
+        self.execute(HOLD, &binds).await.map(|_| ())
+    }
+
     /// Records the outcome of an attempt, and with it the fallback message `instead`: both, or neither.
     /// Returns `false` if the message has already been decided.
     ///
@@ -298,9 +361,15 @@ impl OutboundMessages {
             Bind::Text(masked),
             Bind::Text(outcome.request_id),
             Bind::Whole(outcome.twilio_status),
+            Bind::Whole(outcome.lookup_due_at_ms),
         ];
-        let ended = self.writes.change_with(RECORD_OUTCOME, &binds, instead);
-        ended.await.map(|rows| rows == 1)
+        let counts = match outcome.state {
+            "sent" => self.first_sent(message, now_ms),
+            "refused" => vec![message.count(MessageEvent::Refused, outcome.code, now_ms)],
+            _ => Vec::new(),
+        };
+        let change = Change { instead, counts, ..Change::of(RECORD_OUTCOME, &binds) };
+        self.writes.change(change).await.map(|rows| rows == 1)
     }
 
     /// Resolves an `unknown` message by an operator's decision. Returns `false` if the message is not `unknown`.
@@ -381,7 +450,13 @@ impl OutboundMessages {
         statement: &'static str,
         binds: &[Bind<'_>],
     ) -> Result<u64, StoreError> {
-        self.writes.change(statement, binds).await
+        self.writes.change(Change::of(statement, binds)).await
+    }
+
+    /// Returns the counter of a message that Twilio accepted for the first time.
+    fn first_sent(&self, message: &OutboundMessage, now_ms: i64) -> Vec<MessageCount> {
+        let is_first = message.repetitions == 0;
+        is_first.then(|| message.count(MessageEvent::Sent, "", now_ms)).into_iter().collect()
     }
 }
 

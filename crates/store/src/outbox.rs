@@ -74,6 +74,8 @@ pub struct PendingDelivery {
     pub form: Option<String>,
     /// Time of arrival, in milliseconds since 1970.
     pub received_at_ms: Option<i64>,
+    /// Metadata of the outbound message that the webhook is about, as JSON; empty without any.
+    pub metadata: String,
 }
 
 impl PendingDelivery {
@@ -90,6 +92,7 @@ impl PendingDelivery {
             route: self.route.as_deref().unwrap_or_default(),
             received_at_ms: self.received_at_ms.unwrap_or(self.recorded_at_ms),
             replay_id: self.replay_id.as_deref(),
+            metadata: &self.metadata,
         };
         Some(Delivery {
             id: delivery_id(&self.dedupe_key, self.replay_id.as_deref()),

@@ -10,7 +10,7 @@ use super::{
     message_history::{Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WebhookRow, WindowRow},
     outbound_messages::{
         OutboundMessage,
-        pages::{ROW, ROWS, ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, RowRange, Sid},
+        pages::{ROW, ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, RowRange, Sid},
     },
     postgres, sqlite,
 };
@@ -93,9 +93,10 @@ impl Reader {
         &self,
         range: &RowRange<'_>,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
-        let RowRange { account_sid, state, before: (before_ms, before_id), since_ms, limit } =
+        let RowRange { account_sid, index, value, before: (before_ms, before_id), since_ms, limit } =
             *range;
-        Ok(fetched!(self, ROWS, account_sid, state, before_ms, before_id, since_ms, limit)?)
+        let statement = index.statement();
+        Ok(fetched!(self, statement, account_sid, value, before_ms, before_id, since_ms, limit)?)
     }
 
     /// Returns the row of an outbound message.

@@ -92,6 +92,15 @@ struct List {
     /// Only messages with this delivery status: delivered, undelivered, ..
     #[arg(long, requires = "account")]
     status: Option<String>,
+    /// Only messages with this error code: 63018, suppressed, ..
+    #[arg(long, value_name = "CODE", requires = "account")]
+    error_code: Option<String>,
+    /// Only messages with this template: its name in the catalogue, or HX.. if the catalogue does not have it
+    #[arg(long, value_name = "NAME", requires = "account")]
+    template: Option<String>,
+    /// Only messages that were requested with this sender: a number, a sender id, or MG..
+    #[arg(long, requires = "account")]
+    sender: Option<String>,
     /// Largest number of messages
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
@@ -127,6 +136,7 @@ impl List {
     fn run(self, globals: &Globals) -> ExitCode {
         let Some(account) = self.account.clone() else { return self.run_for_all(globals) };
         let List { direction, state, number, to, from, period, status, limit, .. } = self;
+        let List { error_code, template, sender, .. } = self;
         let (since_ms, until_ms) = period.bounds();
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Account { account }.query(
@@ -141,6 +151,9 @@ impl List {
                     since_ms,
                     until_ms,
                     status,
+                    error_code,
+                    template,
+                    sender,
                     ..Search::of(account, limit)
                 };
                 ledger::gather(search, async |search| histories.messages(search).await).await
@@ -290,7 +303,7 @@ fn change(
 }
 
 /// Opens the store of outbound messages for `act`.
-fn with_messages(
+pub(super) fn with_messages(
     globals: &Globals,
     act: impl AsyncFnOnce(&OutboundMessages, &Config) -> Result<ExitCode, StoreError>,
 ) -> ExitCode {

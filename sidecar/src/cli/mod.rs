@@ -28,6 +28,7 @@ mod send;
 mod serve;
 mod sign;
 mod simulator;
+mod stats;
 mod suppressions;
 mod templates;
 mod tenants;
@@ -64,6 +65,8 @@ enum Command {
     History(history::Args),
     /// List messages of both directions, show one, cancel one, or resolve an unknown one
     Messages(messages::Args),
+    /// Count the outbound messages of an account over a period: accepted, sent, delivered, read, failed, refused
+    Stats(stats::Args),
     /// List received webhooks with all their parameters
     Events(events::Args),
     /// List, show or refresh the templates of an account
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args, globals),
         Command::History(args) => history::run(args, globals),
         Command::Messages(args) => messages::run(args, globals),
+        Command::Stats(args) => stats::run(args, globals),
         Command::Events(args) => events::run(args, globals),
         Command::Templates(args) => templates::run(args, globals),
         Command::Tenants(args) => tenants::run(args, globals),

@@ -53,6 +53,18 @@ pub(super) struct Args {
     /// Earliest send time, RFC 3339
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    /// URL to which Twilio reports the statuses, instead of the configured one
+    #[arg(long, value_name = "URL")]
+    status_callback: Option<String>,
+    /// Seconds after which the message must no longer be sent: 1 to 36000
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=36_000))]
+    validity_period: Option<u32>,
+    /// Twilio's price limit, which Twilio ignores since June 2024
+    #[arg(long, value_name = "PRICE")]
+    max_price: Option<String>,
+    /// Metadata that answers about the message return, as order=17; may be repeated
+    #[arg(long = "metadata", value_name = "NAME=TEXT", value_parser = pair)]
+    metadata: Vec<(String, String)>,
     /// Only print the verdict of every rule
     #[arg(long)]
     dry_run: bool,
@@ -164,12 +176,21 @@ impl Args {
             ("content_sid", &self.content_sid),
             ("category", &self.category),
             ("send_at", &self.at),
+            ("status_callback", &self.status_callback),
+            ("max_price", &self.max_price),
         ];
         fields.insert("to".to_owned(), json!(self.to));
         for (name, text) in texts {
             if let Some(text) = text {
                 fields.insert(name.to_owned(), json!(text));
             }
+        }
+        if let Some(period) = self.validity_period {
+            fields.insert("validity_period_s".to_owned(), json!(period));
+        }
+        if !self.metadata.is_empty() {
+            let metadata = self.metadata.iter().map(|(name, text)| (name.clone(), json!(text)));
+            fields.insert("metadata".to_owned(), Value::Object(metadata.collect()));
         }
         if !self.media.is_empty() {
             fields.insert("media".to_owned(), json!(self.media));

@@ -1,7 +1,7 @@
 //! `POST /v1/messages`: sends a message, or with `dry_run` returns the verdicts of all rules. The domain validates the
 //! message and applies the rules; this module reads the request and renders the answer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, slice, sync::Arc};
 
 use axum::{
     Extension,
@@ -34,6 +34,7 @@ use twilio_edge_domain::{
     sending::{
         errors::FallbackTarget,
         fallback::{self, Fallback, FallbackProblem},
+        options::{MessageOptions, Metadata, validity_ms},
         request::{Content, Request, Sender},
         rules::Verdict,
         sender::sender,
@@ -49,10 +50,13 @@ use twilio_edge_store::{CompletedRequest, IdempotencyClaim, OutboundMessage};
 /// Latest `send_at`, in milliseconds from now: the same limit as that of Twilio's message scheduling.
 const FURTHEST_MS: i64 = 35 * 86_400_000;
 
+/// Largest age of `send_at`, in milliseconds: the clocks of caller and sidecar may differ.
+const LATE_MS: i64 = 60_000;
+
 /// Request to send a message.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct CreateMessageRequest {
+pub(super) struct CreateMessageRequest {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -94,9 +98,24 @@ struct CreateMessageRequest {
     /// Purpose of the message. Defaults to `service` for free text. For a template it defaults to the category in the
     /// catalogue, or else to `marketing`.
     category: Option<Category>,
-    /// Earliest time of sending, in RFC 3339, at most 35 days ahead.
+    /// Earliest time of sending, in RFC 3339: not in the past, and at most 35 days ahead.
     #[schema(value_type = Option<String>, format = DateTime)]
     send_at: Option<String>,
+    /// URL to which Twilio reports the statuses of the message, instead of the configured one. The sidecar adds its id of the
+    /// message to the query. A callback to a URL that is not behind the filter does not reach the sidecar.
+    #[schema(min_length = 1)]
+    status_callback: Option<String>,
+    /// Time in seconds, from the earliest time of sending, after which the message must no longer be sent. Defaults to the
+    /// settings of the sidecar, and at Twilio to 36000.
+    #[schema(minimum = 1, maximum = 36000)]
+    validity_period_s: Option<u32>,
+    /// Twilio's `MaxPrice`, a decimal number. Twilio ignores it since June 2024.
+    #[schema(pattern = r"^[0-9]{1,9}(\.[0-9]{1,9})?$")]
+    max_price: Option<String>,
+    /// Data of the caller, which every answer about the message returns: at most 20 texts of at most 500 characters. It must
+    /// contain no personal data, because it is stored as long as the message.
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
     /// Fallback if the channel does not accept the message: a template, a text by SMS, or both, tried in turn. Defaults
     /// to the fallback that the operator configured; `{}` disables it.
     fallback: Option<Fallback>,
@@ -196,21 +215,10 @@ async fn send(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body: CreateMessageRequest = object(body)?;
-    let now_ms = as_of_ms(turn.clone());
-    let (dry_run, send_at) = (body.dry_run, body.send_at.clone());
-    let send_at_ms = send_at.map(|text| instant(&text)).transpose();
-    let send_at_ms =
-        send_at_ms.map_err(|problem| Problem::malformed(&format!("send_at: {problem}")))?;
-    if send_at_ms.is_some_and(|at_ms| at_ms > now_ms.saturating_add(FURTHEST_MS)) {
-        return Err(addresses::invalid_field("send_at", "must be within 35 days"));
-    }
-    let account_sid = query::account(&caller, body.account_sid.clone())?;
-    let region = addresses::region(body.region.clone())?;
-    let channel = body.channel.as_deref();
-    let to =
-        addresses::recipient(&sending.checks, &account_sid, "to", &body.to, channel, region).await;
-    let request = body.read(account_sid, to.map_err(|problem| problem.about_recipient())?)?;
+    let dry_run = body.dry_run;
+    let message = body.into_message(&sending, &caller, as_of_ms(turn.clone())).await?;
     if dry_run {
+        let request = message.request;
         let Evaluation { verdicts, alternatives, .. } = evaluated(&sending, request).await?;
         let allowed = refusing(&verdicts, &alternatives).is_none();
         let shown = alternatives.into_iter().map(|way| {
@@ -219,7 +227,6 @@ async fn send(
         });
         return Ok(json(&DryRun { allowed, verdicts, fallback: shown.collect() }));
     }
-    let message = NewMessage { request, send_at_ms, other_parameters: String::new() };
     let is_kept = turn.is_some();
     let answer = |row: &OutboundMessage| {
         let message = Message::of(&row.clone().into(), None, &sending.errors);
@@ -252,6 +259,9 @@ pub(crate) struct NewMessage {
     pub(crate) send_at_ms: Option<i64>,
     /// Twilio parameters, as a form, that no rule reads and that are passed to Twilio.
     pub(crate) other_parameters: String,
+    /// True if the sidecar may send the message again after a failed delivery. An application that speaks Twilio's API
+    /// expects to do that itself.
+    pub(crate) is_repeatable: bool,
 }
 
 /// Accepts a message, or returns the rule that refuses it. Every endpoint that accepts messages calls this function.
@@ -263,21 +273,41 @@ pub(crate) async fn accept(
     message: NewMessage,
     answer: impl FnOnce(&OutboundMessage) -> StoredResponse,
 ) -> Result<OutboundMessage, Problem> {
+    let message = prepare(sending, caller, message, as_of_ms(turn.clone())).await?;
+    let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&message) });
+    let added = sending.add_all(slice::from_ref(&message), done.as_ref()).await;
+    added.map_err(|reason| Problem::unavailable(&reason))?;
+    Ok(message)
+}
+
+/// Evaluates the rules for a message, and builds its row. Nothing is stored.
+pub(super) async fn prepare(
+    sending: &Sending,
+    caller: &Caller,
+    message: NewMessage,
+    now_ms: i64,
+) -> Result<OutboundMessage, Problem> {
     let unavailable = |reason| Problem::unavailable(&reason);
-    let NewMessage { request, send_at_ms, other_parameters } = message;
+    let NewMessage { request, send_at_ms, other_parameters, is_repeatable } = message;
     let Evaluation { request, verdicts, alternatives } = evaluated(sending, request).await?;
     if let Some((code, verdict)) = refusing(&verdicts, &alternatives) {
         sending.metrics.messages.refused(code);
+        sending.count_refusal(&request, code, now_ms);
         return Err(Problem::with(code, verdict.detail.clone()).offering(verdict.templates.clone()));
     }
-    let now_ms = as_of_ms(turn.clone());
     let mut message =
-        sending.prepared(&request, caller, send_at_ms, now_ms).map_err(unavailable)?;
+        sending.row(&request, &caller.actor, send_at_ms, now_ms).map_err(unavailable)?;
     if !other_parameters.is_empty() {
         message.form = format!("{}&{other_parameters}", message.form);
     }
-    let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&message) });
-    sending.add(&message, done.as_ref()).await.map_err(unavailable)?;
+    if let Some(period_ms) = validity_ms(&message.form) {
+        // Quiet hours do not prolong the period.
+        let wanted_ms = send_at_ms.unwrap_or(now_ms).max(now_ms);
+        message.valid_until_ms = wanted_ms.saturating_add(period_ms);
+    }
+    if is_repeatable {
+        sending.permit_repetitions(&mut message);
+    }
     Ok(message)
 }
 
@@ -332,6 +362,38 @@ pub(crate) fn locale(text: &str) -> Result<Locale, Problem> {
 }
 
 impl CreateMessageRequest {
+    /// Returns whether the request asks for the verdicts only.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// Reads the request of a caller.
+    pub(super) async fn into_message(
+        self,
+        sending: &Sending,
+        caller: &Caller,
+        now_ms: i64,
+    ) -> Result<NewMessage, Problem> {
+        let send_at_ms = self.send_at.as_deref().map(instant).transpose();
+        let send_at_ms =
+            send_at_ms.map_err(|problem| Problem::malformed(&format!("send_at: {problem}")))?;
+        let times = now_ms.saturating_sub(LATE_MS)..=now_ms.saturating_add(FURTHEST_MS);
+        if send_at_ms.is_some_and(|at_ms| !times.contains(&at_ms)) {
+            let must = "must not be in the past, and must be within 35 days";
+            return Err(addresses::invalid_field("send_at", must));
+        }
+        let account_sid = query::account(caller, self.account_sid.clone())?;
+        let region = addresses::region(self.region.clone())?;
+        let channel = self.channel.as_deref();
+        let to =
+            addresses::recipient(&sending.checks, &account_sid, "to", &self.to, channel, region)
+                .await
+                .map_err(|problem| problem.about_recipient())?;
+        let request = self.read(account_sid, to)?;
+        let other_parameters = String::new();
+        Ok(NewMessage { request, send_at_ms, other_parameters, is_repeatable: true })
+    }
+
     fn read(self, account_sid: String, to: Address) -> Result<Request, Problem> {
         let is_sid = |text: &str, prefix: &str| {
             text.strip_prefix(prefix).is_some_and(|rest| {
@@ -394,11 +456,21 @@ impl CreateMessageRequest {
             }
             None => Ok(fallback),
         });
+        let options = MessageOptions {
+            status_callback: self.status_callback,
+            validity_period_s: self.validity_period_s,
+            max_price: self.max_price,
+            metadata: Metadata(self.metadata),
+        };
+        if let Some((field, problem)) = options.problem() {
+            return Err(addresses::invalid_field(field, &problem));
+        }
         Ok(Request {
             sender,
             category: self.category,
             locale,
             fallback: fallback.transpose()?,
+            options,
             ..Request::new(account_sid, to, content)
         })
     }

@@ -1,5 +1,7 @@
 //! Views of messages of both directions: a summary for lists, and one message with its timeline.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -7,7 +9,8 @@ use super::EventSummary;
 use twilio_edge_domain::{
     address::Address,
     message::{Direction, Message as Recorded, RecordedWebhook},
-    sending::errors::ErrorTable,
+    sending::{errors::ErrorTable, options::Metadata},
+    status::{CallbackStatus, CurrentStatus, current_status},
     window::rfc3339,
 };
 use twilio_edge_store::{OutboundMessage, message_history::messages::MessageRecord};
@@ -36,13 +39,18 @@ pub struct MessageSummary {
     /// State: `received` for an inbound message. For an outbound one `queued`, `attempting`, `sent` (Twilio has it),
     /// `refused`, `unknown` (it is unknown whether Twilio has it), `not_sent` or `canceled`.
     pub state: String,
-    /// Delivery status from Twilio's webhooks: a failure, else `read`, else `delivered`, else the last step so far; `received`
+    /// Delivery status that Twilio reported: a failure, else `read`, else `delivered`, else the last step so far; `received`
     /// for an inbound message; `null` before the first webhook.
     pub status: Option<String>,
     /// Error of the delivery, or the reason why the message was not sent, or not yet; `null` without one.
     pub error: Option<MessageError>,
     /// Attempts to send the message; `null` for a message that this API did not accept.
     pub attempts: Option<MessageAttempts>,
+    /// Template of a message that this API accepted: its name in the catalogue, or its content SID if the catalogue does not
+    /// have it.
+    pub template: Option<String>,
+    /// Metadata of the request that created the message.
+    pub metadata: BTreeMap<String, String>,
     /// Purpose of a message that this API accepted.
     pub category: Option<String>,
     /// Kind of a message that this API accepted: `session` or `template`.
@@ -81,6 +89,10 @@ pub struct MessageAttempts {
     pub count: i64,
     /// Number of SMS segments, by which Twilio bills each sent text; `null` for other messages, which are billed one by one.
     pub segments: Option<i64>,
+    /// Number of times the message was sent again after a failed delivery.
+    pub repetitions: i64,
+    /// Twilio's SIDs of the failed deliveries, the oldest first.
+    pub replaced_sids: Vec<String>,
     /// Start of the last attempt.
     #[schema(format = DateTime)]
     pub last_at: Option<String>,
@@ -159,7 +171,7 @@ impl MessageSummary {
     /// Renders a message; `errors` has the actor and the remedy of each error code.
     pub fn of(record: &MessageRecord, errors: &ErrorTable) -> MessageSummary {
         match record {
-            MessageRecord::Accepted(row, recorded) => {
+            MessageRecord::Accepted(row, recorded, _) => {
                 MessageSummary::accepted(row, recorded.as_deref(), errors)
             }
             MessageRecord::Recorded(recorded) => MessageSummary::recorded(recorded, errors),
@@ -172,7 +184,8 @@ impl MessageSummary {
         recorded: Option<&Recorded>,
         errors: &ErrorTable,
     ) -> MessageSummary {
-        let failure = recorded.and_then(|recorded| recorded.error_code.as_deref());
+        let current = delivery(row, recorded);
+        let failure = current.as_ref().and_then(|current| current.error_code);
         let is_service = row.sender.starts_with("MG");
         // The recipient of a message with an outcome is already stored in masked form.
         let masked = match row.recipient.contains("..") {
@@ -195,7 +208,7 @@ impl MessageSummary {
             to: first.and_then(|first| first.to().map(str::to_owned)).or(Some(masked)),
             messaging_service_sid: is_service.then(|| row.sender.clone()),
             state: row.state.clone(),
-            status: recorded.map(|recorded| recorded.status.clone()),
+            status: current.map(|current| current.word.to_owned()),
             error: match failure {
                 Some(code) => {
                     let reason = if row.code == code { row.reason.as_str() } else { "" };
@@ -206,14 +219,18 @@ impl MessageSummary {
             attempts: Some(MessageAttempts {
                 count: row.attempts,
                 segments: Some(row.segments).filter(|segments| *segments > 0),
+                repetitions: row.repetitions,
+                replaced_sids: row.replaced_sids().map(str::to_owned).collect(),
                 last_at: time(row.attempted_at_ms),
                 twilio_request_id: non_empty(&row.request_id),
             }),
+            template: non_empty(&row.template),
+            metadata: Metadata::read(&row.metadata).0,
             category: Some(row.category.clone()),
             kind: Some(row.kind.clone()),
             fallback_of: non_empty(&row.fallback_of),
             created_at: rfc3339(row.created_at_ms),
-            changed_at: rfc3339(row.changed_at_ms.max(last_webhook_ms)),
+            changed_at: rfc3339(row.changed_at_ms.max(row.status_at_ms).max(last_webhook_ms)),
             webhooks: recorded.map_or(0, |recorded| recorded.timeline().count()),
             links: MessageLinks {
                 this: format!("/v1/messages/{}", row.id),
@@ -243,6 +260,8 @@ impl MessageSummary {
             status: Some(message.status.clone()),
             error: MessageError::of(code, "", errors),
             attempts: None,
+            template: None,
+            metadata: BTreeMap::new(),
             category: None,
             kind: None,
             fallback_of: None,
@@ -273,6 +292,11 @@ impl Message {
             };
             timeline.extend(recorded.timeline().map(entry));
         }
+        let earlier = record.earlier().iter();
+        timeline.extend(
+            earlier
+                .map(|webhook| (webhook.received_ms, TimelineEntry::of_webhook(webhook, errors))),
+        );
         // The sort is stable: entries of the same time stay in the order of their cause.
         timeline.sort_by_key(|(at_ms, _)| *at_ms);
         let timeline = timeline.into_iter().map(|(_, entry)| entry).collect();
@@ -293,7 +317,9 @@ impl TimelineEntry {
         if row.attempted_at_ms > 0 {
             entries.push(entry(row.attempted_at_ms, TimelineEvent::Attempt));
         }
-        let error = MessageError::of(&row.code, &row.reason, errors);
+        // The code of a sent message is that of its delivery, which a webhook has reported.
+        let is_sent = row.state == "sent";
+        let error = MessageError::of(&row.code, &row.reason, errors).filter(|_| !is_sent);
         let is_new = row.state == "queued" && error.is_none();
         if !is_new && row.state != "attempting" {
             let state = TimelineEntry {
@@ -314,6 +340,28 @@ impl TimelineEntry {
             ..TimelineEntry::at(webhook.received_ms, TimelineEvent::Webhook)
         }
     }
+}
+
+/// Returns the delivery status of an accepted message, from its row and its webhooks. Either may lack reports: webhooks
+/// without our id do not change the row, and a status that the reconciler looked up has no webhook.
+fn delivery<'a>(
+    row: &'a OutboundMessage,
+    recorded: Option<&'a Recorded>,
+) -> Option<CurrentStatus<'a>> {
+    let of_row = CallbackStatus {
+        word: &row.status,
+        error_code: Some(row.code.as_str()).filter(|code| !code.is_empty()),
+    };
+    let of_row = Some(of_row).filter(|of_row| !of_row.word.is_empty());
+    // The delivery arrived after Twilio had reported its failure. The webhooks have both.
+    if row.replaced_sids().any(|sid| sid == row.message_sid) {
+        return current_status(of_row);
+    }
+    let of_webhooks = recorded.map(|recorded| CallbackStatus {
+        word: &recorded.status,
+        error_code: recorded.error_code.as_deref(),
+    });
+    current_status(of_row.into_iter().chain(of_webhooks))
 }
 
 fn non_empty(text: &str) -> Option<String> {

@@ -10,6 +10,7 @@ use crate::{
     address::Address,
     period::instant,
     sending::{
+        options::is_url,
         request::{Content, MAX_BODY_CHARS, MAX_MEDIA, Sender},
         sender::{self, is_service},
     },
@@ -198,14 +199,6 @@ fn schedule(
 pub fn is_sid(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix)
         .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Returns whether the text is an http or https URL with a host; Twilio refuses underscores in the host.
-fn is_url(text: &str) -> bool {
-    url::Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.host_str().is_some_and(|host| !host.contains('_'))
-    })
 }
 
 #[cfg(test)]

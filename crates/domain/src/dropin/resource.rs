@@ -28,6 +28,8 @@ pub struct StoredMessage<'a> {
     pub form: &'a str,
     /// State: `queued`, `attempting`, `sent`, ..
     pub state: &'a str,
+    /// Delivery status that Twilio reported; empty before the first report.
+    pub status: &'a str,
     /// SID that Twilio assigned; empty until it is known.
     pub message_sid: &'a str,
     /// Twilio's error code, if the message failed.
@@ -76,9 +78,10 @@ pub fn update(resource: &mut Value, known: &StoredMessage<'_>) {
     let uri = format!("/2010-04-01/Accounts/{}/Messages/{sid}", known.account_sid);
     let has = |name: &str| resource.get(name).is_some_and(Value::is_string);
     let is_through_service = has("messaging_service_sid") && !has("from");
-    let failed = known.error_code.filter(|_| status(known, is_through_service) == "failed");
+    let status = status(known, is_through_service);
+    let failed = known.error_code.filter(|_| matches!(status, "failed" | "undelivered"));
     let changes = json!({
-        "sid": sid, "status": status(known, is_through_service),
+        "sid": sid, "status": status,
         "date_updated": rfc2822(known.updated_ms), "error_code": failed,
         "error_message": failed.map(|_| known.reason),
         "subresource_uris": {"media": format!("{uri}/Media.json")}, "uri": format!("{uri}.json"),
@@ -89,8 +92,9 @@ pub fn update(resource: &mut Value, known: &StoredMessage<'_>) {
 }
 
 /// Returns Twilio's status. An `unknown` message counts as accepted: a client that reads `failed` would send it again.
-fn status(known: &StoredMessage<'_>, is_through_service: bool) -> &'static str {
+fn status<'a>(known: &StoredMessage<'a>, is_through_service: bool) -> &'a str {
     match known.state {
+        "sent" if !known.status.is_empty() => known.status,
         "refused" | "not_sent" => "failed",
         "canceled" => "canceled",
         "queued" if known.is_scheduled => "scheduled",
@@ -125,6 +129,7 @@ mod tests {
             account_sid: "AC00112233445566778899aabbccddeeff",
             form: "To=%2B16132345678&From=%2B16135550100&Body=hi&MediaUrl=https%3A%2F%2Fa",
             state: "queued",
+            status: "",
             message_sid: "",
             error_code: None,
             reason: "",
@@ -163,6 +168,17 @@ mod tests {
                 (&json!(status), &segments)
             );
         }
+        let undelivered = StoredMessage {
+            state: "sent",
+            status: "undelivered",
+            error_code: Some(30005),
+            ..known()
+        };
+        let resource = message_resource(&undelivered);
+        assert_eq!(
+            (&resource["status"], &resource["error_code"]),
+            (&json!("undelivered"), &json!(30005))
+        );
         let failed =
             StoredMessage { state: "refused", error_code: Some(21610), reason: "no", ..known() };
         let resource = message_resource(&failed);

@@ -1,6 +1,7 @@
-//! Meaning of Twilio's error codes for a message that Twilio refuses: whether to retry, who must act, and the remedy. The
-//! table is data (`errors.toml`), and the operator's own table overrides it. It applies only to messages that Twilio
-//! certainly refused: no entry causes a repeated post of a message that may have been sent. This module reads no file.
+//! Meaning of Twilio's error codes for a message that Twilio refuses or reports as failed: whether to retry, who must act, and
+//! the remedy. The table is data (`errors.toml`), and the operator's own table overrides it. No entry causes a repeated post of
+//! a message whose call has no answer. A message that Twilio accepted is posted again only for a code whose entry excludes
+//! that it was delivered. This module reads no file.
 //! Source of the codes: twilio.com/docs/api/errors.
 
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -41,6 +42,18 @@ twilio_edge_contract::string_enum! {
     }
 }
 
+twilio_edge_contract::string_enum! {
+    /// Evidence about the delivery of a message that Twilio accepted and later reports with a code.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+    pub enum DeliveryEvidence: serde {
+        /// The message certainly was not delivered.
+        NotDelivered = "no",
+        /// The message may have been delivered.
+        #[default]
+        Unknown = "unknown",
+    }
+}
+
 /// Entry of one error code.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +62,9 @@ pub struct ErrorEntry {
     pub title: String,
     /// Action on the message.
     pub action: Action,
+    /// Evidence about the delivery if a status callback has the code.
+    #[serde(default)]
+    pub delivered: DeliveryEvidence,
     /// Party that must act.
     pub actor: Actor,
     /// Remedy.
@@ -117,17 +133,39 @@ impl ErrorTable {
     pub fn action(&self, code: i64) -> Action {
         self.get(code).map_or(Action::GiveUp, |entry| entry.action)
     }
+
+    /// Returns whether a message that Twilio accepted and then reported as failed with this code may be sent again.
+    pub fn permits_resend(&self, code: &str) -> bool {
+        let entry = code.parse().ok().and_then(|code| self.get(code));
+        entry.is_some_and(|entry| {
+            entry.action == Action::Retry && entry.delivered == DeliveryEvidence::NotDelivered
+        })
+    }
+
+    /// Returns the label of a code for metrics: a code of the table, `other` for other codes, and `none` without a code.
+    pub fn label<'a>(&self, code: &'a str) -> &'a str {
+        match code.parse().ok().and_then(|code| self.get(code)) {
+            Some(_) => code,
+            None if code.is_empty() => "none",
+            None => "other",
+        }
+    }
 }
 
 /// Renders the table in Markdown, as in docs/ERRORS.md.
 pub fn reference() -> String {
-    let mut text = "| code | title | action | actor | remedy |\n|---|---|---|---|---|\n".to_owned();
+    let mut text =
+        "| code | title | action | delivered | actor | remedy |\n|---|---|---|---|---|---|\n"
+            .to_owned();
     let errors = ErrorTable::of(Table::new()).map(|errors| errors.0).unwrap_or_default();
-    for (code, ErrorEntry { title, action, actor, remedy, to }) in errors {
-        let (action, actor) = (action.as_str(), actor.as_str());
+    for (code, ErrorEntry { title, action, delivered, actor, remedy, to }) in errors {
+        let (action, delivered, actor) = (action.as_str(), delivered.as_str(), actor.as_str());
         let to: Vec<&str> = to.into_iter().map(FallbackTarget::as_str).collect();
         let to = if to.is_empty() { String::new() } else { format!(": {}", to.join(", ")) };
-        let _ = writeln!(text, "| {code} | {title} | `{action}`{to} | {actor} | {remedy} |");
+        let _ = writeln!(
+            text,
+            "| {code} | {title} | `{action}`{to} | {delivered} | {actor} | {remedy} |"
+        );
     }
     text
 }
@@ -171,6 +209,33 @@ mod tests {
             );
             assert!(!entry.title.is_empty() && entry.remedy.ends_with('.'), "{code}");
         }
+    }
+
+    #[test]
+    fn message_is_sent_again_only_if_it_certainly_was_not_delivered() {
+        let errors = built_in();
+        for (code, may_resend) in [
+            ("63018", true),
+            ("63017", true),
+            ("30001", true),
+            ("30022", true),
+            ("30003", false),
+            ("30008", false),
+            ("63012", false),
+            ("63024", false),
+            ("99999", false),
+            ("", false),
+            ("x", false),
+        ] {
+            assert_eq!(errors.permits_resend(code), may_resend, "{code}");
+        }
+        let own = of("[30003]\naction = \"retry\"").unwrap();
+        assert!(!own.permits_resend("30003"), "its delivery stays unknown");
+        let own = of("[30003]\naction = \"retry\"\ndelivered = \"no\"").unwrap();
+        assert!(own.permits_resend("30003"));
+        let entry = "title = \"x\"\naction = \"retry\"\nactor = \"none\"\nremedy = \"x\"";
+        let new = of(&format!("[39999]\n{entry}")).unwrap();
+        assert!(!new.permits_resend("39999"), "an entry without the field excludes nothing");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use form_urlencoded::Serializer;
 
-use super::fallback::Fallback;
+use super::{fallback::Fallback, options::MessageOptions};
 use crate::{
     address::Address,
     check::Kind,
@@ -39,6 +39,8 @@ pub struct Request {
     pub template: Option<Template>,
     /// Fallback if the channel refuses the message; default: the fallback of the account.
     pub fallback: Option<Fallback>,
+    /// Options that no rule reads.
+    pub options: MessageOptions,
 }
 
 /// Sender of a message.
@@ -89,6 +91,7 @@ impl Request {
             locale: None,
             template: None,
             fallback: None,
+            options: MessageOptions::default(),
         }
     }
 
@@ -123,6 +126,17 @@ impl Request {
                 Some(segments(body))
             }
             _ => None,
+        }
+    }
+
+    /// Returns the name of the template in the catalogue, or its content SID if the catalogue does not have it; empty without
+    /// a template.
+    pub fn template_name(&self) -> String {
+        match (&self.template, &self.content) {
+            (Some(template), _) => template.name.clone(),
+            (None, Content::Template { content_sid, .. }) => content_sid.clone(),
+            (None, Content::Named { name, .. }) => name.clone(),
+            (None, Content::Session { .. }) => String::new(),
         }
     }
 
@@ -163,6 +177,7 @@ impl Request {
                 }
             }
         }
+        self.options.add_to(&mut form);
         form.finish()
     }
 }

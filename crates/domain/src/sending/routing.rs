@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{
     fallback::Fallback,
+    quiet_hours::QuietHours,
     request::Sender,
     sender::{is_alphanumeric_id, is_service, is_short_code},
 };
@@ -29,8 +30,7 @@ type Targets = BTreeMap<String, Sender>;
 const ANY: &str = "";
 
 /// Field names of an account's routes.
-const FIELDS: &str =
-    "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback";
+const FIELDS: &str = "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback, quiet_hours";
 
 /// The routes of all accounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct Routes {
     allow: BTreeSet<String>,
     deny: BTreeSet<String>,
     fallback: Fallback,
+    quiet_hours: QuietHours,
 }
 
 impl Routing {
@@ -75,6 +76,11 @@ impl Routes {
     /// Returns the fallback for messages that specify none.
     pub fn fallback(&self) -> Option<&Fallback> {
         Some(&self.fallback).filter(|fallback| !fallback.is_empty())
+    }
+
+    /// Returns the quiet hours.
+    pub fn quiet_hours(&self) -> &QuietHours {
+        &self.quiet_hours
     }
 
     /// Returns the sender on a channel to a country.
@@ -139,6 +145,12 @@ fn routes(parent: &str, value: &Value, problems: &mut Vec<String>) -> Routes {
             }
             "allow_countries" => routes.allow = countries(&path, value, problems),
             "fallback" => routes.fallback = fallback(&path, value, problems),
+            "quiet_hours" => match QuietHours::read(value) {
+                Ok(quiet_hours) => routes.quiet_hours = quiet_hours,
+                Err(found) => {
+                    problems.extend(found.into_iter().map(|problem| format!("{path}{problem}")));
+                }
+            },
             "deny_countries" => routes.deny = countries(&path, value, problems),
             _ => problems.push(format!("{path}: is not a field; the fields are {FIELDS}")),
         }

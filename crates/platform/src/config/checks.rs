@@ -189,6 +189,9 @@ impl Config {
         for (path, seconds) in [
             ("redaction.every_s", self.redaction.every_s),
             ("sending.templates_every_s", self.sending.templates_every_s),
+            ("sending.repeat_after_s", self.sending.repeat_after_s),
+            ("sending.repeat_for_s", self.sending.repeat_for_s),
+            ("sending.status_after_s", self.sending.status_after_s),
         ] {
             check(seconds <= YEAR_S, &format!("{path}: must be at most {YEAR_S}, one year"));
         }

@@ -175,6 +175,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "Sidecars stopped during attempts to send; `count` messages became `unknown` (docs/SENDING.md)",
     ),
     (
+        "message.delivered_late",
+        "error",
+        "Twilio reported the delivery of a message after its failure, and the sidecar had sent it again: the recipient may have it twice",
+    ),
+    (
+        "message.delivery_failed",
+        "info",
+        "Twilio accepted a message and could not deliver it: `message.id`, `message.sid`, `status`, `code`",
+    ),
+    (
         "message.fallback_sent",
         "info",
         "The sidecar replaced a message that its channel did not accept: `code`, `to`, `instead`, `state`",
@@ -189,6 +199,11 @@ const ALL: &[(&str, &str, &str)] = &[
         "message.refused",
         "info",
         "The sidecar or Twilio refused an accepted message, which is not sent: `code`, `reason`, `twilio.request_id`",
+    ),
+    (
+        "message.repeated",
+        "info",
+        "Twilio could not deliver a message, and the sidecar sends it again: `message.id`, `code`, `due` (docs/SENDING.md)",
     ),
     (
         "message.search_failed",
@@ -323,6 +338,11 @@ const ALL: &[(&str, &str, &str)] = &[
         "status.apply_failed",
         "warn",
         "The sidecar could not store reported statuses of sent messages: `count`",
+    ),
+    (
+        "status.lookup_failed",
+        "warn",
+        "The reconciler could not read or store the status of a sent message that no callback reported; it retries",
     ),
     ("suppression.changed", "info", "An opt-out or opt-in changed a suppression"),
     (

@@ -23,6 +23,26 @@ const OTHER: &str = "other";
 /// Upper bounds in seconds: Twilio answers in a few tenths, and `sending.timeout_ms` is 15 s.
 const CALL_BUCKETS: [f64; 10] = [0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0];
 
+/// Outcomes of messages that Twilio accepted, as labels.
+const DELIVERIES: [&str; 6] =
+    ["delivered", "read", "failed", "undelivered", "canceled", "repeated"];
+
+/// Channels that are labels; all others are `other`.
+const CHANNELS: [&str; 4] = ["sms", "whatsapp", "rcs", "messenger"];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    status: &'static str,
+    code: String,
+    channel: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SenderDeliveryLabels {
+    sender: String,
+    status: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SenderLabel {
     sender: String,
@@ -39,6 +59,8 @@ pub struct MessageMetrics {
     errors: Family<Labels<1>, Counter>,
     under_way: Gauge,
     allowed: Gauge,
+    deliveries: Family<DeliveryLabels, Counter>,
+    sender_deliveries: Family<SenderDeliveryLabels, Counter>,
     senders: Family<SenderLabel, Counter>,
     rates: Family<SenderLabel, Measure>,
     named: RwLock<BTreeSet<String>>,
@@ -62,7 +84,7 @@ impl MessageMetrics {
             reconciled: all.counters(
                 "messages_reconciled",
                 &["by"],
-                "Messages whose outcome was reconciled later: Twilio reported a status (`callback`), Twilio's list contains the message (`found`) or does not contain it, so it is sent again (`absent`)",
+                "Messages whose outcome was reconciled later: Twilio reported a status (`callback`), Twilio's list contains the message (`found`) or does not contain it, so it is sent again (`absent`), or Twilio returned the final status of a sent message without a callback (`status`)",
             ),
             switched: all.counters(
                 "fallbacks",
@@ -83,6 +105,16 @@ impl MessageMetrics {
             allowed: all.gauge(
                 "twilio_calls_allowed",
                 "Concurrent calls of Twilio's REST API permitted for one account; the lowest limit of all accounts",
+            ),
+            deliveries: all.counters(
+                "message_outcomes",
+                &["status", "code", "channel"],
+                "Messages that Twilio accepted, by reported status: `delivered`, `read`, `failed`, `undelivered`, `canceled`, or `repeated` after a failed delivery (docs/SENDING.md). `code` is a code of docs/ERRORS.md, `other`, or `none`",
+            ),
+            sender_deliveries: all.counters(
+                "sender_outcomes",
+                &["sender", "status"],
+                "Messages that Twilio accepted, by sender with a configured rate and reported status: `delivered`, `read`, `failed`, `undelivered`, `canceled`, `repeated`; all other senders are `other`",
             ),
             senders: all.counters(
                 "sender_messages",
@@ -122,7 +154,13 @@ impl MessageMetrics {
         for class in CallFailure::ALL {
             self.errors.get_or_create(&[("class", class.as_str())]).inc_by(0);
         }
-        for by in ["callback", "found", "absent"] {
+        for status in DELIVERIES {
+            for channel in ["sms", "whatsapp"] {
+                let labels = DeliveryLabels { status, code: "none".to_owned(), channel };
+                self.deliveries.get_or_create(&labels).inc_by(0);
+            }
+        }
+        for by in ["callback", "found", "absent", "status"] {
             self.reconciled(by, 0);
         }
     }
@@ -134,6 +172,10 @@ impl MessageMetrics {
             let label = SenderLabel { sender: sender.to_owned() };
             self.senders.get_or_create(&label).inc_by(0);
             self.rates.get_or_create(&label).set(rate.as_per_second());
+            for status in DELIVERIES {
+                let labels = SenderDeliveryLabels { sender: sender.to_owned(), status };
+                self.sender_deliveries.get_or_create(&labels).inc_by(0);
+            }
             named.insert(sender.to_owned());
         }
     }
@@ -145,9 +187,23 @@ impl MessageMetrics {
 
     /// Counts a message of this sender that Twilio accepted.
     pub fn sent(&self, sender: &str) {
+        self.senders.get_or_create(&SenderLabel { sender: self.sender_label(sender) }).inc();
+    }
+
+    fn sender_label(&self, sender: &str) -> String {
         let is_named = self.named.read().unwrap_or_else(PoisonError::into_inner).contains(sender);
         let sender = if is_named { sender } else { OTHER };
-        self.senders.get_or_create(&SenderLabel { sender: sender.to_owned() }).inc();
+        sender.to_owned()
+    }
+
+    /// Counts the outcome of a message that Twilio accepted. `code` is a label of the error table.
+    pub fn outcome(&self, status: &str, code: &str, channel: &str, sender: &str) {
+        let Some(status) = DELIVERIES.into_iter().find(|known| *known == status) else { return };
+        let channel = CHANNELS.into_iter().find(|known| *known == channel).unwrap_or(OTHER);
+        let labels = DeliveryLabels { status, code: code.to_owned(), channel };
+        self.deliveries.get_or_create(&labels).inc();
+        let labels = SenderDeliveryLabels { sender: self.sender_label(sender), status };
+        self.sender_deliveries.get_or_create(&labels).inc();
     }
 
     /// Counts a message that a rule refused.

@@ -6,17 +6,22 @@ use std::collections::HashSet;
 use twilio_edge_contract::{Class, Identity, Opt};
 
 use super::claims::Claims;
-use crate::{access::marketing::Withdrawal, outbound::fallback::StatusReport};
+use crate::{access::marketing::Withdrawal, outbound::deliveries::StatusReport};
 use twilio_edge_domain::{optout::Arrival, suppression::OptEvent, webhook::Webhook};
 
 impl Claims {
-    /// Records that Twilio has the messages that these statuses are about, and sends the fallbacks of those that
-    /// failed. Returns the claim ids of failures that could not be stored. Other statuses that could not be stored are
-    /// not lost: the reconciler finds their messages in Twilio's list.
+    /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Returns the claim ids of
+    /// failures that could not be stored. Other statuses that could not be stored are not lost: the reconciler looks them
+    /// up at Twilio.
     pub(super) async fn apply_statuses(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
         let reports = webhooks.iter().filter_map(|webhook| {
-            let id = webhook.message_id.as_deref()?;
-            let identity = &webhook.identity;
+            let (id, identity) = (webhook.message_id.as_deref(), &webhook.identity);
+            let is_status = identity.class == Class::Status;
+            let may_be_ours =
+                id.is_some() || self.sending.twilio.has_credentials(&identity.account_sid);
+            if !is_status || !may_be_ours {
+                return None;
+            }
             let report = StatusReport {
                 id,
                 account_sid: &identity.account_sid,
@@ -37,9 +42,9 @@ impl Claims {
             }
             Err(reason) => {
                 let count = reports.len();
-                tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler checks Twilio's list");
+                tracing::warn!(event = "status.apply_failed", %reason, count, "the sidecar could not store reported statuses of sent messages; the reconciler looks them up at Twilio");
                 let failures =
-                    sources.iter().zip(&reports).filter(|(_, report)| report.is_failure());
+                    sources.iter().zip(&reports).filter(|(_, report)| report.must_be_durable());
                 failures.map(|(webhook, _)| webhook.claim_id.clone()).collect()
             }
         }

@@ -39,32 +39,6 @@ pub struct Fallback {
     pub message: OutboundMessage,
 }
 
-/// Status of one of our messages, as Twilio reports it.
-#[derive(Debug, Clone, Copy)]
-pub struct StatusReport<'a> {
-    /// Our id of the message, from the signed URL.
-    pub id: &'a str,
-    /// Account of the message.
-    pub account_sid: &'a str,
-    /// Twilio's id of the message.
-    pub message_sid: &'a str,
-    /// `sent`, `delivered`, `failed`, ..
-    pub status: &'a str,
-    /// Twilio's error code; empty if there is none.
-    pub code: &'a str,
-}
-
-impl StatusReport<'_> {
-    /// Returns whether the message failed for good.
-    pub fn is_failure(&self) -> bool {
-        matches!(self.status, "failed" | "undelivered")
-    }
-
-    fn is_delivered(&self) -> bool {
-        matches!(self.status, "delivered" | "read")
-    }
-}
-
 impl Alternative {
     /// Returns whether every rule permits it.
     pub fn is_allowed(&self) -> bool {
@@ -151,60 +125,6 @@ impl Sending {
             (row.form, row.fallback, row.fallback_to) = Default::default();
         }
         Ok(Some(Fallback { to: *to, message: row }))
-    }
-
-    /// Applies statuses that Twilio reported. A message with a status was sent, also if its state was another one; a failed one may
-    /// cause a fallback. Returns the number of messages that were not known to be sent.
-    ///
-    /// # Errors
-    /// Returns an error if the database fails.
-    pub async fn apply_statuses(
-        &self,
-        reports: &[StatusReport<'_>],
-        now_ms: i64,
-    ) -> Result<u64, StoreError> {
-        let ids: Vec<&str> = reports.iter().map(|report| report.id).collect();
-        let mut learned = 0;
-        for message in self.messages.pending_by_ids(&ids).await? {
-            let is_about_it = |report: &&StatusReport<'_>| {
-                report.id == message.id && report.account_sid == message.account_sid
-            };
-            let of_message: Vec<&StatusReport<'_>> = reports.iter().filter(is_about_it).collect();
-            let Some(any) = of_message.first() else { continue };
-            if message.state != "sent" {
-                let reason = "Twilio reported its status";
-                let is_new = self
-                    .messages
-                    .mark_sent(&message, &masked(&message), any.message_sid, reason, now_ms)
-                    .await?;
-                learned += u64::from(is_new);
-            }
-            if message.fallback.is_empty() {
-                continue;
-            }
-            if let Some(failure) = of_message.iter().find(|report| report.is_failure()) {
-                self.fall_back(&message, failure.code, now_ms).await?;
-            } else if of_message.iter().any(|report| report.is_delivered()) {
-                self.messages.discard_fallback(&message.id).await?;
-            }
-        }
-        Ok(learned)
-    }
-
-    async fn fall_back(
-        &self,
-        message: &OutboundMessage,
-        code: &str,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        let Some(fallback) = self.build_fallback(message, code, now_ms).await? else {
-            return self.messages.discard_fallback(&message.id).await;
-        };
-        let cause = (code, "Twilio could not deliver the message; a fallback is sent");
-        if self.messages.replace_with_fallback(message, cause, &fallback.message, now_ms).await? {
-            self.report_fallback(message, code, &fallback);
-        }
-        Ok(())
     }
 
     /// Counts and logs a fallback, and wakes the dispatcher.

@@ -1,13 +1,17 @@
 //! The reconciler: resolves messages whose outcome is unknown. It looks for them in Twilio's list of messages, at
-//! growing intervals. A message is found, or certainly absent and queued again, or left to an operator. The domain
-//! decides what a list proves; a claim in the database decides which sidecar looks.
+//! growing intervals. A message is found, or certainly absent and queued again, or left to an operator. It also asks Twilio
+//! for the status of sent messages whose callbacks did not arrive. The domain decides what a list proves; a claim in the
+//! database decides which sidecar looks.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    outbound::sending::{self, Sending},
+    outbound::{
+        deliveries::StatusReport,
+        sending::{self, Sending},
+    },
     wakeup::Wakeup,
 };
 use twilio_edge_connectors::twilio::Twilio;
@@ -32,6 +36,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval between deletions of expired fallback plans.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Time after which the hourly counters of messages are deleted, in milliseconds: 400 days.
+const COUNTS_FOR_MS: i64 = 400 * 86_400_000;
+
 /// Concurrent lookups. The number is small because Twilio's rate limits are needed for sending.
 const CONCURRENT_LOOKS: i64 = 8;
 
@@ -40,12 +47,14 @@ const MAX_PAGES: usize = 5;
 
 /// Reconciler of one sidecar.
 pub struct Reconciler {
+    messages: OutboundMessages,
     stop: watch::Sender<bool>,
     running: TaskHandle,
 }
 
 #[derive(Clone)]
 struct ReconcilerTask {
+    sending: Sending,
     messages: OutboundMessages,
     twilio: Twilio,
     wakeup: Wakeup,
@@ -69,6 +78,7 @@ impl Reconciler {
     ) -> Reconciler {
         let ms = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
         let task = ReconcilerTask {
+            sending: sending.clone(),
             messages: sending.messages.clone(),
             twilio: sending.twilio.clone(),
             wakeup: sending.wakeup.clone(),
@@ -79,7 +89,7 @@ impl Reconciler {
         };
         let (stop, stopping) = watch::channel(false);
         let running = tasks.spawn_owned(Task::Reconciler, task.run(stopping));
-        Reconciler { stop, running }
+        Reconciler { messages: sending.messages.clone(), stop, running }
     }
 
     /// Stops the reconciler. Another sidecar repeats a lookup that was in progress.
@@ -87,6 +97,8 @@ impl Reconciler {
         self.running.expect_end();
         let _ = self.stop.send(true);
         self.running.interrupt().await;
+        // The counters of the last moment are lost if the database is unavailable.
+        let _ = self.messages.flush_counts().await;
     }
 }
 
@@ -101,11 +113,18 @@ impl ReconcilerTask {
                     // A deletion that failed is repeated the next time.
                     let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
                     let _ = self.messages.discard_old_fallbacks(before_ms).await;
+                    let _ = self.messages.end_repeatable(now_ms()).await;
+                    let before_ms = now_ms().saturating_sub(COUNTS_FOR_MS);
+                    let _ = self.messages.delete_old_counts(before_ms).await;
                     continue;
                 }
                 _ = stopping.changed() => return,
             }
             // The dispatcher logs that the database is unavailable.
+            let _ = self.messages.flush_counts().await;
+            let Ok(due) = self.messages.due_for_poll(CONCURRENT_LOOKS, now_ms()).await else {
+                continue;
+            };
             let Ok(sought) = self.messages.due_for_lookup(CONCURRENT_LOOKS, now_ms()).await else {
                 continue;
             };
@@ -113,6 +132,10 @@ impl ReconcilerTask {
             for message in sought {
                 let this = self.clone();
                 lookups.spawn(async move { this.look_up(&message).await });
+            }
+            for message in due {
+                let this = self.clone();
+                lookups.spawn(async move { this.look_up_status(&message).await });
             }
             // A lookup that panicked is repeated when the message is due for its next lookup.
             while lookups.join_next().await.is_some() {}
@@ -131,9 +154,10 @@ impl ReconcilerTask {
         match self.matched(message, at_ms, absent_from_ms).await {
             Ok(Match::Found(message_sid)) => {
                 let masked = sending::masked(message);
-                let reason = "found in Twilio's list";
+                let proof = (message_sid.as_str(), "found in Twilio's list");
+                let poll_ms = self.sending.delivery_times.lookup_at_ms(at_ms, 0);
                 let learned =
-                    self.messages.mark_sent(message, &masked, &message_sid, reason, now_ms()).await;
+                    self.messages.mark_sent(message, &masked, proof, poll_ms, at_ms).await;
                 if matches!(learned, Ok(true)) {
                     self.metrics.messages.reconciled("found", 1);
                     tracing::info!(event = "message.reconciled", message.id = %message.id, account.sid = %message.account_sid, message.sid = message_sid, "the reconciler found an unknown message in Twilio's list");
@@ -152,6 +176,42 @@ impl ReconcilerTask {
             Ok(Match::Unclear) => {}
             Err(reason) => {
                 tracing::warn!(event = "message.search_failed", message.id = %message.id, account.sid = %message.account_sid, reason, "the reconciler could not read Twilio's list; it retries");
+            }
+        }
+    }
+
+    /// Asks Twilio for the status of a sent message, because no callback reported a final one.
+    async fn look_up_status(&self, message: &OutboundMessage) {
+        let (at_ms, times) = (now_ms(), self.sending.delivery_times);
+        let next_ms =
+            times.lookup_at_ms(message.attempted_at_ms, message.lookups.saturating_add(1));
+        // A lookup that comes late does not cause another one at once.
+        let next_ms = if next_ms == 0 { 0 } else { next_ms.max(at_ms.saturating_add(1000)) };
+        if !matches!(self.messages.begin_poll(message, next_ms).await, Ok(true)) {
+            return;
+        }
+        let found = self.twilio.status(&message.account_sid, &message.message_sid).await;
+        let (status, code) = match found {
+            Ok(Some(found)) => found,
+            // Twilio has deleted the message.
+            Ok(None) => return,
+            Err(reason) => {
+                tracing::warn!(event = "status.lookup_failed", message.id = %message.id, account.sid = %message.account_sid, reason, "the reconciler could not read the status of a message from Twilio; it retries");
+                return;
+            }
+        };
+        let report = StatusReport {
+            id: Some(&message.id),
+            account_sid: &message.account_sid,
+            message_sid: &message.message_sid,
+            status: &status,
+            code: &code,
+        };
+        match self.sending.apply_statuses(&[report], at_ms).await {
+            Ok(_) if report.is_final() => self.metrics.messages.reconciled("status", 1),
+            Ok(_) => {}
+            Err(reason) => {
+                tracing::warn!(event = "status.lookup_failed", message.id = %message.id, account.sid = %message.account_sid, %reason, "the reconciler could not store the status of a message; it retries");
             }
         }
     }

@@ -12,7 +12,8 @@ use crate::{
         permissions::{Checks, Intent},
     },
     outbound::{
-        media::Media, outcome_waiters::OutcomeWaiters, routing_file::Routes, templates::Templates,
+        deliveries::DeliveryTimes, media::Media, outcome_waiters::OutcomeWaiters,
+        routing_file::Routes, templates::Templates,
     },
     wakeup::Wakeup,
 };
@@ -20,6 +21,7 @@ use twilio_edge_connectors::twilio::Twilio;
 use twilio_edge_domain::{
     address::Address,
     check, contact,
+    policy::Category,
     refusal::RefusalCode,
     sending::{
         errors::ErrorTable,
@@ -27,16 +29,21 @@ use twilio_edge_domain::{
         rate_limit::priority,
         request::{Content, Request, Sender},
         rules::{Facts, Verdict, evaluate, media},
+        statistics::{MessageEvent, hour_of},
     },
     template::locale::Locale,
+    window::rfc3339,
 };
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{
-    AuditEntry, CompletedRequest, OutboundMessage, OutboundMessages, StoreError,
+    AuditEntry, CompletedRequest, MessageCount, OutboundMessage, OutboundMessages, StoreError,
 };
 
 /// Prefix of our message ids. Twilio's start with SM or MM.
 pub const PREFIX: &str = "ms_";
+
+/// Code of a message that waits for the end of quiet hours.
+pub const QUIET_HOURS: &str = "quiet_hours";
 
 /// Accepts outbound messages.
 #[derive(Clone)]
@@ -61,6 +68,8 @@ pub struct Sending {
     pub media: Media,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// Times of repetitions and lookups of sent messages.
+    pub delivery_times: DeliveryTimes,
 }
 
 impl Sending {
@@ -150,18 +159,14 @@ impl Sending {
         Ok(verdicts)
     }
 
-    /// Builds the row of a message that may be sent. Nothing is stored.
-    ///
-    /// # Errors
-    /// Returns an error if the system supplies no random bytes for the id.
-    pub fn prepared(
-        &self,
-        request: &Request,
-        by: &Caller,
-        send_at_ms: Option<i64>,
-        now_ms: i64,
-    ) -> Result<OutboundMessage, StoreError> {
-        self.row(request, &by.actor, send_at_ms, now_ms)
+    /// Sets the period in which a message may be sent again after a failed delivery: its validity period, or the default.
+    pub fn permit_repetitions(&self, message: &mut OutboundMessage) {
+        let times = self.delivery_times;
+        message.repeat_until_ms = match message.valid_until_ms {
+            _ if times.repeat_after_ms == 0 => 0,
+            0 => message.first_due_at_ms.saturating_add(times.repeat_for_ms),
+            until_ms => until_ms,
+        };
     }
 
     /// Builds the row of a message, in state `queued`. Nothing is stored. `send_at_ms` is in milliseconds since 1970.
@@ -176,6 +181,10 @@ impl Sending {
         now_ms: i64,
     ) -> Result<OutboundMessage, StoreError> {
         let plan = FallbackPlan::of(request);
+        let wanted_ms = send_at_ms.unwrap_or(now_ms).max(now_ms);
+        let (country, category) = (country(&request.to), request.category());
+        let held_ms = self.held_until_ms(&request.account_sid, &country, category, wanted_ms);
+        let due_at_ms = held_ms.unwrap_or(wanted_ms);
         let random = || {
             getrandom::u64()
                 .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))
@@ -194,9 +203,14 @@ impl Sending {
             priority: priority(request.category()),
             form: request.form(),
             segments: request.segments().and_then(|count| i64::try_from(count).ok()).unwrap_or(0),
+            template: request.template_name(),
+            country,
             state: "queued".to_owned(),
-            due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
-            first_due_at_ms: send_at_ms.unwrap_or(now_ms).max(now_ms),
+            due_at_ms,
+            first_due_at_ms: due_at_ms,
+            code: held_ms.map_or_else(String::new, |_| QUIET_HOURS.to_owned()),
+            reason: held_ms.map_or_else(String::new, quiet_reason),
+            metadata: request.options.metadata.to_json(),
             created_at_ms: now_ms,
             created_by: created_by.to_owned(),
             changed_at_ms: now_ms,
@@ -206,19 +220,64 @@ impl Sending {
         })
     }
 
-    /// Queues a message durably, with the response for repetitions of the request, and wakes the dispatcher.
+    /// Returns the end of the quiet hours that contain this time, in milliseconds since 1970.
+    pub fn held_until_ms(
+        &self,
+        account_sid: &str,
+        country: &str,
+        category: Category,
+        at_ms: i64,
+    ) -> Option<i64> {
+        let country = Some(country).filter(|country| !country.is_empty());
+        let routing = self.routes.current();
+        routing.of(account_sid).quiet_hours().held_until_ms(country, category, at_ms)
+    }
+
+    /// Counts a request that a rule refused. A sender that the account does not have is not counted by its name, because
+    /// callers could name any number of them.
+    pub fn count_refusal(&self, request: &Request, code: RefusalCode, now_ms: i64) {
+        let is_named = request.template.is_some();
+        self.messages.count_refusal(MessageCount {
+            account_sid: request.account_sid.clone(),
+            hour_ms: hour_of(now_ms),
+            event: MessageEvent::Refused,
+            channel: request.to.channel.clone(),
+            sender: match code {
+                RefusalCode::NoCredentials | RefusalCode::SenderUnknown => String::new(),
+                _ => request.sender_name(),
+            },
+            template: if is_named { request.template_name() } else { String::new() },
+            country: country(&request.to),
+            code: code.as_str().to_owned(),
+        });
+    }
+
+    /// Queues messages durably, with the response for repetitions of the request, and wakes the dispatcher.
     ///
     /// # Errors
     /// Returns an error if the database fails.
-    pub async fn add(
+    pub async fn add_all(
         &self,
-        message: &OutboundMessage,
+        messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.messages.add(message, done).await?;
+        self.messages.add_all(messages, done).await?;
         self.wakeup.wake();
         Ok(())
     }
+}
+
+/// Returns the reason why a message waits until the end of the quiet hours.
+pub fn quiet_reason(until_ms: i64) -> String {
+    let until = rfc3339(until_ms).unwrap_or_default();
+    format!(
+        "the recipient's country has quiet hours for this category; the message waits until {until}"
+    )
+}
+
+/// Returns the country of a recipient; empty if it is unknown.
+fn country(to: &Address) -> String {
+    contact::country(&to.channel, &to.number).unwrap_or_default()
 }
 
 /// Reads the table of Twilio's error codes, with the overrides of `file`. An empty name means no overrides. Returns

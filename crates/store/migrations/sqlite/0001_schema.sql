@@ -368,7 +368,16 @@ CREATE TABLE outbound_messages (
     fallback_to      TEXT NOT NULL DEFAULT '',  -- recipient of the fallback, for as long
     fallback_of      TEXT NOT NULL DEFAULT '',  -- message that this one replaces
     twilio_status    INTEGER NOT NULL DEFAULT 0,  -- HTTP status of Twilio's refusal; 0: none
-    segments         INTEGER NOT NULL DEFAULT 0  -- SMS segments, by which Twilio bills; 0: not billed by segments
+    segments         INTEGER NOT NULL DEFAULT 0,  -- SMS segments, by which Twilio bills; 0: not billed by segments
+    template         TEXT NOT NULL DEFAULT '',  -- name in the catalogue, or content SID; empty: no template
+    country          TEXT NOT NULL DEFAULT '',  -- of the recipient; empty: unknown
+    status           TEXT NOT NULL DEFAULT '',  -- delivery status that Twilio reported; empty: none yet
+    status_at_ms     INTEGER NOT NULL DEFAULT 0,  -- time of that report
+    valid_until_ms   INTEGER NOT NULL DEFAULT 0,  -- the message is not sent after this time; 0: no such time
+    repeat_until_ms  INTEGER NOT NULL DEFAULT 0,  -- until then form and recipient are stored, to repeat the message if its delivery fails
+    repetitions      INTEGER NOT NULL DEFAULT 0,  -- number of times it was sent again after a failed delivery
+    replaced_sids    TEXT NOT NULL DEFAULT '',  -- SIDs of the failed deliveries, separated by blanks
+    metadata         TEXT NOT NULL DEFAULT ''  -- data of the caller, as JSON; empty: none
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
@@ -380,6 +389,36 @@ CREATE INDEX outbound_messages_unknown ON outbound_messages (created_at_ms) WHER
 CREATE INDEX outbound_messages_lookup ON outbound_messages (lookup_due_at_ms) WHERE state = 'unknown' AND lookup_due_at_ms > 0;
 CREATE UNIQUE INDEX outbound_messages_fallback_of ON outbound_messages (fallback_of) WHERE fallback_of <> '';
 CREATE INDEX outbound_messages_with_fallback ON outbound_messages (changed_at_ms) WHERE fallback <> '';
+CREATE INDEX outbound_messages_poll ON outbound_messages (lookup_due_at_ms) WHERE state = 'sent' AND lookup_due_at_ms > 0;
+CREATE INDEX outbound_messages_repeatable ON outbound_messages (repeat_until_ms) WHERE state = 'sent' AND repeat_until_ms > 0;
+-- Lists by status, error code, template and sender.
+CREATE INDEX outbound_messages_status ON outbound_messages (account_sid, status, created_at_ms, id) WHERE status <> '';
+CREATE INDEX outbound_messages_code ON outbound_messages (account_sid, code, created_at_ms, id) WHERE code <> '';
+CREATE INDEX outbound_messages_template ON outbound_messages (account_sid, template, created_at_ms, id) WHERE template <> '';
+CREATE INDEX outbound_messages_sender ON outbound_messages (account_sid, sender, created_at_ms, id);
+
+-- SIDs of deliveries that failed and were repeated. A late report about one of them is not about the current delivery.
+CREATE TABLE replaced_sids (
+    message_sid TEXT NOT NULL PRIMARY KEY,
+    message_id  TEXT NOT NULL  -- ms_..
+) WITHOUT ROWID;
+CREATE INDEX replaced_sids_message ON replaced_sids (message_id);
+
+-- Counters of messages by hour, for statistics. A shard is a part of one counter, so that sidecars rarely wait for each other.
+CREATE TABLE message_counts (
+    account_sid TEXT NOT NULL,
+    hour_ms     INTEGER NOT NULL,  -- start of the hour
+    event       TEXT NOT NULL,  -- accepted, sent, delivered, read, failed, refused, repeated
+    channel     TEXT NOT NULL,
+    sender      TEXT NOT NULL,
+    template    TEXT NOT NULL,
+    country     TEXT NOT NULL,
+    code        TEXT NOT NULL,
+    shard       INTEGER NOT NULL,
+    count       INTEGER NOT NULL,
+    PRIMARY KEY (account_sid, hour_ms, event, channel, sender, template, country, code, shard)
+) WITHOUT ROWID;
+CREATE INDEX message_counts_hour ON message_counts (hour_ms);
 
 -- Media that callers uploaded for messages. The row is inserted before the object and deleted after it, so that every object in
 -- the bucket has a row.

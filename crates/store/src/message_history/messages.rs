@@ -2,8 +2,8 @@
 //! that are known from webhooks. Both are read by an index from the same position, and the domain merges them.
 //!
 //! A message that has both is listed once: at the time of its acceptance. The recipient of a row is masked after the message
-//! has ended, and a row has no status of Twilio. A search by number or by status therefore lists such a message by its
-//! webhooks, at the time of the first one.
+//! has ended. A search by number therefore lists such a message by its webhooks, at the time of the first one. The same
+//! applies to a search by a status that only webhooks without our id reported.
 
 use super::{MAX_EXAMINED, MessageHistory, Page, STEP, Search, WebhooksByMessage};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     error::StoreError,
     outbound_messages::{
         OutboundMessage,
-        pages::{RowRange, Sid},
+        pages::{RowIndex, RowRange, Sid},
     },
 };
 use twilio_edge_domain::{
@@ -37,22 +37,25 @@ const SENT: &str = "sent";
 /// A message of either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageRecord {
-    /// Row of an outbound message that this installation accepted, and the message as its webhooks describe it.
-    Accepted(Box<OutboundMessage>, Option<Box<Message>>),
+    /// Row of an outbound message that this installation accepted, and the message as the webhooks of its current delivery
+    /// describe it. The last field has the webhooks of failed deliveries that were repeated.
+    Accepted(Box<OutboundMessage>, Option<Box<Message>>, Vec<RecordedWebhook>),
     /// Message that is known from its webhooks alone.
     Recorded(Box<Message>),
 }
 
 impl From<OutboundMessage> for MessageRecord {
     fn from(row: OutboundMessage) -> MessageRecord {
-        MessageRecord::Accepted(Box::new(row), None)
+        MessageRecord::Accepted(Box::new(row), None, Vec::new())
     }
 }
 
 impl MessageRecord {
     fn of(outbound: Option<OutboundMessage>, recorded: Option<Message>) -> Option<MessageRecord> {
         match (outbound, recorded.map(Box::new)) {
-            (Some(row), recorded) => Some(MessageRecord::Accepted(Box::new(row), recorded)),
+            (Some(row), recorded) => {
+                Some(MessageRecord::Accepted(Box::new(row), recorded, Vec::new()))
+            }
             (None, Some(recorded)) => Some(MessageRecord::Recorded(recorded)),
             (None, None) => None,
         }
@@ -61,15 +64,23 @@ impl MessageRecord {
     /// Returns the row of an outbound message that this installation accepted.
     pub fn outbound(&self) -> Option<&OutboundMessage> {
         match self {
-            MessageRecord::Accepted(row, _) => Some(row),
+            MessageRecord::Accepted(row, ..) => Some(row),
             MessageRecord::Recorded(_) => None,
+        }
+    }
+
+    /// Returns the webhooks of failed deliveries that were repeated.
+    pub fn earlier(&self) -> &[RecordedWebhook] {
+        match self {
+            MessageRecord::Accepted(.., earlier) => earlier,
+            MessageRecord::Recorded(_) => &[],
         }
     }
 
     /// Returns the message as its webhooks describe it.
     pub fn recorded(&self) -> Option<&Message> {
         match self {
-            MessageRecord::Accepted(_, recorded) => recorded.as_deref(),
+            MessageRecord::Accepted(_, recorded, _) => recorded.as_deref(),
             MessageRecord::Recorded(recorded) => Some(recorded),
         }
     }
@@ -83,23 +94,59 @@ struct Rows<'s> {
 
 impl<'s> Rows<'s> {
     fn of(search: &'s Search) -> Rows<'s> {
-        let by_number = [&search.number, &search.from, &search.to].into_iter().any(Option::is_some);
+        let by_number = search.is_by_number();
         let is_possible = |state: &&str| {
             search.direction != Some(Direction::Inbound)
-                && search.status.is_none()
                 && search.state.as_deref().is_none_or(|wanted| wanted == *state)
                 && (!by_number || OPEN_STATES.contains(state))
         };
         Rows { search, states: STATES.into_iter().filter(is_possible).collect() }
     }
 
+    /// Returns the index ranges to read: those of the most selective condition.
+    fn ranges(&self) -> Vec<(RowIndex, &str)> {
+        if self.states.is_empty() {
+            return Vec::new();
+        }
+        let Search { error_code, template, status, sender, .. } = self.search;
+        let conditions = [
+            (RowIndex::Code, error_code),
+            (RowIndex::Template, template),
+            (RowIndex::Status, status),
+            (RowIndex::Sender, sender),
+        ];
+        let found =
+            conditions.into_iter().find_map(|(index, value)| Some((index, value.as_deref()?)));
+        match found.filter(|_| !self.search.is_by_number()) {
+            Some(range) => vec![range],
+            None => self.states.iter().map(|state| (RowIndex::State, *state)).collect(),
+        }
+    }
+
     /// Returns whether the list has this row, at the time of its acceptance.
     fn has(&self, row: &OutboundMessage) -> bool {
-        self.states.contains(&row.state.as_str()) && self.search.is_between(row)
+        let is = |wanted: &Option<String>, value: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == value)
+        };
+        self.states.contains(&row.state.as_str())
+            && is(&self.search.status, &row.status)
+            && is(&self.search.error_code, &row.code)
+            && self.search.is_sent_as(row)
+            && self.search.is_between(row)
     }
 }
 
 impl Search {
+    fn is_by_number(&self) -> bool {
+        [&self.number, &self.from, &self.to].into_iter().any(Option::is_some)
+    }
+
+    /// Returns whether the template and the sender of a row match the search.
+    fn is_sent_as(&self, row: &OutboundMessage) -> bool {
+        self.template.as_ref().is_none_or(|template| *template == row.template)
+            && self.sender.as_ref().is_none_or(|sender| *sender == row.sender)
+    }
+
     /// Returns whether the sender and the recipient of a row match the search.
     fn is_between(&self, row: &OutboundMessage) -> bool {
         let sender = Address::parse(&row.sender);
@@ -125,6 +172,10 @@ impl Search {
         if self.direction.is_some() && self.direction != direction {
             return None;
         }
+        // Only rows have a template and a requested sender. Webhooks are needed only to find the recipient.
+        if (self.template.is_some() || self.sender.is_some()) && !self.is_by_number() {
+            return None;
+        }
         let after = Cursor::Event { received_ms: before.0, key: before.1.clone() };
         let limit = self.limit.saturating_add(1);
         Some(Search { direction, limit, after: Some(after), ..self.clone() })
@@ -147,6 +198,12 @@ impl MessageHistory {
     /// # Errors
     /// `StoreError` when the database is unavailable or a read fails.
     pub async fn messages(&self, search: &Search) -> Result<Page<MessageRecord>, StoreError> {
+        let Search { status, error_code, template, sender, .. } = search;
+        let values = [status, error_code, template, sender].into_iter().flatten();
+        // PostgreSQL refuses a NUL character in text, and no message has one in these columns.
+        if values.into_iter().any(|value| value.contains('\0')) {
+            return Ok(Page { found: Vec::new(), next: None });
+        }
         within(self.timeout, async {
             let search = &self.with_contacts(search).await?;
             let before = match &search.after {
@@ -176,10 +233,16 @@ impl MessageHistory {
         message_sid: &str,
     ) -> Result<Option<MessageRecord>, StoreError> {
         within(self.timeout, async {
+            let outbound = self.rows_of(account_sid, &[message_sid]).await?.into_iter().next();
+            if let Some(row) = outbound {
+                let mut record = [MessageRecord::from(row)];
+                self.add_webhooks(account_sid, &mut record).await?;
+                let [record] = record;
+                return Ok(Some(record));
+            }
             let mut by_message = self.read_all(account_sid, [message_sid].into()).await?;
             let recorded = by_message.remove(message_sid).and_then(Message::of);
-            let outbound = self.rows_of(account_sid, &[message_sid]).await?.into_iter().next();
-            Ok(MessageRecord::of(outbound, recorded))
+            Ok(MessageRecord::of(None, recorded))
         })
         .await
     }
@@ -245,8 +308,8 @@ impl MessageHistory {
         Ok(part)
     }
 
-    /// Returns the next rows of an account, the latest first. Each state has its own range in the index, so the query scans
-    /// no row of another state.
+    /// Returns the next rows of an account, the latest first. Each value of an indexed column has its own range, so the query
+    /// scans no row with another value.
     async fn rows_step(
         &self,
         rows: &Rows<'_>,
@@ -254,10 +317,11 @@ impl MessageHistory {
         limit: usize,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
         let mut step: Vec<OutboundMessage> = Vec::new();
-        for state in &rows.states {
+        for (index, value) in rows.ranges() {
             let range = RowRange {
                 account_sid: &rows.search.account_sid,
-                state,
+                index,
+                value,
                 before: (before.0, &before.1),
                 since_ms: rows.search.since_ms,
                 limit: i64::try_from(limit).unwrap_or(i64::MAX),
@@ -288,37 +352,60 @@ impl MessageHistory {
             Some(Cursor::Event { received_ms, key }) => Some((received_ms, key)),
             _ => None,
         };
+        let by_row = rows.search.template.is_some() || rows.search.sender.is_some();
         let entries = page.found.into_iter().filter_map(|(position, message)| {
-            let is_of = |row: &&OutboundMessage| row.message_sid == message.first.message_sid;
-            let outbound = known.iter().find(is_of).cloned();
+            let sid = &message.first.message_sid;
+            // The webhooks of a failed delivery that was repeated are part of its message, which is listed by other webhooks
+            // or by its row.
+            let is_replaced = |row: &OutboundMessage| {
+                row.message_sid != *sid && row.replaced_sids().any(|replaced| replaced == sid)
+            };
+            if known.iter().any(is_replaced) {
+                return None;
+            }
+            let outbound = known.iter().find(|row| row.message_sid == *sid).cloned();
             let is_listed = outbound.as_ref().is_some_and(|row| rows.has(row));
+            let is_found = match &outbound {
+                Some(row) => rows.search.is_sent_as(row),
+                None => !by_row,
+            };
             let record = MessageRecord::of(outbound, Some(message))?;
-            (!is_listed).then_some((position, record))
+            (is_found && !is_listed).then_some((position, record))
         });
         Ok(Part { entries: entries.collect(), read_to })
     }
 
-    /// Adds the webhooks to records that have only a row.
+    /// Adds the webhooks to records that have only a row, and those of failed deliveries to all.
     async fn add_webhooks(
         &self,
         account_sid: &str,
         records: &mut [MessageRecord],
     ) -> Result<(), StoreError> {
-        let without = |record: &MessageRecord| match record {
-            MessageRecord::Accepted(row, None) if !row.message_sid.is_empty() => {
-                Some(row.message_sid.clone())
+        let of_record = |record: &MessageRecord| match record {
+            MessageRecord::Accepted(row, recorded, _) => {
+                let current = Some(row.message_sid.clone())
+                    .filter(|sid| !sid.is_empty() && recorded.is_none());
+                let earlier = row.replaced_sids().filter(|sid| *sid != row.message_sid);
+                let earlier = earlier.map(str::to_owned).collect();
+                (current, earlier)
             }
-            _ => None,
+            MessageRecord::Recorded(_) => (None, Vec::new()),
         };
-        let sids: Vec<String> = records.iter().filter_map(without).collect();
+        let sids: Vec<String> = records
+            .iter()
+            .map(of_record)
+            .flat_map(|(current, earlier)| current.into_iter().chain(earlier))
+            .collect();
         let sids = sids.iter().map(String::as_str).collect();
         let mut by_message = self.read_all(account_sid, sids).await?;
         for record in records {
-            if let Some(sid) = without(record)
-                && let MessageRecord::Accepted(_, recorded) = record
-            {
+            let (current, replaced) = of_record(record);
+            let MessageRecord::Accepted(_, recorded, earlier) = record else { continue };
+            if let Some(sid) = current {
                 *recorded = by_message.remove(&sid).and_then(Message::of).map(Box::new);
             }
+            let webhooks = replaced.iter().filter_map(|sid| by_message.remove(sid));
+            *earlier = webhooks.flatten().collect();
         }
         Ok(())
     }

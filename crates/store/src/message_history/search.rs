@@ -24,6 +24,13 @@ pub struct Search {
     pub until_ms: i64,
     /// Current status of a message, or the status that a webhook reports.
     pub status: Option<String>,
+    /// Current error code of a message. Only for lists of messages.
+    pub error_code: Option<String>,
+    /// Template of an outbound message that this installation accepted: its name in the catalogue, or its content SID. Only
+    /// for lists of messages.
+    pub template: Option<String>,
+    /// Sender of such a message: an address, or the SID of a Messaging Service. Only for lists of messages.
+    pub sender: Option<String>,
     /// State of a message: that of an outbound message's row, `sent` for another outbound message, or `received`. Only for
     /// lists of messages.
     pub state: Option<String>,
@@ -50,6 +57,9 @@ impl Search {
             since_ms: i64::MIN,
             until_ms: i64::MAX,
             status: None,
+            error_code: None,
+            template: None,
+            sender: None,
             state: None,
             direction: None,
             is_status: None,
@@ -82,7 +92,13 @@ impl Search {
         let webhooks = by_message.get(&webhook.message_sid)?;
         let is_first = self.first_key(webhooks) == Some(&webhook.key);
         let webhooks = is_first.then(|| by_message.remove(&webhook.message_sid)).flatten()?;
-        Message::of(webhooks).filter(|message| self.wants(&message.status))
+        Message::of(webhooks).filter(|message| {
+            self.wants(&message.status)
+                && self
+                    .error_code
+                    .as_ref()
+                    .is_none_or(|code| message.error_code.as_ref() == Some(code))
+        })
     }
 
     pub(super) fn event_at(

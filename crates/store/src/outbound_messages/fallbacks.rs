@@ -2,12 +2,14 @@
 //! that ends the wait for it, and is found by the id of the message that it replaces. The domain decides its content and
 //! time.
 
-use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
+use super::{OutboundMessage, OutboundMessages, outbound_message_columns, writes::Change};
 use crate::{database::Bind, error::StoreError};
+use twilio_edge_domain::sending::{delivery_status::StatusChange, statistics::MessageEvent};
 
 /// Removes the fallback from its message; only the caller that removes it sends it.
 const REPLACE_WITH_FALLBACK: &str = "
-    UPDATE outbound_messages SET code = $2, reason = $3, fallback = '', fallback_to = '', changed_at_ms = $4
+    UPDATE outbound_messages SET code = $2, reason = $3, fallback = '', fallback_to = '', form = '', repeat_until_ms = 0,
+        recipient = $5, status = $6, status_at_ms = $4, lookup_due_at_ms = 0
     WHERE id = $1 AND state = 'sent' AND fallback <> ''";
 
 const DISCARD_FALLBACK: &str = "
@@ -25,7 +27,7 @@ const FALLBACK_OF: &str = concat!(
 );
 
 impl OutboundMessages {
-    /// Records that the message failed at Twilio with this code, and inserts its fallback `instead`: both, or neither.
+    /// Records that the delivery of the message failed, and inserts its fallback `instead`: both, or neither.
     /// Returns `false` if the fallback was already sent or is no longer wanted.
     ///
     /// # Errors
@@ -33,14 +35,23 @@ impl OutboundMessages {
     pub async fn replace_with_fallback(
         &self,
         message: &OutboundMessage,
-        (code, reason): (&str, &str),
+        masked: &str,
+        failure: &StatusChange,
         instead: &OutboundMessage,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
-        let binds =
-            [Bind::Text(&message.id), Bind::Text(code), Bind::Text(reason), Bind::Whole(now_ms)];
-        let switched = self.writes.change_with(REPLACE_WITH_FALLBACK, &binds, Some(instead));
-        switched.await.map(|rows| rows == 1)
+        let binds = [
+            Bind::Text(&message.id),
+            Bind::Text(&failure.code),
+            Bind::Text("Twilio could not deliver the message; a fallback is sent"),
+            Bind::Whole(now_ms),
+            Bind::Text(masked),
+            Bind::Text(&failure.status),
+        ];
+        let counts = vec![message.count(MessageEvent::Failed, &failure.code, now_ms)];
+        let instead = Some(instead);
+        let change = Change { instead, counts, ..Change::of(REPLACE_WITH_FALLBACK, &binds) };
+        self.writes.change(change).await.map(|rows| rows == 1)
     }
 
     /// Removes the fallback of a message that has arrived.

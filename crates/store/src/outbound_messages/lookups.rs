@@ -7,7 +7,11 @@ use std::slice;
 
 use sqlx::FromRow;
 
-use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
+use super::{
+    OutboundMessage, OutboundMessages, outbound_message_columns,
+    pages::{ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, Sid},
+    writes::Change,
+};
 use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Bind, Durability},
@@ -25,11 +29,15 @@ const DUE_FOR_LOOKUP: &str = concat!(
 const BEGIN_LOOKUP: &str = "
     UPDATE outbound_messages SET lookups = lookups + 1, lookup_due_at_ms = $3 WHERE id = $1 AND lookups = $2 AND state = 'unknown'";
 
-/// Records that Twilio has the message; its state may be any.
+/// Records that Twilio has the message; its state may be any. The SID of a failed delivery that is being repeated says nothing
+/// about the repetition.
 const MARK_SENT: &str = "
-    UPDATE outbound_messages SET state = 'sent', message_sid = $2, attempt_id = '', form = '', recipient = $3, code = '', reason = $4,
-        changed_at_ms = $5, lookup_due_at_ms = 0
-    WHERE id = $1 AND account_sid = $6 AND state <> 'sent'";
+    UPDATE outbound_messages SET state = 'sent', message_sid = $2, attempt_id = '', code = '', reason = $4, changed_at_ms = $5,
+        lookups = 0, lookup_due_at_ms = $7,
+        form = CASE WHEN repeat_until_ms > $5 THEN form ELSE '' END,
+        recipient = CASE WHEN repeat_until_ms > $5 AND form <> '' THEN recipient ELSE $3 END
+    WHERE id = $1 AND account_sid = $6 AND state <> 'sent'
+        AND NOT EXISTS (SELECT 1 FROM replaced_sids WHERE replaced_sids.message_sid = $2)";
 
 const REQUEUE: &str = "
     UPDATE outbound_messages SET state = 'queued', attempt_id = '', due_at_ms = $3, code = 'absent', reason = 'Twilio never had it',
@@ -57,22 +65,24 @@ const MAX_SIMILAR: i64 = 100;
 
 const OWN_SIDS: &str = "
     SELECT message_sid AS id FROM outbound_messages WHERE message_sid <> ''
-        AND message_sid IN (SELECT value FROM json_each($1))";
+        AND message_sid IN (SELECT value FROM json_each($1))
+    UNION ALL SELECT message_sid FROM replaced_sids WHERE message_sid IN (SELECT value FROM json_each($1))";
 
 const OWN_SIDS_BY_ARRAY: &str = "
     SELECT message_sid AS id FROM outbound_messages WHERE message_sid <> ''
-        AND message_sid = ANY(ARRAY(SELECT json_array_elements_text($1::json)))";
+        AND message_sid = ANY(ARRAY(SELECT json_array_elements_text($1::json)))
+    UNION ALL SELECT message_sid FROM replaced_sids WHERE message_sid = ANY(ARRAY(SELECT json_array_elements_text($1::json)))";
 
-const PENDING: &str = concat!(
+const BY_IDS: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM outbound_messages WHERE (state <> 'sent' OR fallback <> '') AND id IN (SELECT value FROM json_each($1))"
+    " FROM outbound_messages WHERE id IN (SELECT value FROM json_each($1))"
 );
 
-const PENDING_BY_ARRAY: &str = concat!(
+const BY_IDS_OF_ARRAY: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM outbound_messages WHERE (state <> 'sent' OR fallback <> '') AND id = ANY(ARRAY(SELECT json_array_elements_text($1::json)))"
+    " FROM outbound_messages WHERE id = ANY(ARRAY(SELECT json_array_elements_text($1::json)))"
 );
 
 #[derive(Debug, FromRow)]
@@ -128,7 +138,8 @@ impl OutboundMessages {
         self.execute(BEGIN_LOOKUP, &binds).await.map(|rows| rows == 1)
     }
 
-    /// Records that Twilio has the message, with its SID. Returns `false` if that was recorded before.
+    /// Records that Twilio has the message, with its SID. Its status is looked up at `poll_at_ms`; 0: never. Returns `false`
+    /// if that was recorded before, or if the SID is that of a failed delivery.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
@@ -136,8 +147,8 @@ impl OutboundMessages {
         &self,
         message: &OutboundMessage,
         masked: &str,
-        message_sid: &str,
-        reason: &str,
+        (message_sid, reason): (&str, &str),
+        poll_at_ms: i64,
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds = [
@@ -147,8 +158,11 @@ impl OutboundMessages {
             Bind::Text(reason),
             Bind::Whole(now_ms),
             Bind::Text(&message.account_sid),
+            Bind::Whole(poll_at_ms),
         ];
-        self.execute(MARK_SENT, &binds).await.map(|rows| rows == 1)
+        let counts = self.first_sent(message, now_ms);
+        let change = Change { counts, ..Change::of(MARK_SENT, &binds) };
+        self.writes.change(change).await.map(|rows| rows == 1)
     }
 
     /// Queues the message again, because Twilio never had it. Only for the caller of the latest lookup, and only if no
@@ -256,12 +270,28 @@ impl OutboundMessages {
         Ok(found.into_iter().map(|named| named.id).collect())
     }
 
-    /// Returns the messages among `ids` that are not known to be sent or that still have a fallback.
+    /// Returns the messages with these SIDs of Twilio, or with one of them as that of a failed delivery.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn pending_by_ids(&self, ids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
-        let statement = self.database.choose(PENDING, PENDING_BY_ARRAY);
+    pub async fn by_sids(&self, sids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
+        let sids: Vec<Sid<'_>> = sids.iter().map(|sid| Sid { message_sid: sid }).collect();
+        if sids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = self.database.choose(ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY);
+        self.database.read(statement, &sids).await
+    }
+
+    /// Returns the messages with these ids.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
+    pub async fn by_ids(&self, ids: &[&str]) -> Result<Vec<OutboundMessage>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = self.database.choose(BY_IDS, BY_IDS_OF_ARRAY);
         let query = serde_json::to_string(ids).unwrap_or_default();
         self.database.read_bound(statement, &[Bind::Text(&query)]).await
     }

@@ -5,14 +5,44 @@ use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
 use crate::{database::Bind, error::StoreError};
 use twilio_edge_domain::address::Address;
 
-/// One range of the index `outbound_messages_listed`. `$1` is the account, `$2` the state, `$3` and `$4` the position to continue from,
-/// `$5` the start of the period, `$6` the maximum number of rows.
-pub(crate) const ROWS: &str = concat!(
-    "SELECT ",
-    outbound_message_columns!(),
-    " FROM outbound_messages WHERE account_sid = $1 AND state = $2 AND (created_at_ms, id) < ($3, $4) AND created_at_ms >= $5
-    ORDER BY created_at_ms DESC, id DESC LIMIT $6"
-);
+/// One range of an index of messages by time. `$1` is the account, `$2` the value of the indexed column, `$3` and `$4` the
+/// position to continue from, `$5` the start of the period, `$6` the maximum number of rows.
+macro_rules! rows {
+    ($column:literal) => {
+        concat!(
+            "SELECT ",
+            outbound_message_columns!(),
+            " FROM outbound_messages WHERE account_sid = $1 AND ",
+            $column,
+            " = $2 AND ",
+            $column,
+            " <> '' AND (created_at_ms, id) < ($3, $4) AND created_at_ms >= $5
+            ORDER BY created_at_ms DESC, id DESC LIMIT $6"
+        )
+    };
+}
+
+/// Indexed column of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowIndex {
+    State,
+    Status,
+    Code,
+    Template,
+    Sender,
+}
+
+impl RowIndex {
+    pub(crate) fn statement(self) -> &'static str {
+        match self {
+            RowIndex::State => rows!("state"),
+            RowIndex::Status => rows!("status"),
+            RowIndex::Code => rows!("code"),
+            RowIndex::Template => rows!("template"),
+            RowIndex::Sender => rows!("sender"),
+        }
+    }
+}
 
 /// Row of one id. `$1` is the account, `$2` the id.
 pub(crate) const ROW: &str = concat!(
@@ -21,10 +51,11 @@ pub(crate) const ROW: &str = concat!(
     " FROM outbound_messages WHERE account_sid = $1 AND id = $2"
 );
 
-/// Parameters of [`ROWS`], as both databases bind them.
+/// Parameters of a range, as both databases bind them.
 pub(crate) struct RowRange<'a> {
     pub(crate) account_sid: &'a str,
-    pub(crate) state: &'a str,
+    pub(crate) index: RowIndex,
+    pub(crate) value: &'a str,
     pub(crate) before: (i64, &'a str),
     pub(crate) since_ms: i64,
     pub(crate) limit: i64,
@@ -36,11 +67,15 @@ pub(crate) struct Sid<'a> {
     pub(crate) message_sid: &'a str,
 }
 
-/// Rows of outbound messages by Twilio's SID.
+/// Rows of outbound messages by Twilio's SID, also by that of a failed delivery.
 pub(crate) const ROWS_BY_SID: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
-    " FROM outbound_messages WHERE message_sid <> '' AND message_sid IN (SELECT value ->> 'message_sid' FROM json_each($1))"
+    " FROM outbound_messages WHERE message_sid <> '' AND message_sid IN (SELECT value ->> 'message_sid' FROM json_each($1))
+    UNION ALL SELECT ",
+    outbound_message_columns!(),
+    " FROM outbound_messages WHERE id IN (SELECT message_id FROM replaced_sids
+        WHERE replaced_sids.message_sid IN (SELECT value ->> 'message_sid' FROM json_each($1)))"
 );
 
 /// The same for PostgreSQL, which looks up each element of an array in the index.
@@ -48,7 +83,11 @@ pub(crate) const ROWS_BY_SID_OF_ARRAY: &str = concat!(
     "SELECT ",
     outbound_message_columns!(),
     " FROM outbound_messages WHERE message_sid <> ''
-        AND message_sid = ANY(ARRAY(SELECT one ->> 'message_sid' FROM json_array_elements($1::json) AS one))"
+        AND message_sid = ANY(ARRAY(SELECT one ->> 'message_sid' FROM json_array_elements($1::json) AS one))
+    UNION ALL SELECT ",
+    outbound_message_columns!(),
+    " FROM outbound_messages WHERE id = ANY(ARRAY(SELECT message_id FROM replaced_sids WHERE replaced_sids.message_sid
+        = ANY(ARRAY(SELECT one ->> 'message_sid' FROM json_array_elements($1::json) AS one))))"
 );
 
 /// Leaves out `unknown` messages, because Twilio may list them.
@@ -110,7 +149,14 @@ mod tests {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
         for (statement, index) in [
-            (ROWS, "USING INDEX outbound_messages_listed (account_sid=? AND state=?"),
+            (RowIndex::State.statement(), "outbound_messages_listed (account_sid=? AND state=?"),
+            (RowIndex::Status.statement(), "outbound_messages_status (account_sid=? AND status=?"),
+            (RowIndex::Code.statement(), "outbound_messages_code (account_sid=? AND code=?"),
+            (
+                RowIndex::Template.statement(),
+                "outbound_messages_template (account_sid=? AND template=?",
+            ),
+            (RowIndex::Sender.statement(), "outbound_messages_sender (account_sid=? AND sender=?"),
             (ROWS_BY_SID, "USING INDEX outbound_messages_by_sid (message_sid=?)"),
         ] {
             let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));

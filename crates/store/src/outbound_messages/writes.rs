@@ -1,7 +1,11 @@
 //! Group commit of writes to outbound messages: writes that arrive while another one runs share the next transaction. Each
-//! write is durable on return. Rows change in the order of their ids, so that two sidecars do not wait for each other.
+//! write is durable on return. Rows change in the order of their ids, so that two sidecars do not wait for each other. The
+//! counters of a write are part of its transaction.
 
-use super::{ADD, OutboundMessage};
+use super::{
+    ADD, OutboundMessage,
+    counts::{self, Counts, MessageCount},
+};
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
@@ -9,16 +13,44 @@ use crate::{
     idempotency::{self, CompletedRequest},
     media,
 };
+use twilio_edge_domain::sending::statistics::MessageEvent;
 use twilio_edge_platform::tasks::Supervisor;
 
 /// One write.
 #[derive(Debug, Clone)]
 enum Write {
-    /// A new message, and with it the stored response of its idempotency key. Both are written, or neither.
-    Add { message: Box<OutboundMessage>, done: Option<Box<CompletedRequest>> },
-    /// A statement about one message, whose id is the first value. `instead` is the fallback message to insert if the
-    /// statement changes the row.
-    Change { statement: &'static str, values: Vec<Value>, instead: Option<Box<OutboundMessage>> },
+    /// New messages, and with them the stored response of their idempotency key. All are written, or none.
+    Add { messages: Vec<OutboundMessage>, done: Option<Box<CompletedRequest>> },
+    /// Change of one message.
+    Change(Box<StoredChange>),
+}
+
+/// A statement about one message, whose id is the first value, and what follows if the statement changes the row.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    pub(super) statement: &'static str,
+    pub(super) values: &'a [Bind<'a>],
+    /// Statement with values of its own.
+    pub(super) then: Option<(&'static str, &'a [Bind<'a>])>,
+    /// Fallback message to insert.
+    pub(super) instead: Option<&'a OutboundMessage>,
+    /// Counters to increment.
+    pub(super) counts: Vec<MessageCount>,
+}
+
+impl<'a> Change<'a> {
+    pub(super) fn of(statement: &'static str, values: &'a [Bind<'a>]) -> Change<'a> {
+        Change { statement, values, then: None, instead: None, counts: Vec::new() }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct StoredChange {
+    statement: &'static str,
+    values: Vec<Value>,
+    then: Option<(&'static str, Vec<Value>)>,
+    instead: Option<OutboundMessage>,
+    counts: Vec<MessageCount>,
 }
 
 #[derive(Debug, Clone)]
@@ -27,53 +59,83 @@ enum Value {
     Whole(i64),
 }
 
+fn stored(values: &[Bind<'_>]) -> Vec<Value> {
+    let values = values.iter().map(|value| match value {
+        Bind::Text(text) => Value::Text((*text).to_owned()),
+        Bind::Whole(number) => Value::Whole(*number),
+    });
+    values.collect()
+}
+
+fn bound(values: &[Value]) -> Vec<Bind<'_>> {
+    let values = values.iter().map(|value| match value {
+        Value::Text(text) => Bind::Text(text),
+        Value::Whole(number) => Bind::Whole(*number),
+    });
+    values.collect()
+}
+
 /// Handle of the group commit. Each write returns the number of changed rows.
 #[derive(Clone)]
-pub(super) struct Writes(Group<Write, u64>);
+pub(super) struct Writes {
+    group: Group<Write, u64>,
+    counts: Counts,
+}
 
 impl Writes {
     pub(super) fn start(database: Database, tasks: &Supervisor) -> Writes {
-        Writes(Group::start(tasks, database.timeout(), move |writes: Vec<Write>, _| {
-            let database = database.clone();
-            async move { database.within_timeout(write_all(&database, writes)).await }
-        }))
+        let counts = Counts::default();
+        let waiting = counts.clone();
+        let group = Group::start(tasks, database.timeout(), move |writes: Vec<Write>, _| {
+            let (database, counts) = (database.clone(), waiting.clone());
+            async move { database.within_timeout(write_all(&database, writes, &counts)).await }
+        });
+        Writes { group, counts }
+    }
+
+    /// Returns the counters that wait for the next transaction.
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     pub(super) async fn add(
         &self,
-        message: &OutboundMessage,
+        messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        let (message, done) = (Box::new(message.clone()), done.cloned().map(Box::new));
-        self.0.ask(vec![Write::Add { message, done }], 0).await.map(|_| ())
+        let (messages, done) = (messages.to_vec(), done.cloned().map(Box::new));
+        self.group.ask(vec![Write::Add { messages, done }], 0).await.map(|_| ())
     }
 
-    pub(super) async fn change(
-        &self,
-        statement: &'static str,
-        values: &[Bind<'_>],
-    ) -> Result<u64, StoreError> {
-        self.change_with(statement, values, None).await
+    /// Writes the waiting counters, unless there are none.
+    pub(super) async fn flush_counts(&self) -> Result<(), StoreError> {
+        if self.counts.is_empty() {
+            return Ok(());
+        }
+        let write = Write::Add { messages: Vec::new(), done: None };
+        self.group.ask(vec![write], 0).await.map(|_| ())
     }
 
-    /// Executes a statement like `change`, and inserts the fallback message `instead` if it changed the row.
-    pub(super) async fn change_with(
-        &self,
-        statement: &'static str,
-        values: &[Bind<'_>],
-        instead: Option<&OutboundMessage>,
-    ) -> Result<u64, StoreError> {
-        let instead = instead.map(|message| Box::new(message.clone()));
-        let values = values.iter().map(|value| match value {
-            Bind::Text(text) => Value::Text((*text).to_owned()),
-            Bind::Whole(number) => Value::Whole(*number),
-        });
-        let change = Write::Change { statement, values: values.collect(), instead };
-        self.0.ask(vec![change], 0).await.map(|rows| rows.first().copied().unwrap_or_default())
+    pub(super) async fn change(&self, change: Change<'_>) -> Result<u64, StoreError> {
+        let change = StoredChange {
+            statement: change.statement,
+            values: stored(change.values),
+            then: change.then.map(|(statement, values)| (statement, stored(values))),
+            instead: change.instead.cloned(),
+            counts: change.counts,
+        };
+        let changed = self.group.ask(vec![Write::Change(Box::new(change))], 0).await;
+        changed.map(|rows| rows.first().copied().unwrap_or_default())
     }
 }
 
-async fn write_all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, StoreError> {
+async fn write_all(
+    database: &Database,
+    writes: Vec<Write>,
+    counts: &Counts,
+) -> Result<Vec<u64>, StoreError> {
+    // Counters that wait are written with these writes, and wait again if the transaction fails.
+    let mut total = counts.take();
     let mut written = vec![0; writes.len()];
     let mut writes: Vec<(usize, Write)> = writes.into_iter().enumerate().collect();
     // Writes to the same message keep their order.
@@ -81,54 +143,82 @@ async fn write_all(database: &Database, writes: Vec<Write>) -> Result<Vec<u64>, 
     let mut tx = database.begin(Durability::Power).await?;
     for (place, write) in &writes {
         let rows = write.execute(&mut tx).await?;
+        if rows > 0 {
+            total.extend(write.counts());
+        }
         if let Some(slot) = written.get_mut(*place) {
             *slot = rows;
         }
     }
     // Media come last because messages may share them; their rows also change in the order of their ids.
-    let added = writes.iter().filter_map(|(_, write)| match write {
-        Write::Add { message, .. } => Some(&**message),
-        Write::Change { .. } => None,
+    let added = writes.iter().flat_map(|(_, write)| match write {
+        Write::Add { messages, .. } => messages.as_slice(),
+        Write::Change(_) => &[],
     });
     media::record_uses(&mut tx, added).await?;
+    counts::increment(&mut tx, &total).await?;
     tx.commit().await?;
+    total.keep();
     Ok(written)
 }
 
 impl Write {
     fn id(&self) -> &str {
         match self {
-            Write::Add { message, .. } => &message.id,
-            Write::Change { values, .. } => match values.first() {
+            Write::Add { messages, .. } => {
+                messages.first().map(|message| message.id.as_str()).unwrap_or_default()
+            }
+            Write::Change(change) => match change.values.first() {
                 Some(Value::Text(id)) => id,
                 _ => "",
             },
         }
     }
 
+    /// Returns the counters of a write that changed its row.
+    fn counts(&self) -> Vec<MessageCount> {
+        match self {
+            Write::Add { messages, .. } => messages.iter().flat_map(of_new).collect(),
+            Write::Change(change) => {
+                let instead = change.instead.iter().flat_map(of_new);
+                change.counts.iter().cloned().chain(instead).collect()
+            }
+        }
+    }
+
     async fn execute(&self, tx: &mut Transaction) -> Result<u64, StoreError> {
         match self {
-            Write::Add { message, done } => {
-                let rows = tx.execute_bound(&ADD, &message.values()).await?;
+            Write::Add { messages, done } => {
+                let mut rows = 0;
+                for message in messages {
+                    rows += tx.execute_bound(&ADD, &message.values()).await?;
+                }
                 if let Some(done) = done {
                     idempotency::finish(tx, done).await?;
                 }
                 Ok(rows)
             }
-            Write::Change { statement, values, instead } => {
-                let values: Vec<Bind<'_>> = values
-                    .iter()
-                    .map(|value| match value {
-                        Value::Text(text) => Bind::Text(text),
-                        Value::Whole(number) => Bind::Whole(*number),
-                    })
-                    .collect();
-                let rows = tx.execute_bound(statement, &values).await?;
-                if let Some(message) = instead.as_ref().filter(|_| rows == 1) {
-                    tx.execute_bound(&ADD, &message.values()).await?;
+            Write::Change(change) => {
+                let rows = tx.execute_bound(change.statement, &bound(&change.values)).await?;
+                if rows == 1 {
+                    if let Some(message) = &change.instead {
+                        tx.execute_bound(&ADD, &message.values()).await?;
+                    }
+                    if let Some((statement, values)) = &change.then {
+                        tx.execute_bound(statement, &bound(values)).await?;
+                    }
                 }
                 Ok(rows)
             }
         }
     }
+}
+
+/// Returns the counters of a new message.
+fn of_new(message: &OutboundMessage) -> Vec<MessageCount> {
+    let at_ms = message.created_at_ms;
+    let refused = (message.state == "refused")
+        .then(|| message.count(MessageEvent::Refused, &message.code, at_ms));
+    let accepted = message.count(MessageEvent::Accepted, "", at_ms);
+    std::iter::once(accepted).chain(refused).collect()
 }

@@ -11,6 +11,7 @@ use twilio_edge_services::{
     inbound::{claims::Claims, redirects::Redirects, replays::ReplaySources},
     operations::{archive::Archive, retention::RetentionPolicies},
     outbound::{
+        deliveries::DeliveryTimes,
         media::{Media, library::Library},
         outcome_waiters::OutcomeWaiters,
         routing_file::Routes,
@@ -168,5 +169,6 @@ fn sending(
         outcome_waiters: OutcomeWaiters::default(),
         media,
         metrics: metrics.clone(),
+        delivery_times: DeliveryTimes::of(settings),
     })
 }

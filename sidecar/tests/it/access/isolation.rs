@@ -252,7 +252,7 @@ fn requests(
         Value::Null => format!("number,category,source\n{ALICE},utility,form\n"),
         schema => {
             let mut body = example(document, schema, "");
-            // These fields exclude others of the same request.
+            // These fields exclude others of the same request, or must be a time of today.
             if let Some(fields) = body.as_object_mut() {
                 let others = [
                     "messaging_service_sid",
@@ -260,6 +260,7 @@ fn requests(
                     "content_variables",
                     "template",
                     "fallback",
+                    "send_at",
                 ];
                 for other in others.iter().filter(|_| path == "/v1/messages") {
                     fields.remove(*other);
@@ -369,6 +370,7 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "content_sid" => "HX00112233445566778899aabbccddeeff",
         "at" => "2026-11-23T12:00:00Z",
         "ip" => "192.0.2.1",
+        "status_callback" => "https://app.example/status",
         "since" => "2001-01-01T00:00:00Z",
         "until" => "2101-01-01T00:00:00Z",
         "date_sent" => "2026-11-23",

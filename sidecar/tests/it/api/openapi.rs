@@ -18,7 +18,9 @@ const MAIN: &[(&str, &str)] = &[
     ("get", "/v1/events"),
     ("get", "/v1/events/{id}"),
     ("get", "/v1/windows"),
+    ("get", "/v1/statistics"),
     ("post", "/v1/messages"),
+    ("post", "/v1/messages/batch"),
     ("post", "/v1/messages/{id}/cancel"),
     ("post", "/v1/media"),
     ("get", "/v1/media/{id}"),
@@ -66,6 +68,7 @@ const ADMIN: &[(&str, &str)] = &[
 /// Operations with effects that run once even if a client repeats the request.
 const ONCE: &[&str] = &[
     "/v1/messages",
+    "/v1/messages/batch",
     "/v1/media",
     "/v1/suppressions",
     "/v1/consents",

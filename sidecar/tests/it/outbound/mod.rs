@@ -2,11 +2,13 @@
 
 pub(crate) mod accepted_messages;
 pub(crate) mod checks;
+pub(crate) mod deliveries;
 pub(crate) mod dropin;
 pub(crate) mod fair_scheduling;
 pub(crate) mod fallbacks;
 pub(crate) mod idempotency;
 pub(crate) mod media;
+pub(crate) mod message_options;
 pub(crate) mod never_twice;
 pub(crate) mod prism;
 pub(crate) mod reconciliation;

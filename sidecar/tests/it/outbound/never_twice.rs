@@ -261,6 +261,9 @@ async fn status_settles_an_unknown_attempt() {
     assert_eq!((&shown["state"], &shown["sid"]), (&json!("sent"), &json!(sid)));
     let reconciled = sidecar.metric("twilio_edge_messages_reconciled_total{by=\"callback\"}").await;
     assert_eq!(reconciled, 1.0);
+    let mut delivered = status("c2", &sid, "delivered");
+    delivered.message_id = Some(id.clone());
+    sidecar.claim(delivered).await;
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
     assert!(simulator.made().await.is_empty(), "the simulator created no message");
 }

@@ -161,7 +161,10 @@ pub(crate) async fn message_is_sent_once(world: World) {
         theirs.refusal(Method::GET, place, &json!(null)).await,
         coded(404, "no_such_message")
     );
-    // The form of a sent message is not stored, and its recipient is masked.
+    // The form of a message that arrived is not stored, and its recipient is masked.
+    let mut delivered = crate::support::sidecar::status("d1", sid, "delivered");
+    delivered.message_id = Some(taken["id"].as_str().unwrap().to_owned());
+    sidecar.claim(delivered).await;
     assert_eq!(world.stored("SELECT form FROM outbound_messages").await, [""]);
     assert_eq!(world.stored("SELECT recipient FROM outbound_messages").await, ["sms:..34"]);
     // Another body with the same key is refused.

@@ -11,7 +11,8 @@ use crate::{
 /// Webhooks, suppressions and consents, of two accounts and many people each.
 const ROWS: usize = 20_000;
 
-const TABLES: [&str; 3] = ["events", "suppressions", "consents"];
+const TABLES: [&str; 5] =
+    ["events", "suppressions", "consents", "outbound_messages", "message_counts"];
 
 async fn fill(world: &World) {
     let account = format!(
@@ -35,6 +36,21 @@ async fn fill(world: &World) {
             "WITH made AS (INSERT INTO consents (id, tenant, number, channel, category, state, at_ms, source, \
                 recorded_at_ms, recorded_by) \
             SELECT 'c' || n, {account}, {person}, 'sms', 'marketing', 'granted', n, 'form', n, 'test' \
+            FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made"
+        ),
+        // A few messages of each account fail, with different codes.
+        format!(
+            "WITH made AS (INSERT INTO outbound_messages (id, account_sid, channel, recipient, sender, category, kind, priority, form, \
+                state, due_at_ms, first_due_at_ms, attempt_id, attempts, message_sid, code, reason, created_at_ms, created_by, \
+                changed_at_ms, status, template) \
+            SELECT 'ms_' || n, {account}, 'sms', 'sms:..01', '+1555' || n % 50, 'service', 'session', 1, '', 'sent', n, n, '', 1, \
+                'SM' || n, CASE WHEN n % 100 < 2 THEN '30003' ELSE '' END, '', 1700000000000 + n, 'test', n, \
+                CASE WHEN n % 100 < 2 THEN 'undelivered' ELSE 'delivered' END, CASE WHEN n % 10 < 2 THEN 'news' ELSE '' END \
+            FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made"
+        ),
+        format!(
+            "WITH made AS (INSERT INTO message_counts (account_sid, hour_ms, event, channel, sender, template, country, code, shard, count) \
+            SELECT {account}, n::bigint * 3600000, 'sent', 'sms', '+15550000001', '', 'US', '', 0, 1 \
             FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made"
         ),
     ] {
@@ -81,6 +97,12 @@ async fn lists_never_read_a_whole_table() {
                 &format!("from={person}"),
                 "to=%2B15550001111",
                 "status=received",
+                "status=undelivered",
+                "error_code=30003",
+                "error_code=30003&sender=%2B15551",
+                "template=news",
+                "sender=%2B15551",
+                "state=sent",
                 day,
                 "date_sent=2023-11-14",
             ]),
@@ -117,6 +139,7 @@ async fn lists_never_read_a_whole_table() {
         format!("suppressions/{person}"),
         format!("consents/{person}"),
         "messages/SM2".into(),
+        "statistics?since=1970-01-10&until=1970-01-12&by=sender,code".into(),
     ] {
         app.get(&format!("/v1/{path}")).await;
     }

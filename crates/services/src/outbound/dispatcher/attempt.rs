@@ -11,8 +11,10 @@ use std::{
 use crate::{
     access::permissions::{Checks, Intent},
     outbound::{
-        media::Media, opt_out_from_error::OptOutRecorder, outcome_waiters::OutcomeWaiters,
-        sending::Sending,
+        media::Media,
+        opt_out_from_error::OptOutRecorder,
+        outcome_waiters::OutcomeWaiters,
+        sending::{QUIET_HOURS, Sending, quiet_reason},
     },
 };
 use twilio_edge_connectors::twilio::Twilio;
@@ -25,6 +27,7 @@ use twilio_edge_domain::{
     sending::{
         call_failure::CallFailure,
         errors::ErrorTable,
+        options::with_rest_of_validity,
         outcome::{SendOutcome, send_outcome},
         rate_limit::retry_pause,
         rules::code_of_problem,
@@ -71,21 +74,27 @@ impl SendAttempt {
             Address { channel: message.channel.clone(), number: message.recipient.clone() };
         let latest_ms =
             message.due_at_ms.saturating_sub(millis(self.twilio.timeout() + DATABASE_ALLOWANCE));
-        if now_ms().saturating_sub(message.first_due_at_ms) > self.give_up_ms {
-            self.end(
-                &message,
-                &recipient,
-                SendOutcome::Refused {
-                    status: None,
-                    code: "expired".into(),
-                    reason: "the message waited longer than sending.give_up_s".into(),
-                },
-                "",
-            )
-            .await;
+        if let Some(reason) = self.expiry(&message, now_ms()) {
+            let (code, reason) = ("expired".into(), reason.into());
+            let expired = SendOutcome::Refused { status: None, code, reason };
+            self.end(&message, &recipient, expired, "").await;
+            return CallOutcome::NoEvidence;
+        }
+        let wants = intent(&message, &recipient);
+        let held_ms = self.sending.held_until_ms(
+            &message.account_sid,
+            &message.country,
+            wants.category,
+            now_ms(),
+        );
+        if let Some(until_ms) = held_ms {
+            self.wait_for_quiet_end(&message, until_ms).await;
             return CallOutcome::NoEvidence;
         }
         let form = match self.with_media(&message).await {
+            Ok(form) if message.valid_until_ms > 0 => {
+                with_rest_of_validity(&form, message.valid_until_ms.saturating_sub(now_ms()))
+            }
             Ok(form) => form,
             Err(unfit) => {
                 self.end_for_media(&message, &recipient, unfit).await;
@@ -93,7 +102,7 @@ impl SendAttempt {
             }
         };
         // This is the last check before the call: a STOP that was recorded until now is respected.
-        match self.checks.may_send(&intent(&message, &recipient), now_ms()).await {
+        match self.checks.may_send(&wants, now_ms()).await {
             Ok(verdicts) => {
                 if let Some((code, detail)) =
                     verdicts.into_iter().find_map(|verdict| Some((verdict.code?, verdict.detail)))
@@ -160,6 +169,20 @@ impl SendAttempt {
         }
     }
 
+    /// Returns the reason why the message must no longer be sent, if there is one.
+    fn expiry(&self, message: &OutboundMessage, now_ms: i64) -> Option<&'static str> {
+        let is_over = |until_ms: i64| until_ms > 0 && now_ms > until_ms;
+        if is_over(message.valid_until_ms) {
+            Some("the validity period of the message is over")
+        } else if message.repetitions > 0 && is_over(message.repeat_until_ms) {
+            Some("Twilio could not deliver the message, and the time for repetitions is over")
+        } else if now_ms.saturating_sub(message.first_due_at_ms) > self.give_up_ms {
+            Some("the message waited longer than sending.give_up_s")
+        } else {
+            None
+        }
+    }
+
     /// Returns the form for Twilio, with media links that are valid from now on. If the last check of the media is
     /// stale, they are checked again.
     async fn with_media(&self, message: &OutboundMessage) -> Result<String, MediaProblem> {
@@ -192,6 +215,15 @@ impl SendAttempt {
         let refused =
             SendOutcome::Refused { status: None, code: code.into(), reason: unfit.detail };
         self.end(message, recipient, refused, "").await;
+    }
+
+    /// Queues a message again for the end of the recipient's quiet hours.
+    async fn wait_for_quiet_end(&self, message: &OutboundMessage, until_ms: i64) {
+        let reason = quiet_reason(until_ms);
+        let cause = (QUIET_HOURS, reason.as_str());
+        if let Err(reason) = self.messages.hold(message, until_ms, cause, now_ms()).await {
+            tracing::error!(event = "message.persist_failed", %reason, message.id = %message.id, "the dispatcher could not store that a message waits; without it the message becomes unknown");
+        }
     }
 
     async fn retry_later(
@@ -242,16 +274,30 @@ impl SendAttempt {
                 tracing::info!(event = "message.sent", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, message.sid = message_sid, "Twilio accepted a message")
             }
         }
-        let outcome =
-            AttemptOutcome { state, message_sid, code, reason, request_id, twilio_status };
+        let lookup_due_at_ms = match state {
+            "unknown" => now_ms(),
+            "sent" => self.sending.delivery_times.lookup_at_ms(now_ms(), 0),
+            _ => 0,
+        };
+        let outcome = AttemptOutcome {
+            state,
+            message_sid,
+            code,
+            reason,
+            request_id,
+            twilio_status,
+            lookup_due_at_ms,
+        };
         let masked = recipient.to_string();
         // The outcome is retried several times, because it is lost otherwise.
         for tries in 1..=5 {
             let written = match self.ended(message, &masked, &outcome).await {
                 // The message was decided on in the meantime. Twilio has it, so it still becomes `sent`.
                 Ok(false) if state == "sent" => {
-                    let reason = "Twilio answered late";
-                    self.messages.mark_sent(message, &masked, message_sid, reason, now_ms()).await
+                    let proof = (message_sid, "Twilio answered late");
+                    self.messages
+                        .mark_sent(message, &masked, proof, lookup_due_at_ms, now_ms())
+                        .await
                 }
                 written => written,
             };

@@ -169,9 +169,9 @@ async fn senders_are_alike_and_a_later_failure_is_shown(world: World) {
         }
         let sid = shown["sid"].as_str().unwrap();
         assert_eq!((&shown["status"], &shown["error"]), (&Value::Null, &Value::Null));
-        accepted(&sidecar, &[status_callback(sid, "failed", Some("63018"), "+447400123456")]).await;
+        accepted(&sidecar, &[status_callback(sid, "failed", Some("30005"), "+447400123456")]).await;
         let shown = app.get(shown["links"]["self"].as_str().unwrap()).await;
-        let failed = (&json!("failed"), &json!("63018"));
+        let failed = (&json!("failed"), &json!("30005"));
         assert_eq!((&shown["status"], &shown["error"]["code"]), failed, "{shown}");
     }
     let wanted = json!({"to": "whatsapp:+14155550123", "from": "ACME", "body": "hi"});

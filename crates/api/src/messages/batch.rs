@@ -1,0 +1,154 @@
+//! `POST /v1/messages/batch`: accepts up to 1,000 messages with one request and one idempotency key. Each message has a verdict of
+//! its own; the accepted ones are stored together. The module `create` evaluates each message.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::StatusCode,
+    response::Response,
+};
+use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::create::{CreateMessageRequest, prepare};
+use crate::{
+    app::App,
+    body::{json, object},
+    idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
+    problem::Problem,
+};
+use twilio_edge_domain::idempotency::{Headers, StoredResponse};
+use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending};
+use twilio_edge_store::{CompletedRequest, IdempotencyClaim, OutboundMessage};
+
+/// Largest number of messages in one request.
+const MAX_MESSAGES: usize = 1000;
+
+/// Number of messages of a batch that are evaluated at the same time.
+const CONCURRENCY: usize = 16;
+
+/// Request to send messages.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateMessagesRequest {
+    /// Messages, each as in `POST /v1/messages`, without `dry_run`.
+    #[schema(value_type = Vec<CreateMessageRequest>, min_items = 1, max_items = 1000)]
+    messages: Vec<Value>,
+}
+
+/// Verdicts of a batch.
+#[derive(Serialize, ToSchema)]
+struct CreateMessagesResponse {
+    /// Number of accepted messages.
+    accepted: usize,
+    /// Number of refused messages.
+    refused: usize,
+    /// One verdict for each message, in the order of the request.
+    results: Vec<MessageVerdict>,
+}
+
+/// Verdict about one message of a batch.
+#[derive(Serialize, ToSchema)]
+struct MessageVerdict {
+    /// Index of the message in the request, from 0.
+    index: usize,
+    /// Id of the accepted message, `ms_..`; `null` if it is refused.
+    id: Option<String>,
+    /// Refusal, as `POST /v1/messages` answers it; `null` if the message is accepted.
+    problem: Option<Problem>,
+}
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(send))
+}
+
+/// Sends up to 1,000 messages, each once. A refused message does not affect the others. The answer comes as soon as the accepted
+/// messages are durably stored. A copy with the same `Idempotency-Key` gets the same verdicts.
+#[utoipa::path(
+    post,
+    path = "/v1/messages/batch",
+    tag = "messages",
+    params(IdempotencyKeyHeader),
+    operation_id = "send_messages",
+    request_body = CreateMessagesRequest,
+    responses(
+        (status = 200, description = "One verdict for each message", body = CreateMessagesResponse, headers(("idempotent-replayed" = String, description = "`true` if the answer is the stored answer of an earlier request with the same Idempotency-Key; this request changed nothing"))),
+        Problem,
+    ),
+    security(("key" = [])),
+)]
+async fn send(
+    State(sending): State<Arc<Sending>>,
+    Extension(caller): Extension<Caller>,
+    turn: Option<Extension<IdempotencyClaim>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let CreateMessagesRequest { messages } = object(body)?;
+    if !(1..=MAX_MESSAGES).contains(&messages.len()) {
+        return Err(Problem::malformed(&format!(
+            "messages: must be a list of 1 to {MAX_MESSAGES}"
+        )));
+    }
+    let now_ms = as_of_ms(turn.clone());
+    let prepared = stream::iter(messages).map(|message| read(&sending, &caller, message, now_ms));
+    let prepared: Vec<Result<OutboundMessage, Problem>> =
+        prepared.buffered(CONCURRENCY).collect().await;
+    let (mut rows, mut results) = (Vec::new(), Vec::new());
+    for (index, prepared) in prepared.into_iter().enumerate() {
+        match prepared {
+            Ok(row) => {
+                results.push(MessageVerdict { index, id: Some(row.id.clone()), problem: None });
+                rows.push(row);
+            }
+            // Nothing has been stored, so a copy of the request is decided anew.
+            Err(problem) if problem.is_failure() => return Err(problem),
+            Err(problem) => {
+                results.push(MessageVerdict { index, id: None, problem: Some(problem) });
+            }
+        }
+    }
+    let accepted = rows.len();
+    let refused = results.len().saturating_sub(accepted);
+    let answer = CreateMessagesResponse { accepted, refused, results };
+    let is_kept = turn.is_some();
+    let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: stored(&answer) });
+    let added = sending.add_all(&rows, done.as_ref()).await;
+    added.map_err(|reason| Problem::unavailable(&reason))?;
+    let mut response = json(&answer);
+    if is_kept {
+        response.extensions_mut().insert(StoredReplay);
+    }
+    Ok(response)
+}
+
+async fn read(
+    sending: &Sending,
+    caller: &Caller,
+    message: Value,
+    now_ms: i64,
+) -> Result<OutboundMessage, Problem> {
+    if !message.is_object() {
+        return Err(Problem::malformed("the message must be a JSON object"));
+    }
+    let message: CreateMessageRequest =
+        serde_json::from_value(message).map_err(|error| Problem::malformed(&error.to_string()))?;
+    if message.is_dry_run() {
+        return Err(Problem::malformed("dry_run: is not possible in a batch"));
+    }
+    let message = message.into_message(sending, caller, now_ms).await?;
+    prepare(sending, caller, message, now_ms).await
+}
+
+fn stored(answer: &CreateMessagesResponse) -> StoredResponse {
+    StoredResponse {
+        status: StatusCode::OK.as_u16(),
+        headers: Headers { content_type: Some("application/json".to_owned()), location: None },
+        body: serde_json::to_string(answer).unwrap_or_default(),
+    }
+}
