@@ -158,7 +158,6 @@ impl<C, S> Callouts<C, S> {
 
     /// Returns the batch to send now, if one is due.
     pub fn next_batch(&mut self, now_ms: u64, occasion: Occasion) -> Option<Batch<C, S>> {
-        let mut room = BATCH_BYTES;
         if self.are_settlements_failing {
             return self.next_batch_while_failing(now_ms);
         }
@@ -168,6 +167,7 @@ impl<C, S> Callouts<C, S> {
         if !is_due || !self.may_send(now_ms) {
             return None;
         }
+        let mut room = BATCH_BYTES;
         let claims = self.claims.pop(&mut room);
         let settlements = self.settlements.pop(&mut room);
         self.has_urgent_settlement &= !self.settlements.items.is_empty();
@@ -311,8 +311,7 @@ impl<T> Queue<T> {
         popped
     }
 
-    fn take(&mut self, is_taken: impl FnMut(&QueuedItem<T>) -> bool) -> Vec<QueuedItem<T>> {
-        let mut is_taken = is_taken;
+    fn take(&mut self, mut is_taken: impl FnMut(&QueuedItem<T>) -> bool) -> Vec<QueuedItem<T>> {
         let (taken, rest): (Vec<_>, _) = self.items.drain(..).partition(|item| is_taken(item));
         self.items = rest.into();
         let bytes: usize = taken.iter().map(|item| item.record.len()).sum();
