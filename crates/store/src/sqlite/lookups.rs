@@ -98,3 +98,26 @@ impl Sqlite {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{assert_uses_index, ledger},
+        *,
+    };
+
+    /// The claim path never scans a table.
+    #[tokio::test]
+    async fn reads_of_the_claim_path_use_an_index() {
+        let mut ledger = ledger().await;
+        for (statement, index) in [
+            (LOOK_UP_KEYS, "sqlite_autoindex_events_1 (dedupe_key=?)"),
+            (KEYS_AFTER, "USING COVERING INDEX sqlite_autoindex_events_1 (dedupe_key>?)"),
+            (LOOK_UP, "sqlite_autoindex_events_1 (dedupe_key=?)"),
+            (LOOK_UP, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)"),
+        ] {
+            let sorts = assert_uses_index(&mut ledger, statement, index).await;
+            assert!(!sorts, "{index}");
+        }
+    }
+}
