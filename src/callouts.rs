@@ -4,7 +4,8 @@
 //! Decides when an exchange is sent, its size, how many are in flight, when to retry and when to stop. A claim is sent
 //! immediately when no exchange is in flight. Otherwise it waits for the pending reply. If that reply takes twice as long as
 //! replies usually take, another exchange is opened, up to [`MAX_IN_FLIGHT`]. A settlement waits for the next exchange
-//! with a claim, or for the next tick.
+//! with a claim, or for the next tick. After a failure settlements go alone until one is acknowledged: the sidecar may
+//! refuse them, and would refuse the claims of the same exchange.
 //!
 //! Must not know: the contents of an item, the host, clocks.
 
@@ -84,6 +85,8 @@ pub struct Callouts<C, S> {
     claims: Queue<C>,
     settlements: Queue<S>,
     has_urgent_settlement: bool,
+    /// Settlements have failed, and none was acknowledged since.
+    are_settlements_failing: bool,
     in_flight: Vec<InFlightExchange<C, S>>,
     /// Moving average of the reply time, in eighths of a millisecond.
     reply_time: u64,
@@ -114,6 +117,7 @@ impl<C, S> Callouts<C, S> {
             claims: Queue::new(max_claim_bytes),
             settlements: Queue::new(max_settlement_bytes),
             has_urgent_settlement: false,
+            are_settlements_failing: false,
             in_flight: Vec::new(),
             reply_time: 0,
             failed_at_ms: 0,
@@ -154,31 +158,47 @@ impl<C, S> Callouts<C, S> {
 
     /// Returns the batch to send now, if one is due.
     pub fn next_batch(&mut self, now_ms: u64, occasion: Occasion) -> Option<Batch<C, S>> {
-        if !self.may_send(now_ms) {
-            return None;
+        if self.are_settlements_failing {
+            return self.next_batch_while_failing(now_ms);
         }
-        let is_paused = now_ms < self.retry_at_ms;
-        let has_settlements = !self.settlements.items.is_empty() && !is_paused;
+        let has_settlements = !self.settlements.items.is_empty();
         let is_due = !self.claims.items.is_empty()
             || (has_settlements && (self.has_urgent_settlement || occasion == Occasion::Tick));
-        if !is_due {
+        if !is_due || !self.may_send(now_ms) {
             return None;
         }
         let mut room = BATCH_BYTES;
         let claims = self.claims.pop(&mut room);
-        let settlements = match is_paused {
-            true => Vec::new(),
-            false => self.settlements.pop(&mut room),
-        };
-        self.has_urgent_settlement &= is_paused || !self.settlements.items.is_empty();
+        let settlements = self.settlements.pop(&mut room);
+        self.has_urgent_settlement &= !self.settlements.items.is_empty();
         Some(Batch { claims, settlements })
+    }
+
+    /// Returns settlements alone when their pause is over, or else claims alone. Neither waits for the other.
+    fn next_batch_while_failing(&mut self, now_ms: u64) -> Option<Batch<C, S>> {
+        let mut room = BATCH_BYTES;
+        let is_retrying = self.in_flight.iter().any(|it| !it.batch.settlements.is_empty());
+        if !self.settlements.items.is_empty() && now_ms >= self.retry_at_ms && !is_retrying {
+            let settlements = self.settlements.pop(&mut room);
+            self.has_urgent_settlement &= !self.settlements.items.is_empty();
+            return Some(Batch { claims: Vec::new(), settlements });
+        }
+        if self.claims.items.is_empty() || !self.may_send(now_ms) {
+            return None;
+        }
+        Some(Batch { claims: self.claims.pop(&mut room), settlements: Vec::new() })
     }
 
     /// Reports whether another exchange may be opened: none is in flight, or the latest one is late.
     fn may_send(&self, now_ms: u64) -> bool {
         let [least, most] = LATE_MS;
         let late_ms = (self.reply_time * 2 / REPLY_WEIGHT).clamp(least, most);
-        let latest = self.in_flight.iter().map(|exchange| exchange.since_ms).max();
+        let has_claims = |exchange: &&InFlightExchange<C, S>| !exchange.batch.claims.is_empty();
+        let latest = match self.are_settlements_failing {
+            // The reply to settlements alone may never come.
+            true => self.in_flight.iter().filter(has_claims).map(|it| it.since_ms).max(),
+            false => self.in_flight.iter().map(|it| it.since_ms).max(),
+        };
         self.in_flight.len() < MAX_IN_FLIGHT
             && latest.is_none_or(|since_ms| now_ms.saturating_sub(since_ms) >= late_ms)
     }
@@ -200,6 +220,7 @@ impl<C, S> Callouts<C, S> {
     /// Returns settlements to the front of the queue. They are sent again after a pause that grows with each failure.
     pub fn retry(&mut self, settlements: Vec<QueuedItem<S>>, now_ms: u64) {
         self.settlements.push_back_to_front(settlements);
+        self.are_settlements_failing = true;
         self.failed_at_ms = now_ms;
         self.retry_at_ms = now_ms.saturating_add(self.retry_pause_ms);
         self.retry_pause_ms = (self.retry_pause_ms * 2).min(MAX_RETRY_MS);
@@ -213,6 +234,7 @@ impl<C, S> Callouts<C, S> {
 
     /// Ends the pauses, because the sidecar records settlements.
     pub fn end_pauses(&mut self) {
+        self.are_settlements_failing = false;
         self.retry_at_ms = 0;
         self.retry_pause_ms = RETRY_MS;
     }
@@ -289,8 +311,7 @@ impl<T> Queue<T> {
         popped
     }
 
-    fn take(&mut self, is_taken: impl FnMut(&QueuedItem<T>) -> bool) -> Vec<QueuedItem<T>> {
-        let mut is_taken = is_taken;
+    fn take(&mut self, mut is_taken: impl FnMut(&QueuedItem<T>) -> bool) -> Vec<QueuedItem<T>> {
         let (taken, rest): (Vec<_>, _) = self.items.drain(..).partition(|item| is_taken(item));
         self.items = rest.into();
         let bytes: usize = taken.iter().map(|item| item.record.len()).sum();

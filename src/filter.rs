@@ -178,8 +178,8 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>, callback
                 }
             }
             Effect::Withdraw => shared.withdraw(id),
-            Effect::Settle { settlement, urgent, lane } => {
-                shared.queue_settlement(id, &settlement, urgent, lane)
+            Effect::Settle { settlement, urgent } => {
+                shared.queue_settlement(id, &settlement, urgent)
             }
             Effect::AccessLog(word) => host::set_access_log_verdict(word),
             Effect::Count(counter) => shared.count(counter),

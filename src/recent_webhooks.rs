@@ -15,8 +15,6 @@ use twilio_edge_contract::{
     Claim, Class, Decision, Identity, Outcome, SavedAnswer, Settlement, Verdict,
 };
 
-use crate::callouts::Lane;
-
 /// Time in milliseconds after which a webhook is forgotten. Twilio repeats a webhook within seconds, and the sidecar remembers
 /// it for days.
 const LIFE_MS: u64 = 120_000;
@@ -148,16 +146,8 @@ impl RecentWebhooks {
                 return RepeatCheck::New(Some(key));
             }
         };
-        RepeatCheck::Repeat(Box::new(Verdict {
-            claim_id: claim.claim_id.clone(),
-            decision,
-            attempt: None,
-            opt: None,
-            suppressed: false,
-            window_expires: None,
-            answer,
-            step: None,
-        }))
+        let verdict = Verdict::new(claim.claim_id.clone(), decision);
+        RepeatCheck::Repeat(Box::new(Verdict { answer, ..verdict }))
     }
 
     /// Records the sidecar's verdict on the claim of a stream, or that there is none.
@@ -178,15 +168,13 @@ impl RecentWebhooks {
         }
     }
 
-    /// Records the outcome of the webhook of a stream. A settlement that carries a possible opt-out is its only copy: a repeat
-    /// must not be answered before the sidecar has it.
-    pub fn record_settlement(&mut self, stream: u32, settlement: &Settlement, lane: Lane) {
+    /// Records the outcome of the webhook of a stream. An urgent commit is the only copy of a possible opt-out: a repeat must not
+    /// be answered before the sidecar has it.
+    pub fn record_settlement(&mut self, stream: u32, settlement: &Settlement, is_urgent: bool) {
         let key = RepeatKey::new(&settlement.identity, settlement.url_digest.as_deref());
         let Some(key) = key else { return };
         match settlement.outcome {
-            Outcome::Commit if lane == Lane::Prompt => {
-                self.commit(&key, settlement.answer.as_ref())
-            }
+            Outcome::Commit if !is_urgent => self.commit(&key, settlement.answer.as_ref()),
             Outcome::Commit | Outcome::Release => self.release(&key, stream),
         }
     }

@@ -143,21 +143,20 @@ impl Shared {
         self.with(|worker| worker.callouts.drop_claims(|item| item.origin.stream == stream));
     }
 
-    pub(crate) fn queue_settlement(
-        &self,
-        stream: u32,
-        settlement: &Settlement,
-        urgent: bool,
-        lane: Lane,
-    ) {
+    pub(crate) fn queue_settlement(&self, stream: u32, settlement: &Settlement, urgent: bool) {
         let origin = SettlementOrigin {
             claim_id: settlement.claim_id.clone(),
             stream: urgent.then_some(stream),
         };
         self.with(|worker| {
-            worker.recent.record_settlement(stream, settlement, lane);
+            worker.recent.record_settlement(stream, settlement, urgent);
             let item = QueuedItem::new(origin, settlement.encode());
-            if worker.callouts.lane(lane).post_settlement(item, urgent).is_err() {
+            if worker
+                .callouts
+                .lane(Lane::of_settlement(settlement))
+                .post_settlement(item, urgent)
+                .is_err()
+            {
                 worker.count(Counter::SettlementDropped);
             }
             if urgent {

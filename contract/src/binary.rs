@@ -159,7 +159,8 @@ impl Writer {
     }
 
     pub(crate) fn optional_number(&mut self, number: Option<u32>) {
-        self.number(number.map_or(0, |number| number as usize + 1));
+        // The largest number has no form of its own: it is written as the one before it.
+        self.number(number.map_or(0, |number| number.saturating_add(1)) as usize);
     }
 
     pub(crate) fn flag(&mut self, flag: bool) {

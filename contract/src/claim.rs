@@ -185,6 +185,22 @@ pub struct Verdict {
     pub step: Option<String>,
 }
 
+impl Verdict {
+    /// Creates a verdict without details.
+    pub fn new(claim_id: String, decision: Decision) -> Self {
+        Self {
+            claim_id,
+            decision,
+            attempt: None,
+            opt: None,
+            suppressed: false,
+            window_expires: None,
+            answer: None,
+            step: None,
+        }
+    }
+}
+
 read_with_identity!(Claim {
     claim_id: String, route: String, form: String;
     delivery: Delivery, request_id: Option<String>, traceparent: Option<String>,

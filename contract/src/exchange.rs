@@ -19,7 +19,7 @@ pub struct ExchangeRequest {
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1))]
     #[serde(deserialize_with = "whole")]
     pub v: u32,
-    /// At most [`crate::MAX_BATCH`] claims. A request contains at least one claim or settlement.
+    /// At most [`crate::MAX_BATCH`] claims.
     #[cfg_attr(feature = "openapi", schema(max_items = 256))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,

@@ -129,16 +129,8 @@ impl<'a> Line<'a> {
             .number(1)
             .and_then(|status| u16::try_from(status).ok())
             .map(|status| SavedAnswer { status, content_type: self.text(2), body: self.text(3) });
-        Some(Verdict {
-            claim_id,
-            decision,
-            attempt: Some(1),
-            opt: None,
-            suppressed: true,
-            window_expires: None,
-            answer,
-            step: None,
-        })
+        let verdict = Verdict::new(claim_id, decision);
+        Some(Verdict { attempt: Some(1), suppressed: true, answer, ..verdict })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The two lanes of a worker's exchanges. A reply comes when all items of its exchange are answered, so an item whose answer
 //! needs a write to disk must not share an exchange with items that do not.
 
+use twilio_edge_contract::{Claim, Delivery, Settlement};
+
 use super::{Batch, Callouts, Occasion, QueuedItem};
 
 /// Lane of an item.
@@ -8,8 +10,24 @@ use super::{Batch, Callouts, Occasion, QueuedItem};
 pub enum Lane {
     /// The sidecar answers from memory.
     Prompt,
-    /// The sidecar may answer only after a durable write: the item may change a contact's consent, or the sidecar delivers it.
+    /// The sidecar may answer only after a write to disk.
     Durable,
+}
+
+impl Lane {
+    /// Returns the lane of a claim; `may_change_consent` is true for a possible opt-out.
+    pub fn of_claim(claim: &Claim, may_change_consent: bool) -> Self {
+        // A status of one of the sidecar's own messages is recorded before its verdict.
+        let is_durable =
+            may_change_consent || claim.delivery == Delivery::Accept || claim.message_id.is_some();
+        if is_durable { Self::Durable } else { Self::Prompt }
+    }
+
+    /// Returns the lane of a settlement. Without a verdict it may be the only copy of its webhook, which the sidecar stores in the
+    /// database first.
+    pub fn of_settlement(settlement: &Settlement) -> Self {
+        if settlement.unclaimed.is_some() { Self::Durable } else { Self::Prompt }
+    }
 }
 
 /// Callouts of both lanes.

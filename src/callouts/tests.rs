@@ -131,6 +131,36 @@ fn failed_settlements_are_retried_in_order_after_growing_pauses() {
 }
 
 #[test]
+fn refused_settlements_share_no_exchange_with_claims_and_are_still_retried() {
+    let mut callouts = callouts(1000);
+    callouts.post_settlement(item(1), false).unwrap();
+    callouts.post_claim(item(2)).unwrap();
+    let batch = callouts.next_batch(0, Occasion::Change).unwrap();
+    assert_eq!((origins(&batch.claims), origins(&batch.settlements)), (vec![2], vec![1]));
+    callouts.retry(batch.settlements, 0);
+    for (token, now_ms) in [(1, RETRY_MS), (2, RETRY_MS + 20)] {
+        callouts.post_claim(item(3)).unwrap();
+        let batch = callouts.next_batch(now_ms, Occasion::Change).unwrap();
+        match token {
+            1 => {
+                assert_eq!((origins(&batch.claims), origins(&batch.settlements)), (vec![], vec![1]))
+            }
+            _ => assert_eq!(
+                (origins(&batch.claims), origins(&batch.settlements)),
+                (vec![3, 3], vec![])
+            ),
+        }
+        callouts.record_sent(token, batch, now_ms);
+    }
+    callouts.complete(1, RETRY_MS + 30).unwrap();
+    callouts.end_pauses();
+    callouts.complete(2, RETRY_MS + 30).unwrap();
+    callouts.post_settlement(item(4), false).unwrap();
+    callouts.post_claim(item(5)).unwrap();
+    assert_eq!(next(&mut callouts, RETRY_MS + 40, Occasion::Change), (vec![5], vec![4]));
+}
+
+#[test]
 fn answered_claims_shorten_the_pause_of_settlements() {
     let mut callouts = callouts(1000);
     callouts.post_settlement(item(1), true).unwrap();

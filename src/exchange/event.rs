@@ -91,8 +91,6 @@ pub enum Effect {
         settlement: Box<Settlement>,
         /// True to send it now, instead of with the next claim or on the next tick.
         urgent: bool,
-        /// Lane in which it is sent. The only copy of a possible opt-out is sent as durable.
-        lane: Lane,
     },
     /// Write this word to the access log.
     AccessLog(&'static str),

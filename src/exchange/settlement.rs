@@ -5,7 +5,6 @@ use twilio_edge_contract::{Class, Outcome, SavedAnswer, Settlement, UnclaimedWeb
 use super::event::{Effect, ResponseHead};
 use super::saved_answer::{MAX_SAVED_BYTES, saved, twiml_type};
 use super::state::{OpenClaim, PendingClaim, ResponseCopy, State, TimeLimit};
-use crate::callouts::Lane;
 use crate::metrics::Counter;
 
 /// Longest time in milliseconds that a response waits for its release to be acknowledged. Twilio retries later than that.
@@ -91,8 +90,7 @@ fn settle_with(
     answer: Option<SavedAnswer>,
     effects: &mut Vec<Effect>,
 ) {
-    let lane = if open.may_change_consent() { Lane::Durable } else { Lane::Prompt };
-    let OpenClaim { claim, has_no_verdict, step, .. } = open;
+    let OpenClaim { claim, has_no_verdict, step, is_consent_candidate: _ } = open;
     let unclaimed = has_no_verdict.then(|| UnclaimedWebhook {
         route: claim.route.clone(),
         form: claim.form.clone(),
@@ -110,6 +108,5 @@ fn settle_with(
             step,
         }),
         urgent,
-        lane,
     });
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use twilio_edge_contract::{Claim, Delivery};
+use twilio_edge_contract::Claim;
 
 use super::event::Effect;
 use crate::callouts::Lane;
@@ -65,11 +65,7 @@ pub(super) struct PendingClaim {
 impl PendingClaim {
     /// Returns the effect that sends the claim.
     pub(super) fn send(&self) -> Effect {
-        // A status of one of the sidecar's own messages is recorded before its verdict.
-        let is_durable = self.proof.webhook.may_change_consent
-            || self.claim.delivery == Delivery::Accept
-            || self.claim.message_id.is_some();
-        let lane = if is_durable { Lane::Durable } else { Lane::Prompt };
+        let lane = Lane::of_claim(&self.claim, self.proof.webhook.may_change_consent);
         Effect::Claim { claim: Rc::clone(&self.claim), lane }
     }
 

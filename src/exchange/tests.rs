@@ -159,14 +159,5 @@ fn response(status: u16, from_backend: bool) -> Event<'static> {
 }
 
 fn verdict(claim_id: &str, decision: Decision) -> Verdict {
-    Verdict {
-        claim_id: claim_id.to_owned(),
-        decision,
-        attempt: Some(1),
-        opt: None,
-        suppressed: false,
-        window_expires: None,
-        answer: None,
-        step: None,
-    }
+    Verdict { attempt: Some(1), ..Verdict::new(claim_id.to_owned(), decision) }
 }

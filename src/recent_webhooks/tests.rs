@@ -48,7 +48,7 @@ fn decision(recent: &mut RecentWebhooks, claim: &Claim) -> Option<Decision> {
 }
 
 fn settle(recent: &mut RecentWebhooks, claim: &Claim, outcome: Outcome, answer: Option<&str>) {
-    recent.record_settlement(number(claim), &settlement(claim, outcome, answer), Lane::Prompt);
+    recent.record_settlement(number(claim), &settlement(claim, outcome, answer), false);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn repeat_of_a_released_webhook_is_claimed() {
 
 #[test]
 fn possible_opt_out_without_a_verdict_is_claimed_again() {
-    for (lane, expected) in [(Lane::Durable, None), (Lane::Prompt, Some(Decision::Duplicate))] {
+    for (is_urgent, expected) in [(true, None), (false, Some(Decision::Duplicate))] {
         let first = claim("1", "1");
         let mut recent = RecentWebhooks::default();
         decision(&mut recent, &first);
@@ -91,8 +91,8 @@ fn possible_opt_out_without_a_verdict_is_claimed_again() {
             envelope: first.envelope.clone(),
         });
         let settlement = Settlement { unclaimed, ..settlement(&first, Outcome::Commit, None) };
-        recent.record_settlement(1, &settlement, lane);
-        assert_eq!(decision(&mut recent, &claim("2", "1")), expected, "{lane:?}");
+        recent.record_settlement(1, &settlement, is_urgent);
+        assert_eq!(decision(&mut recent, &claim("2", "1")), expected, "urgent: {is_urgent}");
     }
 }
 
@@ -122,16 +122,7 @@ fn verdict_of_the_sidecar_is_remembered_if_it_is_final() {
     ] {
         let mut recent = RecentWebhooks::default();
         decision(&mut recent, &first);
-        let verdict = given.map(|decision| Verdict {
-            claim_id: "1".to_owned(),
-            decision,
-            attempt: None,
-            opt: None,
-            suppressed: false,
-            window_expires: None,
-            answer: None,
-            step: None,
-        });
+        let verdict = given.map(|decision| Verdict::new("1".to_owned(), decision));
         recent.record_verdict(key.as_ref(), 1, verdict.as_ref());
         assert_eq!(decision(&mut recent, &claim("2", "1")), expected, "{given:?}");
     }

@@ -65,9 +65,6 @@ pub(crate) fn check_batch(size: usize) -> Result<(), Problem> {
     if size > twilio_edge_contract::MAX_BATCH {
         return Err(Problem::batch_too_large(size));
     }
-    if size == 0 {
-        return Err(Problem::malformed("the batch is empty"));
-    }
     Ok(())
 }
 

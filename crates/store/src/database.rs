@@ -268,8 +268,8 @@ impl Database {
         .await
     }
 
-    /// Remembers the keys of the ledger in an exclusive database, so that claims of unknown keys need no read. Returns when all
-    /// of them are remembered, immediately with a shared database.
+    /// Remembers all keys of the ledger in an exclusive database, so that claims of unknown keys need no read. A shared database
+    /// has other writers, so nothing is remembered.
     pub(super) async fn remember_keys(&self) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite(sqlite) => sqlite.remember_keys().await,

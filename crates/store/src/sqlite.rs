@@ -1,6 +1,8 @@
 //! The ledger in one SQLite file: how it is opened, the lock against a second sidecar, and every statement. This module
 //! must not know what the rows mean.
 
+mod lookups;
+
 use std::{
     fs::{DirBuilder, File, TryLockError},
     os::unix::fs::DirBuilderExt,
@@ -11,21 +13,21 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Connection, SqliteConnection, SqliteExecutor,
+    ConnectOptions, Connection, SqliteConnection,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
     },
 };
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{event::Event, known_keys::KnownKeys, rows::LookupRow};
+pub(super) use self::lookups::look_up;
+use super::{event::Event, known_keys::KnownKeys};
 use crate::{
     columns::{
         consent_columns, due_columns, event_columns, merge, suppression_columns,
         suppression_upsert, webhook_columns,
     },
     error::StoreError,
-    rows::ContactQuery,
     statements::{
         ApiKeyStatements, AuditStatements, ConsentStatements, IdempotencyStatements,
         OutboxStatements, PeerStatements, RetentionStatements, Statements, SuppressionStatements,
@@ -126,36 +128,6 @@ impl Sqlite {
     }
 }
 
-/// Keys per read while the keys are remembered, and the pause after each read.
-const KEYS: usize = 4096;
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// Keys of the ledger after `?1`, in order.
-const KEYS_AFTER: &str =
-    "SELECT dedupe_key FROM events WHERE dedupe_key > ?1 ORDER BY dedupe_key LIMIT ?2";
-
-impl Sqlite {
-    /// Remembers the existing keys of the ledger; new ones are added as they are written. Only for a sidecar that has its database
-    /// to itself, leases included.
-    pub(super) async fn remember_keys(&self) -> Result<(), StoreError> {
-        let mut last = String::new();
-        loop {
-            let page = sqlx::query_as(KEYS_AFTER).bind(&last).bind(KEYS as i64);
-            let keys: Vec<(String,)> = page.fetch_all(&self.lookups).await?;
-            self.known.add(keys.iter().map(|(key,)| key.as_str()));
-            let is_last = keys.len() < KEYS;
-            if let Some((key,)) = keys.into_iter().next_back() {
-                last = key;
-            }
-            if is_last {
-                self.known.complete();
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-}
-
 /// Opens the file read-only beside the sidecar that uses it: nothing is created, locked or changed.
 pub(super) fn open_to_read(settings: &config::Database) -> Result<SqlitePool, StoreError> {
     let options = SqliteConnectOptions::from_str(settings.url.expose())
@@ -239,64 +211,6 @@ async fn prepare(options: &SqliteConnectOptions) -> Result<(), StoreError> {
         .await
         .map_err(|error| StoreError::Refused(format!("its tables cannot be migrated: {error}")))?;
     Ok(connection.close().await?)
-}
-
-/// Known webhooks among the keys `?1`.
-macro_rules! known_webhooks {
-    () => {
-        "SELECT dedupe_key, attempts, received_at_ms, claim_id, held_until_ms, outcome, settled_at_ms, answer, \
-            NULL AS tenant, NULL AS channel, NULL AS number \
-        FROM events WHERE dedupe_key IN (SELECT value FROM json_each(?1))"
-    };
-}
-
-/// Sidecars that are cut off from Redis.
-macro_rules! partitions {
-    () => {
-        " UNION ALL \
-        SELECT NULL, NULL, NULL, NULL, partition_until_ms - CAST(unixepoch('subsec') * 1000 AS INTEGER), NULL, NULL, NULL, \
-            NULL, NULL, NULL \
-        FROM sidecars WHERE partition_until_ms > CAST(unixepoch('subsec') * 1000 AS INTEGER)"
-    };
-}
-
-/// Webhooks without contacts, as most status callbacks are.
-const LOOK_UP_KEYS: &str = concat!(known_webhooks!(), partitions!());
-
-/// Webhooks, and the suppressions of the contacts `?2`. A suppression of an id that belongs to the same contact counts too.
-const LOOK_UP: &str = concat!(
-    known_webhooks!(),
-    " UNION ALL \
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number \
-    FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 1 \
-    WHERE suppressed \
-    UNION ALL \
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
-    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1 \
-        CROSS JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other \
-    WHERE suppressed \
-    UNION ALL \
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
-    FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1 \
-        CROSS JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other \
-        CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other \
-    WHERE suppressed",
-    partitions!()
-);
-
-pub(super) async fn look_up(
-    executor: impl SqliteExecutor<'_>,
-    keys: &[&str],
-    contacts: &[ContactQuery<'_>],
-) -> Result<Vec<LookupRow>, StoreError> {
-    let keys = crate::error::json(keys)?;
-    if contacts.is_empty() {
-        return Ok(sqlx::query_as(LOOK_UP_KEYS).bind(keys).fetch_all(executor).await?);
-    }
-    let contacts: Vec<[&str; 2]> =
-        contacts.iter().map(|person| [person.tenant, &*person.number]).collect();
-    let contacts = crate::error::json(&contacts)?;
-    Ok(sqlx::query_as(LOOK_UP).bind(keys).bind(contacts).fetch_all(executor).await?)
 }
 
 /// The INSERT statements of one row, of two rows, ..: created once, so that each is prepared once.
@@ -772,18 +686,40 @@ pub(super) const STATEMENTS: Statements = Statements {
 mod tests {
     use super::*;
 
-    /// Queries never scan a table that grows with messages or contacts. Other tests check the statements about webhooks by
-    /// number and time, and those of retention.
-    #[tokio::test]
-    async fn lists_and_lookups_use_an_index() {
+    /// A ledger in memory with the current schema.
+    pub(super) async fn ledger() -> SqliteConnection {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+        connection
+    }
+
+    /// Panics unless a step of the statement's plan contains `index` and no step scans a table. Returns whether all rows are
+    /// sorted before the first one is returned.
+    pub(super) async fn assert_uses_index(
+        ledger: &mut SqliteConnection,
+        statement: &str,
+        index: &str,
+    ) -> bool {
+        let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(plan).fetch_all(ledger).await.unwrap();
+        let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
+        assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:#?}");
+        // Only the request itself may be scanned.
+        for scan in plan.iter().filter(|step| step.starts_with("SCAN ")) {
+            let own = scan.contains("input") || scan.contains("json_each");
+            assert!(own || scan.contains("CONSTANT ROW"), "{scan}: {plan:#?}");
+        }
+        plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY"))
+    }
+
+    /// Queries never scan a table that grows with messages or contacts. Other tests check the statements about webhooks by
+    /// key, number and time, and those of retention.
+    #[tokio::test]
+    async fn lists_and_lookups_use_an_index() {
+        let mut ledger = ledger().await;
         let Statements { suppressions, consents, api_keys, idempotency, .. } = &STATEMENTS;
         for (statement, index) in [
-            (LOOK_UP_KEYS, "sqlite_autoindex_events_1 (dedupe_key=?)"),
-            (KEYS_AFTER, "USING COVERING INDEX sqlite_autoindex_events_1 (dedupe_key>?)"),
-            (LOOK_UP, "sqlite_autoindex_events_1 (dedupe_key=?)"),
-            (LOOK_UP, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)"),
             (
                 suppressions.of_contacts,
                 "SEARCH suppressions USING PRIMARY KEY (tenant=? AND number=?)",
@@ -797,20 +733,8 @@ mod tests {
             (api_keys.find_key, "SEARCH api_keys"),
             (idempotency.find, "PRIMARY KEY (tenant=? AND principal=? AND idempotency_key=?)"),
         ] {
-            let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
-            let plan: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(plan).fetch_all(&mut connection).await.unwrap();
-            let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
-            assert!(plan.iter().any(|step| step.contains(index)), "{index}: {plan:#?}");
-            // Only the request itself may be scanned.
-            let scans = plan.iter().filter(|step| step.starts_with("SCAN "));
-            for scan in scans {
-                let own = scan.contains("input") || scan.contains("json_each");
-                assert!(own || scan.contains("CONSTANT ROW"), "{scan}: {plan:#?}");
-            }
-            // The rows are not all sorted before the first one is returned.
-            let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE FOR ORDER BY"));
-            assert!(!sorts || statement == consents.of_contacts, "{index}: {plan:#?}");
+            let sorts = assert_uses_index(&mut ledger, statement, index).await;
+            assert!(!sorts || statement == consents.of_contacts, "{index}");
         }
     }
 }

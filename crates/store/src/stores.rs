@@ -162,7 +162,7 @@ impl Stores {
             outgoing,
             peers,
             longest_ms: i64::try_from(longest.as_millis()).unwrap_or(i64::MAX),
-            linger: Duration::from_millis(config.events.linger_ms),
+            linger: Duration::from_millis(config.events.linger_ms).min(timeout),
             periods,
             metrics,
         })

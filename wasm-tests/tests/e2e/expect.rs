@@ -124,14 +124,6 @@ pub(crate) fn replied(body: &[u8], decision: impl Fn(&Claim) -> Decision) -> Opt
 
 /// Returns a verdict that is about no person.
 pub(crate) fn verdict(claim_id: String, decision: Decision) -> Verdict {
-    Verdict {
-        claim_id,
-        decision,
-        attempt: (decision == Decision::Proceed).then_some(1),
-        opt: None,
-        suppressed: false,
-        window_expires: None,
-        answer: None,
-        step: None,
-    }
+    let attempt = (decision == Decision::Proceed).then_some(1);
+    Verdict { attempt, ..Verdict::new(claim_id, decision) }
 }

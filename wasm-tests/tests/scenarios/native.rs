@@ -289,9 +289,7 @@ impl Native {
             }
             Effect::Claim { claim, lane } => self.claim(root, stream, &claim, lane),
             Effect::Withdraw => self.withdraw(root, stream),
-            Effect::Settle { settlement, urgent, lane } => {
-                self.settle(root, stream, &settlement, urgent, lane)
-            }
+            Effect::Settle { settlement, urgent } => self.settle(root, stream, &settlement, urgent),
             Effect::AccessLog(word) => {
                 done(self.proxy.set_property("twilio_edge.verdict", word.as_bytes()))
             }

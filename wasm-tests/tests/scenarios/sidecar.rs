@@ -230,16 +230,8 @@ impl Sidecar {
             self.held.insert(key, claim.claim_id.clone());
             self.granted.insert(claim.claim_id.clone());
         }
-        Verdict {
-            claim_id,
-            decision,
-            attempt: (decision == Decision::Proceed).then_some(1),
-            opt: None,
-            suppressed: false,
-            window_expires: None,
-            answer,
-            step: None,
-        }
+        let attempt = (decision == Decision::Proceed).then_some(1);
+        Verdict { attempt, answer, ..Verdict::new(claim_id, decision) }
     }
 
     fn answer_settlements(

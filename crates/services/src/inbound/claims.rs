@@ -213,16 +213,8 @@ impl Claims {
 impl Claims {
     /// Builds the verdict for the filter. Without a grant the decision is `unavailable`.
     fn verdict(&self, webhook: &Webhook, grant: Option<ClaimResult>) -> Verdict {
-        let mut verdict = Verdict {
-            claim_id: webhook.claim_id.clone(),
-            decision: Decision::Unavailable,
-            attempt: None,
-            opt: webhook.opt(),
-            suppressed: false,
-            window_expires: None,
-            answer: None,
-            step: None,
-        };
+        let mut verdict = Verdict::new(webhook.claim_id.clone(), Decision::Unavailable);
+        verdict.opt = webhook.opt();
         let Some(grant) = grant else { return verdict };
         verdict.suppressed = grant.suppressed;
         verdict.window_expires =

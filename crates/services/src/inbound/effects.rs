@@ -50,8 +50,8 @@ impl Claims {
         }
     }
 
-    /// Records which user ids belong to which numbers: a STOP by either applies to both. Returns the claim ids for
-    /// which that failed.
+    /// Records which user ids belong to which numbers: a STOP by either applies to both. Returns the claim ids of
+    /// webhooks whose links could not be stored.
     pub(super) async fn link_contacts(
         &self,
         webhooks: impl Iterator<Item = &Webhook>,

@@ -186,12 +186,8 @@ async fn malformed_batch_is_refused_whole() {
         "{".into(),
         "\u{feff}{}".into(),
         "{}".into(),
-        r#"{"v":1}"#.into(),
         r#"{"v":"1","claims":[]}"#.into(),
-        r#"{"v":1,"claims":[]}"#.into(),
         r#"{"v":1,"claims":{}}"#.into(),
-        r#"{"v":1,"settlements":[]}"#.into(),
-        r#"{"v":1,"claims":[],"settlements":[]}"#.into(),
         r#"{"v":1,"claims":null}"#.into(),
         bad("class", json!("other")),
         bad("class", json!("inbund")),
@@ -219,6 +215,19 @@ async fn malformed_batch_is_refused_whole() {
 }
 
 #[tokio::test]
+async fn empty_exchange_is_answered_with_empty_lists() {
+    let (_world, sidecar) = sidecar().await;
+    for body in [r#"{"v":1}"#, r#"{"v":1,"claims":[],"settlements":[]}"#] {
+        let response = sidecar.post(EXCHANGE_PATH, body).await;
+        assert_eq!(response.status(), 200, "{body}");
+        let reply: Value = response.json().await.unwrap();
+        assert_eq!(reply, json!({"v": 1, "verdicts": [], "results": []}));
+    }
+    let (verdicts, results) = sidecar.exchange(vec![], vec![]).await;
+    assert!(verdicts.is_empty() && results.is_empty());
+}
+
+#[tokio::test]
 async fn malformed_binary_batch_is_refused_whole() {
     let (world, sidecar) = sidecar().await;
     let good = message("c1", "SM1");
@@ -227,8 +236,6 @@ async fn malformed_binary_batch_is_refused_whole() {
     bodies.extend([
         b"{}".to_vec(),
         json!({"v": 1, "claims": [good]}).to_string().into_bytes(),
-        // An empty exchange.
-        ExchangeRequest::new(vec![], vec![]).encode(),
         // The second claim is invalid.
         ExchangeRequest::new(vec![good.clone(), message("", "SM2")], vec![]).encode(),
         // An unknown class, no claim id, a claim id that is not UTF-8, a number that is too large, and too many records.

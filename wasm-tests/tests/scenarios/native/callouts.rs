@@ -65,14 +65,14 @@ impl Native {
         stream: u32,
         settlement: &Settlement,
         urgent: bool,
-        lane: Lane,
     ) -> Result<()> {
         let (claim_id, stream_held) = (settlement.claim_id.clone(), urgent.then_some(stream));
         let origin = SettlementOrigin { claim_id, stream: stream_held };
         let root = self.root(root)?;
-        root.recent.record_settlement(stream, settlement, lane);
+        root.recent.record_settlement(stream, settlement, urgent);
         let item = QueuedItem::new(origin, settlement.encode());
-        let posted = root.callouts.lane(lane).post_settlement(item, urgent);
+        let posted =
+            root.callouts.lane(Lane::of_settlement(settlement)).post_settlement(item, urgent);
         posted.map_err(|_| anyhow!("no room for a settlement"))?;
         let queue = root.queue;
         if urgent { done(self.proxy.enqueue(queue, b".")) } else { Ok(()) }

@@ -16,6 +16,7 @@ pub(super) fn scenarios() -> Vec<(&'static str, MakeScenario)> {
         waiting_claims_are_sent_together,
         late_reply_delays_no_later_claim,
         possible_opt_out_delays_no_other_claim,
+        settlement_without_a_verdict_delays_no_claim,
         failed_exchange_fails_its_claims_and_repeats_its_settlements,
     ]
 }
@@ -89,16 +90,31 @@ fn possible_opt_out_delays_no_other_claim() -> Result<Scenario> {
     .claims([late(200)]))
 }
 
+/// The sidecar stores such a settlement in the database before it acknowledges it.
+fn settlement_without_a_verdict_delays_no_claim() -> Result<Scenario> {
+    let script = [question("Alice")?, Step::Wait(12), question("Bob")?, Step::Wait(1_000)];
+    Ok(Scenario::new(script, |record| {
+        ensure!(trusted(record.forwarded(0)?, "dedupe") == "unknown");
+        ensure!(
+            record.settlements[0].at_ms == 10
+                && record.settlements[0].settlement.unclaimed.is_some()
+        );
+        forwarded_at(record, 1, 12)
+    })
+    .claims([Behaviour::Fails(503)])
+    .settlements([late(200)]))
+}
+
 fn failed_exchange_fails_its_claims_and_repeats_its_settlements() -> Result<Scenario> {
     let script = [question("Alice")?, Step::Wait(5), question("Bob")?, Step::Wait(1_000)];
     Ok(Scenario::new(script, |record| {
         ensure!(trusted(record.forwarded(1)?, "dedupe") == "unknown");
         let settled = record.settlements.iter().map(|it| it.settlement.unclaimed.is_some());
-        ensure!(settled.collect::<Vec<_>>() == [false, false, true], "{:?}", record.settlements);
+        ensure!(settled.collect::<Vec<_>>() == [false, true, false], "{:?}", record.settlements);
         ensure!(record.outcomes() == [Outcome::Commit; 2]);
         ensure!(record.counter("callout_failed.claims") == 1, "{:?}", record.counters);
         ensure!(record.counter("callout_failed.settlements") == 1, "{:?}", record.counters);
-        exchanged(record, &[(1, 0), (1, 1), (0, 2)])
+        exchanged(record, &[(1, 0), (1, 1), (0, 1), (0, 1)])
     })
     .claims([Behaviour::Works, Behaviour::Fails(503)]))
 }
