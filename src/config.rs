@@ -41,6 +41,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Names of parameters that Twilio sends and this version does not know.
     pub parameters: Vec<String>,
+    /// True if each request gets a word for the access log.
+    pub access_log: bool,
 }
 
 /// A guarded path, or everything below a path.

@@ -176,6 +176,9 @@ impl Exchange {
             (_, Event::Ended) => State::Done,
             (unchanged, _) => unchanged,
         };
+        if !self.config.access_log {
+            effects.retain(|effect| !matches!(effect, Effect::AccessLog(_)));
+        }
         effects
     }
 

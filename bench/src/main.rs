@@ -55,6 +55,9 @@ struct Options {
     /// Requests per second of the open loop.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5000))]
     rate: u32,
+    /// Letters of the targets to measure, such as `b,d`; (a) is always measured. Default: all.
+    #[arg(long, value_delimiter = ',', value_parser = letter)]
+    targets: Vec<char>,
     /// Path of Envoy.
     #[arg(long, env = "TWILIO_EDGE_ENVOY")]
     envoy: Option<PathBuf>,
@@ -94,7 +97,11 @@ async fn main() -> Result<()> {
     let mut turns =
         Turns { options: &options, cores, logs: logs.path(), backend: &backend, last: nanos() };
     let (mut targets, mut notes) = (Vec::new(), Vec::new());
-    for plan in Plan::ALL {
+    let chosen = |plan: &Plan| {
+        let is_named = options.targets.iter().any(|letter| plan.letter().contains(*letter));
+        options.targets.is_empty() || *plan == Plan::Passthrough || is_named
+    };
+    for plan in Plan::ALL.into_iter().filter(chosen) {
         if let Some(part) = plan.lacks() {
             notes.push(format!("{} was left out: there is no {part} here", plan.title()));
             continue;
@@ -150,6 +157,15 @@ async fn main() -> Result<()> {
         off.join("\n")
     );
     Ok(())
+}
+
+/// Reads the letter of a target.
+fn letter(text: &str) -> Result<char, String> {
+    let letter = text.parse().ok();
+    let known = |letter: &char| Plan::ALL.iter().any(|plan| plan.letter().contains(*letter));
+    letter
+        .filter(|letter: &char| letter.is_ascii_lowercase() && known(letter))
+        .ok_or_else(|| "the targets are the letters a to g".to_owned())
 }
 
 fn parts(options: &Options) -> Result<Parts> {

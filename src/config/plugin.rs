@@ -18,8 +18,16 @@ const MAX_PARAMETERS: usize = 64;
 const DEFAULT_TIMEOUT_MS: u64 = 500;
 
 /// Fields of each object. `reference` documents each of them; a test verifies it.
-pub(super) const ROOT: &[&str] =
-    &["origins", "accounts", "routes", "on_unavailable", "sidecar", "max_body_bytes", "parameters"];
+pub(super) const ROOT: &[&str] = &[
+    "origins",
+    "accounts",
+    "routes",
+    "on_unavailable",
+    "sidecar",
+    "max_body_bytes",
+    "parameters",
+    "access_log",
+];
 pub(super) const ACCOUNT: &[&str] = &["sid", "auth_tokens", "shared_keys"];
 pub(super) const SHARED_KEY: &[&str] = &["id", "secret", "algorithm"];
 pub(super) const SIDECAR: &[&str] =
@@ -73,6 +81,7 @@ impl Reader<'_> {
             sidecar,
             max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
             parameters: self.parameters(field(root, "parameters")),
+            access_log: self.boolean("access_log", field(root, "access_log"), true),
         }
     }
 

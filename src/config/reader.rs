@@ -115,6 +115,17 @@ impl Reader<'_> {
         }
     }
 
+    pub(super) fn boolean(&self, path: &str, value: Option<&Value>, default: bool) -> bool {
+        match value.map(Value::as_bool) {
+            None => default,
+            Some(Some(value)) => value,
+            Some(None) => {
+                self.problem(path, "must be true or false");
+                default
+            }
+        }
+    }
+
     pub(super) fn integer(
         &self,
         path: &str,

@@ -205,6 +205,12 @@ pub const FIELDS: &[Field] = &[
         "none",
         "Names of parameters that Twilio sends and this version does not know. A webhook with an unknown parameter is accepted where the parameter cannot be the end of another one's value. Elsewhere it is refused with `unknown-parameter` until the name is listed here",
     ),
+    field(
+        "access_log",
+        "`true` or `false`",
+        "`true`",
+        "`true` gives each request a word for the access log (docs/METRICS.md). `false` saves that work where no format uses the word",
+    ),
 ];
 
 /// Returns the reference as a table in Markdown.

@@ -129,14 +129,8 @@ impl Reader<'_> {
         };
         let methods = self.methods(&at("methods"), field(route, "methods"));
         let bodies = self.bodies(&at("bodies"), field(route, "bodies"), class);
-        let forward_signature = match field(route, "forward_signature") {
-            None => true,
-            Some(Value::Bool(forward)) => *forward,
-            Some(_) => {
-                self.problem(&at("forward_signature"), "must be true or false");
-                false
-            }
-        };
+        let forward_signature =
+            self.boolean(&at("forward_signature"), field(route, "forward_signature"), true);
         let [inbound, status] = defaults.on_unavailable;
         let on_unavailable = match (field(route, "on_unavailable"), class) {
             (Some(value), _) => self.on_unavailable(&at("on_unavailable"), value),

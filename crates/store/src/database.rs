@@ -259,7 +259,7 @@ impl Database {
                 // A statement is its own transaction, in one round trip instead of three.
                 Engine::Postgres(postgres) => {
                     let mut cached = postgres.writes.take().await?;
-                    postgres::add_events(cached.connection(), events, forgotten_ms).await?;
+                    postgres::add_events(&mut cached, events, forgotten_ms).await?;
                     postgres.writes.put_back(cached);
                     Ok(())
                 }

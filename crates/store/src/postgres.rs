@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub(super) use self::lookups::look_up;
 use super::event::Event;
-use crate::connection_cache::{ConnectionCache, IDLE};
+use crate::connection_cache::{CachedConnection, ConnectionCache, IDLE};
 use crate::{
     columns::{
         consent_columns, due_columns, event_columns, merge, suppression_columns,
@@ -212,18 +212,20 @@ pub(super) async fn write_events(
 /// Writes events, which must be in key order, in transactions of their own: those that are probably new by COPY. Writing an
 /// event again changes nothing, so a failure between two transactions loses nothing.
 pub(super) async fn add_events(
-    connection: &mut PgConnection,
+    connection: &mut CachedConnection,
     events: &[Event<'_>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
     let (first, others): (Vec<Event<'_>>, Vec<Event<'_>>) =
         events.iter().partition(|event| event.is_first);
-    if first.len() < copy::FEWEST || !copy::insert(connection, &first).await? {
-        return write_events(connection, events, forgotten_ms).await;
+    let is_copied = first.len() >= copy::FEWEST
+        && connection.uninterrupted(async |open| copy::insert(open, &first).await).await?;
+    if !is_copied {
+        return write_events(connection.connection(), events, forgotten_ms).await;
     }
     match others.is_empty() {
         true => Ok(()),
-        false => write_events(connection, &others, forgotten_ms).await,
+        false => write_events(connection.connection(), &others, forgotten_ms).await,
     }
 }
 

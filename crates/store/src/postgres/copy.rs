@@ -23,7 +23,7 @@ const END: [u8; 2] = (-1_i16).to_be_bytes();
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// Inserts events, which must be in key order and without rows in the ledger. Returns `false`, and inserts none, if one of
-/// them has a row.
+/// them has a row. The connection is of no use if the caller drops the future.
 pub(super) async fn insert(
     connection: &mut PgConnection,
     events: &[Event<'_>],

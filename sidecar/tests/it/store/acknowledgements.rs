@@ -180,3 +180,31 @@ async fn row_of_another_sidecar_in_a_batch_of_new_rows_is_merged() {
     let forms = "SELECT count(*)::text FROM events WHERE form LIKE '%Body=hello%'";
     assert_eq!(world.stored(forms).await, ["50"]);
 }
+
+/// The sidecar stops waiting for a COPY before the server has begun it. Then the server waits for rows that never come.
+#[tokio::test]
+async fn abandoned_copy_keeps_no_connection() {
+    let world = World::new(Kind::RedisPostgres).await;
+    // One connection writes.
+    let settings = [IMPATIENT, ("TWILIO_EDGE_DATABASE_MAX_CONNECTIONS", "3")];
+    let sidecar = world.sidecar_with(&settings).await;
+    let claims: Vec<_> = (10..60).map(|n| message(&format!("c{n}"), &format!("SM{n}"))).collect();
+    let commits = claims.iter().map(|claim| settlement(claim, Outcome::Commit)).collect();
+    let stall = Stall::begin(&world).await;
+    sidecar.claim_all(claims).await;
+    assert_eq!(sidecar.settle_all(commits).await, [SettlementResult::Settled; 50]);
+    // The server itself ends the statement after twice the time limit.
+    let abandoned = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() \
+        AND query LIKE 'COPY events%' AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '450 ms'";
+    eventually("the sidecar has abandoned a COPY", || async {
+        !world.stored(abandoned).await.is_empty()
+    })
+    .await;
+    stall.end().await;
+    let sids: Vec<String> = (10..60).map(|n| format!("SM{n}")).collect();
+    eventually("SQL has the commits", || async { world.stored(ACCEPTED).await == sids }).await;
+    let waiting = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() \
+        AND query LIKE 'COPY events%' AND state = 'active'";
+    eventually("no session waits for rows", || async { world.stored(waiting).await.is_empty() })
+        .await;
+}

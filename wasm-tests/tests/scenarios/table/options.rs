@@ -24,6 +24,7 @@ pub(super) fn scenarios() -> Vec<(&'static str, MakeScenario)> {
         shadow_mode_leaves_delivery_to_the_backend,
         keys_come_from_the_sidecar,
         missing_keys_are_requested_again,
+        access_log_has_no_word_if_switched_off,
     ]
 }
 
@@ -158,4 +159,16 @@ fn missing_keys_are_requested_again() -> Result<Scenario> {
     })
     .configured(keys_elsewhere)
     .keys([Behaviour::OmitsHeaders, Behaviour::Garbage]))
+}
+
+fn access_log_has_no_word_if_switched_off() -> Result<Scenario> {
+    let forgery = Request::post_with(&Form::inbound("hello"), "not-the-token")?;
+    Ok(Scenario::new([Step::Send(form()?), Step::Send(forgery)], |record| {
+        record.forwarded(0)?;
+        record.answered(1, 403)?;
+        let words: Vec<_> = record.streams.iter().map(|stream| &stream.access_log).collect();
+        ensure!(words.iter().all(|word| word.is_none()), "{words:?}");
+        Ok(())
+    })
+    .configured(|configuration| configuration["access_log"] = json!(false)))
 }
