@@ -10,4 +10,5 @@ pub mod reconciler;
 pub mod routing_file;
 pub mod sending;
 pub mod statistics;
+pub mod status_queue;
 pub mod templates;

@@ -10,26 +10,27 @@ use crate::{access::marketing::Withdrawal, outbound::deliveries::StatusReport};
 use twilio_edge_domain::{optout::Arrival, suppression::OptEvent, webhook::Webhook};
 
 impl Claims {
-    /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Returns the claim ids of
-    /// failures that could not be stored. Other statuses that could not be stored are not lost: the reconciler looks them
-    /// up at Twilio.
+    /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Statuses that name no message
+    /// of ours are applied in the background. Returns the claim ids of failures that could not be stored. Other statuses
+    /// that could not be stored are not lost: the reconciler looks them up at Twilio.
     pub(super) async fn apply_statuses(&self, webhooks: &[Webhook], now_ms: i64) -> Vec<String> {
-        let reports = webhooks.iter().filter_map(|webhook| {
-            let (id, identity) = (webhook.message_id.as_deref(), &webhook.identity);
-            let is_status = identity.class == Class::Status;
-            let may_be_ours =
-                id.is_some() || self.sending.twilio.has_credentials(&identity.account_sid);
-            if !is_status || !may_be_ours {
-                return None;
-            }
+        let statuses = webhooks.iter().filter(|it| it.identity.class == Class::Status);
+        let reports = statuses.filter_map(|webhook| {
+            let identity = &webhook.identity;
             let report = StatusReport {
-                id,
+                id: webhook.message_id.as_deref(),
                 account_sid: &identity.account_sid,
                 message_sid: &identity.message_sid,
                 status: identity.status.as_deref().unwrap_or_default(),
                 code: identity.error_code.as_deref().unwrap_or_default(),
             };
-            Some((webhook, report))
+            if report.id.is_some() {
+                return Some((webhook, report));
+            }
+            // If the queue is full, the reconciler asks Twilio for the status.
+            let may_be_ours = self.sending.twilio.has_credentials(report.account_sid);
+            let _ = may_be_ours && self.sending.status_queue.push(&report);
+            None
         });
         let (sources, reports): (Vec<&Webhook>, Vec<StatusReport<'_>>) = reports.unzip();
         if reports.is_empty() {

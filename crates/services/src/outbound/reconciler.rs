@@ -11,6 +11,7 @@ use crate::{
     outbound::{
         deliveries::StatusReport,
         sending::{self, Sending},
+        status_queue::QueuedStatus,
     },
     wakeup::Wakeup,
 };
@@ -41,6 +42,9 @@ const COUNTS_FOR_MS: i64 = 400 * 86_400_000;
 
 /// Concurrent lookups. The number is small because Twilio's rate limits are needed for sending.
 const CONCURRENT_LOOKS: i64 = 8;
+
+/// Statuses that are applied in one batch.
+const STATUSES: usize = 256;
 
 /// Upper bound of pages of one lookup. If a list is longer, absence from it proves nothing.
 const MAX_PAGES: usize = 5;
@@ -122,6 +126,7 @@ impl ReconcilerTask {
             }
             // The dispatcher logs that the database is unavailable.
             let _ = self.messages.flush_counts().await;
+            self.apply_queued_statuses().await;
             let Ok(due) = self.messages.due_for_poll(CONCURRENT_LOOKS, now_ms()).await else {
                 continue;
             };
@@ -139,6 +144,22 @@ impl ReconcilerTask {
             }
             // A lookup that panicked is repeated when the message is due for its next lookup.
             while lookups.join_next().await.is_some() {}
+        }
+    }
+
+    /// Applies the statuses whose URLs have no id of ours.
+    async fn apply_queued_statuses(&self) {
+        loop {
+            let queued = self.sending.status_queue.take(STATUSES);
+            if queued.is_empty() {
+                return;
+            }
+            let reports: Vec<_> = queued.iter().map(QueuedStatus::report).collect();
+            match self.sending.apply_statuses(&reports, now_ms()).await {
+                Ok(learned) => self.metrics.messages.reconciled("callback", learned),
+                // The dispatcher logs that the database is unavailable.
+                Err(_) => return self.sending.status_queue.put_back(queued),
+            }
         }
     }
 

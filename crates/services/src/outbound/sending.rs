@@ -13,7 +13,7 @@ use crate::{
     },
     outbound::{
         deliveries::DeliveryTimes, media::Media, outcome_waiters::OutcomeWaiters,
-        routing_file::Routes, templates::Templates,
+        routing_file::Routes, status_queue::StatusQueue, templates::Templates,
     },
     wakeup::Wakeup,
 };
@@ -68,6 +68,8 @@ pub struct Sending {
     pub media: Media,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// Statuses that are applied in the background.
+    pub status_queue: StatusQueue,
     /// Times of repetitions and lookups of sent messages.
     pub delivery_times: DeliveryTimes,
 }

@@ -16,6 +16,7 @@ use twilio_edge_services::{
         outcome_waiters::OutcomeWaiters,
         routing_file::Routes,
         sending::{self, Sending},
+        status_queue::StatusQueue,
         templates::Templates,
     },
     wakeup::Wakeup,
@@ -169,6 +170,7 @@ fn sending(
         outcome_waiters: OutcomeWaiters::default(),
         media,
         metrics: metrics.clone(),
+        status_queue: StatusQueue::default(),
         delivery_times: DeliveryTimes::of(settings),
     })
 }

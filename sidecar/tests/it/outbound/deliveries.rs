@@ -176,6 +176,10 @@ async fn final_failure_is_shown_and_found_everywhere(world: World) {
     let mut without_id = reported("b", &fails, "undelivered", Some("30003"));
     without_id.message_id = None;
     sidecar.claim(without_id).await;
+    eventually("the status without an id is applied", async || {
+        shown(&app, &fails).await["status"] == "undelivered"
+    })
+    .await;
     sidecar.claim(reported("c", &fails, "sent", None)).await;
     sidecar.claim(reported("d", &arrives, "read", None)).await;
     sidecar.claim(reported("e", &arrives, "delivered", None)).await;
