@@ -285,7 +285,7 @@ mod tests {
         };
         all.push(at_once);
         let latencies = tally(all).latencies;
-        assert_eq!(latencies.percentile_us(800), Some(1000));
+        assert!(latencies.percentile_us(800).is_some_and(|us| us < 1100), "{latencies:?}");
         assert_eq!(latencies.percentile_us(810), Some(15_000_000));
     }
 
