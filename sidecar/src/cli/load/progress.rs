@@ -56,11 +56,11 @@ fn line(
     sent: u64,
     tally: &mut Tally,
 ) -> String {
-    let (answered, share) = tally.finished();
+    let (finished, share) = tally.finished();
     let recent = tally.take_recent();
     let [p50, p99] = [500, 990].map(|per_mille| milliseconds(recent.percentile_us(per_mille)));
     format!(
-        "{} of {} s: {sent} sent, {answered} finished, 2xx {share}; last {waited} s: p50 {p50}, p99 {p99}",
+        "{} of {} s: {sent} sent, {finished} finished, 2xx {share}, p50 {p50}, p99 {p99} (last {waited} s)",
         elapsed.as_secs(),
         duration.as_secs(),
     )
@@ -80,16 +80,17 @@ mod tests {
         let mut next = |status, ms| {
             let outcome = Outcome::Answered { status, reason: None };
             let latency = Duration::from_millis(ms);
-            tally.record(Finished { kind: Kind::Status, outcome, latency });
+            let delay = Duration::ZERO;
+            tally.record(Finished { kind: Kind::Status, outcome, delay, latency });
             line(Duration::from_millis(1020), Duration::from_secs(60), 1, 3, &mut tally)
         };
         assert_eq!(
             next(204, 2),
-            "1 of 60 s: 3 sent, 1 finished, 2xx 100.00 %; last 1 s: p50 2.0 ms, p99 2.0 ms"
+            "1 of 60 s: 3 sent, 1 finished, 2xx 100.00 %, p50 2.0 ms, p99 2.0 ms (last 1 s)"
         );
         assert_eq!(
             next(500, 8),
-            "1 of 60 s: 3 sent, 2 finished, 2xx 50.00 %; last 1 s: p50 8.0 ms, p99 8.0 ms"
+            "1 of 60 s: 3 sent, 2 finished, 2xx 50.00 %, p50 8.0 ms, p99 8.0 ms (last 1 s)"
         );
     }
 }

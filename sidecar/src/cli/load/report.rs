@@ -69,13 +69,14 @@ impl Report {
         let _ = write!(
             text,
             "\ngenuine with 2xx       {} ({with_2xx} of {genuine})\nforged with {REFUSED}        {refused} of {forged}\n\
-             latency from due time  {}\nlater than 1 s         {}\nno answer within {} s  {}\nconnection errors      {}\n",
+             latency from due time  {}\nanswers after 1 s      {}\nno answer within {} s  {}\nconnection errors      {}\nsent 0.1 s late        {}\n",
             share(with_2xx, genuine),
             latencies(&tally.latencies),
             tally.slow,
             TIME_LIMIT.as_secs(),
             tally.sum(|it| it.too_late + it.not_sent),
             tally.sum(|it| it.failed),
+            tally.sent_late,
         );
         if !tally.reasons.is_empty() {
             text.push_str("\nreasons\n");
@@ -128,7 +129,8 @@ impl Report {
             "genuine": genuine,
             "genuine_with_2xx": with_2xx,
             "latency_ms": percentiles.chain([max]).collect::<Map<String, Value>>(),
-            "later_than_1_s": tally.slow,
+            "answers_after_1_s": tally.slow,
+            "sent_late": tally.sent_late,
             "unfinished": tally.unfinished,
             "reasons": tally.reasons,
             "passed": self.is_passed(),
@@ -163,7 +165,12 @@ mod tests {
 
     fn answered(kind: Kind, status: u16, ms: u64) -> Finished {
         let outcome = Outcome::Answered { status, reason: None };
-        Finished { kind, outcome, latency: Duration::from_millis(ms) }
+        Finished {
+            kind,
+            outcome,
+            delay: Duration::from_millis(ms / 10),
+            latency: Duration::from_millis(ms),
+        }
     }
 
     fn report(all: Vec<Finished>) -> Report {
@@ -198,8 +205,9 @@ mod tests {
             "\ngenuine with 2xx       100.00 % (3 of 3)\n",
             "\nforged with 403        1 of 1\n",
             "p50 4.0 ms, p90 1200.0 ms",
-            "\nlater than 1 s         1\n",
+            "\nanswers after 1 s      1\n",
             "\nno answer within 15 s  0\n",
+            "\nsent 0.1 s late        1\n",
         ] {
             assert!(text.contains(expected), "{expected} in {text}");
         }

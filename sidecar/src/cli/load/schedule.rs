@@ -93,7 +93,8 @@ pub(super) async fn send_all(
                         in_flight.spawn(attempt(n, due, composer.clone(), edge.clone()));
                     } else {
                         let (kind, outcome) = (composer.mix.planned(n).kind, Outcome::NotSent);
-                        tally.record(Finished { kind, outcome, latency: due.elapsed() });
+                        let delay = due.elapsed();
+                        tally.record(Finished { kind, outcome, delay, latency: delay });
                     }
                 }
                 None => is_sending = false,
@@ -107,10 +108,11 @@ pub(super) async fn send_all(
 
 /// Composes and sends one webhook.
 async fn attempt(n: u64, due: Instant, composer: Arc<Composer>, edge: Arc<Edge>) -> Finished {
+    let delay = due.elapsed();
     let (kind, signed) = composer.webhook(n);
     let answer = tokio::time::timeout_at((due + TIME_LIMIT).into(), edge.post(&signed)).await;
     let outcome = answer.unwrap_or(Outcome::TooLate);
-    Finished { kind, outcome, latency: due.elapsed() }
+    Finished { kind, outcome, delay, latency: due.elapsed() }
 }
 
 /// Returns the number of each webhook when it is due. A thread sleeps until then, because the timers of the runtime have a

@@ -12,6 +12,9 @@ pub(super) const TIME_LIMIT: Duration = Duration::from_secs(15);
 /// Answers after this time are counted as slow.
 const SLOW: Duration = Duration::from_secs(1);
 
+/// A webhook that is sent this long after its due time is counted as sent late.
+const LATE: Duration = Duration::from_millis(100);
+
 /// Status of the edge for a wrong signature.
 pub(super) const REFUSED: u16 = 403;
 
@@ -41,7 +44,9 @@ pub(super) enum Outcome {
 pub(super) struct Finished {
     pub(super) kind: Kind,
     pub(super) outcome: Outcome,
-    /// Time from when the webhook was due.
+    /// Time from when the webhook was due until it was sent.
+    pub(super) delay: Duration,
+    /// Time from when the webhook was due until its result.
     pub(super) latency: Duration,
 }
 
@@ -74,6 +79,8 @@ pub(super) struct Tally {
     pub(super) latencies: Histogram,
     /// Latencies since the last line of progress.
     recent: Histogram,
+    /// Webhooks that were not sent when they were due: all connections were in use, or this machine is too slow.
+    pub(super) sent_late: u64,
     /// Genuine webhooks with an answer later than a second.
     pub(super) slow: u64,
     /// Webhooks whose results are unknown, because the run was ended while they were in flight.
@@ -83,7 +90,8 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts a result.
     pub(super) fn record(&mut self, finished: Finished) {
-        let Finished { kind, outcome, latency } = finished;
+        let Finished { kind, outcome, delay, latency } = finished;
+        self.sent_late += u64::from(delay > LATE);
         let counts = self.kinds.entry(kind).or_default();
         let (mut has_latency, mut reason) = (kind.is_genuine(), None);
         match outcome {
@@ -240,7 +248,7 @@ mod tests {
 
     fn answered(kind: Kind, status: u16, ms: u64) -> Finished {
         let outcome = Outcome::Answered { status, reason: None };
-        Finished { kind, outcome, latency: Duration::from_millis(ms) }
+        Finished { kind, outcome, delay: Duration::ZERO, latency: Duration::from_millis(ms) }
     }
 
     fn tally(all: Vec<Finished>) -> Tally {
@@ -251,7 +259,8 @@ mod tests {
 
     /// Returns the problems of a run with one right answer and this result.
     fn problems(kind: Kind, outcome: Outcome) -> Vec<String> {
-        let one = Finished { kind, outcome, latency: Duration::from_millis(1) };
+        let one =
+            Finished { kind, outcome, delay: Duration::ZERO, latency: Duration::from_millis(1) };
         tally(vec![answered(Kind::Status, 204, 2), one]).problems()
     }
 
@@ -275,12 +284,18 @@ mod tests {
 
     #[test]
     fn webhook_without_an_answer_is_in_the_percentiles_and_a_failed_connection_is_not() {
-        let given_up = |outcome| Finished { kind: Kind::Status, outcome, latency: TIME_LIMIT };
+        let given_up = |outcome| Finished {
+            kind: Kind::Status,
+            outcome,
+            delay: Duration::ZERO,
+            latency: TIME_LIMIT,
+        };
         let mut all: Vec<_> = (0..8).map(|_| answered(Kind::Status, 204, 1)).collect();
         all.extend([given_up(Outcome::TooLate), given_up(Outcome::NotSent)]);
         let at_once = Finished {
             kind: Kind::Status,
             outcome: Outcome::Failed("refused".to_owned()),
+            delay: Duration::ZERO,
             latency: Duration::ZERO,
         };
         all.push(at_once);
@@ -294,6 +309,7 @@ mod tests {
         let failed = |n: usize| Finished {
             kind: Kind::Status,
             outcome: Outcome::Failed(format!("reason {n}")),
+            delay: Duration::ZERO,
             latency: Duration::ZERO,
         };
         let tally = tally((0..100).map(failed).collect());
