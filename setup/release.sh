@@ -62,7 +62,7 @@ export CARGO_TARGET_DIR=$root/target/release-build
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$root=/twilio-edge"$'\x1f'"--remap-path-prefix=$cargo_home=/cargo"
 export CFLAGS="-ffile-prefix-map=$root=/twilio-edge -ffile-prefix-map=$cargo_home=/cargo"
-export CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_INCREMENTAL=0
+export CARGO_PROFILE_DIST_STRIP=symbols CARGO_INCREMENTAL=0
 
 dist=${DIST:-$root/dist}
 rm -rf "$dist"
@@ -77,9 +77,9 @@ filter() {
 }
 
 sidecar() {
-    setup/cargo.sh build --locked --release --package twilio-edge --bin twilio-edge --target $triple
+    setup/cargo.sh build --locked --profile dist --package twilio-edge --bin twilio-edge --target $triple
     setup/artifacts.py tar "$dist/twilio-edge-$version-$triple.tar.gz" --folder "twilio-edge-$version" \
-        "$CARGO_TARGET_DIR/$triple/release/twilio-edge=twilio-edge" LICENSE README.md CHANGELOG.md crates/platform/defaults.toml=defaults.toml
+        "$CARGO_TARGET_DIR/$triple/dist/twilio-edge=twilio-edge" LICENSE README.md CHANGELOG.md crates/platform/defaults.toml=defaults.toml
     setup/artifacts.py sbom "$dist/twilio-edge-$version.cdx.json" --package twilio-edge --target $triple
 }
 

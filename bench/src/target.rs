@@ -310,7 +310,7 @@ impl Place<'_> {
         environment.extend(sinks.map(|file| ("TWILIO_EDGE_SINKS_FILE", file)));
         let delay = format!("--inject=fsync,fdatasync:delay_exit={SLOW_DISK_US}");
         let slow = ["strace", "-f", "--seccomp-bpf", "--trace=fsync,fdatasync"];
-        // With an output file, strace ignores TERM unless it is told otherwise.
+        // With an output file, strace ignores TERM by default.
         let options = [delay.as_str(), "--output=/dev/null", "--interruptible=waiting"];
         let slow = slow.into_iter().chain(options).map(OsStr::new);
         // SQLite waits for the disk in this process, PostgreSQL in its own.

@@ -87,32 +87,6 @@ impl CachedConnection {
     pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
-
-    /// Runs a statement, and closes the connection if the caller does not wait for its end. After an interrupted COPY the
-    /// server waits for data and the pool for an answer, both forever.
-    pub(super) async fn uninterrupted<T>(
-        &mut self,
-        statement: impl AsyncFnOnce(&mut PgConnection) -> T,
-    ) -> T {
-        let mut closing = Closing { connection: &mut self.connection, is_done: false };
-        let result = statement(closing.connection).await;
-        closing.is_done = true;
-        result
-    }
-}
-
-/// Connection that is closed unless its statement has ended.
-struct Closing<'a> {
-    connection: &'a mut PoolConnection<Postgres>,
-    is_done: bool,
-}
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.connection.close_on_drop();
-        }
-    }
 }
 
 impl fmt::Debug for ConnectionCache {

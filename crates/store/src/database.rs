@@ -21,6 +21,9 @@ use crate::{
 };
 use twilio_edge_platform::{config, metrics::Connections};
 
+/// Time limit of a write for which no request waits, as a multiple of the usual limit.
+pub(super) const JOURNAL_PATIENCE: u32 = 10;
+
 /// Failure that a commit survives once it is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
@@ -46,7 +49,7 @@ macro_rules! bound {
     };
 }
 
-/// Database of the stores. Each method returns within the timeout.
+/// Database of the stores. Each method returns within the timeout, except the journal's.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
     engine: Engine,
@@ -243,13 +246,14 @@ impl Database {
         .await
     }
 
-    /// Writes events, each key once. Durable on return.
+    /// Writes events, each key once. Durable on return. The journal calls it, so it has more time than a request: a write that
+    /// is abandoned and repeated waits for the locks of its predecessor, and makes a slow disk slower.
     pub(super) async fn write_events(
         &self,
         events: &[Event<'_>],
         forgotten_ms: i64,
     ) -> Result<(), StoreError> {
-        self.within_timeout(async {
+        within(self.timeout.saturating_mul(JOURNAL_PATIENCE), async {
             match &self.engine {
                 Engine::Sqlite(_) => {
                     let mut tx = self.begin(Durability::Power).await?;
@@ -258,10 +262,8 @@ impl Database {
                 }
                 // A statement is its own transaction, in one round trip instead of three.
                 Engine::Postgres(postgres) => {
-                    let mut cached = postgres.writes.take().await?;
-                    postgres::add_events(&mut cached, events, forgotten_ms).await?;
-                    postgres.writes.put_back(cached);
-                    Ok(())
+                    let mut connection = postgres.journal.acquire().await?;
+                    postgres::add_events(&mut connection, events, forgotten_ms).await
                 }
             }
         })
@@ -285,11 +287,12 @@ impl Database {
                     .map(|pool| Connections::of(pool.size(), pool.num_idle()));
                 [quick.and(lookups), durable]
             }
-            Engine::Postgres(Postgres { quick, durable, lookups, writes }) => {
-                [(quick, lookups), (durable, writes)].map(|(pool, cache)| {
-                    let idle = pool.num_idle().saturating_add(cache.count());
-                    Connections::of(pool.size(), idle)
-                })
+            Engine::Postgres(Postgres { quick, durable, journal, lookups }) => {
+                let idle = quick.num_idle().saturating_add(lookups.count());
+                let quick = Connections::of(quick.size(), idle);
+                let [durable, journal] =
+                    [durable, journal].map(|pool| Connections::of(pool.size(), pool.num_idle()));
+                [quick, durable.and(journal)]
             }
         }
     }
@@ -321,9 +324,9 @@ impl Database {
             }
             Engine::Postgres(postgres) => {
                 postgres.lookups.empty();
-                postgres.writes.empty();
                 postgres.quick.close().await;
                 postgres.durable.close().await;
+                postgres.journal.close().await;
             }
         }
     }

@@ -9,18 +9,20 @@ use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 use sqlx::{
     Arguments as _, AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgExecutor,
     migrate::Migrator,
+    pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions},
 };
 use tokio::time::Instant;
 
 pub(super) use self::lookups::look_up;
 use super::event::Event;
-use crate::connection_cache::{CachedConnection, ConnectionCache, IDLE};
+use crate::connection_cache::{ConnectionCache, IDLE};
 use crate::{
     columns::{
         consent_columns, due_columns, event_columns, merge, suppression_columns,
         suppression_upsert, webhook_columns,
     },
+    database::JOURNAL_PATIENCE,
     error::StoreError,
     statements::{
         ApiKeyStatements, AuditStatements, ConsentStatements, IdempotencyStatements,
@@ -39,9 +41,10 @@ pub(super) struct Postgres {
     pub(super) quick: PgPool,
     /// A commit survives both.
     pub(super) durable: PgPool,
-    /// Connections of the main path: one cache for reads, one for writes.
+    /// The connection on which the journal writes; as durable, with a longer time limit.
+    pub(super) journal: PgPool,
+    /// Connections for the reads of the claim path.
     pub(super) lookups: Arc<ConnectionCache>,
-    pub(super) writes: Arc<ConnectionCache>,
 }
 
 impl Postgres {
@@ -61,14 +64,17 @@ impl Postgres {
             })?;
         }
         let _ = connection.close().await;
-        let durable = (settings.max_connections / 3).max(1);
-        let quick = settings.max_connections.saturating_sub(durable).max(1);
-        let pool = |connections, synchronous_commit| {
-            pool(&options, settings.timeout_ms, connections, synchronous_commit)
-        };
-        let (quick, durable) = (pool(quick, "off"), pool(durable, "on"));
-        let [lookups, writes] = [&quick, &durable].map(|pool| Arc::new(ConnectionCache::of(pool)));
-        Ok(Postgres { quick, durable, lookups, writes })
+        let durable = (settings.max_connections / 3).saturating_sub(1).max(1);
+        let quick = settings.max_connections.saturating_sub(durable).saturating_sub(1).max(1);
+        let timeout_ms = settings.timeout_ms;
+        let journal_ms = timeout_ms.saturating_mul(JOURNAL_PATIENCE.into());
+        let (quick, durable, journal) = (
+            pool(&options, timeout_ms, quick, "off"),
+            pool(&options, timeout_ms, durable, "on"),
+            pool(&options, journal_ms, 1, "on"),
+        );
+        let lookups = Arc::new(ConnectionCache::of(&quick));
+        Ok(Postgres { quick, durable, journal, lookups })
     }
 }
 
@@ -212,20 +218,18 @@ pub(super) async fn write_events(
 /// Writes events, which must be in key order, in transactions of their own: those that are probably new by COPY. Writing an
 /// event again changes nothing, so a failure between two transactions loses nothing.
 pub(super) async fn add_events(
-    connection: &mut CachedConnection,
+    connection: &mut PoolConnection<sqlx::Postgres>,
     events: &[Event<'_>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
     let (first, others): (Vec<Event<'_>>, Vec<Event<'_>>) =
         events.iter().partition(|event| event.is_first);
-    let is_copied = first.len() >= copy::FEWEST
-        && connection.uninterrupted(async |open| copy::insert(open, &first).await).await?;
-    if !is_copied {
-        return write_events(connection.connection(), events, forgotten_ms).await;
+    if first.len() < copy::FEWEST || !copy::insert(connection, &first).await? {
+        return write_events(&mut **connection, events, forgotten_ms).await;
     }
     match others.is_empty() {
         true => Ok(()),
-        false => write_events(connection.connection(), &others, forgotten_ms).await,
+        false => write_events(&mut **connection, &others, forgotten_ms).await,
     }
 }
 

@@ -16,6 +16,7 @@ mod history;
 mod keys;
 mod ledger;
 mod listing;
+mod load;
 mod messages;
 mod migrate;
 mod permissions;
@@ -27,6 +28,7 @@ mod replay;
 mod send;
 mod serve;
 mod sign;
+mod signing;
 mod simulator;
 mod stats;
 mod suppressions;
@@ -99,6 +101,8 @@ enum Command {
     Backend(backend::Args),
     /// Create a webhook with Twilio's signature, and print it as a curl command or send it
     Sign(sign::Args),
+    /// Send signed webhooks to your own edge at a rate, and report latencies and what was not answered 2xx in time
+    Load(load::Args),
     /// Run a simulator of Twilio on this machine: REST, message statuses, signed webhooks, errors on demand
     Simulator(simulator::Args),
     /// Explain why a request was refused, and what would make its signature match
@@ -143,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Backend(args) => backend::run(args),
         Command::Sign(args) => sign::run(args),
+        Command::Load(args) => load::run(args, globals),
         Command::Simulator(args) => simulator::run(args),
         Command::Explain(args) => explain::run(args, globals),
         Command::Vectors(args) => vectors::run(args),

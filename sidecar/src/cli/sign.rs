@@ -6,15 +6,11 @@
 mod curl;
 mod send;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use twilio_edge_platform::terminal;
 
-use twilio_edge_filter::signature::Key;
-
 use self::send::Edge;
-use super::credentials::{self, variable};
-use twilio_edge_demo as demo;
+use super::signing::{SigningOptions, checked_path};
 use twilio_edge_simulator::webhook::{self, Channel, Content, Message, Parameters, SignedRequest};
 
 /// Largest number of webhooks per call.
@@ -129,18 +125,8 @@ struct Options {
     /// Path and query of the webhook [default: /twilio/inbound, /twilio/status or /twilio/other]
     #[arg(long)]
     path: Option<String>,
-    /// Public origin, which is signed [env: PUBLIC_ORIGIN] [default: the value of --edge]
-    #[arg(long, value_name = "URL")]
-    origin: Option<String>,
-    /// URL of the edge that receives it [default: http://127.0.0.1:8080, or EDGE_PORT]
-    #[arg(long, value_name = "URL")]
-    edge: Option<String>,
-    /// Account of the webhook [env: TWILIO_ACCOUNT_SID]
-    #[arg(long, value_name = "AC..")]
-    account: Option<String>,
-    /// File with the auth token in its first line [env: TWILIO_AUTH_TOKEN]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningOptions,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -155,22 +141,13 @@ pub(super) fn run(args: Args) -> ExitCode {
 
 fn sign(kind: Kind) -> Result<ExitCode, String> {
     let options = kind.options();
-    let account = credentials::account(options.account.as_deref(), options.token_file.as_deref())?;
-    let key = Key::auth_token(account.token.label, &account.token.secret)
-        .ok_or("the auth token cannot be a key")?;
-    let local = format!(
-        "http://127.0.0.1:{}",
-        variable("EDGE_PORT").unwrap_or(demo::EDGE_PORT.to_string())
-    );
-    let edge = checked_origin(options.edge.as_deref().unwrap_or(&local))?;
-    let origin = options.origin.clone().or_else(|| variable("PUBLIC_ORIGIN"));
-    let origin = checked_origin(origin.as_deref().unwrap_or(&edge))?;
+    let signing = options.signing.resolve()?;
     let message_sid = match &options.message_sid {
         Some(sid) => sid.clone(),
         None => fresh_message_sid()?,
     };
     let message = Message {
-        account_sid: &account.sid,
+        account_sid: &signing.account_sid,
         message_sid: &message_sid,
         channel: options.channel,
         from: options.from.as_deref(),
@@ -180,30 +157,31 @@ fn sign(kind: Kind) -> Result<ExitCode, String> {
     let mut all = Vec::new();
     for (event, content) in kind.contents(&message)? {
         all.push(SignedRequest::new(
-            &origin,
+            &signing.origin,
             &target,
             content,
-            &key,
+            &signing.key,
             &format!("{message_sid}{event}"),
         ));
     }
     let copies = if let Kind::Duplicates { count, .. } = &kind { *count as usize } else { 1 };
     let all: Vec<_> = std::iter::repeat_n(all, copies).flatten().collect();
 
-    let host = authority(&origin).filter(|host| Some(*host) != authority(&edge)).map(str::to_owned);
+    let host = signing.other_host().map(str::to_owned);
     // Shell comment, since the commands below are pasted into a shell.
     let mark = if options.send { "" } else { "# " };
     terminal::print_line(&format!(
-        "{mark}MessageSid {message_sid} (repeat it with --message-sid), signed for {origin}{target}"
+        "{mark}MessageSid {message_sid} (repeat it with --message-sid), signed for {}{target}",
+        signing.origin
     ));
     if !options.send {
         for signed in &all {
-            terminal::print_line(&curl::command(signed, &edge, host.as_deref()));
+            terminal::print_line(&curl::command(signed, &signing.edge, host.as_deref()));
         }
         return Ok(ExitCode::SUCCESS);
     }
     let at_once = matches!(kind, Kind::Duplicates { concurrent: true, .. });
-    let answers = Edge::new(edge, host).send_all(&all, at_once)?;
+    let answers = Edge::new(signing.edge, host).send_all(&all, at_once)?;
     let accepted = answers.iter().filter(|answer| (200..300).contains(&answer.status)).count();
     if answers.len() > 1 {
         terminal::print_line(&format!("{accepted} of {} were answered 2xx", answers.len()));
@@ -232,12 +210,7 @@ impl Kind {
             _ => "/twilio/inbound",
         };
         let target = self.options().path.as_deref().unwrap_or(default);
-        if !target.starts_with('/') {
-            return Err(format!("--path {target}: a path begins with /"));
-        }
-        if target.contains('#') {
-            return Err(format!("--path {target}: a fragment is neither sent nor signed"));
-        }
+        checked_path("--path", target)?;
         Ok(target.to_owned())
     }
 
@@ -288,23 +261,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// Checks that the text is `scheme://host[:port]` and nothing more, so that origin and path form the URL.
-fn checked_origin(text: &str) -> Result<String, String> {
-    let origin = text.strip_suffix('/').unwrap_or(text);
-    match authority(origin) {
-        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ']) => {
-            Ok(origin.to_owned())
-        }
-        _ => Err(format!(
-            "{text} is no origin: give http://host or https://host, with a port if need be"
-        )),
-    }
-}
-
-fn authority(origin: &str) -> Option<&str> {
-    origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"))
 }
 
 fn fresh_message_sid() -> Result<String, String> {

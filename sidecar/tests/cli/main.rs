@@ -15,6 +15,7 @@ mod documents;
 mod explain;
 mod ledger;
 mod listeners;
+mod load;
 mod oracle;
 mod promql;
 mod release;

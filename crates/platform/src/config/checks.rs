@@ -144,7 +144,7 @@ impl Config {
             "redis.url: must start with redis:// or rediss://, or be empty",
         );
         for (path, value, least) in [
-            ("database.max_connections", u64::from(self.database.max_connections), 2),
+            ("database.max_connections", u64::from(self.database.max_connections), 3),
             ("database.timeout_ms", self.database.timeout_ms, 1),
             ("database.connect_timeout_ms", self.database.connect_timeout_ms, 1),
             ("database.readers", u64::from(self.database.readers), 1),

@@ -1,6 +1,6 @@
 //! New events in PostgreSQL, by COPY in its binary format: about a third of the cost of an INSERT that may find a row.
 
-use sqlx::PgConnection;
+use sqlx::{Postgres, pool::PoolConnection};
 
 use crate::{columns::event_columns, event::Event};
 
@@ -23,17 +23,35 @@ const END: [u8; 2] = (-1_i16).to_be_bytes();
 const UNIQUE_VIOLATION: &str = "23505";
 
 /// Inserts events, which must be in key order and without rows in the ledger. Returns `false`, and inserts none, if one of
-/// them has a row. The connection is of no use if the caller drops the future.
+/// them has a row. Closes the connection if the caller drops the future: after an interrupted COPY, the server waits for rows
+/// and the pool for an answer, both forever.
 pub(super) async fn insert(
-    connection: &mut PgConnection,
+    connection: &mut PoolConnection<Postgres>,
     events: &[Event<'_>],
 ) -> Result<bool, sqlx::Error> {
-    let mut copy = connection.copy_in_raw(COPY).await?;
+    let mut copying = Copying { connection, is_ended: false };
+    let mut copy = copying.connection.copy_in_raw(COPY).await?;
     copy.send(encode(events)).await?;
-    match copy.finish().await {
+    let result = copy.finish().await;
+    copying.is_ended = true;
+    match result {
         Ok(_) => Ok(true),
         Err(error) if is_unique_violation(&error) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Connection that is closed unless its COPY has ended.
+struct Copying<'a> {
+    connection: &'a mut PoolConnection<Postgres>,
+    is_ended: bool,
+}
+
+impl Drop for Copying<'_> {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.connection.close_on_drop();
+        }
     }
 }
 
