@@ -339,10 +339,10 @@ async fn sidecar_killed_during_a_repetition_repeats_once(world: World) {
         let app = Caller::app(&sidecar, &token);
         let first = sent(&app, &format!("text {n}")).await;
         let claim = reported(&format!("k{n}"), &first, "failed", Some("63018"));
-        let body = json!({"v": twilio_edge_contract::PROTOCOL_VERSION, "claims": [claim]});
-        let asked =
-            sidecar.client.post(format!("{}{}", sidecar.base, twilio_edge_contract::CLAIMS_PATH));
-        let asked = asked.bearer_auth(crate::support::sidecar::TOKEN).body(body.to_string());
+        let body = json!({"v": twilio_edge_contract::PROTOCOL_VERSION, "claims": [claim], "settlements": []});
+        let path = twilio_edge_contract::EXCHANGE_PATH;
+        let asked = sidecar.client.post(format!("{}{path}", sidecar.base)).json(&body);
+        let asked = asked.bearer_auth(crate::support::sidecar::TOKEN);
         let request = tokio::spawn(asked.send());
         // The repetition is due after one second and up to a quarter more; the call of Twilio takes 60 ms.
         let pause = if n % 2 == 0 { n * 5 } else { 1000 + (n * 97) % 400 };
