@@ -1,16 +1,20 @@
 //! HTTP sink: one POST per delivery, signed after the Standard Webhooks specification
 //! (github.com/standard-webhooks/standard-webhooks), so that receivers can verify it with an existing library.
 
+mod client;
 mod settings;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Client, header, redirect};
+use reqwest::header;
 use sha2::Sha256;
 
-use self::settings::{Format, Settings};
+use self::{
+    client::SinkClient,
+    settings::{Format, Settings},
+};
 use super::sink_type::{Field, SinkType};
 use crate::causes::with_causes;
 use twilio_edge_domain::delivery::{DeliveryOutcome, outcome_of_response, parse_retry_after};
@@ -20,12 +24,9 @@ use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 /// Part of an answer other than 2xx that becomes part of the reason, in bytes.
 const ERROR_TEXT_BYTES: usize = 200;
 
-/// Time limit of connecting, within the time limit of the delivery.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    client: Client,
+    client: SinkClient,
     settings: Settings,
 }
 
@@ -47,16 +48,7 @@ impl SinkType for Endpoint {
     }
 
     fn open(settings: Settings, timeout: Duration) -> Result<Endpoint, String> {
-        // A redirect is not followed, because the signature is for this receiver only. No proxy of the environment is
-        // used, because a service mesh does not need one.
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .timeout(timeout)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Endpoint { client: client.map_err(|error| error.to_string())?, settings })
+        Ok(Endpoint { client: SinkClient::new(settings.tls.clone(), timeout)?, settings })
     }
 
     async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
@@ -70,7 +62,10 @@ impl SinkType for Endpoint {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = self
             .client
+            .get()
+            .await
             .post(&self.settings.url)
+            .headers(self.settings.headers.clone())
             .header(header::CONTENT_TYPE, content_type)
             .header("webhook-id", &delivery.id)
             .header("webhook-timestamp", now)

@@ -57,14 +57,7 @@ impl SinkType for Cluster {
     /// Checks that the configured files exist.
     fn open(settings: Settings, timeout: Duration) -> Result<Cluster, String> {
         if let Some(tls) = &settings.tls {
-            let (cert, key) =
-                tls.identity.as_ref().map_or((None, None), |(cert, key)| (Some(cert), Some(key)));
-            let files = [("ca_file", tls.ca_file.as_ref()), ("cert_file", cert), ("key_file", key)];
-            for (field, path) in files {
-                if let Some(Err(error)) = path.map(std::fs::read) {
-                    return Err(format!("tls.{field}: {error}"));
-                }
-            }
+            tls.check_files()?;
         }
         Ok(Cluster { settings, timeout, producer: Mutex::default() })
     }

@@ -128,7 +128,7 @@ impl DeliveryWorker {
         let (concurrency, attempt_timeout) = (sink.concurrency(), sink.attempt_timeout());
         let now_ms = now_ms();
         let free = concurrency.saturating_sub(self.running.len());
-        let admitted = self.breaker.permits(free, now_ms);
+        let admitted = self.breaker.permits(free, now_ms).min(sink.available_starts());
         if admitted == 0 {
             return true;
         }
@@ -220,6 +220,10 @@ async fn deliver_lane(
     // Another worker can claim the lane when the claim ends, so no attempt starts that could still be in progress then.
     let last_start_ms = until_ms.saturating_sub(millis(sink.attempt_timeout()));
     for due in &lane.due {
+        // The lane waits in the database, not here, so that a stop of the sidecar does not wait for it.
+        if !sink.wait_for_start().await {
+            break;
+        }
         if !round.ended.is_empty() && now_ms() > last_start_ms {
             break;
         }

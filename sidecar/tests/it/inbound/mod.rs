@@ -12,5 +12,6 @@ pub(crate) mod kills;
 pub(crate) mod redirects;
 pub(crate) mod redis_streams;
 pub(crate) mod replays;
+pub(crate) mod sink_options;
 pub(crate) mod sink_types;
 pub(crate) mod sinks;

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use axum::{
@@ -21,6 +22,8 @@ pub(crate) struct Received {
     pub(crate) body: String,
     /// Status of the answer.
     pub(crate) status: u16,
+    /// Time of the answer.
+    pub(crate) at: Instant,
 }
 
 impl Received {
@@ -159,7 +162,7 @@ async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) 
     let body = String::from_utf8(body.to_vec()).unwrap();
     let status_rule = shared.status_rule.lock().unwrap().clone();
     let status = status_rule(&body);
-    shared.got.lock().unwrap().push(Received { headers, body, status });
+    shared.got.lock().unwrap().push(Received { headers, body, status, at: Instant::now() });
     StatusCode::from_u16(status).unwrap()
 }
 
