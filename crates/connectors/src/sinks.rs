@@ -16,7 +16,7 @@ use std::{
 };
 
 use twilio_edge_domain::{
-    delivery::{DeliveryOutcome, RetryPolicy},
+    delivery::{DeliveryOutcome, RetryPolicy, SinkAnswer},
     event::Delivery,
     pace::Pace,
     sink_filter::SinkFilter,
@@ -199,14 +199,15 @@ impl Sink {
         }
     }
 
-    /// Makes one attempt to deliver one event.
-    pub async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+    /// Makes one attempt to deliver one event, and measures it.
+    pub async fn deliver(&self, delivery: &Delivery<'_>) -> SinkAnswer {
+        let began = Instant::now();
         let attempt = tokio::time::timeout(self.attempt_timeout, self.open.deliver(delivery));
-        attempt.await.unwrap_or_else(|_| DeliveryOutcome::Failed {
-            reason: "the sink did not answer in time".into(),
-            retry_after: None,
-            is_outage: true,
-        })
+        let answer = attempt.await.unwrap_or_else(|_| {
+            let reason = "the sink did not answer in time".into();
+            DeliveryOutcome::Failed { reason, retry_after: None, is_outage: true }.into()
+        });
+        SinkAnswer { latency: began.elapsed(), ..answer }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod cursor;
 #[cfg(test)]
 pub mod defaults;
 pub mod delivery;
+pub mod delivery_attempt;
 pub mod display;
 pub mod dropin;
 pub mod event;

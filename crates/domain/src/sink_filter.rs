@@ -4,12 +4,13 @@ use twilio_edge_contract::{Class, Opt};
 
 use crate::{status::Status, webhook::Webhook};
 
-/// Conditions of one sink. An empty list admits every value. A webhook must meet every condition that concerns its class.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Conditions of one sink. An empty list admits every value, except for `classes`. A webhook must meet every condition that
+/// concerns its class.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkFilter {
     /// Paths of routes.
     pub routes: Vec<String>,
-    /// Classes of webhooks.
+    /// Classes of webhooks; no other class is admitted.
     pub classes: Vec<Class>,
     /// Account SIDs.
     pub accounts: Vec<String>,
@@ -23,13 +24,28 @@ pub struct SinkFilter {
     pub opts: Vec<Option<Opt>>,
 }
 
+impl Default for SinkFilter {
+    /// Returns the filter that admits every message and every status.
+    fn default() -> SinkFilter {
+        SinkFilter {
+            routes: Vec::new(),
+            classes: vec![Class::Inbound, Class::Status],
+            accounts: Vec::new(),
+            numbers: Vec::new(),
+            channels: Vec::new(),
+            statuses: Vec::new(),
+            opts: Vec::new(),
+        }
+    }
+}
+
 impl SinkFilter {
     /// Returns whether the sink receives this webhook. A webhook with an unknown number, channel or status does not meet a
     /// condition about it.
     pub fn admits(&self, webhook: &Webhook) -> bool {
         let identity = &webhook.identity;
         contains(&self.routes, &webhook.route)
-            && contains(&self.classes, &identity.class)
+            && self.classes.contains(&identity.class)
             && contains(&self.accounts, &identity.account_sid)
             && self.admits_participants(webhook)
             && match identity.class {
@@ -162,7 +178,7 @@ mod tests {
             };
             let narrowed = SinkFilter {
                 routes: if base.routes.is_empty() { more.routes } else { base.routes.clone() },
-                classes: if base.classes.is_empty() { more.classes } else { base.classes.clone() },
+                classes: base.classes.iter().copied().filter(|class| more.classes.contains(class)).collect(),
                 accounts: if base.accounts.is_empty() { more.accounts } else { base.accounts.clone() },
                 numbers: if base.numbers.is_empty() { more.numbers } else { base.numbers.clone() },
                 channels: if base.channels.is_empty() { more.channels } else { base.channels.clone() },

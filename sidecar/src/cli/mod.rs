@@ -28,6 +28,7 @@ mod send;
 mod serve;
 mod sign;
 mod simulator;
+mod sinks;
 mod stats;
 mod suppressions;
 mod templates;
@@ -77,8 +78,10 @@ enum Command {
     Suppressions(suppressions::Args),
     /// Record, withdraw, list, import or export consents
     Consents(consents::Args),
-    /// Show deliveries to sinks; retry or discard dead letters
+    /// Show deliveries to sinks and their attempts; retry or discard dead letters
     Deliveries(deliveries::Args),
+    /// List the sinks, or send a test event to one
+    Sinks(sinks::Args),
     /// Deliver webhooks again to one sink
     Replay(replay::Args),
     /// Show or stop the archive queue
@@ -133,6 +136,7 @@ pub fn main() -> ExitCode {
         Command::Suppressions(args) => suppressions::run(args, globals),
         Command::Consents(args) => consents::run(args, globals),
         Command::Deliveries(args) => deliveries::run(args, globals),
+        Command::Sinks(args) => sinks::run(args, globals),
         Command::Replay(args) => replay::run(args, globals),
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),

@@ -218,7 +218,7 @@ fn rate(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Option<f64> 
 fn filter(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> SinkFilter {
     let text = |text: &str| Some(text.to_owned());
     let mut of = Conditions { reading, path, table };
-    let filter = SinkFilter {
+    let mut filter = SinkFilter {
         routes: of.list("routes", MAX_ROUTES, "must be a path, as in /twilio/inbound", |route| {
             text(route).filter(|route| route.starts_with('/') && is_graphic(route))
         }),
@@ -257,13 +257,16 @@ fn filter(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> SinkFilter
             opt => opt.parse::<Opt>().ok().map(Some),
         }),
     };
+    if table.get("classes").is_none() {
+        filter.classes = SinkFilter::default().classes;
+    }
     // A condition that can never matter is a mistake.
-    let has_class = |class| filter.classes.is_empty() || filter.classes.contains(&class);
+    let has_class = |class| filter.classes.contains(&class);
     for (field, is_set, class) in [
         ("statuses", !filter.statuses.is_empty(), Class::Status),
         ("opts", !filter.opts.is_empty(), Class::Inbound),
     ] {
-        if is_set && !has_class(class) {
+        if is_set && !filter.classes.is_empty() && !has_class(class) {
             let class = class.as_str();
             let problem = format!(
                 "has no effect, because `classes` omits {class}: add it, or remove {field}"

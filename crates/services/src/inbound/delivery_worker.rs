@@ -12,7 +12,8 @@ use tokio::{
 use crate::wakeup::{Wakeup, WakeupReceiver};
 use twilio_edge_connectors::sinks::{Sink, Sinks};
 use twilio_edge_domain::{
-    delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy},
+    delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy, SinkAnswer},
+    delivery_attempt,
     event::Delivery,
 };
 use twilio_edge_platform::{
@@ -227,12 +228,16 @@ async fn deliver_lane(
         if !round.ended.is_empty() && now_ms() > last_start_ms {
             break;
         }
-        let outcome = match due.delivery() {
+        let began_ms = now_ms();
+        let answer = match due.delivery() {
             Some(delivery) => deliver(sink, &delivery).await,
             None => DeliveryOutcome::Refused {
                 reason: "the ledger does not have its event any more".into(),
-            },
+            }
+            .into(),
         };
+        let attempts = delivery_attempt::append(&due.attempts, answer.attempt(began_ms));
+        let outcome = answer.outcome;
         let tries = due.tries.saturating_add(1);
         let next = next(sink.retry_policy(), &outcome, tries, due.recorded_at_ms);
         metrics.sinks.tried(sink.name(), &next);
@@ -257,6 +262,7 @@ async fn deliver_lane(
             tries,
             next,
             reason,
+            attempts,
         });
         if is_pending {
             break;
@@ -267,12 +273,11 @@ async fn deliver_lane(
 
 /// Makes one try. A try that panicked counts as failed, so that its delivery becomes a dead letter and does not block its
 /// lane for ever.
-async fn deliver(sink: &Sink, delivery: &Delivery<'_>) -> DeliveryOutcome {
+async fn deliver(sink: &Sink, delivery: &Delivery<'_>) -> SinkAnswer {
     let tried = catch_panic(sink.deliver(delivery)).await;
-    tried.unwrap_or_else(|_| DeliveryOutcome::Failed {
-        reason: "the delivery panicked; the log has a line `process.panicked`".into(),
-        retry_after: None,
-        is_outage: false,
+    tried.unwrap_or_else(|_| {
+        let reason = "the delivery panicked; the log has a line `process.panicked`".into();
+        DeliveryOutcome::Failed { reason, retry_after: None, is_outage: false }.into()
     })
 }
 

@@ -1,5 +1,6 @@
 //! Webhooks: claims, deliveries to sinks, dead letters, replays.
 
+pub(crate) mod attempts;
 pub(crate) mod claim_model;
 pub(crate) mod claims;
 pub(crate) mod concurrent_claims;
