@@ -3,12 +3,14 @@
 //!
 //! Each sink type is one module that implements [`SinkType`], and one line of [`TYPES`].
 
+mod client;
 mod fields;
 mod file;
 mod http;
 mod kafka;
 mod redis_stream;
 mod sink_type;
+mod sqs;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -32,6 +34,7 @@ pub const TYPES: &[Registration] = &[
     Registration::of::<http::Endpoint>(),
     Registration::of::<kafka::Cluster>(),
     Registration::of::<redis_stream::Streams>(),
+    Registration::of::<sqs::Queue>(),
 ];
 
 /// All sinks of a sidecar. Copies share them.

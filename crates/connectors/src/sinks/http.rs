@@ -1,7 +1,6 @@
 //! HTTP sink: one POST per delivery, signed after the Standard Webhooks specification
 //! (github.com/standard-webhooks/standard-webhooks), so that receivers can verify it with an existing library.
 
-mod client;
 mod settings;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,11 +10,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header;
 use sha2::Sha256;
 
-use self::{
+use self::settings::{Format, Settings};
+use super::{
     client::SinkClient,
-    settings::{Format, Settings},
+    sink_type::{Field, SinkType},
 };
-use super::sink_type::{Field, SinkType};
 use crate::causes::with_causes;
 use twilio_edge_domain::{
     delivery::{DeliveryOutcome, SinkAnswer, outcome_of_response, parse_retry_after},

@@ -16,3 +16,4 @@ pub(crate) mod replays;
 pub(crate) mod sink_options;
 pub(crate) mod sink_types;
 pub(crate) mod sinks;
+pub(crate) mod sqs;

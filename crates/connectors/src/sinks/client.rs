@@ -1,4 +1,4 @@
-//! HTTP client of a sink with its own trust: an authority of its own, and a client certificate. Reads the PEM files again
+//! HTTP client of one sink, with its own trust if needed: an authority of its own, and a client certificate. Reads the PEM files again
 //! every five minutes, because they are renewed while the sidecar runs.
 
 use std::{
