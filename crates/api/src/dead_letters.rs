@@ -15,7 +15,10 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{idempotency::IdempotencyKeyHeader, page::PageRequest, problem::Problem, query};
+use super::{
+    deliveries::AttemptView, idempotency::IdempotencyKeyHeader, page::PageRequest,
+    problem::Problem, query,
+};
 use crate::{
     app::App,
     body::{json, object},
@@ -108,6 +111,8 @@ struct DeadLetterView {
     tries: i64,
     /// Error of the last attempt.
     reason: Option<String>,
+    /// Latest attempts, at most 20, the oldest first.
+    attempts: Vec<AttemptView>,
     /// Event that the sink receives; `null` if the ledger no longer has it.
     #[schema(value_type = Option<Object>)]
     event: Option<Value>,
@@ -310,6 +315,7 @@ impl DeadLetterView {
             recorded_at: rfc3339(due.recorded_at_ms),
             tries: due.tries,
             reason,
+            attempts: AttemptView::read(&due.attempts),
             event,
         }
     }

@@ -14,6 +14,7 @@ mod checks;
 mod consents;
 mod csv;
 mod dead_letters;
+mod deliveries;
 pub mod dropin;
 mod events;
 mod exchange;
@@ -31,6 +32,7 @@ mod query;
 mod redactions;
 mod replays;
 mod request_log;
+mod sinks;
 mod statistics;
 mod suppressions;
 pub mod templates;
@@ -94,7 +96,7 @@ pub fn router(app: &App) -> Router {
 
 /// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
-    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, dead letters, replays, and the import and export of suppressions and consents.";
+    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, and the import and export of suppressions and consents.";
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let lists = suppressions::import_router()
         .merge(consents::import_router())
@@ -109,6 +111,8 @@ pub fn admin_router(app: &App) -> Router {
         .merge(tenants::router())
         .merge(templates::admin_router())
         .merge(dead_letters::router())
+        .merge(deliveries::router())
+        .merge(sinks::router())
         .merge(replays::router())
         .merge(suppressions::admin_router())
         .merge(changing)

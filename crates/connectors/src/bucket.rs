@@ -133,7 +133,7 @@ fn client(endpoint: &str) -> ClientOptions {
 }
 
 fn s3(location: &BucketLocation<'_>, bucket: &str) -> Result<object_store::aws::AmazonS3, String> {
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(RETRY);
+    let mut builder = aws_builder(location.credentials_file)?.with_bucket_name(bucket);
     builder = builder.with_client_options(client(location.endpoint));
     if !location.endpoint.is_empty() {
         builder = builder.with_endpoint(location.endpoint);
@@ -141,22 +141,33 @@ fn s3(location: &BucketLocation<'_>, bucket: &str) -> Result<object_store::aws::
     if !location.region.is_empty() {
         builder = builder.with_region(location.region);
     }
-    if !location.credentials_file.is_empty() {
-        let text = read(location.credentials_file)?;
-        for (name, key) in [
-            ("aws_access_key_id", AmazonS3ConfigKey::AccessKeyId),
-            ("aws_secret_access_key", AmazonS3ConfigKey::SecretAccessKey),
-        ] {
-            let value = line(&text, name).ok_or_else(|| {
-                format!("credentials_file: {} has no line {name} = ..", location.credentials_file)
-            })?;
-            builder = builder.with_config(key, value);
-        }
-        if let Some(token) = line(&text, "aws_session_token") {
-            builder = builder.with_token(token);
-        }
-    }
     builder.build().map_err(|error| format!("url: {error}"))
+}
+
+/// Returns a builder with the credentials of a file in the format of AWS's own tools, or of the environment if the path is
+/// empty.
+///
+/// # Errors
+/// Returns the problem of the file, after the name of its setting.
+pub(crate) fn aws_builder(credentials_file: &str) -> Result<AmazonS3Builder, String> {
+    let mut builder = AmazonS3Builder::from_env().with_retry(RETRY);
+    if credentials_file.is_empty() {
+        return Ok(builder);
+    }
+    let text = read(credentials_file)?;
+    for (name, key) in [
+        ("aws_access_key_id", AmazonS3ConfigKey::AccessKeyId),
+        ("aws_secret_access_key", AmazonS3ConfigKey::SecretAccessKey),
+    ] {
+        let value = line(&text, name).ok_or_else(|| {
+            format!("credentials_file: {credentials_file} has no line {name} = ..")
+        })?;
+        builder = builder.with_config(key, value);
+    }
+    if let Some(token) = line(&text, "aws_session_token") {
+        builder = builder.with_token(token);
+    }
+    Ok(builder)
 }
 
 fn gcs(

@@ -3,19 +3,26 @@
 //!
 //! Each sink type is one module that implements [`SinkType`], and one line of [`TYPES`].
 
+mod client;
 mod fields;
 mod file;
 mod http;
 mod kafka;
 mod redis_stream;
 mod sink_type;
+mod sqs;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use twilio_edge_contract::Class;
 use twilio_edge_domain::{
-    delivery::{DeliveryOutcome, RetryPolicy},
+    delivery::{DeliveryOutcome, RetryPolicy, SinkAnswer},
     event::Delivery,
+    pace::Pace,
+    sink_filter::SinkFilter,
+    webhook::Webhook,
 };
 use twilio_edge_platform::file_access;
 
@@ -27,6 +34,7 @@ pub const TYPES: &[Registration] = &[
     Registration::of::<http::Endpoint>(),
     Registration::of::<kafka::Cluster>(),
     Registration::of::<redis_stream::Streams>(),
+    Registration::of::<sqs::Queue>(),
 ];
 
 /// All sinks of a sidecar. Copies share them.
@@ -40,12 +48,19 @@ pub struct Sinks {
 pub struct Sink {
     name: String,
     type_name: &'static str,
-    routes: Vec<String>,
-    classes: Vec<Class>,
+    filter: SinkFilter,
     retry_policy: RetryPolicy,
     concurrency: usize,
     attempt_timeout: Duration,
+    pace: Option<SinkPace>,
     open: Box<dyn OpenSink>,
+}
+
+/// Pace of the deliveries of one sink; times are since `began`.
+#[derive(Debug)]
+struct SinkPace {
+    began: Instant,
+    pace: Mutex<Pace>,
 }
 
 /// Returns every problem of a sinks file, or the weak secrets of a valid file unless `is_demo`.
@@ -111,9 +126,9 @@ impl Sinks {
         self.all.iter()
     }
 
-    /// Returns the names of the sinks that receive webhooks of this class on this route.
-    pub fn of<'a>(&'a self, route: &'a str, class: Class) -> impl Iterator<Item = &'a str> {
-        let receives = move |sink: &&Sink| sink.has_route(route) && sink.has_class(class);
+    /// Returns the names of the sinks whose filter admits this webhook.
+    pub fn of<'a>(&'a self, webhook: &'a Webhook) -> impl Iterator<Item = &'a str> {
+        let receives = |sink: &&Sink| sink.filter.admits(webhook);
         self.all.iter().filter(receives).map(|sink| sink.name.as_str())
     }
 
@@ -125,18 +140,21 @@ impl Sinks {
 
 impl Sink {
     fn open(settings: file::Settings) -> Result<Sink, String> {
-        let file::Settings { name, type_name, routes, classes, .. } = settings;
+        let file::Settings { name, type_name, filter, .. } = settings;
         let open = settings.parsed.open(settings.timeout);
         let open = open.map_err(|problem| format!("sink {name}: {problem}"))?;
         Ok(Sink {
             name,
             type_name,
-            routes,
-            classes,
+            filter,
             retry_policy: settings.retry_policy,
             concurrency: settings.concurrency,
             // Connecting and the answer have one timeout each.
             attempt_timeout: 2 * settings.timeout,
+            pace: settings.requests_per_second.map(|per_second| SinkPace {
+                began: Instant::now(),
+                pace: Mutex::new(Pace::new(per_second)),
+            }),
             open,
         })
     }
@@ -166,22 +184,39 @@ impl Sink {
         self.attempt_timeout
     }
 
-    fn has_route(&self, route: &str) -> bool {
-        self.routes.is_empty() || self.routes.iter().any(|own| own == route)
+    /// Number of deliveries that may start within one second.
+    pub fn available_starts(&self) -> usize {
+        self.pace.as_ref().map_or(usize::MAX, |own| own.with(|pace, now| pace.available(now)))
     }
 
-    fn has_class(&self, class: Class) -> bool {
-        self.classes.is_empty() || self.classes.contains(&class)
+    /// Waits for the start of one delivery, as `requests_per_second` requires. Returns false at once if the wait would be
+    /// longer than one second.
+    pub async fn wait_for_start(&self) -> bool {
+        let Some(own) = &self.pace else { return true };
+        match own.with(Pace::reserve) {
+            Some(wait) => {
+                tokio::time::sleep(wait).await;
+                true
+            }
+            None => false,
+        }
     }
 
-    /// Makes one attempt to deliver one event.
-    pub async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+    /// Makes one attempt to deliver one event, and measures it.
+    pub async fn deliver(&self, delivery: &Delivery<'_>) -> SinkAnswer {
+        let began = Instant::now();
         let attempt = tokio::time::timeout(self.attempt_timeout, self.open.deliver(delivery));
-        attempt.await.unwrap_or_else(|_| DeliveryOutcome::Failed {
-            reason: "the sink did not answer in time".into(),
-            retry_after: None,
-            is_outage: true,
-        })
+        let answer = attempt.await.unwrap_or_else(|_| {
+            let reason = "the sink did not answer in time".into();
+            DeliveryOutcome::Failed { reason, retry_after: None, is_outage: true }.into()
+        });
+        SinkAnswer { latency: began.elapsed(), ..answer }
+    }
+}
+
+impl SinkPace {
+    fn with<T>(&self, act: impl FnOnce(&mut Pace, Duration) -> T) -> T {
+        act(&mut self.pace.lock().unwrap_or_else(PoisonError::into_inner), self.began.elapsed())
     }
 }
 

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use crate::delivery_attempt::{AttemptOutcome, DeliveryAttempt};
+
 /// Outcome of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
@@ -27,6 +29,45 @@ pub enum DeliveryOutcome {
         /// The sink's answer.
         reason: String,
     },
+}
+
+/// Answer of a sink to one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkAnswer {
+    /// Outcome that the answer means.
+    pub outcome: DeliveryOutcome,
+    /// HTTP status; `None` without an answer, and for sinks without such a status.
+    pub status: Option<u16>,
+    /// Beginning of the answer, as text.
+    pub excerpt: String,
+    /// Time until the answer, or until the failure.
+    pub latency: Duration,
+}
+
+impl From<DeliveryOutcome> for SinkAnswer {
+    fn from(outcome: DeliveryOutcome) -> SinkAnswer {
+        SinkAnswer { outcome, status: None, excerpt: String::new(), latency: Duration::ZERO }
+    }
+}
+
+impl SinkAnswer {
+    /// Returns the record of an attempt that started at `at_ms`.
+    pub fn attempt(&self, at_ms: i64) -> DeliveryAttempt {
+        let (outcome, reason) = match &self.outcome {
+            DeliveryOutcome::Delivered => (AttemptOutcome::Delivered, None),
+            DeliveryOutcome::Failed { reason, .. } => (AttemptOutcome::Failed, Some(reason)),
+            DeliveryOutcome::Refused { reason } => (AttemptOutcome::Refused, Some(reason)),
+        };
+        DeliveryAttempt {
+            at_ms,
+            outcome,
+            status: self.status,
+            latency_ms: u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX),
+            // With a status, the reason only repeats the status and the answer.
+            reason: reason.filter(|_| self.status.is_none()).cloned(),
+            answer: self.excerpt.clone(),
+        }
+    }
 }
 
 /// Next state of a delivery.

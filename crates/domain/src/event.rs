@@ -16,6 +16,16 @@ const COUNT_DIGITS: usize = 6;
 /// JSON Schema of the event, for validators (json-schema.org, draft 2020-12).
 pub const SCHEMA: &str = include_str!("../../../docs/event.schema.json");
 
+/// Type of a test event.
+const TEST: &str = "test";
+
+/// Account and message of a test event, which do not exist.
+const TEST_SIDS: [&str; 2] =
+    ["AC00000000000000000000000000000000", "SM00000000000000000000000000000000"];
+
+/// Form of a test event.
+const TEST_FORM: &str = "AccountSid=AC00000000000000000000000000000000&MessageSid=SM00000000000000000000000000000000&Body=Test+event+of+twilio-edge&TwilioEdgeTest=true";
+
 /// Facts about a webhook besides its form.
 #[derive(Debug, Clone, Copy)]
 pub struct WebhookFacts<'a> {
@@ -150,6 +160,11 @@ impl Event<'_> {
         self.event_id
     }
 
+    /// Returns whether it is the test event of a sink, and not a webhook.
+    pub fn is_test(&self) -> bool {
+        self.event_type == TEST
+    }
+
     /// Returns the class of the webhook.
     pub fn class(&self) -> Class {
         self.class
@@ -179,6 +194,25 @@ pub fn delivery_id(event_id: &str, replay_id: Option<&str>) -> String {
         Some(replay) => format!("{event_id}#{replay}"),
         None => event_id.to_owned(),
     }
+}
+
+/// Builds the delivery of a test event. `id` identifies it to the sink.
+pub fn test_delivery(id: &str, now_ms: i64) -> Delivery<'_> {
+    let [account_sid, message_sid] = TEST_SIDS;
+    let known = WebhookFacts {
+        event_id: id,
+        class: Class::Other,
+        account_sid,
+        message_sid,
+        status: None,
+        error_code: None,
+        route: "",
+        received_at_ms: now_ms,
+        replay_id: None,
+        metadata: "",
+    };
+    let event = Event { event_type: TEST, ..Event::of(known, TEST_FORM) };
+    Delivery { id: id.to_owned(), event, form: TEST_FORM, replay_id: None }
 }
 
 /// Delivery of one event to one sink.
@@ -268,6 +302,17 @@ mod tests {
         assert_eq!(Event::of(KNOWN, "To=%2B1415").key(), "SM1");
         assert_eq!(delivery_id("e", None), "e");
         assert_eq!(delivery_id("e", Some("r1")), "e#r1");
+    }
+
+    #[test]
+    fn test_event_is_marked_and_has_no_contact() {
+        let delivery = test_delivery("test:1", 1_795_436_897_042);
+        assert!(delivery.event.is_test() && !Event::of(KNOWN, "From=%2B1").is_test());
+        let event = serde_json::to_value(&delivery.event).unwrap();
+        assert_eq!((&event["event_id"], &event["event_type"]), (&json!("test:1"), &json!("test")));
+        assert_eq!(event["raw"]["TwilioEdgeTest"], "true");
+        assert_eq!((event.get("from"), event.get("to")), (None, None));
+        assert_eq!(delivery.event.key(), TEST_SIDS[1]);
     }
 
     proptest! {

@@ -161,6 +161,10 @@ refusals! {
         title: "The dead letter does not exist",
         remedy: "List the dead letters that this key may see with `GET /v1/dead-letters`.",
         drop_in: None }
+    NoSuchSink { code: "no_such_sink", status: 404, actor: Caller, origin: Request,
+        title: "This sidecar has no sink of that name",
+        remedy: "Use a name that `GET /v1/sinks` lists. The sidecar reads its sinks file at the start.",
+        drop_in: None }
     NoSuchReplay { code: "no_such_replay", status: 404, actor: Caller, origin: Request,
         title: "The replay does not exist",
         remedy: "Use the id that `POST /v1/replays` returned. The replay may belong to another account.",

@@ -7,3 +7,4 @@ mod effects;
 pub mod redirects;
 pub mod replays;
 pub mod settlements;
+pub mod sink_tests;

@@ -3,7 +3,7 @@
 /// Columns of a due delivery and its event. `metadata` is that of the outbound message which the event is about.
 macro_rules! due_columns {
     () => {
-        "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, \
+        "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, d.attempts, \
          coalesce(e.class, '') AS class, d.account_sid, coalesce(e.message_sid, '') AS message_sid, e.status, \
          e.error_code, e.route, e.form, e.received_at_ms, \
          coalesce((SELECT m.metadata FROM outbound_messages AS m WHERE m.message_sid = e.message_sid AND m.message_sid <> '' \

@@ -68,6 +68,33 @@ pub struct DeadLetterDetail {
     pub due: PendingDelivery,
 }
 
+/// Delivery of one event to one sink, in any state. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct DeliveryState {
+    /// Number of the delivery, for people.
+    pub seq: i64,
+    /// Name of the sink.
+    pub sink: String,
+    /// Delivery id, which identifies it to the sink.
+    pub delivery_id: String,
+    /// Dedupe key of its event.
+    pub dedupe_key: String,
+    /// Account SID of the tenant.
+    pub account_sid: String,
+    /// `waiting`, `done`, `dead` or `discarded`.
+    pub state: String,
+    /// Time at which it was recorded.
+    pub recorded_at_ms: i64,
+    /// Number of attempts.
+    pub tries: i64,
+    /// Reason of the last failure.
+    pub reason: Option<String>,
+    /// Latest attempts, as [`twilio_edge_domain::delivery_attempt`] stores them.
+    pub attempts: String,
+    /// Time at which it was given up, accepted or discarded.
+    pub ended_at_ms: Option<i64>,
+}
+
 /// Selection of dead letters for a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetterSelection<'a> {
@@ -117,6 +144,12 @@ struct SelectionRow<'a> {
     account_sid: Option<&'a str>,
     sink: Option<&'a str>,
     now_ms: i64,
+}
+
+#[derive(Serialize)]
+struct EventQuery<'a> {
+    dedupe_key: &'a str,
+    account_sid: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -175,6 +208,34 @@ impl Outbox {
         let query = [SelectionRow { seq, account_sid, sink: None, now_ms: 0 }];
         let found = self.database.read(self.statements().letter, &query).await?;
         Ok(found.into_iter().next())
+    }
+
+    /// Returns the deliveries of one event of this account, in the order in which they were recorded.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
+    pub async fn deliveries_of_event(
+        &self,
+        dedupe_key: &str,
+        account_sid: Option<&str>,
+    ) -> Result<Vec<DeliveryState>, StoreError> {
+        self.database
+            .read(self.statements().of_event, &[EventQuery { dedupe_key, account_sid }])
+            .await
+    }
+
+    /// Adds an entry about a sink to the audit log.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
+    pub async fn record(&self, entry: &AuditEntry) -> Result<(), StoreError> {
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                audit_log::add(&mut tx, std::slice::from_ref(entry)).await?;
+                tx.commit().await
+            })
+            .await
     }
 
     /// Returns for each of these sinks the time of its oldest dead letter.

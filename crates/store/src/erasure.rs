@@ -177,6 +177,11 @@ impl Sweeper {
                     .map(|row| WithdrawalRow { dedupe_key: row.dedupe_key.clone(), now_ms })
                     .collect();
                 owed.sort_unstable_by(|a, b| a.dedupe_key.cmp(&b.dedupe_key));
+                let mut answered: Vec<WithdrawalRow> = found
+                    .iter()
+                    .map(|row| WithdrawalRow { dedupe_key: row.dedupe_key.clone(), now_ms })
+                    .collect();
+                answered.sort_unstable_by(|a, b| a.dedupe_key.cmp(&b.dedupe_key));
                 let is_over = |row: &FoundRow| row.last_ms <= now_ms.saturating_sub(self.result_ms);
                 let (gone, rest): (Vec<_>, Vec<_>) =
                     found.into_iter().partition(|row| erasure.delete && is_over(row));
@@ -201,6 +206,7 @@ impl Sweeper {
                 tx.execute(statements.retention.delete_events, &gone).await?;
                 tx.execute(statements.retention.redact_events, &rows).await?;
                 tx.execute(statements.outbox.withdraw, &owed).await?;
+                tx.execute(statements.outbox.forget_attempts, &answered).await?;
                 tx.execute(statements.retention.unqueue, &owed).await?;
                 if after.is_none() {
                     for number in &numbers {

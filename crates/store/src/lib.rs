@@ -77,7 +77,7 @@ pub use self::{
     contacts::Contacts,
     dead_letters::{
         DeadLetter, DeadLetterAction, DeadLetterDetail, DeadLetterSelection, DeadLetters,
-        DeliveryCount, OldestDeadLetter, ResolvedDeadLetter,
+        DeliveryCount, DeliveryState, OldestDeadLetter, ResolvedDeadLetter,
     },
     erasure::{Erasure, ErasurePosition},
     error::StoreError,

@@ -58,6 +58,8 @@ pub struct PendingDelivery {
     pub recorded_at_ms: i64,
     /// Number of attempts so far.
     pub tries: i64,
+    /// Latest attempts, as [`twilio_edge_domain::delivery_attempt`] stores them.
+    pub attempts: String,
     /// `inbound` or `status`.
     pub class: String,
     /// Account SID of the tenant.
@@ -143,6 +145,8 @@ pub struct AttemptResult {
     pub next: NextStep,
     /// Reason of the failure.
     pub reason: Option<String>,
+    /// Latest attempts, this one included.
+    pub attempts: String,
 }
 
 #[derive(Serialize)]
@@ -176,6 +180,7 @@ struct ResultRow<'a> {
     state: &'static str,
     tries: i64,
     reason: Option<&'a str>,
+    attempts: &'a str,
     ended_at_ms: Option<i64>,
 }
 
@@ -276,6 +281,7 @@ impl Outbox {
             },
             tries: ended.tries,
             reason: ended.reason.as_deref(),
+            attempts: &ended.attempts,
             ended_at_ms: (!matches!(ended.next, NextStep::RetryAt(_))).then_some(now_ms),
         });
         let ended: Vec<ResultRow<'_>> = ended.collect();

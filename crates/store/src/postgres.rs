@@ -391,10 +391,10 @@ pub(super) const STATEMENTS: Statements = Statements {
         ),
 
         end: "
-            UPDATE deliveries SET state = r.state, tries = r.tries, reason = r.reason, ended_at_ms = r.ended_at_ms,
-                lane = CASE WHEN r.state = 'done' THEN '' ELSE deliveries.lane END
+            UPDATE deliveries SET state = r.state, tries = r.tries, reason = r.reason, attempts = r.attempts,
+                ended_at_ms = r.ended_at_ms, lane = CASE WHEN r.state = 'done' THEN '' ELSE deliveries.lane END
             FROM json_to_recordset($1::json) AS r(sink text, delivery_id text, state text, tries bigint,
-                reason text, ended_at_ms bigint)
+                reason text, attempts text, ended_at_ms bigint)
             WHERE deliveries.sink = r.sink AND deliveries.delivery_id = r.delivery_id
                 AND deliveries.state = 'waiting'",
 
@@ -434,6 +434,14 @@ pub(super) const STATEMENTS: Statements = Statements {
                 LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
         ),
 
+        of_event: "
+            SELECT d.seq, d.sink, d.delivery_id, d.dedupe_key, d.account_sid, d.state, d.recorded_at_ms, d.tries,
+                d.reason, d.attempts, d.ended_at_ms
+            FROM json_to_recordset($1::json) AS r(dedupe_key text, account_sid text)
+                JOIN deliveries AS d ON d.dedupe_key = r.dedupe_key
+            WHERE r.account_sid IS NULL OR d.account_sid = r.account_sid
+            ORDER BY d.seq",
+
         oldest_dead: "
             SELECT r.sink, (SELECT min(ended_at_ms) FROM deliveries
                 WHERE state = 'dead' AND deliveries.sink = r.sink) AS ended_at_ms
@@ -462,6 +470,10 @@ pub(super) const STATEMENTS: Statements = Statements {
             UPDATE deliveries SET state = 'discarded', reason = 'redacted', ended_at_ms = r.now_ms, lane = ''
             FROM json_to_recordset($1::json) AS r(dedupe_key text, now_ms bigint)
             WHERE deliveries.dedupe_key = r.dedupe_key AND state IN ('waiting', 'dead')",
+
+        forget_attempts: "
+            UPDATE deliveries SET attempts = '' FROM json_to_recordset($1::json) AS r(dedupe_key text)
+            WHERE deliveries.dedupe_key = r.dedupe_key AND attempts <> ''",
 
         standing: "
             SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms

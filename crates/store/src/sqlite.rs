@@ -407,7 +407,8 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         end: "
             UPDATE deliveries SET state = r.value ->> 'state', tries = r.value ->> 'tries',
-                reason = r.value ->> 'reason', ended_at_ms = r.value ->> 'ended_at_ms',
+                reason = r.value ->> 'reason', attempts = r.value ->> 'attempts',
+                ended_at_ms = r.value ->> 'ended_at_ms',
                 lane = CASE WHEN r.value ->> 'state' = 'done' THEN '' ELSE lane END
             FROM json_each($1) AS r
             WHERE sink = r.value ->> 'sink' AND delivery_id = r.value ->> 'delivery_id' AND state = 'waiting'",
@@ -440,6 +441,13 @@ pub(super) const STATEMENTS: Statements = Statements {
                 LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
         ),
 
+        of_event: "
+            SELECT d.seq, d.sink, d.delivery_id, d.dedupe_key, d.account_sid, d.state, d.recorded_at_ms, d.tries,
+                d.reason, d.attempts, d.ended_at_ms
+            FROM json_each($1) AS input JOIN deliveries AS d ON d.dedupe_key = input.value ->> 'dedupe_key'
+            WHERE input.value ->> 'account_sid' IS NULL OR d.account_sid = input.value ->> 'account_sid'
+            ORDER BY d.seq",
+
         oldest_dead: "
             SELECT value ->> 'sink' AS sink, (SELECT min(ended_at_ms) FROM deliveries
                 WHERE state = 'dead' AND sink = input.value ->> 'sink') AS ended_at_ms
@@ -465,6 +473,10 @@ pub(super) const STATEMENTS: Statements = Statements {
             UPDATE deliveries SET state = 'discarded', reason = 'redacted', ended_at_ms = r.value ->> 'now_ms', lane = ''
             FROM json_each($1) AS r
             WHERE deliveries.dedupe_key = r.value ->> 'dedupe_key' AND state IN ('waiting', 'dead')",
+
+        forget_attempts: "
+            UPDATE deliveries SET attempts = '' FROM json_each($1) AS r
+            WHERE deliveries.dedupe_key = r.value ->> 'dedupe_key' AND attempts <> ''",
 
         standing: "
             SELECT sink, state, count(*) AS count, min(coalesce(ended_at_ms, recorded_at_ms)) AS oldest_ms

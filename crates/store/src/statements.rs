@@ -83,11 +83,15 @@ pub(super) struct OutboxStatements {
     pub(super) free_lanes: &'static str,
     pub(super) dead: &'static str,
     pub(super) letter: &'static str,
+    /// All deliveries of one event.
+    pub(super) of_event: &'static str,
     pub(super) oldest_dead: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
     /// Ends the open deliveries of events.
     pub(super) withdraw: &'static str,
+    /// Removes the recorded attempts of events, because an answer may repeat what a webhook contained.
+    pub(super) forget_attempts: &'static str,
     pub(super) standing: &'static str,
 }
 

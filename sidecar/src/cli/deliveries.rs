@@ -5,17 +5,30 @@ use std::{future::Future, process::ExitCode};
 
 use serde_json::{Map, Value, json};
 
-use super::{credentials::variable, ledger, listing};
+use super::{
+    credentials::variable,
+    ledger,
+    listing::{self, Output},
+};
 use crate::cli::{failure::fail, globals::Globals};
-use twilio_edge_domain::window::rfc3339;
+use twilio_edge_domain::{
+    delivery_attempt::{self, DeliveryAttempt},
+    window::rfc3339,
+};
 use twilio_edge_platform::config::{Config, without_password};
 use twilio_edge_services::{
     access::api_keys::Caller,
     inbound::dead_letters::{self, DeadLetterFilter, DecisionResult, PAGE_SIZE},
 };
-use twilio_edge_store::{DeadLetter, DeadLetterAction, DeadLetters, Outbox, StoreError};
+use twilio_edge_store::{
+    DeadLetter, DeadLetterAction, DeadLetters, DeliveryState, Outbox, StoreError,
+};
 
 const STANDING: [&str; 4] = ["sink", "state", "count", "oldest"];
+const SHOWN: [&str; 8] =
+    ["id", "sink", "state", "recorded_at", "ended_at", "tries", "delivery", "reason"];
+pub(super) const ATTEMPT: [&str; 7] =
+    ["sink", "at", "outcome", "status", "latency_ms", "reason", "answer"];
 const DEAD: [&str; 7] = ["id", "sink", "event", "given_up_at", "recorded_at", "tries", "reason"];
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +52,14 @@ enum Verb {
         /// Largest number of dead letters
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
+    },
+    /// Show the deliveries of one webhook, or one delivery, with the latest attempts
+    Show {
+        /// Id of a webhook (`event_id`), or of a delivery, as `list` shows it
+        id: String,
+        /// Only of this account
+        #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
+        account: Option<String>,
     },
     /// Queue dead letters for delivery again
     Retry(Decision),
@@ -124,6 +145,7 @@ impl Verb {
                 let rows: Vec<Map<String, Value>> = found.iter().map(row).collect();
                 Ok(listing::print(globals.output(), &DEAD, &rows))
             }
+            Verb::Show { id, account } => show(outbox, &id, account.as_deref(), globals).await,
             Verb::Retry(decision) => decision.carry_out(DeadLetterAction::Retry, outbox).await,
             Verb::Discard(decision) => decision.carry_out(DeadLetterAction::Discard, outbox).await,
         }
@@ -170,6 +192,77 @@ async fn gather(
         found.extend(page);
     }
     Ok(found)
+}
+
+/// Prints the deliveries, then their attempts. JSON has the attempts within each delivery.
+async fn show(
+    outbox: &Outbox,
+    id: &str,
+    account_sid: Option<&str>,
+    globals: &Globals,
+) -> Result<ExitCode, StoreError> {
+    let event = match id.parse() {
+        Ok(seq) => outbox.dead_letter(seq, account_sid).await?.map(|found| found.due.dedupe_key),
+        Err(_) => Some(id.to_owned()),
+    };
+    let mut found = match &event {
+        Some(event) => outbox.deliveries_of_event(event, account_sid).await?,
+        None => Vec::new(),
+    };
+    if let Ok(seq) = id.parse::<i64>() {
+        found.retain(|delivery| delivery.seq == seq);
+    }
+    if found.is_empty() {
+        let problem =
+            format!("{id} has no deliveries; they are deleted some time after they were completed");
+        return Ok(fail(problem));
+    }
+    let deliveries: Vec<Map<String, Value>> = found.iter().map(delivery_row).collect();
+    if globals.output() == Output::Json {
+        return Ok(listing::print(Output::Json, &[], &deliveries));
+    }
+    let attempts = found.iter().flat_map(|delivery| {
+        delivery_attempt::read(&delivery.attempts).into_iter().map(|attempt| {
+            let mut row = attempt_row(attempt);
+            row.insert("sink".to_owned(), json!(delivery.sink));
+            row
+        })
+    });
+    let attempts: Vec<Map<String, Value>> = attempts.collect();
+    let tables = [
+        listing::text(globals.output(), &SHOWN, &deliveries),
+        listing::text(globals.output(), &ATTEMPT, &attempts),
+    ];
+    Ok(listing::write(&tables.join("\n")))
+}
+
+fn delivery_row(delivery: &DeliveryState) -> Map<String, Value> {
+    let attempts = delivery_attempt::read(&delivery.attempts).into_iter().map(attempt_row);
+    object(json!({
+        "id": delivery.seq,
+        "sink": delivery.sink,
+        "event": delivery.dedupe_key,
+        "delivery": delivery.delivery_id,
+        "account_sid": delivery.account_sid,
+        "state": delivery.state,
+        "recorded_at": rfc3339(delivery.recorded_at_ms),
+        "ended_at": delivery.ended_at_ms.and_then(rfc3339),
+        "tries": delivery.tries,
+        "reason": delivery.reason,
+        "attempts": attempts.collect::<Vec<_>>(),
+    }))
+}
+
+/// Formats one attempt.
+pub(super) fn attempt_row(attempt: DeliveryAttempt) -> Map<String, Value> {
+    object(json!({
+        "at": rfc3339(attempt.at_ms),
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "latency_ms": attempt.latency_ms,
+        "reason": attempt.reason,
+        "answer": attempt.answer,
+    }))
 }
 
 fn row(letter: &DeadLetter) -> Map<String, Value> {

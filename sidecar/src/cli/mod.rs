@@ -30,6 +30,7 @@ mod serve;
 mod sign;
 mod signing;
 mod simulator;
+mod sinks;
 mod stats;
 mod suppressions;
 mod templates;
@@ -79,8 +80,10 @@ enum Command {
     Suppressions(suppressions::Args),
     /// Record, withdraw, list, import or export consents
     Consents(consents::Args),
-    /// Show deliveries to sinks; retry or discard dead letters
+    /// Show deliveries to sinks and their attempts; retry or discard dead letters
     Deliveries(deliveries::Args),
+    /// List the sinks, or send a test event to one
+    Sinks(sinks::Args),
     /// Deliver webhooks again to one sink
     Replay(replay::Args),
     /// Show or stop the archive queue
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Suppressions(args) => suppressions::run(args, globals),
         Command::Consents(args) => consents::run(args, globals),
         Command::Deliveries(args) => deliveries::run(args, globals),
+        Command::Sinks(args) => sinks::run(args, globals),
         Command::Replay(args) => replay::run(args, globals),
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),

@@ -10,9 +10,8 @@ use twilio_edge_platform::terminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use twilio_edge_contract::Class;
 
-use super::{credentials::variable, ledger, listing};
+use super::{credentials::variable, ledger, listing, sinks};
 use crate::cli::{failure::fail, globals::Globals};
-use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::period::instant;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::config::{Config, without_password};
@@ -100,15 +99,10 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
 
 /// Checks that the configuration has the sink: deliveries to an unknown sink would wait for ever.
 fn is_there(config: &Config, sink: &str) -> Result<(), String> {
-    let file = config.sinks.file.as_str();
-    if file.is_empty() {
-        return Err("there are no sinks: set sinks.file (TWILIO_EDGE_SINKS_FILE)".to_owned());
-    }
-    let sinks = Sinks::read(file)
-        .map_err(|problems| format!("sinks.file: {file}: {}", problems.join("; ")))?;
+    let sinks = sinks::read(config)?;
     match sinks.get(sink) {
         Some(_) => Ok(()),
-        None => Err(format!("sinks.file: {file} has no sink {sink}")),
+        None => Err(format!("sinks.file: {} has no sink {sink}", config.sinks.file)),
     }
 }
 

@@ -50,6 +50,52 @@ impl ClassNames {
     }
 }
 
+/// Paths of PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tls {
+    /// Certificates of trusted authorities; `None` for the system's roots.
+    pub(super) ca_file: Option<String>,
+    /// Client certificate and its key, for servers that request one.
+    pub(super) identity: Option<(String, String)>,
+}
+
+impl Tls {
+    /// Reads the table of paths. Reads no file.
+    pub(super) fn read(reading: &mut TomlReader, path: &str, value: &Value) -> Tls {
+        let table = reading.table(path, value, &["ca_file", "cert_file", "key_file"]);
+        let mut file = |field: &str| {
+            let value = table.get(field)?;
+            Some(text_with_spaces(reading, &format!("{path}.{field}"), Some(value)))
+        };
+        let (ca_file, cert, key) = (file("ca_file"), file("cert_file"), file("key_file"));
+        let identity = match (cert, key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => {
+                reading.problem(path, "cert_file and key_file are needed together");
+                None
+            }
+        };
+        Tls { ca_file, identity }
+    }
+
+    /// Checks that the files can be read.
+    ///
+    /// # Errors
+    /// Returns the field of the first file that cannot be read, with the reason.
+    pub(super) fn check_files(&self) -> Result<(), String> {
+        let identity = self.identity.as_ref();
+        let (cert, key) = identity.map_or((None, None), |(cert, key)| (Some(cert), Some(key)));
+        let files = [("ca_file", self.ca_file.as_ref()), ("cert_file", cert), ("key_file", key)];
+        for (field, path) in files {
+            if let Some(Err(error)) = path.map(std::fs::read) {
+                return Err(format!("tls.{field}: {error}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Reads a whole number; `default` if the field is missing or invalid.
 pub(super) fn number(
     reading: &mut TomlReader,

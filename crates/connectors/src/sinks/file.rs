@@ -4,22 +4,26 @@
 use std::{fmt::Write as _, time::Duration};
 
 use toml::{Table, Value};
-use twilio_edge_contract::Class;
+use twilio_edge_contract::{Class, Opt};
 
 use super::{
     fields::number,
     sink_type::{Field, ParsedSink, Registration},
 };
-use twilio_edge_domain::delivery::RetryPolicy;
+use twilio_edge_domain::{
+    address::Address, delivery::RetryPolicy, sink_filter::SinkFilter, status::Status,
+    tenant::is_account_sid,
+};
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// Upper bounds; larger files are not expected.
 const MAX_SINKS: usize = 32;
 const MAX_ROUTES: usize = 256;
 const MAX_CLASSES: usize = 2;
+const MAX_ENTRIES: usize = 1000;
 
 /// Fields of every sink.
-pub(super) const FIELDS: [Field; 8] = [
+pub(super) const FIELDS: [Field; 14] = [
     Field {
         name: "name",
         meaning: "name in metrics, logs and commands: at most 64 letters, digits, `-` and `_`; required",
@@ -31,8 +35,32 @@ pub(super) const FIELDS: [Field; 8] = [
     },
     Field { name: "classes", meaning: "`inbound`, `status` or both; default: both" },
     Field {
+        name: "accounts",
+        meaning: "account SIDs of the webhooks that it receives; default: all",
+    },
+    Field {
+        name: "numbers",
+        meaning: "our numbers and senders that sent or received the message, as in `+15550001111`; default: all",
+    },
+    Field {
+        name: "channels",
+        meaning: "channels of the messages, as in `sms` and `whatsapp`; default: all",
+    },
+    Field {
+        name: "statuses",
+        meaning: "statuses, as in `failed` and `undelivered`; it limits status callbacks only; default: all",
+    },
+    Field {
+        name: "opts",
+        meaning: "keywords of opt-out, opt-in and help: `stop`, `start`, `help`, and `none` for messages without one; it limits inbound messages only; default: all",
+    },
+    Field {
         name: "concurrency",
         meaning: "contacts that one sidecar serves at the same time, 1 to 256; default 16",
+    },
+    Field {
+        name: "requests_per_second",
+        meaning: "deliveries that one sidecar starts per second at most, at equal intervals, 0.1 to 10000; default: no limit",
     },
     Field {
         name: "timeout_ms",
@@ -55,13 +83,13 @@ pub(super) struct Settings {
     pub(super) name: String,
     /// Value of `type`.
     pub(super) type_name: &'static str,
-    /// Paths of the routes that it receives; empty for all routes with acceptance.
-    pub(super) routes: Vec<String>,
-    /// Classes that it receives; empty for both.
-    pub(super) classes: Vec<Class>,
+    /// Webhooks that it receives.
+    pub(super) filter: SinkFilter,
     pub(super) retry_policy: RetryPolicy,
     /// Number of lanes that one sidecar delivers concurrently.
     pub(super) concurrency: usize,
+    /// Deliveries that one sidecar starts per second at most; `None` without a limit.
+    pub(super) requests_per_second: Option<f64>,
     /// Time limit of connecting and of the answer, each.
     pub(super) timeout: Duration,
     /// Settings of its type.
@@ -131,24 +159,24 @@ fn sink(
             reading.problem(&at, format_args!("must be {}", one_of(types)));
         }
     }
-    let routes = routes(reading, &format!("{path}.routes"), table);
-    let classes = classes(reading, &format!("{path}.classes"), table);
+    let filter = filter(reading, path, table);
     let mut number = |field, range, default| number(reading, path, table, field, range, default);
     let longest_pause_ms = number("longest_pause_ms", 100..=3_600_000, 300_000);
     let give_up_after_s = number("give_up_after_s", 1..=2_592_000, 259_200);
     let concurrency = number("concurrency", 1..=256, 16);
     let timeout_ms = number("timeout_ms", 100..=60_000, 10_000);
+    let requests_per_second = rate(reading, &format!("{path}.requests_per_second"), table);
     let settings = sink_type.map(|sink_type| Settings {
         name: name.clone(),
         type_name: sink_type.name,
-        routes,
-        classes,
+        filter,
         retry_policy: RetryPolicy {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_millis(longest_pause_ms),
             give_up_after: Duration::from_secs(give_up_after_s),
         },
         concurrency: usize::try_from(concurrency).unwrap_or(1),
+        requests_per_second,
         timeout: Duration::from_millis(timeout_ms),
         parsed: (sink_type.parse)(reading, path, table),
     });
@@ -174,30 +202,122 @@ fn name(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> String {
     name
 }
 
-fn routes(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<String> {
-    let listed = reading.list(path, table.get("routes"), MAX_ROUTES);
-    let route = |(n, route): (usize, &Value)| {
-        let at = format!("{path}[{n}]");
-        let route = reading.text(&at, Some(route));
-        if !route.is_empty() && !route.starts_with('/') {
-            reading.problem(&at, "must be a path, as in /twilio/inbound");
-        }
-        route
+fn rate(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Option<f64> {
+    let rate = match table.get("requests_per_second")? {
+        Value::Float(rate) => Some(*rate),
+        Value::Integer(rate) => i32::try_from(*rate).ok().map(f64::from),
+        _ => None,
     };
-    listed.iter().enumerate().map(route).collect()
+    let rate = rate.filter(|rate| (0.1..=10_000.0).contains(rate));
+    if rate.is_none() {
+        reading.problem(path, "must be a number from 0.1 to 10000");
+    }
+    rate
 }
 
-fn classes(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<Class> {
-    let names = reading.list(path, table.get("classes"), MAX_CLASSES);
-    let class = |(n, name): (usize, &Value)| {
-        let class = name.as_str().and_then(|name| name.parse().ok());
-        let class = class.filter(|class| *class != Class::Other);
-        if class.is_none() {
-            reading.problem(&format!("{path}[{n}]"), "must be inbound or status");
-        }
-        class
+fn filter(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> SinkFilter {
+    let text = |text: &str| Some(text.to_owned());
+    let mut of = Conditions { reading, path, table };
+    let mut filter = SinkFilter {
+        routes: of.list("routes", MAX_ROUTES, "must be a path, as in /twilio/inbound", |route| {
+            text(route).filter(|route| route.starts_with('/') && is_graphic(route))
+        }),
+        classes: of.list("classes", MAX_CLASSES, "must be inbound or status", |class| {
+            class.parse().ok().filter(|class| *class != Class::Other)
+        }),
+        accounts: of.list(
+            "accounts",
+            MAX_ENTRIES,
+            "must be an account SID: AC and 32 hexadecimal digits in lower case",
+            |account| text(account).filter(|account| is_account_sid(account)),
+        ),
+        numbers: of.list(
+            "numbers",
+            MAX_ENTRIES,
+            "must be a number or sender without a channel, as in +15550001111; `channels` selects the channel",
+            |number| {
+                let address = Address::parse(number).filter(|_| !number.contains(':'))?;
+                Some(address.number)
+            },
+        ),
+        channels: of.list(
+            "channels",
+            MAX_ENTRIES,
+            "must be a channel in lower case, as in sms, whatsapp, rcs or messenger",
+            |channel| text(channel).filter(|channel| is_channel(channel)),
+        ),
+        statuses: of.list(
+            "statuses",
+            MAX_ENTRIES,
+            "must be a status of Twilio, as in delivered, undelivered or failed",
+            Status::parse,
+        ),
+        opts: of.list("opts", MAX_ENTRIES, "must be stop, start, help or none", |opt| match opt {
+            "none" => Some(None),
+            opt => opt.parse::<Opt>().ok().map(Some),
+        }),
     };
-    names.iter().enumerate().filter_map(class).collect()
+    if table.get("classes").is_none() {
+        filter.classes = SinkFilter::default().classes;
+    }
+    // A condition that can never matter is a mistake.
+    let has_class = |class| filter.classes.contains(&class);
+    for (field, is_set, class) in [
+        ("statuses", !filter.statuses.is_empty(), Class::Status),
+        ("opts", !filter.opts.is_empty(), Class::Inbound),
+    ] {
+        if is_set && !filter.classes.is_empty() && !has_class(class) {
+            let class = class.as_str();
+            let problem = format!(
+                "has no effect, because `classes` omits {class}: add it, or remove {field}"
+            );
+            reading.problem(&format!("{path}.{field}"), problem);
+        }
+    }
+    filter
+}
+
+/// Reader of the lists of one sink.
+struct Conditions<'r, 'v> {
+    reading: &'r mut TomlReader,
+    path: &'r str,
+    table: Fields<'v>,
+}
+
+impl Conditions<'_, '_> {
+    /// Reads a list of texts. An empty list is refused, because it could mean all values or no value.
+    fn list<T>(
+        &mut self,
+        field: &str,
+        most: usize,
+        problem: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Vec<T> {
+        let path = format!("{}.{field}", self.path);
+        let value = self.table.get(field);
+        if value.and_then(Value::as_array).is_some_and(Vec::is_empty) {
+            self.reading
+                .problem(&path, "is empty: add a value, or remove the field to receive all");
+        }
+        let listed = self.reading.list(&path, value, most);
+        let entry = |(n, value): (usize, &Value)| {
+            let entry = value.as_str().and_then(&parse);
+            if entry.is_none() {
+                self.reading.problem(&format!("{path}[{n}]"), problem);
+            }
+            entry
+        };
+        listed.iter().enumerate().filter_map(entry).collect()
+    }
+}
+
+fn is_graphic(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_channel(text: &str) -> bool {
+    (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -223,15 +343,62 @@ type = "http"
 url = "http://127.0.0.1:9000"
 format = "form"
 concurrency = 1
+requests_per_second = 2.5
 "#;
         let sinks = parse(file, TYPES).unwrap();
         let [app, crm] = sinks.as_slice() else { panic!("{sinks:?}") };
         assert_eq!((app.type_name, app.timeout), ("http", Duration::from_secs(2)));
         assert_eq!(
-            (app.routes.as_slice(), app.classes.as_slice(), app.concurrency),
+            (app.filter.routes.as_slice(), app.filter.classes.as_slice(), app.concurrency),
             (&["/twilio/inbound".to_owned()][..], &[Class::Inbound][..], 16)
         );
-        assert_eq!((crm.concurrency, crm.routes.len()), (1, 0));
+        assert_eq!((crm.concurrency, &crm.filter), (1, &SinkFilter::default()));
+        assert_eq!((app.requests_per_second, crm.requests_per_second), (None, Some(2.5)));
+    }
+
+    #[test]
+    fn conditions_are_read_and_checked() {
+        let read = |conditions: &str| {
+            let sink = "[[sink]]\nname = \"a\"\ntype = \"http\"\nurl = \"http://a\"\n";
+            parse(&format!("{sink}{conditions}"), TYPES)
+        };
+        let account = "AC00112233445566778899aabbccddeeff";
+        let sinks = read(&format!(
+            "accounts = [\"{account}\"]\nnumbers = [\"+1555\", \"ACME\"]\nchannels = [\"sms\"]\n\
+             statuses = [\"failed\"]\nopts = [\"stop\", \"none\"]"
+        ));
+        let expected = SinkFilter {
+            accounts: vec![account.into()],
+            numbers: vec!["+1555".into(), "ACME".into()],
+            channels: vec!["sms".into()],
+            statuses: vec![Status::Failed],
+            opts: vec![Some(Opt::Stop), None],
+            ..SinkFilter::default()
+        };
+        assert_eq!(sinks.unwrap()[0].filter, expected);
+        for (conditions, path) in [
+            ("accounts = [\"AC1\"]", "accounts[0]: must be an account SID"),
+            (
+                "numbers = [\"+1\", \"whatsapp:+1\"]",
+                "numbers[1]: must be a number or sender without",
+            ),
+            ("channels = [\"SMS\"]", "channels[0]: must be a channel in lower case"),
+            ("statuses = [\"lost\"]", "statuses[0]: must be a status of Twilio"),
+            ("opts = [7]", "opts[0]: must be stop, start, help or none"),
+            ("opts = []", "opts: is empty: add a value, or remove the field"),
+            (
+                "classes = [\"inbound\"]\nstatuses = [\"failed\"]",
+                "statuses: has no effect, because `classes` omits status",
+            ),
+            (
+                "classes = [\"status\"]\nopts = [\"stop\"]",
+                "opts: has no effect, because `classes` omits inbound",
+            ),
+        ] {
+            let problems = read(conditions).unwrap_err();
+            assert!(problems[0].starts_with(&format!("sink[0].{path}")), "{problems:?}");
+            assert_eq!(problems.len(), 1, "{problems:?}");
+        }
     }
 
     #[test]
@@ -247,6 +414,7 @@ classes = ["hush"]
 format = "hush"
 timeout_ms = 0
 concurrency = "hush"
+requests_per_second = 0
 password = "hush"
 [[sink]]
 name = "a"
@@ -266,6 +434,7 @@ type = "http"
             "sink[0].classes[0]",
             "sink[0].concurrency",
             "sink[0].timeout_ms",
+            "sink[0].requests_per_second",
             "sink[1].url",
             "sink[2].url",
             "sink[2].name",
@@ -275,7 +444,7 @@ type = "http"
                 "{path}: {problems:?}"
             );
         }
-        assert_eq!(problems.len(), 10, "{problems:?}");
+        assert_eq!(problems.len(), 11, "{problems:?}");
         for empty in ["", "sink = []", "sink = 7", "[sink]"] {
             assert!(!parse(empty, TYPES).unwrap_err().is_empty(), "{empty:?}");
         }

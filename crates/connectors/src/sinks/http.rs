@@ -7,25 +7,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Client, header, redirect};
+use reqwest::header;
 use sha2::Sha256;
 
 use self::settings::{Format, Settings};
-use super::sink_type::{Field, SinkType};
+use super::{
+    client::SinkClient,
+    sink_type::{Field, SinkType},
+};
 use crate::causes::with_causes;
-use twilio_edge_domain::delivery::{DeliveryOutcome, outcome_of_response, parse_retry_after};
-use twilio_edge_domain::{event::Delivery, secret};
+use twilio_edge_domain::{
+    delivery::{DeliveryOutcome, SinkAnswer, outcome_of_response, parse_retry_after},
+    delivery_attempt::{EXCERPT_BYTES, excerpt},
+    event::Delivery,
+    secret,
+};
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
-/// Part of an answer other than 2xx that becomes part of the reason, in bytes.
-const ERROR_TEXT_BYTES: usize = 200;
-
-/// Time limit of connecting, within the time limit of the delivery.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit of reading the beginning of an answer, whose status has arrived.
+const EXCERPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    client: Client,
+    client: SinkClient,
     settings: Settings,
 }
 
@@ -47,30 +51,24 @@ impl SinkType for Endpoint {
     }
 
     fn open(settings: Settings, timeout: Duration) -> Result<Endpoint, String> {
-        // A redirect is not followed, because the signature is for this receiver only. No proxy of the environment is
-        // used, because a service mesh does not need one.
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .timeout(timeout)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .user_agent(concat!("twilio-edge/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Endpoint { client: client.map_err(|error| error.to_string())?, settings })
+        Ok(Endpoint { client: SinkClient::new(settings.tls.clone(), timeout)?, settings })
     }
 
-    async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+    async fn deliver(&self, delivery: &Delivery<'_>) -> SinkAnswer {
         let (content_type, body) = match self.settings.format {
             Format::Form => ("application/x-www-form-urlencoded", delivery.form.to_owned()),
             Format::Event => match serde_json::to_string(&delivery.event) {
                 Ok(body) => ("application/json", body),
-                Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
+                Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() }.into(),
             },
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = self
             .client
+            .get()
+            .await
             .post(&self.settings.url)
+            .headers(self.settings.headers.clone())
             .header(header::CONTENT_TYPE, content_type)
             .header("webhook-id", &delivery.id)
             .header("webhook-timestamp", now)
@@ -81,6 +79,9 @@ impl SinkType for Endpoint {
         if let Some(replay_id) = delivery.replay_id {
             request = request.header("x-twilio-edge-replay-id", replay_id);
         }
+        if delivery.event.is_test() {
+            request = request.header("x-twilio-edge-test", "true");
+        }
         if !self.settings.secrets.is_empty() {
             let signatures = signatures(&self.settings.secrets, &delivery.id, now, &body);
             request = request.header("webhook-signature", signatures);
@@ -90,19 +91,17 @@ impl SinkType for Endpoint {
                 let wait = response.headers().get(header::RETRY_AFTER);
                 let wait = wait.and_then(|wait| wait.to_str().ok()).and_then(parse_retry_after);
                 let status = response.status().as_u16();
-                let text = if response.status().is_success() {
-                    String::new()
-                } else {
-                    error_text(response).await
-                };
-                outcome_of_response(status, wait, &text)
+                let excerpt = beginning(response).await;
+                let outcome = outcome_of_response(status, wait, &excerpt);
+                SinkAnswer { status: Some(status), excerpt, ..outcome.into() }
             }
             // The URL is removed from the reason, because it may contain a token.
             Err(error) => DeliveryOutcome::Failed {
                 reason: with_causes(&error.without_url()),
                 retry_after: None,
                 is_outage: true,
-            },
+            }
+            .into(),
         }
     }
 }
@@ -118,18 +117,17 @@ fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> Stri
     signatures.collect::<Vec<String>>().join(" ")
 }
 
-/// Returns the beginning of the receiver's error text.
-async fn error_text(mut response: reqwest::Response) -> String {
+/// Returns the beginning of the receiver's answer. An answer that stops early counts as it is.
+async fn beginning(mut response: reqwest::Response) -> String {
     let mut bytes = Vec::new();
-    while bytes.len() < ERROR_TEXT_BYTES {
-        match response.chunk().await {
-            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-            Ok(None) | Err(_) => break,
+    let read = async {
+        while bytes.len() < EXCERPT_BYTES {
+            let Ok(Some(chunk)) = response.chunk().await else { break };
+            bytes.extend_from_slice(&chunk);
         }
-    }
-    bytes.truncate(ERROR_TEXT_BYTES);
-    let text = String::from_utf8_lossy(&bytes);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    };
+    let _ = tokio::time::timeout(EXCERPT_TIMEOUT, read).await;
+    excerpt(&bytes)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::{sync::Mutex, time::timeout};
 
 use self::settings::{Mechanism, Sasl, Settings};
 use super::sink_type::{Field, SinkType};
-use twilio_edge_domain::delivery::DeliveryOutcome;
+use twilio_edge_domain::delivery::{DeliveryOutcome, SinkAnswer};
 use twilio_edge_domain::event::Delivery;
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
@@ -57,19 +57,18 @@ impl SinkType for Cluster {
     /// Checks that the configured files exist.
     fn open(settings: Settings, timeout: Duration) -> Result<Cluster, String> {
         if let Some(tls) = &settings.tls {
-            let (cert, key) =
-                tls.identity.as_ref().map_or((None, None), |(cert, key)| (Some(cert), Some(key)));
-            let files = [("ca_file", tls.ca_file.as_ref()), ("cert_file", cert), ("key_file", key)];
-            for (field, path) in files {
-                if let Some(Err(error)) = path.map(std::fs::read) {
-                    return Err(format!("tls.{field}: {error}"));
-                }
-            }
+            tls.check_files()?;
         }
         Ok(Cluster { settings, timeout, producer: Mutex::default() })
     }
 
-    async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+    async fn deliver(&self, delivery: &Delivery<'_>) -> SinkAnswer {
+        self.produce(delivery).await.into()
+    }
+}
+
+impl Cluster {
+    async fn produce(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
         let value = match serde_json::to_vec(&delivery.event) {
             Ok(value) => value,
             Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
@@ -82,6 +81,9 @@ impl SinkType for Cluster {
             .header("x-twilio-edge-replay", is_replay);
         if let Some(replay_id) = delivery.replay_id {
             record = record.header("x-twilio-edge-replay-id", replay_id.to_owned());
+        }
+        if delivery.event.is_test() {
+            record = record.header("x-twilio-edge-test", "true");
         }
         let producer = match timeout(self.timeout, self.producer()).await {
             Ok(Ok(producer)) => producer,
@@ -99,9 +101,7 @@ impl SinkType for Cluster {
             }
         }
     }
-}
 
-impl Cluster {
     async fn producer(&self) -> Result<Arc<Producer>, KrafkaError> {
         let mut slot = self.producer.lock().await;
         if let Some(producer) = slot.as_ref() {

@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 use self::settings::{MaxLength, Settings};
 use super::sink_type::{Field, SinkType};
-use twilio_edge_domain::delivery::DeliveryOutcome;
+use twilio_edge_domain::delivery::{DeliveryOutcome, SinkAnswer};
 use twilio_edge_domain::event::Delivery;
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
@@ -48,10 +48,10 @@ impl SinkType for Streams {
         Ok(Streams { settings, timeout, client, connection: OnceCell::new() })
     }
 
-    async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+    async fn deliver(&self, delivery: &Delivery<'_>) -> SinkAnswer {
         let event = match serde_json::to_string(&delivery.event) {
             Ok(event) => event,
-            Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
+            Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() }.into(),
         };
         let stream = self.settings.streams.of(delivery.event.class());
         let added: Result<String, RedisError> = async {
@@ -60,10 +60,11 @@ impl SinkType for Streams {
             self.add(stream, delivery, &event).query_async(&mut connection).await
         }
         .await;
-        match added {
+        let outcome = match added {
             Ok(_) => DeliveryOutcome::Delivered,
             Err(error) => failed(&error, stream),
-        }
+        };
+        outcome.into()
     }
 }
 
@@ -96,6 +97,9 @@ impl Streams {
             .arg(&[("replay", is_replay)]);
         if let Some(replay_id) = delivery.replay_id {
             add.arg(&[("replay_id", replay_id)]);
+        }
+        if delivery.event.is_test() {
+            add.arg(&[("test", "true")]);
         }
         add
     }

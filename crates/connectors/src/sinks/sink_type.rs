@@ -3,7 +3,7 @@
 
 use std::{fmt::Debug, pin::Pin, time::Duration};
 
-use twilio_edge_domain::{delivery::DeliveryOutcome, event::Delivery};
+use twilio_edge_domain::{delivery::SinkAnswer, event::Delivery};
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// A type of sinks. A value is one open sink.
@@ -35,9 +35,9 @@ pub trait SinkType: Debug + Send + Sync + Sized + 'static {
     /// Returns the problem if the settings cannot work, for instance if a file does not exist.
     fn open(settings: Self::Settings, timeout: Duration) -> Result<Self, String>;
 
-    /// Makes one attempt to deliver one event, and classifies the result. The caller decides about retries, and cancels
+    /// Makes one attempt to deliver one event, and classifies the result. The caller measures the latency, decides about retries, and cancels
     /// an attempt that takes longer than twice the `timeout`.
-    fn deliver(&self, delivery: &Delivery<'_>) -> impl Future<Output = DeliveryOutcome> + Send;
+    fn deliver(&self, delivery: &Delivery<'_>) -> impl Future<Output = SinkAnswer> + Send;
 }
 
 /// Field of the sinks file.
@@ -86,7 +86,7 @@ pub(super) trait OpenSink: Debug + Send + Sync {
     fn deliver<'a>(
         &'a self,
         delivery: &'a Delivery<'_>,
-    ) -> Pin<Box<dyn Future<Output = DeliveryOutcome> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = SinkAnswer> + Send + 'a>>;
 }
 
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl<T: SinkType> OpenSink for T {
     fn deliver<'a>(
         &'a self,
         delivery: &'a Delivery<'_>,
-    ) -> Pin<Box<dyn Future<Output = DeliveryOutcome> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = SinkAnswer> + Send + 'a>> {
         Box::pin(SinkType::deliver(self, delivery))
     }
 }

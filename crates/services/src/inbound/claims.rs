@@ -157,16 +157,15 @@ impl Claims {
     }
 
     fn deliveries(&self, webhook: &Webhook, now_ms: i64) -> Vec<NewDelivery> {
-        let deliveries =
-            self.sinks.of(&webhook.route, webhook.identity.class).map(|sink| NewDelivery {
-                sink: sink.to_owned(),
-                delivery_id: webhook.key.clone(),
-                dedupe_key: webhook.key.clone(),
-                replay_id: None,
-                account_sid: webhook.identity.account_sid.clone(),
-                lane: webhook.ordering_key(),
-                recorded_at_ms: now_ms,
-            });
+        let deliveries = self.sinks.of(webhook).map(|sink| NewDelivery {
+            sink: sink.to_owned(),
+            delivery_id: webhook.key.clone(),
+            dedupe_key: webhook.key.clone(),
+            replay_id: None,
+            account_sid: webhook.identity.account_sid.clone(),
+            lane: webhook.ordering_key(),
+            recorded_at_ms: now_ms,
+        });
         deliveries.collect()
     }
 
@@ -180,9 +179,7 @@ impl Claims {
             Webhook::from_claim(claim, &self.lexicon)
                 .map(|webhook| {
                     // The filter forwards a webhook that no sink receives.
-                    let class = webhook.identity.class;
-                    let is_ours =
-                        webhook.is_ours && self.sinks.of(&webhook.route, class).next().is_some();
+                    let is_ours = webhook.is_ours && self.sinks.of(&webhook).next().is_some();
                     self.retention_policies
                         .without_unstored_parts(Webhook { is_ours, ..webhook }, &rules)
                 })

@@ -12,7 +12,8 @@ use tokio::{
 use crate::wakeup::{Wakeup, WakeupReceiver};
 use twilio_edge_connectors::sinks::{Sink, Sinks};
 use twilio_edge_domain::{
-    delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy},
+    delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy, SinkAnswer},
+    delivery_attempt,
     event::Delivery,
 };
 use twilio_edge_platform::{
@@ -128,7 +129,7 @@ impl DeliveryWorker {
         let (concurrency, attempt_timeout) = (sink.concurrency(), sink.attempt_timeout());
         let now_ms = now_ms();
         let free = concurrency.saturating_sub(self.running.len());
-        let admitted = self.breaker.permits(free, now_ms);
+        let admitted = self.breaker.permits(free, now_ms).min(sink.available_starts());
         if admitted == 0 {
             return true;
         }
@@ -220,15 +221,23 @@ async fn deliver_lane(
     // Another worker can claim the lane when the claim ends, so no attempt starts that could still be in progress then.
     let last_start_ms = until_ms.saturating_sub(millis(sink.attempt_timeout()));
     for due in &lane.due {
+        // The lane waits in the database, not here, so that a stop of the sidecar does not wait for it.
+        if !sink.wait_for_start().await {
+            break;
+        }
         if !round.ended.is_empty() && now_ms() > last_start_ms {
             break;
         }
-        let outcome = match due.delivery() {
+        let began_ms = now_ms();
+        let answer = match due.delivery() {
             Some(delivery) => deliver(sink, &delivery).await,
             None => DeliveryOutcome::Refused {
                 reason: "the ledger does not have its event any more".into(),
-            },
+            }
+            .into(),
         };
+        let attempts = delivery_attempt::append(&due.attempts, answer.attempt(began_ms));
+        let outcome = answer.outcome;
         let tries = due.tries.saturating_add(1);
         let next = next(sink.retry_policy(), &outcome, tries, due.recorded_at_ms);
         metrics.sinks.tried(sink.name(), &next);
@@ -253,6 +262,7 @@ async fn deliver_lane(
             tries,
             next,
             reason,
+            attempts,
         });
         if is_pending {
             break;
@@ -263,12 +273,11 @@ async fn deliver_lane(
 
 /// Makes one try. A try that panicked counts as failed, so that its delivery becomes a dead letter and does not block its
 /// lane for ever.
-async fn deliver(sink: &Sink, delivery: &Delivery<'_>) -> DeliveryOutcome {
+async fn deliver(sink: &Sink, delivery: &Delivery<'_>) -> SinkAnswer {
     let tried = catch_panic(sink.deliver(delivery)).await;
-    tried.unwrap_or_else(|_| DeliveryOutcome::Failed {
-        reason: "the delivery panicked; the log has a line `process.panicked`".into(),
-        retry_after: None,
-        is_outage: false,
+    tried.unwrap_or_else(|_| {
+        let reason = "the delivery panicked; the log has a line `process.panicked`".into();
+        DeliveryOutcome::Failed { reason, retry_after: None, is_outage: false }.into()
     })
 }
 

@@ -211,6 +211,7 @@ CREATE TABLE deliveries (
     recorded_at_ms BIGINT NOT NULL,
     tries          BIGINT NOT NULL DEFAULT 0,  -- number of attempts
     reason         TEXT,  -- reason of the last failure
+    attempts       TEXT NOT NULL DEFAULT '',  -- latest attempts with their answers: JSON
     ended_at_ms    BIGINT,
     UNIQUE (sink, delivery_id)
 );

@@ -208,6 +208,7 @@ CREATE TABLE deliveries (
     recorded_at_ms INTEGER NOT NULL,
     tries          INTEGER NOT NULL DEFAULT 0,  -- number of attempts
     reason         TEXT,  -- reason of the last failure
+    attempts       TEXT NOT NULL DEFAULT '',  -- latest attempts with their answers: JSON
     ended_at_ms    INTEGER,
     UNIQUE (sink, delivery_id)
 );

@@ -295,6 +295,7 @@ fn requests(
         let fill = |path: &String| -> Vec<String> {
             let ids = known.ids.iter().map(String::as_str).chain([FIRST]);
             match one["name"].as_str() {
+                Some("name") if path.starts_with("/v1/sinks") => vec![path.replace(&place, "app")],
                 Some("name") => vec![path.replace(&place, "template-of-A")],
                 Some("locale") => vec![path.replace(&place, "en")],
                 _ => ids.map(|id| path.replace(&place, id)).collect(),

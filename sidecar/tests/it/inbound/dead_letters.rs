@@ -68,6 +68,7 @@ pub(crate) async fn administrator_manages_dead_letters(world: World) {
     assert_eq!(letter["state"], "dead");
     assert_eq!(letter["event"]["event_id"], letter["event_id"]);
     assert_eq!(letter["event"]["body"], "1");
+    assert_eq!(letter["attempts"][0]["status"], 422);
 
     // The sink accepts deliveries again. The first retry names one dead letter, the second all others of the sink.
     app.answers(|_| 200);

@@ -5,6 +5,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use proptest::{
@@ -201,7 +202,8 @@ async fn schema_refuses_what_is_no_event() {
         let headers =
             [("webhook-id", "i"), ("webhook-timestamp", "1"), ("webhook-signature", "v1,")];
         let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        Received { headers: headers.into_iter().collect(), body: event.to_string(), status: 200 }
+        let headers = headers.into_iter().collect();
+        Received { headers, body: event.to_string(), status: 200, at: Instant::now() }
     };
     let events: Vec<Received> = changes.iter().map(changed).collect();
     let judgements = judged(python(), &[CURRENT], &events);

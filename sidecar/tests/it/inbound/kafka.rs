@@ -14,6 +14,7 @@ use crate::{
     inbound::deliveries::{accepted, command, from, start},
     support::servers::{Guarded, eventually, free_port},
     support::sidecar::{ACCOUNT, Sidecar, status},
+    support::tls_proxy::{self, Pem},
     support::world::{Kind, World},
 };
 
@@ -267,33 +268,11 @@ async fn missing_topic_keeps_its_deliveries_waiting_and_reports_the_remedy() {
 #[tokio::test]
 async fn brokers_and_sidecar_prove_to_each_other_who_they_are() {
     let world = World::new(Kind::Sqlite).await;
-    let pem = |name: &str| world.directory.path().join(name).display().to_string();
-    let (cert, key, both) = (pem("cert.pem"), pem("key.pem"), pem("both.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-        ])
-        .args(["-subj", "/CN=edge", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-out", &cert, "-keyout", &key])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let texts = [&key, &cert].map(|path| std::fs::read_to_string(path).unwrap());
-    std::fs::write(&both, texts.concat()).unwrap();
-
+    let pem = Pem::make(world.directory.path());
     let mut broker = Broker::stopped();
     broker.advertised = free_port();
     broker.run(&[]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/inbound/kafka/tls.py");
-    let (outer, inner) = (broker.advertised.to_string(), broker.port.to_string());
-    let args = [script.to_str().unwrap(), &outer, &inner, &both];
-    let _tls = Guarded::start(&installed("python"), &args, &[], "KILL", None, Stdio::null());
+    let _tls = tls_proxy::start(broker.advertised, broker.port, &pem);
     let sidecar = start(&world, &broker.sink_with(&world, "tls = {}")).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     let reason = "SELECT reason FROM deliveries WHERE reason LIKE '%certificate%'";
@@ -302,9 +281,7 @@ async fn brokers_and_sidecar_prove_to_each_other_who_they_are() {
     })
     .await;
     sidecar.stop();
-    let tls =
-        format!("tls = {{ ca_file = \"{cert}\", cert_file = \"{cert}\", key_file = \"{key}\" }}");
-    let sidecar = start(&world, &broker.sink_with(&world, &tls)).await;
+    let sidecar = start(&world, &broker.sink_with(&world, &pem.field())).await;
     broker.make(INBOUND);
     all_deliveries_are_done(&world).await;
     drop(sidecar);

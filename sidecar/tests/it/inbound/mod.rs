@@ -1,5 +1,6 @@
 //! Webhooks: claims, deliveries to sinks, dead letters, replays.
 
+pub(crate) mod attempts;
 pub(crate) mod claim_model;
 pub(crate) mod claims;
 pub(crate) mod concurrent_claims;
@@ -12,5 +13,7 @@ pub(crate) mod kills;
 pub(crate) mod redirects;
 pub(crate) mod redis_streams;
 pub(crate) mod replays;
+pub(crate) mod sink_options;
 pub(crate) mod sink_types;
 pub(crate) mod sinks;
+pub(crate) mod sqs;

@@ -5,7 +5,10 @@ use std::{io::ErrorKind, path::PathBuf, sync::Arc, time::Duration};
 use serde_json::Value;
 use twilio_edge_connectors::sinks::{Field, Registration, SinkType, Sinks, TYPES};
 use twilio_edge_contract::Decision;
-use twilio_edge_domain::{delivery::DeliveryOutcome, event::Delivery};
+use twilio_edge_domain::{
+    delivery::{DeliveryOutcome, SinkAnswer},
+    event::Delivery,
+};
 use twilio_edge_platform::{
     config::Merged,
     metrics::Metrics,
@@ -53,20 +56,22 @@ impl SinkType for Folder {
         Ok(Folder { path })
     }
 
-    async fn deliver(&self, delivery: &Delivery<'_>) -> DeliveryOutcome {
+    async fn deliver(&self, delivery: &Delivery<'_>) -> SinkAnswer {
         let event = serde_json::to_value(&delivery.event).unwrap();
         if event["body"] == "2" {
-            return DeliveryOutcome::Refused { reason: "the folder accepts no event 2".into() };
+            let reason = "the folder accepts no event 2".into();
+            return DeliveryOutcome::Refused { reason }.into();
         }
         let file = self.path.join(event["message_sid"].as_str().unwrap());
-        match std::fs::write(file, event["body"].as_str().unwrap()) {
+        let outcome = match std::fs::write(file, event["body"].as_str().unwrap()) {
             Ok(()) => DeliveryOutcome::Delivered,
             Err(error) => DeliveryOutcome::Failed {
                 reason: error.to_string(),
                 retry_after: None,
                 is_outage: error.kind() == ErrorKind::NotFound,
             },
-        }
+        };
+        outcome.into()
     }
 }
 
@@ -132,6 +137,6 @@ async fn added_sink_type_has_its_fields_checked_by_path() {
     );
     assert_eq!(
         problems("[[sink]]\nname = \"out\"\ntype = \"fax\"\n"),
-        ["sink[0].type: must be http, kafka, redis-stream or folder"]
+        ["sink[0].type: must be http, kafka, redis-stream, sqs or folder"]
     );
 }

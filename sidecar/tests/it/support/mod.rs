@@ -4,4 +4,5 @@ pub(crate) mod receiver;
 pub(crate) mod servers;
 pub(crate) mod sidecar;
 pub(crate) mod simulator;
+pub(crate) mod tls_proxy;
 pub(crate) mod world;

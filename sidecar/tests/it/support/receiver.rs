@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use axum::{
@@ -21,6 +22,8 @@ pub(crate) struct Received {
     pub(crate) body: String,
     /// Status of the answer.
     pub(crate) status: u16,
+    /// Time of the answer.
+    pub(crate) at: Instant,
 }
 
 impl Received {
@@ -40,6 +43,7 @@ type StatusRule = Arc<dyn Fn(&str) -> u16 + Send + Sync>;
 struct Shared {
     got: Arc<Mutex<Vec<Received>>>,
     status_rule: Arc<Mutex<StatusRule>>,
+    answer: Arc<Mutex<String>>,
     concurrent: Arc<Mutex<ConcurrentRequests>>,
     slow: watch::Sender<bool>,
 }
@@ -64,6 +68,7 @@ impl Receiver {
         let shared = Shared {
             got: Arc::default(),
             status_rule: Arc::new(Mutex::new(status_rule)),
+            answer: Arc::default(),
             concurrent: Arc::default(),
             slow: watch::Sender::new(false),
         };
@@ -79,6 +84,11 @@ impl Receiver {
     /// Sets the answer of later requests.
     pub(crate) fn answers(&self, status_rule: impl Fn(&str) -> u16 + Send + Sync + 'static) {
         *self.shared.status_rule.lock().unwrap() = Arc::new(status_rule);
+    }
+
+    /// Sets the body of later answers.
+    pub(crate) fn says(&self, text: &str) {
+        text.clone_into(&mut self.shared.answer.lock().unwrap());
     }
 
     /// Leaves requests without an answer while `slow` is true.
@@ -152,15 +162,19 @@ impl Drop for Present {
     }
 }
 
-async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, String) {
     let _present = Present::among(&shared.concurrent);
     let mut slow = shared.slow.subscribe();
     let _ = slow.wait_for(|slow| !slow).await;
     let body = String::from_utf8(body.to_vec()).unwrap();
     let status_rule = shared.status_rule.lock().unwrap().clone();
     let status = status_rule(&body);
-    shared.got.lock().unwrap().push(Received { headers, body, status });
-    StatusCode::from_u16(status).unwrap()
+    shared.got.lock().unwrap().push(Received { headers, body, status, at: Instant::now() });
+    (StatusCode::from_u16(status).unwrap(), shared.answer.lock().unwrap().clone())
 }
 
 impl Drop for Receiver {

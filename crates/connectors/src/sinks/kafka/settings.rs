@@ -4,7 +4,7 @@
 use toml::Value;
 
 use crate::sinks::{
-    fields::{ClassNames, text_with_spaces},
+    fields::{ClassNames, Tls, text_with_spaces},
     sink_type::Field,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
@@ -42,15 +42,6 @@ pub(crate) struct Settings {
     pub(super) sasl: Option<Sasl>,
 }
 
-/// Paths of PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Tls {
-    /// Certificates of trusted authorities; `None` for the system's roots.
-    pub(super) ca_file: Option<String>,
-    /// Client certificate and its key, for brokers that request one.
-    pub(super) identity: Option<(String, String)>,
-}
-
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Sasl {
     pub(super) mechanism: Mechanism,
@@ -78,7 +69,7 @@ impl std::fmt::Debug for Sasl {
 }
 
 pub(super) fn parse(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Settings {
-    let tls = table.get("tls").map(|value| tls(reading, &format!("{path}.tls"), value));
+    let tls = table.get("tls").map(|value| Tls::read(reading, &format!("{path}.tls"), value));
     let sasl = table.get("sasl").map(|value| sasl(reading, &format!("{path}.sasl"), value));
     if tls.is_none() && sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) {
         let problem = "plain sends the password unencrypted: add `tls = {}`, or use scram-sha-512";
@@ -124,24 +115,6 @@ fn topics(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> ClassNames
         }
     }
     topics
-}
-
-fn tls(reading: &mut TomlReader, path: &str, value: &Value) -> Tls {
-    let table = reading.table(path, value, &["ca_file", "cert_file", "key_file"]);
-    let mut file = |field: &str| {
-        let value = table.get(field)?;
-        Some(text_with_spaces(reading, &format!("{path}.{field}"), Some(value)))
-    };
-    let (ca_file, cert, key) = (file("ca_file"), file("cert_file"), file("key_file"));
-    let identity = match (cert, key) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        _ => {
-            reading.problem(path, "cert_file and key_file are needed together");
-            None
-        }
-    };
-    Tls { ca_file, identity }
 }
 
 fn sasl(reading: &mut TomlReader, path: &str, value: &Value) -> Sasl {
