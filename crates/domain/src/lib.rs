@@ -23,6 +23,7 @@ pub mod lease;
 pub mod media;
 pub mod merge;
 pub mod message;
+pub mod operational_event;
 pub mod optout;
 pub mod part;
 pub mod period;

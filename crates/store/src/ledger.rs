@@ -39,6 +39,7 @@ use crate::{
 };
 use twilio_edge_domain::{
     lease::{ClaimOutcome, Lease, LeaseRecord, Periods},
+    operational_event::EventReporting,
     policy::Policies,
     suppression::covers,
     webhook::{InboundMessage, Participants, Webhook},
@@ -103,9 +104,10 @@ impl Ledger {
         settings: &config::Database,
         periods: Periods,
         policies: Policies,
+        reporting: EventReporting,
         tasks: &Supervisor,
     ) -> Result<Ledger, StoreError> {
-        let database = Database::open(settings).await?;
+        let database = Database::open(settings).await?.reporting_to(reporting);
         let outbound_messages = OutboundMessages::of(database.clone(), tasks);
         Ok(Ledger { database, outbound_messages, periods, policies })
     }

@@ -46,6 +46,7 @@ mod media;
 mod memory;
 pub mod message_history;
 mod opt_events;
+mod operational_events;
 mod outbound_messages;
 mod outbox;
 mod peers;

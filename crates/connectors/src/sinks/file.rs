@@ -10,16 +10,17 @@ use super::{
     fields::number,
     sink_type::{Field, ParsedSink, Registration},
 };
-use twilio_edge_domain::delivery::RetryPolicy;
+use twilio_edge_domain::{delivery::RetryPolicy, operational_event::EventPattern};
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// Upper bounds; larger files are not expected.
 const MAX_SINKS: usize = 32;
 const MAX_ROUTES: usize = 256;
 const MAX_CLASSES: usize = 2;
+const MAX_EVENTS: usize = 64;
 
 /// Fields of every sink.
-pub(super) const FIELDS: [Field; 8] = [
+pub(super) const FIELDS: [Field; 9] = [
     Field {
         name: "name",
         meaning: "name in metrics, logs and commands: at most 64 letters, digits, `-` and `_`; required",
@@ -29,7 +30,14 @@ pub(super) const FIELDS: [Field; 8] = [
         name: "routes",
         meaning: "paths of the routes whose webhooks it receives; default: all routes with `delivery: accept`",
     },
-    Field { name: "classes", meaning: "`inbound`, `status` or both; default: both" },
+    Field {
+        name: "classes",
+        meaning: "`inbound`, `status` or both; default: both; `[]`: no webhooks, only `events`",
+    },
+    Field {
+        name: "events",
+        meaning: "operational events that it receives: types, groups as in `message.*`, or `*`; default: none",
+    },
     Field {
         name: "concurrency",
         meaning: "contacts that one sidecar serves at the same time, 1 to 256; default 16",
@@ -57,8 +65,10 @@ pub(super) struct Settings {
     pub(super) type_name: &'static str,
     /// Paths of the routes that it receives; empty for all routes with acceptance.
     pub(super) routes: Vec<String>,
-    /// Classes that it receives; empty for both.
+    /// Classes of webhooks that it receives.
     pub(super) classes: Vec<Class>,
+    /// Operational events that it receives.
+    pub(super) events: Vec<EventPattern>,
     pub(super) retry_policy: RetryPolicy,
     /// Number of lanes that one sidecar delivers concurrently.
     pub(super) concurrency: usize,
@@ -133,6 +143,10 @@ fn sink(
     }
     let routes = routes(reading, &format!("{path}.routes"), table);
     let classes = classes(reading, &format!("{path}.classes"), table);
+    let events = events(reading, &format!("{path}.events"), table);
+    if table.get("classes").is_some() && classes.is_empty() && events.is_empty() && reading.is_clean() {
+        reading.problem(path, "receives nothing: add `classes` or `events`");
+    }
     let mut number = |field, range, default| number(reading, path, table, field, range, default);
     let longest_pause_ms = number("longest_pause_ms", 100..=3_600_000, 300_000);
     let give_up_after_s = number("give_up_after_s", 1..=2_592_000, 259_200);
@@ -143,6 +157,7 @@ fn sink(
         type_name: sink_type.name,
         routes,
         classes,
+        events,
         retry_policy: RetryPolicy {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_millis(longest_pause_ms),
@@ -188,6 +203,9 @@ fn routes(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<String
 }
 
 fn classes(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<Class> {
+    if table.get("classes").is_none() {
+        return vec![Class::Inbound, Class::Status];
+    }
     let names = reading.list(path, table.get("classes"), MAX_CLASSES);
     let class = |(n, name): (usize, &Value)| {
         let class = name.as_str().and_then(|name| name.parse().ok());
@@ -198,6 +216,19 @@ fn classes(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<Class
         class
     };
     names.iter().enumerate().filter_map(class).collect()
+}
+
+fn events(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<EventPattern> {
+    let names = reading.list(path, table.get("events"), MAX_EVENTS);
+    let pattern = |(n, name): (usize, &Value)| {
+        let pattern = name.as_str().and_then(EventPattern::parse);
+        if pattern.is_none() {
+            let problem = "must be a type as in message.sent, a group as in message.*, or *";
+            reading.problem(&format!("{path}[{n}]"), problem);
+        }
+        pattern
+    };
+    names.iter().enumerate().filter_map(pattern).collect()
 }
 
 #[cfg(test)]
@@ -223,15 +254,24 @@ type = "http"
 url = "http://127.0.0.1:9000"
 format = "form"
 concurrency = 1
+
+[[sink]]
+name = "operations"
+type = "http"
+url = "http://127.0.0.1:9001"
+classes = []
+events = ["message.*", "delivery.dead"]
 "#;
         let sinks = parse(file, TYPES).unwrap();
-        let [app, crm] = sinks.as_slice() else { panic!("{sinks:?}") };
+        let [app, crm, operations] = sinks.as_slice() else { panic!("{sinks:?}") };
         assert_eq!((app.type_name, app.timeout), ("http", Duration::from_secs(2)));
         assert_eq!(
             (app.routes.as_slice(), app.classes.as_slice(), app.concurrency),
             (&["/twilio/inbound".to_owned()][..], &[Class::Inbound][..], 16)
         );
         assert_eq!((crm.concurrency, crm.routes.len()), (1, 0));
+        assert_eq!((crm.classes.len(), crm.events.len()), (2, 0), "all webhooks by default");
+        assert_eq!((operations.classes.len(), operations.events.len()), (0, 2));
     }
 
     #[test]
@@ -244,6 +284,7 @@ url = "ftp://hush"
 secrets = ["hush", 7]
 routes = ["hush"]
 classes = ["hush"]
+events = ["message.*", "hush.*", 7]
 format = "hush"
 timeout_ms = 0
 concurrency = "hush"
@@ -264,6 +305,8 @@ type = "http"
             "sink[0].type",
             "sink[0].routes[0]",
             "sink[0].classes[0]",
+            "sink[0].events[1]",
+            "sink[0].events[2]",
             "sink[0].concurrency",
             "sink[0].timeout_ms",
             "sink[1].url",
@@ -275,7 +318,9 @@ type = "http"
                 "{path}: {problems:?}"
             );
         }
-        assert_eq!(problems.len(), 10, "{problems:?}");
+        assert_eq!(problems.len(), 12, "{problems:?}");
+        let idle = "[[sink]]\nname = \"a\"\ntype = \"http\"\nurl = \"http://a\"\nclasses = []";
+        assert!(parse(idle, TYPES).unwrap_err()[0].contains("receives nothing"));
         for empty in ["", "sink = []", "sink = 7", "[sink]"] {
             assert!(!parse(empty, TYPES).unwrap_err().is_empty(), "{empty:?}");
         }
