@@ -2,6 +2,8 @@
 //! for each sink that takes its type, so that neither exists without the other. Nothing is written if no sink takes it. The
 //! id of an event makes a repeated report of one change a single event. An event is deleted with its last delivery.
 
+pub(super) mod windows;
+
 use serde::Serialize;
 use sqlx::FromRow;
 

@@ -269,6 +269,15 @@ pub(super) const STATEMENTS: Statements = Statements {
         WHERE class = 'inbound' AND received_at_ms IS NOT NULL
         GROUP BY account_sid, channel, theirs, ours",
 
+    following_inbound: "
+        SELECT r.dedupe_key FROM json_to_recordset($1::json) AS r(dedupe_key text, account_sid text, channel text,
+            theirs text, ours text, since_ms bigint, received_at_ms bigint)
+        WHERE EXISTS (SELECT FROM events AS earlier WHERE earlier.class = 'inbound'
+            AND earlier.theirs = r.theirs AND earlier.ours = r.ours
+            AND earlier.account_sid = r.account_sid AND earlier.channel = r.channel
+            AND earlier.received_at_ms > r.since_ms
+            AND (earlier.received_at_ms, earlier.dedupe_key) < (r.received_at_ms, r.dedupe_key))",
+
     histories: concat!(
         "SELECT ",
         webhook_columns!(),

@@ -308,6 +308,15 @@ pub(super) const STATEMENTS: Statements = Statements {
             AND account_sid = input.value ->> 'account_sid' AND channel = input.value ->> 'channel'
         GROUP BY account_sid, channel, theirs, ours",
 
+    following_inbound: "
+        SELECT input.value ->> 'dedupe_key' AS dedupe_key FROM json_each($1) AS input WHERE EXISTS (
+            SELECT 1 FROM events AS earlier WHERE earlier.class = 'inbound'
+                AND earlier.theirs = input.value ->> 'theirs' AND earlier.ours = input.value ->> 'ours'
+                AND earlier.account_sid = input.value ->> 'account_sid' AND earlier.channel = input.value ->> 'channel'
+                AND earlier.received_at_ms > input.value ->> 'since_ms'
+                AND (earlier.received_at_ms, earlier.dedupe_key)
+                    < (input.value ->> 'received_at_ms', input.value ->> 'dedupe_key'))",
+
     histories: concat!(
         "SELECT ",
         webhook_columns!(),

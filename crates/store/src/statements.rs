@@ -10,6 +10,8 @@ pub(super) struct Statements {
     pub(super) find_claim_ends: &'static str,
     pub(super) keep_claim_ends: &'static str,
     pub(super) last_inbound: &'static str,
+    /// Returns the messages that follow another message of the same pair within the time of a window.
+    pub(super) following_inbound: &'static str,
     pub(super) record_opts: &'static str,
     pub(super) api_keys: ApiKeyStatements,
     pub(super) audit: AuditStatements,
