@@ -9,7 +9,7 @@ use std::{
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use twilio_edge_contract::{Claim, Decision};
+use twilio_edge_contract::{Claim, Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeRequest};
 
 use crate::{
     access::api_keys::{Caller, administrator},
@@ -339,10 +339,13 @@ async fn sidecar_killed_during_a_repetition_repeats_once(world: World) {
         let app = Caller::app(&sidecar, &token);
         let first = sent(&app, &format!("text {n}")).await;
         let claim = reported(&format!("k{n}"), &first, "failed", Some("63018"));
-        let body = json!({"v": twilio_edge_contract::PROTOCOL_VERSION, "claims": [claim]});
-        let asked =
-            sidecar.client.post(format!("{}{}", sidecar.base, twilio_edge_contract::CLAIMS_PATH));
-        let asked = asked.bearer_auth(crate::support::sidecar::TOKEN).body(body.to_string());
+        let exchange = ExchangeRequest::new(vec![claim], Vec::new()).encode();
+        let asked = sidecar
+            .client
+            .post(format!("{}{EXCHANGE_PATH}", sidecar.base))
+            .header("content-type", EXCHANGE_MEDIA_TYPE)
+            .bearer_auth(crate::support::sidecar::TOKEN)
+            .body(exchange);
         let request = tokio::spawn(asked.send());
         // The repetition is due after one second and up to a quarter more; the call of Twilio takes 60 ms.
         let pause = if n % 2 == 0 { n * 5 } else { 1000 + (n * 97) % 400 };
