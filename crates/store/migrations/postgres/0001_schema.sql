@@ -233,6 +233,7 @@ CREATE TABLE operational_events (
     recorded_at_ms BIGINT NOT NULL
 );
 CREATE INDEX operational_events_contact ON operational_events (account_sid, contact, recorded_at_ms);
+CREATE INDEX operational_events_recorded ON operational_events (recorded_at_ms, event_id);
 
 -- One row for each sink and lane with waiting deliveries. A worker that takes a lane sets its due time to the end of the hold,
 -- so that another worker continues after a crash.
@@ -263,7 +264,7 @@ CREATE TABLE replays (
     created_at_ms BIGINT NOT NULL,
     created_by    TEXT COLLATE "C" NOT NULL,
     ended_at_ms   BIGINT,
-    origin        TEXT COLLATE "C" NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive'))  -- source of the webhooks
+    origin        TEXT COLLATE "C" NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive', 'events'))  -- source: webhooks, or operational events
 );
 CREATE INDEX replays_running ON replays (created_at_ms) WHERE state = 'running';
 

@@ -230,6 +230,7 @@ CREATE TABLE operational_events (
     recorded_at_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX operational_events_contact ON operational_events (account_sid, contact, recorded_at_ms);
+CREATE INDEX operational_events_recorded ON operational_events (recorded_at_ms, event_id);
 
 -- One row for each sink and lane with waiting deliveries. A worker that takes a lane sets its due time to the end of the hold,
 -- so that another worker continues after a crash.
@@ -260,7 +261,7 @@ CREATE TABLE replays (
     created_at_ms INTEGER NOT NULL,
     created_by    TEXT NOT NULL,
     ended_at_ms   INTEGER,
-    origin        TEXT NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive'))  -- source of the webhooks
+    origin        TEXT NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive', 'events'))  -- source: webhooks, or operational events
 );
 CREATE INDEX replays_running ON replays (created_at_ms) WHERE state = 'running';
 

@@ -1,6 +1,8 @@
 //! Operational events: each change that a sink asks for reaches it once, signed, in order per contact, also after a kill. The
 //! simulator acts as Twilio, and the tests claim its statuses as the filter would.
 
+use std::process::Command;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use twilio_edge_contract::Claim;
@@ -9,6 +11,7 @@ use crate::{
     access::api_keys::{Caller, administrator},
     api::message_lists::accepted,
     inbound::deliveries::{command, sinks},
+    inbound::event_formats::{judged, python},
     outbound::templates::{known, started},
     support::receiver::Receiver,
     support::servers::eventually,
@@ -22,6 +25,7 @@ on_every_store! {
     changes_before_a_kill_reach_the_sink,
     dead_letter_of_an_operational_event_is_retried,
     erased_contact_is_in_no_operational_event,
+    operational_events_are_replayed_and_deleted,
 }
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -169,6 +173,10 @@ async fn each_change_reaches_the_sink_that_asks_for_it(world: World) {
         }
         assert_eq!(found, *expected, "{subject}: {:#?}", events(&all, subject));
     }
+    let judgements = judged(python(), &[SECRET], &all.taken());
+    for (judgement, got) in judgements.iter().zip(all.taken()) {
+        assert!(judgement.problems.is_empty(), "{:?} of {}", judgement.problems, got.body);
+    }
     for got in all.taken() {
         let verifier = standardwebhooks::Webhook::new(SECRET).unwrap();
         verifier.verify(got.body.as_bytes(), &got.headers).unwrap();
@@ -265,4 +273,50 @@ async fn erased_contact_is_in_no_operational_event(world: World) {
     assert_eq!(sink.taken()[0].event()["data"]["contact"], "+14155550102");
     let states = "SELECT state FROM deliveries ORDER BY state";
     eventually("no delivery waits", async || world.stored(states).await == ["discarded", "done"]).await;
+}
+
+async fn operational_events_are_replayed_and_deleted(world: World) {
+    let sink = Receiver::start().await;
+    let file = sinks(&world, &[("app", &sink, "classes = []\nevents = [\"suppression.changed\"]")]);
+    let settings = [
+        ("TWILIO_EDGE_SINKS_FILE", file.as_str()),
+        ("TWILIO_EDGE_REDACTION_EVERY_S", "1"),
+    ];
+    let sidecar = world.sidecar_with(&settings).await;
+    let stops = [
+        inbound("s1", "SMs1", "whatsapp:+14155550101", "STOP"),
+        inbound("s2", "SMs2", "whatsapp:+14155550102", "STOP"),
+    ];
+    accepted(&sidecar, &stops).await;
+    eventually("both arrive", async || sink.taken().len() == 2).await;
+    let replay = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
+        .args(["replay", "--from", "events", "--since", "2026-01-01", "--to", "app"])
+        .envs([("DATABASE_URL", &world.database_url), ("TWILIO_EDGE_SINKS_FILE", &file)])
+        .output()
+        .unwrap();
+    assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
+    eventually("both arrive again", async || sink.taken().len() == 4).await;
+    let mut taken: Vec<Value> = sink.taken().iter().map(|got| got.event()).collect();
+    // The events of two contacts may arrive in any order.
+    for half in taken.chunks_mut(2) {
+        half.sort_by_key(|event| event["event_id"].to_string());
+    }
+    for (first, again) in taken[..2].iter().zip(&taken[2..]) {
+        assert_eq!((&first["event_id"], &first["data"]), (&again["event_id"], &again["data"]));
+        assert_eq!((&first["replay"], &again["replay"]), (&json!(false), &json!(true)));
+        assert!(again["replay_id"].is_string(), "{again}");
+    }
+    // As if the deliveries had ended long ago.
+    eventually("no delivery waits", async || {
+        world.stored("SELECT lane FROM lanes").await.is_empty()
+    })
+    .await;
+    let stored = "SELECT event_id FROM operational_events";
+    assert_eq!(world.stored(stored).await.len(), 2);
+    world.stored("UPDATE deliveries SET ended_at_ms = 1 RETURNING lane").await;
+    eventually("they are deleted", async || {
+        world.stored(stored).await.is_empty()
+            && world.stored("SELECT state FROM deliveries").await.is_empty()
+    })
+    .await;
 }
