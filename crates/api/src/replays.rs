@@ -59,7 +59,7 @@ struct CreateReplayRequest {
     /// True: count the webhooks without delivering them.
     #[serde(default)]
     dry_run: bool,
-    /// Source of the webhooks: `ledger`, with the webhooks that retention has not redacted, or `archive`.
+    /// Source: `ledger`, with the webhooks that retention has not redacted, `archive`, or `events`, the operational events.
     #[serde(default)]
     from: Origin,
 }
@@ -77,7 +77,7 @@ struct ReplayView {
     message_sid: Option<String>,
     /// Class of the webhooks: `inbound` or `status`; `null` for both.
     class: Option<String>,
-    /// Source of the webhooks: `ledger` or `archive`.
+    /// Source: `ledger` or `archive` of webhooks, or `events`, the operational events.
     from: String,
     /// Earliest time of receipt, inclusive, in RFC 3339.
     since: Option<String>,

@@ -1,4 +1,4 @@
-//! Sinks: destinations of accepted webhooks. Reads their configuration, selects the sinks of a route, and makes
+//! Sinks: destinations of accepted webhooks and operational events. Reads their configuration, selects the sinks of a route, and makes
 //! delivery attempts. This module does not know the outbox, its order, or the retries.
 //!
 //! Each sink type is one module that implements [`SinkType`], and one line of [`TYPES`].
@@ -20,6 +20,7 @@ use std::{
 use twilio_edge_domain::{
     delivery::{DeliveryOutcome, RetryPolicy, SinkAnswer},
     event::Delivery,
+    operational_event::EventSubscriptions,
     pace::Pace,
     sink_filter::SinkFilter,
     webhook::Webhook,
@@ -90,6 +91,15 @@ pub fn quiet_log_targets() -> impl Iterator<Item = &'static str> {
 /// Describes the sink types and the fields of the sinks file as Markdown tables.
 pub fn reference() -> String {
     file::reference(TYPES)
+}
+
+/// Reads the subscriptions of a sinks file to operational events. Opens no sink.
+///
+/// # Errors
+/// Returns every problem of the file.
+pub fn subscriptions(path: &str) -> Result<EventSubscriptions, Vec<String>> {
+    let settings = read(path, TYPES)?;
+    Ok(EventSubscriptions::of(settings.into_iter().map(|sink| (sink.name, sink.events))))
 }
 
 fn read(path: &str, types: &[Registration]) -> Result<Vec<file::Settings>, Vec<String>> {

@@ -1,5 +1,6 @@
 //! Published event of a webhook: the JSON that sinks receive, the same for every type of sinks. Its shape is a
-//! contract with other programs (docs/DELIVERY.md). Transports and sinks are not known here.
+//! contract with other programs (docs/DELIVERY.md). Transports and sinks are not known here. `operational_event.rs` has the
+//! events that are not webhooks.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -7,7 +8,8 @@ use serde::Serialize;
 use twilio_edge_contract::Class;
 
 use super::{
-    address::Address, message::is_of_inbound, sending::options::Metadata, window::rfc3339,
+    address::Address, message::is_of_inbound, operational_event::PublishedEvent,
+    sending::options::Metadata, window::rfc3339,
 };
 
 /// Maximum number of digits of a count: Twilio's counts are small, and longer text stays in `raw` only.
@@ -155,24 +157,8 @@ impl<'a> Event<'a> {
 }
 
 impl Event<'_> {
-    /// Returns the event id, the same for every copy of the webhook.
-    pub fn id(&self) -> &str {
-        self.event_id
-    }
-
-    /// Returns whether it is the test event of a sink, and not a webhook.
-    pub fn is_test(&self) -> bool {
-        self.event_type == TEST
-    }
-
-    /// Returns the class of the webhook.
-    pub fn class(&self) -> Class {
-        self.class
-    }
-
-    /// Returns the ordering key: events with the same key stay in order. It is the contact's number or id, or the
-    /// message SID if no contact is known.
-    pub fn key(&self) -> String {
+    /// Returns the contact's number or id, or the message SID if no contact is known.
+    fn key(&self) -> String {
         let contact = if self.is_from_contact { &self.from } else { &self.to };
         let address = contact.as_deref().and_then(Address::parse);
         address.map_or_else(|| self.message_sid.to_owned(), |address| address.number)
@@ -212,7 +198,66 @@ pub fn test_delivery(id: &str, now_ms: i64) -> Delivery<'_> {
         metadata: "",
     };
     let event = Event { event_type: TEST, ..Event::of(known, TEST_FORM) };
-    Delivery { id: id.to_owned(), event, form: TEST_FORM, replay_id: None }
+    Delivery {
+        id: id.to_owned(),
+        event: SinkEvent::Webhook(Box::new(event)),
+        form: Some(TEST_FORM),
+        replay_id: None,
+    }
+}
+
+/// Kind of an event, by which a sink chooses the topic or stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// Webhook of an inbound message.
+    Inbound,
+    /// Status callback.
+    Status,
+    /// Operational event.
+    Operational,
+}
+
+/// Event of any kind, as a sink receives it.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum SinkEvent<'a> {
+    /// Webhook.
+    Webhook(Box<Event<'a>>),
+    /// Operational event.
+    Operational(PublishedEvent<'a>),
+}
+
+impl SinkEvent<'_> {
+    /// Returns the event id, the same for every copy of the event.
+    pub fn id(&self) -> &str {
+        match self {
+            SinkEvent::Webhook(event) => event.event_id,
+            SinkEvent::Operational(event) => event.id(),
+        }
+    }
+
+    /// Returns whether it is the test event of a sink, and not a webhook.
+    pub fn is_test(&self) -> bool {
+        matches!(self, SinkEvent::Webhook(event) if event.event_type == TEST)
+    }
+
+    /// Returns the kind of the event.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            SinkEvent::Webhook(event) if event.class == Class::Status => EventKind::Status,
+            SinkEvent::Webhook(_) => EventKind::Inbound,
+            SinkEvent::Operational(_) => EventKind::Operational,
+        }
+    }
+
+    /// Returns the ordering key: events with the same key stay in order. It is the contact's number or id, or the id of the
+    /// message or object if no contact is known.
+    pub fn key(&self) -> String {
+        match self {
+            SinkEvent::Webhook(event) => event.key(),
+            SinkEvent::Operational(event) => event.key().to_owned(),
+        }
+    }
 }
 
 /// Delivery of one event to one sink.
@@ -221,9 +266,9 @@ pub struct Delivery<'a> {
     /// Id of the delivery; the same on every attempt.
     pub id: String,
     /// The event, as a sink receives it.
-    pub event: Event<'a>,
-    /// Parameters of the webhook, form-encoded as Twilio sent them.
-    pub form: &'a str,
+    pub event: SinkEvent<'a>,
+    /// Parameters of the webhook, form-encoded as Twilio sent them; `None` for an operational event.
+    pub form: Option<&'a str>,
     /// Id of the replay that caused the delivery, if one did.
     pub replay_id: Option<&'a str>,
 }
@@ -307,7 +352,8 @@ mod tests {
     #[test]
     fn test_event_is_marked_and_has_no_contact() {
         let delivery = test_delivery("test:1", 1_795_436_897_042);
-        assert!(delivery.event.is_test() && !Event::of(KNOWN, "From=%2B1").is_test());
+        let webhook = SinkEvent::Webhook(Box::new(Event::of(KNOWN, "From=%2B1")));
+        assert!(delivery.event.is_test() && !webhook.is_test());
         let event = serde_json::to_value(&delivery.event).unwrap();
         assert_eq!((&event["event_id"], &event["event_type"]), (&json!("test:1"), &json!("test")));
         assert_eq!(event["raw"]["TwilioEdgeTest"], "true");

@@ -24,6 +24,7 @@ pub mod lease;
 pub mod media;
 pub mod merge;
 pub mod message;
+pub mod operational_event;
 pub mod optout;
 pub mod pace;
 pub mod part;

@@ -187,10 +187,9 @@ impl Webhook {
     pub fn ordering_key(&self) -> String {
         match self.participants() {
             Some(participants) => {
-                let contact = phone::identity(&participants.theirs.number);
-                format!("{}:{}:{contact}", participants.account_sid, participants.theirs.channel)
+                contact_ordering_key(&participants.account_sid, &participants.theirs)
             }
-            None => format!("{}:{}", self.identity.account_sid, self.identity.message_sid),
+            None => subject_ordering_key(&self.identity.account_sid, &self.identity.message_sid),
         }
     }
 
@@ -343,6 +342,16 @@ fn ends(account_sid: &str, form: &str, is_about_inbound: bool) -> Option<Partici
         true => Participants::read(account_sid, from?, to),
         false => Participants::read(account_sid, to?, from),
     }
+}
+
+/// Returns the ordering key of everything about one contact on one channel.
+pub fn contact_ordering_key(account_sid: &str, contact: &Address) -> String {
+    format!("{account_sid}:{}:{}", contact.channel, phone::identity(&contact.number))
+}
+
+/// Returns the ordering key of everything about one object that has no contact.
+pub fn subject_ordering_key(account_sid: &str, subject: &str) -> String {
+    format!("{account_sid}:{subject}")
 }
 
 #[cfg(test)]

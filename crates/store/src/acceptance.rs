@@ -6,7 +6,8 @@ use twilio_edge_contract::Outcome;
 use super::{
     event::{ACCEPTED, Event},
     ledger::{Ledger, each_once},
-    outbox::{NewDelivery, insert_deliveries},
+    operational_events::windows,
+    outbox::NewDelivery,
 };
 use crate::settlement_input::SettlementInput;
 use crate::{database::Durability, error::StoreError, stores::Stores};
@@ -92,7 +93,8 @@ impl Ledger {
             .within_timeout(async {
                 let mut tx = self.database.begin(Durability::Power).await?;
                 tx.write_events(&events, now_ms.saturating_sub(self.periods.result_ms)).await?;
-                insert_deliveries(&mut tx, &owed).await?;
+                let reporting = self.database.reporting();
+                windows::record_opened(&mut tx, reporting, &events, &owed).await?;
                 tx.commit().await
             })
             .await?;

@@ -1,11 +1,13 @@
 //! Fragments of statements that both databases share.
 
-/// Columns of a due delivery and its event. `metadata` is that of the outbound message which the event is about.
+/// Columns of a due delivery and its event: a webhook `e` or an operational event `o`. `metadata` is that of the outbound
+/// message which the webhook is about.
 macro_rules! due_columns {
     () => {
         "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, d.attempts, \
          coalesce(e.class, '') AS class, d.account_sid, coalesce(e.message_sid, '') AS message_sid, e.status, \
-         e.error_code, e.route, e.form, e.received_at_ms, \
+         e.error_code, e.route, e.form, e.received_at_ms, o.event_type, o.data AS event_data, \
+         o.recorded_at_ms AS event_at_ms, coalesce(nullif(o.contact, ''), o.subject) AS event_key, \
          coalesce((SELECT m.metadata FROM outbound_messages AS m WHERE m.message_sid = e.message_sid AND m.message_sid <> '' \
          AND m.account_sid = e.account_sid LIMIT 1), (SELECT m.metadata FROM replaced_sids AS s JOIN outbound_messages AS m \
          ON m.id = s.message_id WHERE s.message_sid = e.message_sid LIMIT 1), '') AS metadata"

@@ -1,20 +1,24 @@
 //! Consents in the database: recorded, read and listed; and the last inbound message of a contact, which opens a
 //! conversation window. Every query is about one account. This module must not know what a consent permits.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use sqlx::FromRow;
 
 use super::suppressions::{ContactNumber, contact_numbers};
 use crate::audit_log::{self, AuditEntry};
 use crate::{
-    database::{Database, Durability},
+    database::{Database, Durability, Transaction},
     error::StoreError,
+    operational_events,
     statements::ConsentStatements,
 };
 use twilio_edge_domain::{
     address::Address,
     consent::{Consent, State},
     cursor::Cursor,
+    operational_event::{EventReporting, OperationalEvent, OperationalEventType},
     policy::Category,
 };
 use twilio_edge_platform::config;
@@ -135,12 +139,15 @@ struct InboundRow {
 }
 
 impl Consents {
-    /// Connects for a command, beside a sidecar that may have the database open.
+    /// Connects for a command, beside a sidecar that may have the database open. Changes are reported to sinks by `reporting`.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable.
-    pub async fn open(settings: &config::Database) -> Result<Consents, StoreError> {
-        Ok(Consents::of(Database::open_beside(settings).await?))
+    pub async fn open(
+        settings: &config::Database,
+        reporting: EventReporting,
+    ) -> Result<Consents, StoreError> {
+        Ok(Consents::of(Database::open_beside(settings).await?.reporting_to(reporting)))
     }
 
     pub(super) fn of(database: Database) -> Consents {
@@ -180,11 +187,29 @@ impl Consents {
                 let new = recorded.iter().filter(|recorded| !recorded.id.is_empty()).count();
                 if new > 0 {
                     audit_log::add(&mut tx, &[entry]).await?;
+                    self.report(&mut tx, consents, &recorded).await?;
                 }
                 tx.commit().await?;
                 Ok(new)
             })
             .await
+    }
+
+    /// Reports the consents that were new to sinks.
+    async fn report(
+        &self,
+        tx: &mut Transaction,
+        consents: &[Consent],
+        recorded: &[Recorded],
+    ) -> Result<(), StoreError> {
+        let reporting = self.database.reporting();
+        if !reporting.has(OperationalEventType::ConsentChanged) {
+            return Ok(());
+        }
+        let new: BTreeSet<&str> = recorded.iter().map(|recorded| recorded.id.as_str()).collect();
+        let new = consents.iter().filter(|consent| new.contains(consent.id().as_str()));
+        let events: Vec<OperationalEvent> = new.map(OperationalEvent::consent_changed).collect();
+        operational_events::record(tx, reporting, &events).await
     }
 
     /// Returns all consents of these numbers on every channel, up to a maximum.

@@ -19,6 +19,7 @@ use crate::{
     error::{StoreError, json},
     statements::Statements,
 };
+use twilio_edge_domain::operational_event::EventReporting;
 use twilio_edge_platform::{config, metrics::Connections};
 
 /// Time limit of a write for which no request waits, as a multiple of the usual limit.
@@ -54,6 +55,7 @@ macro_rules! bound {
 pub(super) struct Database {
     engine: Engine,
     timeout: Duration,
+    reporting: EventReporting,
 }
 
 /// SQLite or PostgreSQL.
@@ -70,7 +72,8 @@ impl Database {
             true => Engine::Sqlite(Sqlite::open(settings).await?),
             false => Engine::Postgres(Postgres::open(settings).await?),
         };
-        Ok(Database { engine, timeout: Duration::from_millis(settings.timeout_ms) })
+        let timeout = Duration::from_millis(settings.timeout_ms);
+        Ok(Database { engine, timeout, reporting: EventReporting::default() })
     }
 
     /// Connects to the database for a command, beside the sidecar that uses it. A command is not urgent: it waits for the
@@ -82,7 +85,18 @@ impl Database {
             true => Engine::Sqlite(Sqlite::open_beside(settings).await?),
             false => Engine::Postgres(Postgres::open(settings).await?),
         };
-        Ok(Database { engine, timeout: Duration::from_millis(timeout_ms) })
+        let timeout = Duration::from_millis(timeout_ms);
+        Ok(Database { engine, timeout, reporting: EventReporting::default() })
+    }
+
+    /// Sets the rules by which changes are reported to sinks. Without them nothing is reported.
+    pub(super) fn reporting_to(self, reporting: EventReporting) -> Database {
+        Database { reporting, ..self }
+    }
+
+    /// Returns the rules by which changes are reported to sinks.
+    pub(super) fn reporting(&self) -> &EventReporting {
+        &self.reporting
     }
 
     /// Returns `sqlite` or `postgres`.

@@ -8,6 +8,7 @@ use super::{
     archive_queue::ADD_ERASURE,
     contacts,
     message_history::Range,
+    operational_events,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
 };
 use crate::audit_log::{self, AuditEntry};
@@ -205,9 +206,17 @@ impl Sweeper {
                 gone.sort_unstable_by_key(|key| key.dedupe_key);
                 tx.execute(statements.retention.delete_events, &gone).await?;
                 tx.execute(statements.retention.redact_events, &rows).await?;
+                tx.execute(statements.retention.unqueue, &owed).await?;
+                if after.is_none() && !erasure.text_only {
+                    for number in &numbers {
+                        let binds = binds_of(erasure, number.as_ref());
+                        let erased = operational_events::erase(&mut tx, &binds).await?;
+                        let erased = erased.into_iter();
+                        owed.extend(erased.map(|dedupe_key| WithdrawalRow { dedupe_key, now_ms }));
+                    }
+                }
                 tx.execute(statements.outbox.withdraw, &owed).await?;
                 tx.execute(statements.outbox.forget_attempts, &answered).await?;
-                tx.execute(statements.retention.unqueue, &owed).await?;
                 if after.is_none() {
                     for number in &numbers {
                         of_archive(&mut tx, erasure, number.as_ref(), now_ms).await?;
@@ -301,6 +310,19 @@ async fn of_archive(
     tx.execute_bound(ADD_ERASURE, &binds).await.map(|_| ())
 }
 
+/// Returns the parameters of `messages_of!`.
+fn binds_of<'a>(erasure: &'a Erasure, number: Option<&'a NumberQuery>) -> Vec<Bind<'a>> {
+    let channel = number.and_then(|number| number.channel.as_deref());
+    vec![
+        Bind::Text(&erasure.account_sid),
+        Bind::Whole(erasure.since_ms),
+        Bind::Whole(erasure.until_ms),
+        Bind::Text(erasure.message_sid.as_deref().unwrap_or_default()),
+        Bind::Text(number.map_or("", |number| &number.number)),
+        Bind::Text(channel.unwrap_or_default()),
+    ]
+}
+
 /// Erases the texts of outbound messages and the media stored for them. Returns their number.
 async fn erase_messages(
     tx: &mut Transaction,
@@ -308,15 +330,7 @@ async fn erase_messages(
     number: Option<&NumberQuery>,
     now_ms: i64,
 ) -> Result<usize, StoreError> {
-    let channel = number.and_then(|number| number.channel.as_deref());
-    let mut binds = vec![
-        Bind::Text(&erasure.account_sid),
-        Bind::Whole(erasure.since_ms),
-        Bind::Whole(erasure.until_ms),
-        Bind::Text(erasure.message_sid.as_deref().unwrap_or_default()),
-        Bind::Text(number.map_or("", |number| &number.number)),
-        Bind::Text(channel.unwrap_or_default()),
-    ];
+    let mut binds = binds_of(erasure, number);
     if erasure.dry_run {
         let mut found = 0;
         for statement in [COUNT_MESSAGES, COUNT_MEDIA] {

@@ -21,6 +21,7 @@ use super::{
     event::Event,
     idempotency::Idempotency,
     media::MediaIndex,
+    operational_events::windows,
     outbound_messages::OutboundMessages,
     outbox::Outbox,
     retention::{Sweeper, late, rewind},
@@ -39,6 +40,7 @@ use crate::{
 };
 use twilio_edge_domain::{
     lease::{ClaimOutcome, Lease, LeaseRecord, Periods},
+    operational_event::EventReporting,
     policy::Policies,
     suppression::covers,
     webhook::{InboundMessage, Participants, Webhook},
@@ -103,9 +105,10 @@ impl Ledger {
         settings: &config::Database,
         periods: Periods,
         policies: Policies,
+        reporting: EventReporting,
         tasks: &Supervisor,
     ) -> Result<Ledger, StoreError> {
-        let database = Database::open(settings).await?;
+        let database = Database::open(settings).await?.reporting_to(reporting);
         let outbound_messages = OutboundMessages::of(database.clone(), tasks);
         Ok(Ledger { database, outbound_messages, periods, policies })
     }
@@ -297,7 +300,8 @@ impl Ledger {
         let forgotten_ms = now_ms.saturating_sub(self.periods.result_ms);
         let received = events.iter().map(|event| (event.account_sid, event.received_at_ms));
         let late = late(received, twilio_edge_platform::clock::now_ms());
-        if late.is_empty() {
+        let reporting = self.database.reporting();
+        if late.is_empty() && !windows::may_open(reporting, events) {
             return self.database.write_events(events, forgotten_ms).await;
         }
         self.database
@@ -305,6 +309,7 @@ impl Ledger {
                 let mut tx = self.database.begin(Durability::Power).await?;
                 tx.write_events(events, forgotten_ms).await?;
                 rewind(&mut tx, late).await?;
+                windows::record_opened(&mut tx, reporting, events, &[]).await?;
                 tx.commit().await
             })
             .await
@@ -365,8 +370,10 @@ impl Ledger {
             new.map(|(claim_id, ending)| ClaimEndRow::of(key, claim_id, *ending, expires_at_ms))
         });
         let endings: Vec<ClaimEndRow> = endings.collect();
-        tx.write_events(&each_once(events), now_ms.saturating_sub(self.periods.result_ms)).await?;
-        tx.execute(self.database.statements().keep_claim_ends, &endings).await
+        let events = each_once(events);
+        tx.write_events(&events, now_ms.saturating_sub(self.periods.result_ms)).await?;
+        tx.execute(self.database.statements().keep_claim_ends, &endings).await?;
+        windows::record_opened(tx, self.database.reporting(), &events, &[]).await
     }
 
     fn known(&self, rows: Vec<LookupRow>) -> LookupResult {

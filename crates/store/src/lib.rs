@@ -45,6 +45,7 @@ mod ledger;
 mod media;
 mod memory;
 pub mod message_history;
+mod operational_events;
 mod opt_events;
 mod outbound_messages;
 mod outbox;

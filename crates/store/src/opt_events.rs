@@ -53,7 +53,9 @@ impl Ledger {
                     new && standing.apply(opt, &self.policies.of(&opt.account_sid), now_ms)
                 });
                 let changed = changed.collect();
-                suppressions::keep(&mut tx, standing.changes()).await?;
+                let changes = standing.changes();
+                suppressions::keep(&mut tx, changes.clone()).await?;
+                suppressions::report(&mut tx, self.database.reporting(), &changes).await?;
                 tx.commit().await?;
                 Ok(changed)
             })

@@ -5,6 +5,7 @@
 
 mod counts;
 mod deliveries;
+mod events;
 mod fallbacks;
 mod lookups;
 pub(crate) mod pages;
@@ -15,17 +16,24 @@ use std::{
     slice,
     sync::{Arc, LazyLock},
 };
-use twilio_edge_domain::sending::{backlog::MessageBacklog, statistics::MessageEvent};
+use twilio_edge_domain::{
+    operational_event::{EventReporting, OperationalEventType},
+    sending::{backlog::MessageBacklog, statistics::MessageEvent},
+};
 
 use sqlx::FromRow;
 
 pub use self::counts::{CountQuery, MessageCount};
-use self::writes::{Change, Writes};
+use self::{
+    events::MessageChange,
+    writes::{Change, Writes},
+};
 use crate::{
     audit_log::{self, AuditEntry},
     database::{Bind, Database, Durability},
     error::StoreError,
     idempotency::CompletedRequest,
+    operational_events,
 };
 use twilio_edge_platform::{config, tasks::Supervisor};
 
@@ -264,14 +272,18 @@ impl OutboundMessages {
         OutboundMessages { database, writes }
     }
 
-    /// Connects for a command, beside a sidecar that may have the database open.
+    /// Connects for a command, beside a sidecar that may have the database open. Changes are reported to sinks by `reporting`.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable.
-    pub async fn open(settings: &config::Database) -> Result<OutboundMessages, StoreError> {
+    pub async fn open(
+        settings: &config::Database,
+        reporting: EventReporting,
+    ) -> Result<OutboundMessages, StoreError> {
         // A command waits for each of its own writes, and reports its failure.
         let tasks = Supervisor::new(Arc::default());
-        Ok(OutboundMessages::of(Database::open_beside(settings).await?, &tasks))
+        let database = Database::open_beside(settings).await?.reporting_to(reporting);
+        Ok(OutboundMessages::of(database, &tasks))
     }
 
     /// Closes the connections. Only for an instance from [`OutboundMessages::open`].
@@ -368,7 +380,26 @@ impl OutboundMessages {
             "refused" => vec![message.count(MessageEvent::Refused, outcome.code, now_ms)],
             _ => Vec::new(),
         };
-        let change = Change { instead, counts, ..Change::of(RECORD_OUTCOME, &binds) };
+        let change = MessageChange {
+            state: outcome.state,
+            message_sid: outcome.message_sid,
+            code: outcome.code,
+            reason: outcome.reason,
+            instead,
+            now_ms,
+            ..MessageChange::default()
+        };
+        let events = match outcome.state {
+            "sent" => {
+                self.event(OperationalEventType::MessageSent, message, change).into_iter().collect()
+            }
+            "refused" => self.events_of_refusal(message, change),
+            _ => self
+                .event(OperationalEventType::MessageUnknown, message, change)
+                .into_iter()
+                .collect(),
+        };
+        let change = Change { instead, counts, events, ..Change::of(RECORD_OUTCOME, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
     }
 
@@ -398,6 +429,21 @@ impl OutboundMessages {
                     return Ok(false);
                 }
                 audit_log::add(&mut tx, slice::from_ref(entry)).await?;
+                if let Some(message_sid) = message_sid {
+                    let change = MessageChange {
+                        state,
+                        message_sid,
+                        now_ms: entry.at_ms,
+                        ..MessageChange::default()
+                    };
+                    let event = self.event(OperationalEventType::MessageSent, message, change);
+                    operational_events::record(
+                        &mut tx,
+                        self.database.reporting(),
+                        event.as_slice(),
+                    )
+                    .await?;
+                }
                 tx.commit().await?;
                 Ok(true)
             })

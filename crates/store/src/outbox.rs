@@ -1,16 +1,25 @@
-//! Outbox: deliveries to sinks, and the workers that hold them. A delivery is written together with its event. A *lane*
+//! Outbox: deliveries to sinks, and the workers that hold them. A delivery is written together with its event, which is a
+//! webhook or an operational event. A *lane*
 //! (one sink and one contact) is held by one delivery worker at a time, for a limited time. Many sidecars share the work, and a
 //! sidecar that dies in a round loses nothing and blocks its lanes only until its hold expires. This module must not know
 //! what a sink is.
 
 use std::collections::BTreeMap;
-use twilio_edge_domain::event::{Delivery, Event, WebhookFacts, delivery_id};
+use twilio_edge_domain::{
+    event::{Delivery, Event, SinkEvent, WebhookFacts, delivery_id},
+    operational_event::{
+        DeadDelivery, OperationalEvent, OperationalEventType, PublishedEvent, StoredEvent,
+    },
+};
 
 use serde::Serialize;
 use sqlx::FromRow;
 use twilio_edge_contract::Class;
 
-use super::retention::{late, rewind};
+use super::{
+    operational_events::{deliveries_of, record_with},
+    retention::{late, rewind},
+};
 use crate::{
     database::{Database, Durability, Transaction},
     error::StoreError,
@@ -29,7 +38,7 @@ pub struct NewDelivery {
     pub sink: String,
     /// Delivery id, which identifies the delivery to the sink.
     pub delivery_id: String,
-    /// Dedupe key of the event.
+    /// Dedupe key of the webhook, or id of the operational event.
     pub dedupe_key: String,
     /// Replay id, if the delivery is a replay.
     pub replay_id: Option<String>,
@@ -60,7 +69,7 @@ pub struct PendingDelivery {
     pub tries: i64,
     /// Latest attempts, as [`twilio_edge_domain::delivery_attempt`] stores them.
     pub attempts: String,
-    /// `inbound` or `status`.
+    /// `inbound` or `status`; empty for an operational event.
     pub class: String,
     /// Account SID of the tenant.
     pub account_sid: String,
@@ -78,11 +87,44 @@ pub struct PendingDelivery {
     pub received_at_ms: Option<i64>,
     /// Metadata of the outbound message that the webhook is about, as JSON; empty without any.
     pub metadata: String,
+    /// Type of an operational event.
+    pub event_type: Option<String>,
+    /// Content of an operational event, as JSON.
+    pub event_data: Option<String>,
+    /// Time of an operational event, in milliseconds since 1970.
+    pub event_at_ms: Option<i64>,
+    /// Contact of an operational event, or its subject if it has no contact.
+    pub event_key: Option<String>,
 }
 
 impl PendingDelivery {
-    /// Returns the delivery; `None` if its event was removed from the ledger.
+    /// Returns the delivery; `None` if its event was removed from the database.
     pub fn delivery(&self) -> Option<Delivery<'_>> {
+        let (event, form) = match self.operational_event() {
+            Some(event) => (SinkEvent::Operational(event), None),
+            None => (SinkEvent::Webhook(Box::new(self.webhook()?)), self.form.as_deref()),
+        };
+        Some(Delivery {
+            id: delivery_id(&self.dedupe_key, self.replay_id.as_deref()),
+            event,
+            form,
+            replay_id: self.replay_id.as_deref(),
+        })
+    }
+
+    fn operational_event(&self) -> Option<PublishedEvent<'_>> {
+        PublishedEvent::of(StoredEvent {
+            event_id: &self.dedupe_key,
+            event_type: self.event_type.as_deref()?,
+            account_sid: &self.account_sid,
+            key: self.event_key.as_deref().unwrap_or_default(),
+            recorded_at_ms: self.event_at_ms.unwrap_or(self.recorded_at_ms),
+            data: self.event_data.as_deref()?,
+            replay_id: self.replay_id.as_deref(),
+        })
+    }
+
+    fn webhook(&self) -> Option<Event<'_>> {
         let form = self.form.as_deref()?;
         let known = WebhookFacts {
             event_id: &self.dedupe_key,
@@ -96,12 +138,7 @@ impl PendingDelivery {
             replay_id: self.replay_id.as_deref(),
             metadata: &self.metadata,
         };
-        Some(Delivery {
-            id: delivery_id(&self.dedupe_key, self.replay_id.as_deref()),
-            event: Event::of(known, form),
-            form,
-            replay_id: self.replay_id.as_deref(),
-        })
+        Some(Event::of(known, form))
     }
 
     /// Returns the class of the event; `None` for any other word.
@@ -182,6 +219,36 @@ struct ResultRow<'a> {
     reason: Option<&'a str>,
     attempts: &'a str,
     ended_at_ms: Option<i64>,
+}
+
+/// Delivery after the result of an attempt was stored.
+#[derive(FromRow)]
+struct EndedRow {
+    state: String,
+    delivery_id: String,
+    dedupe_key: String,
+    account_sid: String,
+    recorded_at_ms: i64,
+    tries: i64,
+    reason: Option<String>,
+}
+
+/// Lane to open.
+#[derive(Serialize)]
+pub(super) struct LaneRow<'a> {
+    pub(super) sink: &'a str,
+    pub(super) lane: &'a str,
+    pub(super) recorded_at_ms: i64,
+}
+
+impl<'a> LaneRow<'a> {
+    pub(super) fn of(delivery: &'a NewDelivery) -> LaneRow<'a> {
+        LaneRow {
+            sink: &delivery.sink,
+            lane: &delivery.lane,
+            recorded_at_ms: delivery.recorded_at_ms,
+        }
+    }
 }
 
 /// Inserts deliveries. The transaction holds the row of each lane until its commit, and only then does another delivery get
@@ -302,8 +369,9 @@ impl Outbox {
         self.database
             .within_timeout(async {
                 let mut tx = self.database.begin(Durability::Process).await?;
-                tx.execute(self.statements().end, &ended).await?;
+                let stored: Vec<EndedRow> = tx.fetch(self.statements().end, &ended).await?;
                 rewind(&mut tx, late).await?;
+                self.report_dead(&mut tx, sink, &lanes, &stored, now_ms).await?;
                 // An insert into a lane holds the lane's row until its commit; only after that is it known whether the lane is
                 // empty.
                 let _: Vec<OrderingKeyRow> = tx.fetch(self.statements().lock_lanes, &lanes).await?;
@@ -312,6 +380,52 @@ impl Outbox {
                 tx.commit().await
             })
             .await
+    }
+
+    /// Reports deliveries that were given up to the other sinks. The failure of such a report is not reported.
+    async fn report_dead(
+        &self,
+        tx: &mut Transaction,
+        sink: &str,
+        held: &[OrderingKeyQuery<'_>],
+        stored: &[EndedRow],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let reporting = self.database.reporting();
+        if !reporting.has(OperationalEventType::DeliveryDead) {
+            return Ok(());
+        }
+        let own = format!("{}:", OperationalEventType::DeliveryDead);
+        let dead =
+            stored.iter().filter(|row| row.state == "dead" && !row.dedupe_key.starts_with(&own));
+        let events: Vec<OperationalEvent> = dead
+            .map(|row| {
+                let dead = DeadDelivery {
+                    sink,
+                    delivery_id: &row.delivery_id,
+                    event_id: &row.dedupe_key,
+                    account_sid: &row.account_sid,
+                    recorded_at_ms: row.recorded_at_ms,
+                    tries: row.tries,
+                    reason: row.reason.as_deref(),
+                };
+                OperationalEvent::delivery_dead(dead, now_ms)
+            })
+            .collect();
+        let deliveries: Vec<NewDelivery> = deliveries_of(reporting, &events, Some(sink)).collect();
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        // All lanes of the transaction are locked together, in one order. A lane of `held` that has no delivery is dropped
+        // again.
+        let lanes = held.iter().map(|lane| LaneRow {
+            sink: lane.sink,
+            lane: lane.lane,
+            recorded_at_ms: lane.due_at_ms,
+        });
+        let lanes: Vec<LaneRow<'_>> = lanes.chain(deliveries.iter().map(LaneRow::of)).collect();
+        tx.execute(self.statements().open_lanes, &lanes).await?;
+        record_with(tx, &events, &deliveries.iter().collect::<Vec<_>>()).await
     }
 
     pub(super) fn statements(&self) -> &'static OutboxStatements {

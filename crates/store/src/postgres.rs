@@ -273,6 +273,15 @@ pub(super) const STATEMENTS: Statements = Statements {
         WHERE class = 'inbound' AND received_at_ms IS NOT NULL
         GROUP BY account_sid, channel, theirs, ours",
 
+    following_inbound: "
+        SELECT r.dedupe_key FROM json_to_recordset($1::json) AS r(dedupe_key text, account_sid text, channel text,
+            theirs text, ours text, since_ms bigint, received_at_ms bigint)
+        WHERE EXISTS (SELECT FROM events AS earlier WHERE earlier.class = 'inbound'
+            AND earlier.theirs = r.theirs AND earlier.ours = r.ours
+            AND earlier.account_sid = r.account_sid AND earlier.channel = r.channel
+            AND earlier.received_at_ms > r.since_ms
+            AND (earlier.received_at_ms, earlier.dedupe_key) < (r.received_at_ms, r.dedupe_key))",
+
     histories: concat!(
         "SELECT ",
         webhook_columns!(),
@@ -351,6 +360,14 @@ pub(super) const STATEMENTS: Statements = Statements {
     },
 
     outbox: OutboxStatements {
+        insert_events: "
+            INSERT INTO operational_events
+                (event_id, event_type, account_sid, channel, contact, subject, data, recorded_at_ms)
+            SELECT event_id, event_type, account_sid, channel, contact, subject, data, recorded_at_ms
+            FROM json_to_recordset($1::json) AS r(event_id text, event_type text, account_sid text, channel text,
+                contact text, subject text, data text, recorded_at_ms bigint)
+            ON CONFLICT (event_id) DO NOTHING",
+
         insert: "
             INSERT INTO deliveries
                 (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
@@ -387,7 +404,8 @@ pub(super) const STATEMENTS: Statements = Statements {
             "SELECT ", due_columns!(), " FROM json_to_recordset($1::json) AS r(sink text, lane text, each bigint) \
                 CROSS JOIN LATERAL (SELECT * FROM deliveries WHERE sink = r.sink AND lane = r.lane \
                     AND state = 'waiting' ORDER BY seq LIMIT r.each) AS d \
-                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key ORDER BY d.lane, d.seq"
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key \
+                LEFT JOIN operational_events AS o ON o.event_id = d.dedupe_key ORDER BY d.lane, d.seq"
         ),
 
         end: "
@@ -396,7 +414,9 @@ pub(super) const STATEMENTS: Statements = Statements {
             FROM json_to_recordset($1::json) AS r(sink text, delivery_id text, state text, tries bigint,
                 reason text, attempts text, ended_at_ms bigint)
             WHERE deliveries.sink = r.sink AND deliveries.delivery_id = r.delivery_id
-                AND deliveries.state = 'waiting'",
+                AND deliveries.state = 'waiting'
+            RETURNING deliveries.state, deliveries.delivery_id, deliveries.dedupe_key, deliveries.account_sid,
+                deliveries.recorded_at_ms, deliveries.tries, deliveries.reason",
 
         lock_lanes: "
             SELECT lane FROM lanes WHERE (sink, lane, held_by) IN (
@@ -431,7 +451,8 @@ pub(super) const STATEMENTS: Statements = Statements {
             "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " \
                 FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text) \
                 JOIN deliveries AS d ON d.seq = r.seq AND (r.account_sid IS NULL OR d.account_sid = r.account_sid) \
-                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key \
+                LEFT JOIN operational_events AS o ON o.event_id = d.dedupe_key"
         ),
 
         of_event: "

@@ -1,4 +1,4 @@
-//! Replays: webhooks of the ledger that are delivered once more. One transaction finds the next webhooks, inserts their
+//! Replays: webhooks of the ledger, or operational events, that are delivered once more. One transaction finds the next webhooks, inserts their
 //! deliveries and records the progress. Any sidecar may continue a replay; of two at once, one finds that the other has
 //! advanced it. This module must not know who may request a replay and of what.
 
@@ -45,6 +45,18 @@ const OF_ALL: &str = replayed!(
 
 const OF_KEYS: &str =
     replayed!("dedupe_key BETWEEN $1 AND $2 ORDER BY received_at_ms, dedupe_key LIMIT $3");
+
+/// Operational events: `$1` and `$2` are the position to continue from, `$3` the end, `$4` the maximum number of rows, `$5` the
+/// account and `$6` the message; both may be empty for any.
+const EVENTS: &str = "
+    SELECT event_id AS dedupe_key, 'operational' AS class, account_sid, subject AS message_sid,
+        nullif(channel, '') AS channel, nullif(contact, '') AS theirs, recorded_at_ms AS at_ms, (data <> '') AS whole
+    FROM operational_events
+    WHERE recorded_at_ms >= $1 AND (recorded_at_ms > $1 OR event_id > $2) AND recorded_at_ms < $3
+        AND ($5 = '' OR account_sid = $5)
+        AND ($6 = '' OR subject = $6 OR subject IN (SELECT id FROM outbound_messages
+            WHERE message_sid = $6 AND message_sid <> '' AND account_sid = $5))
+    ORDER BY recorded_at_ms, event_id LIMIT $4";
 
 const ADD: &str = "
     INSERT INTO replays (id, sink, account_sid, message_sid, class, since_ms, until_ms, state, through_ms, through_key,
@@ -265,6 +277,16 @@ async fn next(
 ) -> Result<(Vec<ReplayedRow>, bool), StoreError> {
     let place = [Bind::Whole(replay.through_ms), Bind::Text(&replay.through_key)];
     let rest = [Bind::Whole(replay.until_ms), Bind::Whole(most)];
+    let is_last = |rows: &[ReplayedRow]| i64::try_from(rows.len()).is_ok_and(|count| count < most);
+    if replay.is_of_events() {
+        let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+        let (account, message) = (text(&replay.account_sid), text(&replay.message_sid));
+        let of = [Bind::Text(&account), Bind::Text(&message)];
+        let binds = [&place[..], &rest[..], &of[..]].concat();
+        let rows: Vec<ReplayedRow> = tx.fetch_bound(EVENTS, &binds).await?;
+        let is_last = is_last(&rows);
+        return Ok((rows, is_last));
+    }
     let rows: Vec<ReplayedRow> = match (&replay.account_sid, &replay.message_sid) {
         // A message is replayed in one step: it has only a few webhooks.
         (Some(account_sid), Some(message_sid)) => {
@@ -284,6 +306,6 @@ async fn next(
         }
         (None, _) => tx.fetch_bound(OF_ALL, &[&place[..], &rest[..]].concat()).await?,
     };
-    let is_last = i64::try_from(rows.len()).is_ok_and(|count| count < most);
+    let is_last = is_last(&rows);
     Ok((rows, is_last))
 }

@@ -19,6 +19,7 @@ use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
     idempotency::DELETE_KEYS,
+    operational_events::DELETE_DELIVERED,
 };
 use twilio_edge_domain::{
     message::NumberQuery,
@@ -231,8 +232,8 @@ impl Sweeper {
             .await
     }
 
-    /// Deletes a bounded number of each: ends of claims and deliveries that are no longer needed, expired idempotency keys,
-    /// and audit entries until `audit_until_ms`. Returns the number of deleted rows.
+    /// Deletes a bounded number of each: ends of claims and deliveries that are no longer needed, with their operational
+    /// events, expired idempotency keys, and audit entries until `audit_until_ms`. Returns the number of deleted rows.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
@@ -249,6 +250,7 @@ impl Sweeper {
                 forgotten += tx.execute_bound(DELETE_KEYS, &binds).await?;
                 let until_ms = now_ms.saturating_sub(self.result_ms);
                 let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
+                forgotten += tx.execute_bound(DELETE_DELIVERED, &binds).await?;
                 forgotten += tx.execute_bound(DELETE_DELIVERIES, &binds).await?;
                 if let Some(until_ms) = audit_until_ms {
                     let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];

@@ -308,6 +308,15 @@ pub(super) const STATEMENTS: Statements = Statements {
             AND account_sid = input.value ->> 'account_sid' AND channel = input.value ->> 'channel'
         GROUP BY account_sid, channel, theirs, ours",
 
+    following_inbound: "
+        SELECT input.value ->> 'dedupe_key' AS dedupe_key FROM json_each($1) AS input WHERE EXISTS (
+            SELECT 1 FROM events AS earlier WHERE earlier.class = 'inbound'
+                AND earlier.theirs = input.value ->> 'theirs' AND earlier.ours = input.value ->> 'ours'
+                AND earlier.account_sid = input.value ->> 'account_sid' AND earlier.channel = input.value ->> 'channel'
+                AND earlier.received_at_ms > input.value ->> 'since_ms'
+                AND (earlier.received_at_ms, earlier.dedupe_key)
+                    < (input.value ->> 'received_at_ms', input.value ->> 'dedupe_key'))",
+
     histories: concat!(
         "SELECT ",
         webhook_columns!(),
@@ -375,6 +384,14 @@ pub(super) const STATEMENTS: Statements = Statements {
     },
 
     outbox: OutboxStatements {
+        insert_events: "
+            INSERT INTO operational_events
+                (event_id, event_type, account_sid, channel, contact, subject, data, recorded_at_ms)
+            SELECT value ->> 'event_id', value ->> 'event_type', value ->> 'account_sid', value ->> 'channel',
+                value ->> 'contact', value ->> 'subject', value ->> 'data', value ->> 'recorded_at_ms'
+            FROM json_each($1) WHERE true
+            ON CONFLICT (event_id) DO NOTHING",
+
         insert: "
             INSERT INTO deliveries
                 (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
@@ -402,7 +419,8 @@ pub(super) const STATEMENTS: Statements = Statements {
                     AND d.state = 'waiting' AND d.seq IN (SELECT seq FROM deliveries AS w \
                         WHERE w.sink = input.value ->> 'sink' AND w.lane = input.value ->> 'lane' \
                             AND w.state = 'waiting' ORDER BY seq LIMIT $1 ->> '$[0].each') \
-                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key ORDER BY d.lane, d.seq"
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key \
+                LEFT JOIN operational_events AS o ON o.event_id = d.dedupe_key ORDER BY d.lane, d.seq"
         ),
 
         end: "
@@ -411,7 +429,8 @@ pub(super) const STATEMENTS: Statements = Statements {
                 ended_at_ms = r.value ->> 'ended_at_ms',
                 lane = CASE WHEN r.value ->> 'state' = 'done' THEN '' ELSE lane END
             FROM json_each($1) AS r
-            WHERE sink = r.value ->> 'sink' AND delivery_id = r.value ->> 'delivery_id' AND state = 'waiting'",
+            WHERE sink = r.value ->> 'sink' AND delivery_id = r.value ->> 'delivery_id' AND state = 'waiting'
+            RETURNING state, delivery_id, dedupe_key, account_sid, recorded_at_ms, tries, reason",
 
         // The transaction is the only writer: nothing to lock.
         lock_lanes: "SELECT '' AS lane FROM json_each($1) LIMIT 0",
@@ -438,7 +457,8 @@ pub(super) const STATEMENTS: Statements = Statements {
             "SELECT d.state, d.sink, d.reason, d.ended_at_ms, ", due_columns!(), " FROM json_each($1) AS input \
                 JOIN deliveries AS d ON d.seq = input.value ->> 'seq' \
                     AND (input.value ->> 'account_sid' IS NULL OR d.account_sid = input.value ->> 'account_sid') \
-                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key"
+                LEFT JOIN events AS e ON e.dedupe_key = d.dedupe_key \
+                LEFT JOIN operational_events AS o ON o.event_id = d.dedupe_key"
         ),
 
         of_event: "

@@ -10,6 +10,8 @@ pub(super) struct Statements {
     pub(super) find_claim_ends: &'static str,
     pub(super) keep_claim_ends: &'static str,
     pub(super) last_inbound: &'static str,
+    /// Returns the messages that follow another message of the same pair within the time of a window.
+    pub(super) following_inbound: &'static str,
     pub(super) record_opts: &'static str,
     pub(super) api_keys: ApiKeyStatements,
     pub(super) audit: AuditStatements,
@@ -71,12 +73,15 @@ pub(super) struct ConsentStatements {
 }
 /// Statements of the outbox. Each takes one JSON array of rows.
 pub(super) struct OutboxStatements {
+    /// Inserts operational events that do not exist yet.
+    pub(super) insert_events: &'static str,
     /// Inserts deliveries that do not exist yet.
     pub(super) insert: &'static str,
     /// Inserts their lanes where missing, and locks the lanes so that none is dropped meanwhile.
     pub(super) open_lanes: &'static str,
     pub(super) take: &'static str,
     pub(super) due: &'static str,
+    /// Records the results of attempts, and returns the deliveries that were given up.
     pub(super) end: &'static str,
     pub(super) lock_lanes: &'static str,
     pub(super) drop_lanes: &'static str,

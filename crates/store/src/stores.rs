@@ -29,7 +29,8 @@ use crate::peers::{self, Outgoing, Peers};
 use crate::settlement_input::SettlementInput;
 use crate::{api_keys::ApiKeyStore, rate_limiter::RateLimiter};
 use twilio_edge_domain::{
-    lease::Periods, policy::Policies, suppression::OptEvent, webhook::Webhook,
+    lease::Periods, operational_event::EventReporting, policy::Policies, suppression::OptEvent,
+    webhook::Webhook,
 };
 use twilio_edge_platform::{
     config::{Config, without_password},
@@ -85,17 +86,18 @@ impl Stores {
     /// A message for the operator, when the database is unavailable or refuses a migration.
     pub async fn migrate(config: &Config) -> Result<(), String> {
         let tasks = Supervisor::new(Arc::default());
-        open_ledger(config, &tasks).await?.close().await;
+        open_ledger(config, EventReporting::default(), &tasks).await?.close().await;
         Ok(())
     }
 
     /// Connects to the database, migrates its schema, writes the events that a killed sidecar left in the spool, and
-    /// prepares Redis, which may be unavailable. The background tasks of the stores run under `tasks`.
+    /// prepares Redis, which may be unavailable. Changes are reported to sinks by `reporting`. The background tasks of the stores run under `tasks`.
     ///
     /// # Errors
     /// A message for the operator, when the database, the Redis URL or the spool folder cannot be used.
     pub async fn open(
         config: &Config,
+        reporting: EventReporting,
         metrics: Arc<Metrics>,
         tasks: &Supervisor,
     ) -> Result<Stores, String> {
@@ -103,7 +105,7 @@ impl Stores {
         let recall_ms =
             i64::from(config.leases.recall_s).saturating_mul(1000).min(periods.result_ms);
         let timeout = Duration::from_millis(config.database.timeout_ms);
-        let ledger = Arc::new(open_ledger(config, tasks).await?);
+        let ledger = Arc::new(open_ledger(config, reporting, tasks).await?);
         let leases = match (config.redis.url.is_empty(), ledger.is_exclusive()) {
             (false, _) => Leases::Redis(
                 Redis::open(&config.redis, periods, recall_ms)
@@ -375,9 +377,14 @@ async fn remember_keys(ledger: Arc<Ledger>) {
     std::future::pending().await
 }
 
-async fn open_ledger(config: &Config, tasks: &Supervisor) -> Result<Ledger, String> {
+async fn open_ledger(
+    config: &Config,
+    reporting: EventReporting,
+    tasks: &Supervisor,
+) -> Result<Ledger, String> {
     let policies = Policies::new(config.policy.clone());
-    let ledger = Ledger::open(&config.database, config.leases.periods(), policies, tasks).await;
+    let periods = config.leases.periods();
+    let ledger = Ledger::open(&config.database, periods, policies, reporting, tasks).await;
     ledger.map_err(|error| about_database(config, &error))
 }
 

@@ -11,11 +11,13 @@ use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Database, Durability, Transaction},
     error::StoreError,
+    operational_events,
     statements::SuppressionStatements,
 };
 use twilio_edge_domain::{
     address::Address,
     cursor::Cursor,
+    operational_event::{EventReporting, OperationalEvent, OperationalEventType},
     suppression::{Source, Suppression, SuppressionSet},
 };
 
@@ -196,6 +198,7 @@ impl Suppressions {
                 }
                 keep(&mut tx, changes.clone()).await?;
                 audit_log::add(&mut tx, &[entry(&changes)]).await?;
+                report(&mut tx, self.database.reporting(), &changes).await?;
                 tx.commit().await?;
                 Ok(changes)
             })
@@ -231,4 +234,18 @@ pub(super) async fn keep(
 ) -> Result<(), StoreError> {
     let rows: Vec<SuppressionRow> = changes.into_iter().map(SuppressionRow::from).collect();
     tx.execute(tx.statements().suppressions.keep, &rows).await
+}
+
+/// Reports changed suppressions to sinks.
+pub(super) async fn report(
+    tx: &mut Transaction,
+    reporting: &EventReporting,
+    changes: &[Suppression],
+) -> Result<(), StoreError> {
+    if !reporting.has(OperationalEventType::SuppressionChanged) {
+        return Ok(());
+    }
+    let events: Vec<OperationalEvent> =
+        changes.iter().map(OperationalEvent::suppression_changed).collect();
+    operational_events::record(tx, reporting, &events).await
 }

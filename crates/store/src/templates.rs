@@ -10,8 +10,10 @@ use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
+    operational_events,
 };
 use twilio_edge_domain::{
+    operational_event::{EventReporting, OperationalEvent, OperationalEventType},
     policy::Category,
     template::{Approval, Source, Template, catalogue::TemplateChange, locale::Locale},
 };
@@ -43,7 +45,7 @@ const BEGIN_CHANGE: &str = "
     UPDATE template_catalogues SET revision = revision WHERE account_sid = $1";
 
 const CHANGED: &str = "
-    UPDATE template_catalogues SET revision = revision + $2 WHERE account_sid = $1";
+    UPDATE template_catalogues SET revision = revision + $2 WHERE account_sid = $1 RETURNING revision";
 
 /// Maximum number of changes in one transaction.
 const TOGETHER: usize = 200;
@@ -100,12 +102,15 @@ impl Templates {
         Templates { database }
     }
 
-    /// Connects for a command, beside a sidecar that may have the database open.
+    /// Connects for a command, beside a sidecar that may have the database open. Changes are reported to sinks by `reporting`.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable.
-    pub async fn open(settings: &config::Database) -> Result<Templates, StoreError> {
-        Ok(Templates::of(Database::open_beside(settings).await?))
+    pub async fn open(
+        settings: &config::Database,
+        reporting: EventReporting,
+    ) -> Result<Templates, StoreError> {
+        Ok(Templates::of(Database::open_beside(settings).await?.reporting_to(reporting)))
     }
 
     /// Closes the connections. Only for an instance from [`Templates::open`].
@@ -217,7 +222,7 @@ impl Templates {
         let (changes, entries): (Vec<TemplateChange>, Vec<AuditEntry>) =
             changes.into_iter().unzip();
         let counted = i64::from(!changes.is_empty());
-        tx.execute_bound(CHANGED, &[Bind::Text(account_sid), Bind::Whole(counted)]).await?;
+        let revision = changed(&mut tx, account_sid, counted).await?;
         for change in &changes {
             match &change.now {
                 Some(now) => keep(&mut tx, account_sid, now).await?,
@@ -231,6 +236,7 @@ impl Templates {
             let binds = [Bind::Text(account_sid), Bind::Whole(due_at_ms), Bind::Whole(now_ms)];
             tx.execute_bound(RECORD_SYNC, &binds).await?;
         }
+        self.report(&mut tx, account_sid, &changes, revision, now_ms).await?;
         tx.commit().await?;
         Ok((changes, is_all))
     }
@@ -249,7 +255,7 @@ impl Templates {
             .within_timeout(async {
                 let mut tx = self.begin_change(account_sid).await?;
                 keep(&mut tx, account_sid, template).await?;
-                self.finish(tx, account_sid, entry).await
+                self.finish(tx, account_sid, &TemplateChange::set(template), entry).await
             })
             .await
     }
@@ -270,7 +276,8 @@ impl Templates {
                 if !remove(&mut tx, account_sid, Source::Administrator, reference).await? {
                     return Ok(false);
                 }
-                self.finish(tx, account_sid, entry).await.map(|()| true)
+                let change = TemplateChange::removed(reference);
+                self.finish(tx, account_sid, &change, entry).await.map(|()| true)
             })
             .await
     }
@@ -286,12 +293,40 @@ impl Templates {
         &self,
         mut tx: Transaction,
         account_sid: &str,
+        change: &TemplateChange,
         entry: &AuditEntry,
     ) -> Result<(), StoreError> {
-        tx.execute_bound(CHANGED, &[Bind::Text(account_sid), Bind::Whole(1)]).await?;
+        let revision = changed(&mut tx, account_sid, 1).await?;
         audit_log::add(&mut tx, slice::from_ref(entry)).await?;
+        self.report(&mut tx, account_sid, slice::from_ref(change), revision, entry.at_ms).await?;
         tx.commit().await
     }
+
+    /// Reports changes to sinks.
+    async fn report(
+        &self,
+        tx: &mut Transaction,
+        account_sid: &str,
+        changes: &[TemplateChange],
+        revision: i64,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let reporting = self.database.reporting();
+        if !reporting.has(OperationalEventType::TemplateChanged) {
+            return Ok(());
+        }
+        let event =
+            |change| OperationalEvent::template_changed(account_sid, change, revision, now_ms);
+        let events: Vec<OperationalEvent> = changes.iter().map(event).collect();
+        operational_events::record(tx, reporting, &events).await
+    }
+}
+
+/// Increments the revision of a catalogue by `count`, and returns it.
+async fn changed(tx: &mut Transaction, account_sid: &str, count: i64) -> Result<i64, StoreError> {
+    let binds = [Bind::Text(account_sid), Bind::Whole(count)];
+    let revision: Vec<(i64,)> = tx.fetch_bound(CHANGED, &binds).await?;
+    Ok(revision.first().map_or(0, |(revision,)| *revision))
 }
 
 async fn keep(

@@ -9,9 +9,13 @@ use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Database, Durability, within},
     error::StoreError,
+    operational_events,
     statements::TenantStatements,
 };
-use twilio_edge_domain::tenant::{Profile, Tenant};
+use twilio_edge_domain::{
+    operational_event::{EventReporting, OperationalEvent, OperationalEventType},
+    tenant::{Profile, Tenant},
+};
 use twilio_edge_platform::config;
 
 /// The tenant profiles of one database.
@@ -88,12 +92,15 @@ impl From<TenantRow> for Tenant {
 }
 
 impl Tenants {
-    /// Connects for a command, beside a sidecar that may have the database open.
+    /// Connects for a command, beside a sidecar that may have the database open. Changes are reported to sinks by `reporting`.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable.
-    pub async fn open(settings: &config::Database) -> Result<Tenants, StoreError> {
-        Ok(Tenants::of(Database::open_beside(settings).await?))
+    pub async fn open(
+        settings: &config::Database,
+        reporting: EventReporting,
+    ) -> Result<Tenants, StoreError> {
+        Ok(Tenants::of(Database::open_beside(settings).await?.reporting_to(reporting)))
     }
 
     pub(super) fn of(database: Database) -> Tenants {
@@ -157,6 +164,11 @@ impl Tenants {
             let (tenant, entry) = change(known.into_iter().next().map(Tenant::from))?;
             tx.execute(self.statements().keep, &[TenantRow::from(tenant.clone())]).await?;
             audit_log::add(&mut tx, &[entry]).await?;
+            let reporting = self.database.reporting();
+            if reporting.has(OperationalEventType::AccountChanged) {
+                let event = OperationalEvent::account_changed(&tenant);
+                operational_events::record(&mut tx, reporting, &[event]).await?;
+            }
             tx.commit().await?;
             Ok(tenant)
         })

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     credentials::variable,
+    event_reporting::event_reporting,
     globals::Globals,
     ledger::{self, Account, error_table},
     listing::{self, Output, Period},
@@ -315,8 +316,12 @@ pub(super) fn with_messages(
         Ok(runtime) => runtime,
         Err(error) => return fail(error),
     };
+    let reporting = match event_reporting(&config) {
+        Ok(reporting) => reporting,
+        Err(problem) => return fail(problem),
+    };
     let done = runtime.block_on(async {
-        let messages = OutboundMessages::open(&config.database).await?;
+        let messages = OutboundMessages::open(&config.database, reporting).await?;
         let done = act(&messages, &config).await;
         messages.close().await;
         done

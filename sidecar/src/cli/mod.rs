@@ -7,6 +7,7 @@ mod consents;
 mod credentials;
 mod deliveries;
 mod demo;
+mod event_reporting;
 mod events;
 mod explain;
 mod failure;

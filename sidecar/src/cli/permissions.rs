@@ -10,12 +10,13 @@ use std::{
 };
 use twilio_edge_platform::terminal;
 
-use super::{credentials::variable, ledger, listing};
+use super::{credentials::variable, event_reporting::event_reporting, ledger, listing};
 use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_domain::{
     address::Address,
     csv_import::{CsvList, ImportContext},
     cursor::Cursor,
+    operational_event::EventReporting,
     phone::Region,
     policy::Policies,
 };
@@ -117,12 +118,16 @@ impl Account {
         };
         let user = variable("USER").unwrap_or_else(|| "unknown".into());
         let by = Caller::command_line(&user);
+        let reporting = match event_reporting(&config) {
+            Ok(reporting) => reporting,
+            Err(problem) => return fail(problem),
+        };
         let done = runtime.block_on(async {
             let patient = config::Database {
                 connect_timeout_ms: config.database.connect_timeout_ms.max(PATIENCE_MS),
                 ..config.database.clone()
             };
-            let consents = Consents::open(&patient).await?;
+            let consents = Consents::open(&patient, reporting).await?;
             let policies = policies(&config, &self.account).await?;
             let permissions = Permissions::new(consents.clone(), policies, None);
             let done = act(&permissions, &by, &self.account).await;
@@ -143,7 +148,7 @@ impl Account {
 /// Returns the policy of the account: the configured one with the changes of its tenant profile.
 pub(super) async fn policies(config: &Config, account_sid: &str) -> Result<Policies, StoreError> {
     let policies = Policies::new(config.policy.clone());
-    let tenants = Tenants::open(&config.database).await?;
+    let tenants = Tenants::open(&config.database, EventReporting::default()).await?;
     let tenant = tenants.get(account_sid).await;
     tenants.close().await;
     if let Some(Ok(own)) = tenant?.map(|tenant| config.policy.with(&tenant.profile.policy)) {

@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// Name of the sink
     #[arg(long = "to", value_name = "SINK", required_unless_present = "resume")]
     sink: Option<String>,
-    /// Source: the ledger, or the archive for webhooks that the ledger has deleted
+    /// Source: the ledger, the archive for webhooks that the ledger has deleted, or operational events
     #[arg(long, value_name = "WHERE", value_parser = origin, default_value = "ledger")]
     from: Origin,
     /// Only count
@@ -75,7 +75,8 @@ fn origin(text: &str) -> Result<Origin, String> {
     match text {
         "ledger" => Ok(Origin::Ledger),
         "archive" => Ok(Origin::Archive),
-        _ => Err("must be ledger or archive".to_owned()),
+        "events" => Ok(Origin::Events),
+        _ => Err("must be ledger, archive or events".to_owned()),
     }
 }
 

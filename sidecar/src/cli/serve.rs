@@ -13,7 +13,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use self::{listeners::Listeners, services::Services, stop_signal::stop_signal};
-use super::preflight;
+use super::{event_reporting::event_reporting, preflight};
 use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_api::App;
 use twilio_edge_connectors::sinks;
@@ -88,7 +88,8 @@ async fn serve(
     tasks.spawn(Task::LogRepeats, repeats.report(metrics.clone()));
 
     // Stores.
-    let stores = Stores::open(&config, metrics.clone(), &tasks).await?;
+    let reporting = event_reporting(&config)?;
+    let stores = Stores::open(&config, reporting, metrics.clone(), &tasks).await?;
     let histories = MessageHistory::open(&config.database).await.map_err(|error| {
         format!("the database {} {error}", without_password(config.database.url.expose()))
     })?;

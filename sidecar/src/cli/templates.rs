@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::{ledger::account, listing};
+use super::{event_reporting::event_reporting, ledger::account, listing};
 use crate::cli::{failure::fail, globals::Globals};
 use twilio_edge_api::templates::TemplateView;
 use twilio_edge_connectors::twilio::Twilio;
@@ -70,7 +70,8 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
 async fn act(verb: Verb, config: &Config, globals: &Globals) -> Result<ExitCode, String> {
     let database = without_password(config.database.url.expose());
     let failure = |reason: store::StoreError| format!("the database {database} {reason}");
-    let store = store::Templates::open(&config.database).await.map_err(failure)?;
+    let store = store::Templates::open(&config.database, event_reporting(config)?).await;
+    let store = store.map_err(failure)?;
     let templates = Templates::new(store.clone());
     templates.refresh().await.map_err(failure)?;
     let done = match verb {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{
     credentials::variable,
+    event_reporting::event_reporting,
     ledger,
     listing::{self, Output},
 };
@@ -111,7 +112,8 @@ async fn with_tenants<F: Future<Output = Result<Vec<Tenant>, TenantError>>>(
     let failure = |reason: &StoreError| {
         format!("the database {} {reason}", without_password(config.database.url.expose()))
     };
-    let store = store::Tenants::open(&config.database).await.map_err(|reason| failure(&reason))?;
+    let store = store::Tenants::open(&config.database, event_reporting(config)?).await;
+    let store = store.map_err(|reason| failure(&reason))?;
     let (policies, retention_policies) =
         (Policies::new(config.policy.clone()), RetentionPolicies::new(config));
     let done = act(Tenants::new(store.clone(), policies, retention_policies, config)).await;

@@ -3,26 +3,34 @@
 use std::ops::RangeInclusive;
 
 use toml::Value;
-use twilio_edge_contract::Class;
+use twilio_edge_domain::event::EventKind;
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
 /// Longest topic name that Kafka accepts, in bytes; it applies to streams as well.
 const MAX_NAME_BYTES: usize = 249;
 
-/// Names of a pair of topics or streams: one for messages, one for statuses.
+/// Names of the topics or streams: one for messages, one for statuses, one for operational events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ClassNames {
+pub(super) struct KindNames {
     pub(super) inbound: String,
     pub(super) status: String,
+    pub(super) events: String,
 }
 
-impl ClassNames {
-    /// Returns the name for webhooks of this class.
-    pub(super) fn of(&self, class: Class) -> &str {
-        match class {
-            Class::Status => &self.status,
-            Class::Inbound | Class::Other => &self.inbound,
+impl KindNames {
+    /// Returns the name for events of this kind.
+    pub(super) fn of(&self, kind: EventKind) -> &str {
+        match kind {
+            EventKind::Inbound => &self.inbound,
+            EventKind::Status => &self.status,
+            EventKind::Operational => &self.events,
         }
+    }
+
+    /// Iterates over the names, each with its field.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [("inbound", &*self.inbound), ("status", &self.status), ("events", &self.events)]
+            .into_iter()
     }
 
     /// Reads the table `field`, in which each name has a default.
@@ -31,15 +39,21 @@ impl ClassNames {
         path: &str,
         fields: Fields<'_>,
         field: &str,
-    ) -> ClassNames {
-        let [inbound, status] = ["twilio.inbound.v1", "twilio.status.v1"].map(str::to_owned);
-        let mut names = ClassNames { inbound, status };
+    ) -> KindNames {
+        let [inbound, status, events] =
+            ["twilio.inbound.v1", "twilio.status.v1", "twilio.events.v1"].map(str::to_owned);
+        let mut names = KindNames { inbound, status, events };
         let Some(value) = fields.get(field) else { return names };
         let path = format!("{path}.{field}");
-        let given = reading.table(&path, value, &["inbound", "status"]);
-        for (class, name) in [("inbound", &mut names.inbound), ("status", &mut names.status)] {
-            if let Some(value) = given.get(class) {
-                let at = format!("{path}.{class}");
+        let given = reading.table(&path, value, &["inbound", "status", "events"]);
+        let fields = [
+            ("inbound", &mut names.inbound),
+            ("status", &mut names.status),
+            ("events", &mut names.events),
+        ];
+        for (field, name) in fields {
+            if let Some(value) = given.get(field) {
+                let at = format!("{path}.{field}");
                 *name = reading.text(&at, Some(value));
                 if name.len() > MAX_NAME_BYTES {
                     reading.problem(&at, format_args!("must be at most {MAX_NAME_BYTES} bytes"));

@@ -11,8 +11,8 @@ use super::{
     sink_type::{Field, ParsedSink, Registration},
 };
 use twilio_edge_domain::{
-    address::Address, delivery::RetryPolicy, sink_filter::SinkFilter, status::Status,
-    tenant::is_account_sid,
+    address::Address, delivery::RetryPolicy, operational_event::EventPattern,
+    sink_filter::SinkFilter, status::Status, tenant::is_account_sid,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
@@ -21,9 +21,10 @@ const MAX_SINKS: usize = 32;
 const MAX_ROUTES: usize = 256;
 const MAX_CLASSES: usize = 2;
 const MAX_ENTRIES: usize = 1000;
+const MAX_EVENTS: usize = 64;
 
 /// Fields of every sink.
-pub(super) const FIELDS: [Field; 14] = [
+pub(super) const FIELDS: [Field; 15] = [
     Field {
         name: "name",
         meaning: "name in metrics, logs and commands: at most 64 letters, digits, `-` and `_`; required",
@@ -33,7 +34,14 @@ pub(super) const FIELDS: [Field; 14] = [
         name: "routes",
         meaning: "paths of the routes whose webhooks it receives; default: all routes with `delivery: accept`",
     },
-    Field { name: "classes", meaning: "`inbound`, `status` or both; default: both" },
+    Field {
+        name: "classes",
+        meaning: "`inbound`, `status` or both; default: both; `[]`: no webhooks, only `events`",
+    },
+    Field {
+        name: "events",
+        meaning: "operational events that it receives: types, groups as in `message.*`, or `*`; default: none",
+    },
     Field {
         name: "accounts",
         meaning: "account SIDs of the webhooks that it receives; default: all",
@@ -85,6 +93,8 @@ pub(super) struct Settings {
     pub(super) type_name: &'static str,
     /// Webhooks that it receives.
     pub(super) filter: SinkFilter,
+    /// Operational events that it receives.
+    pub(super) events: Vec<EventPattern>,
     pub(super) retry_policy: RetryPolicy,
     /// Number of lanes that one sidecar delivers concurrently.
     pub(super) concurrency: usize,
@@ -160,6 +170,10 @@ fn sink(
         }
     }
     let filter = filter(reading, path, table);
+    let events = events(reading, &format!("{path}.events"), table);
+    if has_no_classes(table) && events.is_empty() && reading.is_clean() {
+        reading.problem(path, "receives nothing: add `classes` or `events`");
+    }
     let mut number = |field, range, default| number(reading, path, table, field, range, default);
     let longest_pause_ms = number("longest_pause_ms", 100..=3_600_000, 300_000);
     let give_up_after_s = number("give_up_after_s", 1..=2_592_000, 259_200);
@@ -170,6 +184,7 @@ fn sink(
         name: name.clone(),
         type_name: sink_type.name,
         filter,
+        events,
         retry_policy: RetryPolicy {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_millis(longest_pause_ms),
@@ -222,9 +237,13 @@ fn filter(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> SinkFilter
         routes: of.list("routes", MAX_ROUTES, "must be a path, as in /twilio/inbound", |route| {
             text(route).filter(|route| route.starts_with('/') && is_graphic(route))
         }),
-        classes: of.list("classes", MAX_CLASSES, "must be inbound or status", |class| {
-            class.parse().ok().filter(|class| *class != Class::Other)
-        }),
+        classes: if has_no_classes(table) {
+            Vec::new()
+        } else {
+            of.list("classes", MAX_CLASSES, "must be inbound or status", |class| {
+                class.parse().ok().filter(|class| *class != Class::Other)
+            })
+        },
         accounts: of.list(
             "accounts",
             MAX_ENTRIES,
@@ -277,6 +296,11 @@ fn filter(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> SinkFilter
     filter
 }
 
+/// Returns whether the sink receives no webhooks.
+fn has_no_classes(table: Fields<'_>) -> bool {
+    table.get("classes").and_then(Value::as_array).is_some_and(Vec::is_empty)
+}
+
 /// Reader of the lists of one sink.
 struct Conditions<'r, 'v> {
     reading: &'r mut TomlReader,
@@ -320,6 +344,19 @@ fn is_channel(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
+fn events(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<EventPattern> {
+    let names = reading.list(path, table.get("events"), MAX_EVENTS);
+    let pattern = |(n, name): (usize, &Value)| {
+        let pattern = name.as_str().and_then(EventPattern::parse);
+        if pattern.is_none() {
+            let problem = "must be a type as in message.sent, a group as in message.*, or *";
+            reading.problem(&format!("{path}[{n}]"), problem);
+        }
+        pattern
+    };
+    names.iter().enumerate().filter_map(pattern).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,9 +381,16 @@ url = "http://127.0.0.1:9000"
 format = "form"
 concurrency = 1
 requests_per_second = 2.5
+
+[[sink]]
+name = "operations"
+type = "http"
+url = "http://127.0.0.1:9001"
+classes = []
+events = ["message.*", "delivery.dead"]
 "#;
         let sinks = parse(file, TYPES).unwrap();
-        let [app, crm] = sinks.as_slice() else { panic!("{sinks:?}") };
+        let [app, crm, operations] = sinks.as_slice() else { panic!("{sinks:?}") };
         assert_eq!((app.type_name, app.timeout), ("http", Duration::from_secs(2)));
         assert_eq!(
             (app.filter.routes.as_slice(), app.filter.classes.as_slice(), app.concurrency),
@@ -354,6 +398,8 @@ requests_per_second = 2.5
         );
         assert_eq!((crm.concurrency, &crm.filter), (1, &SinkFilter::default()));
         assert_eq!((app.requests_per_second, crm.requests_per_second), (None, Some(2.5)));
+        assert_eq!(crm.events.len(), 0);
+        assert_eq!((operations.filter.classes.len(), operations.events.len()), (0, 2));
     }
 
     #[test]
@@ -411,6 +457,7 @@ url = "ftp://hush"
 secrets = ["hush", 7]
 routes = ["hush"]
 classes = ["hush"]
+events = ["message.*", "hush.*", 7]
 format = "hush"
 timeout_ms = 0
 concurrency = "hush"
@@ -432,6 +479,8 @@ type = "http"
             "sink[0].type",
             "sink[0].routes[0]",
             "sink[0].classes[0]",
+            "sink[0].events[1]",
+            "sink[0].events[2]",
             "sink[0].concurrency",
             "sink[0].timeout_ms",
             "sink[0].requests_per_second",
@@ -444,7 +493,9 @@ type = "http"
                 "{path}: {problems:?}"
             );
         }
-        assert_eq!(problems.len(), 11, "{problems:?}");
+        assert_eq!(problems.len(), 12, "{problems:?}");
+        let idle = "[[sink]]\nname = \"a\"\ntype = \"http\"\nurl = \"http://a\"\nclasses = []";
+        assert!(parse(idle, TYPES).unwrap_err()[0].contains("receives nothing"));
         for empty in ["", "sink = []", "sink = 7", "[sink]"] {
             assert!(!parse(empty, TYPES).unwrap_err().is_empty(), "{empty:?}");
         }

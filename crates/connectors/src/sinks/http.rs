@@ -55,12 +55,17 @@ impl SinkType for Endpoint {
     }
 
     async fn deliver(&self, delivery: &Delivery<'_>) -> SinkAnswer {
-        let (content_type, body) = match self.settings.format {
-            Format::Form => ("application/x-www-form-urlencoded", delivery.form.to_owned()),
-            Format::Event => match serde_json::to_string(&delivery.event) {
-                Ok(body) => ("application/json", body),
-                Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() }.into(),
-            },
+        let (content_type, body) = match (self.settings.format, delivery.form) {
+            (Format::Form, Some(form)) => ("application/x-www-form-urlencoded", form.to_owned()),
+            // An operational event has no parameters.
+            (Format::Form, None) | (Format::Event, _) => {
+                match serde_json::to_string(&delivery.event) {
+                    Ok(body) => ("application/json", body),
+                    Err(error) => {
+                        return DeliveryOutcome::Refused { reason: error.to_string() }.into();
+                    }
+                }
+            }
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = self

@@ -1,5 +1,5 @@
 //! Kafka sink: one record per delivery. The record key is the contact's number, so that all records of a contact are in one
-//! partition; it is the message SID if no contact is known. A delivery is done when every in-sync replica has the record
+//! partition of their topic; it is the id of the message or object if no contact is known. A delivery is done when every in-sync replica has the record
 //! (`acks=all`, idempotent producer). Decides the meaning of the brokers' errors for a delivery. The operators of the
 //! brokers create topics and grant permissions.
 
@@ -73,7 +73,7 @@ impl Cluster {
             Ok(value) => value,
             Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
         };
-        let topic = self.settings.topics.of(delivery.event.class());
+        let topic = self.settings.topics.of(delivery.event.kind());
         let is_replay = if delivery.replay_id.is_some() { "true" } else { "false" };
         let mut record = Record::new(topic, value)
             .key(delivery.event.key())

@@ -53,7 +53,7 @@ impl SinkType for Streams {
             Ok(event) => event,
             Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() }.into(),
         };
-        let stream = self.settings.streams.of(delivery.event.class());
+        let stream = self.settings.streams.of(delivery.event.kind());
         let added: Result<String, RedisError> = async {
             let mut connection =
                 self.connection.get_or_try_init(|| async { self.connection() }).await?.clone();

@@ -114,7 +114,7 @@ impl OfferedTemplate {
 /// Change of one template.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TemplateChange {
-    /// Audit action: `template.added`, `template.removed`, `template.approval_changed`, `template.changed`.
+    /// Action: `template.set`, `template.added`, `template.removed`, `template.approval_changed`, `template.changed`.
     pub action: &'static str,
     /// Name and language of the template.
     pub subject: String,
@@ -124,6 +124,30 @@ pub struct TemplateChange {
     pub now: Option<Template>,
     /// Reference of the stored template.
     pub reference: String,
+}
+
+impl TemplateChange {
+    /// Describes a template that an administrator sets.
+    pub fn set(template: &Template) -> TemplateChange {
+        TemplateChange {
+            action: "template.set",
+            subject: template.subject(),
+            detail: template.audit_detail(),
+            now: Some(template.clone()),
+            reference: template.reference(),
+        }
+    }
+
+    /// Describes a template of an administrator that is removed.
+    pub fn removed(reference: &str) -> TemplateChange {
+        TemplateChange {
+            action: "template.removed",
+            subject: format!("template {reference}"),
+            detail: json!({}),
+            now: None,
+            reference: reference.to_owned(),
+        }
+    }
 }
 
 /// Returns the changes of an account's templates at Twilio; each changed template has one entry for all of its changes.

@@ -23,6 +23,7 @@ impl Claims {
                 message_sid: &identity.message_sid,
                 status: identity.status.as_deref().unwrap_or_default(),
                 code: identity.error_code.as_deref().unwrap_or_default(),
+                recipient: webhook.outbound.as_ref().map_or("", |pair| &pair.theirs.number),
             };
             if report.id.is_some() {
                 return Some((webhook, report));

@@ -46,7 +46,7 @@ pub struct ReplayRequest {
     pub from: Origin,
 }
 
-/// Source of the webhooks of a replay.
+/// Source of a replay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -55,6 +55,8 @@ pub enum Origin {
     Ledger,
     /// The archive: webhooks that it still holds.
     Archive,
+    /// Operational events that the database still has.
+    Events,
 }
 
 /// Reason why a replay cannot continue now.
@@ -110,7 +112,14 @@ pub fn validate(by: &Caller, request: ReplayRequest, now_ms: i64) -> Result<Repl
     (replay.account_sid, replay.message_sid) = (account_sid, message_sid);
     replay.class = class.map(|class| class.as_str().to_owned());
     let replay = replay.since(since_ms.unwrap_or_default());
-    Ok(if from == Origin::Archive { replay.of_archive() } else { replay })
+    if from == Origin::Events && replay.class.is_some() {
+        return Err(invalid("class: operational events have none"));
+    }
+    Ok(match from {
+        Origin::Ledger => replay,
+        Origin::Archive => replay.of_archive(),
+        Origin::Events => replay.of_events(),
+    })
 }
 
 /// Stores a replay with its audit entry. From then on, any sidecar continues it.

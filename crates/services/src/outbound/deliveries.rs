@@ -32,6 +32,8 @@ pub struct StatusReport<'a> {
     pub status: &'a str,
     /// Twilio's error code; empty if there is none.
     pub code: &'a str,
+    /// Number or id of the recipient; empty if it is unknown.
+    pub recipient: &'a str,
 }
 
 impl StatusReport<'_> {
@@ -44,6 +46,15 @@ impl StatusReport<'_> {
     /// reconciler asks again for every other status that was not stored.
     pub fn must_be_durable(&self) -> bool {
         self.id.is_some() && is_failed(self.status)
+    }
+
+    /// Completes the masked recipient of a message that has ended, so that the report's events are in order with those of
+    /// the contact. The stored recipient stays masked.
+    fn unmask(&self, message: &mut OutboundMessage) {
+        let end = message.recipient.rsplit_once("..").map(|(_, end)| end);
+        if end.is_some_and(|end| !end.is_empty() && self.recipient.ends_with(end)) {
+            message.recipient = self.recipient.to_owned();
+        }
     }
 
     fn is_about(&self, message: &OutboundMessage) -> bool {
@@ -137,6 +148,7 @@ impl Sending {
     ) -> Result<u64, StoreError> {
         let mut learned = 0;
         for _ in 0..MAX_TRIES {
+            report.unmask(message);
             let is_replaced = message.replaced_sids().any(|sid| sid == report.message_sid);
             let is_current = message.message_sid == report.message_sid;
             let applied = if is_replaced && !is_current {

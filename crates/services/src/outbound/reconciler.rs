@@ -227,6 +227,7 @@ impl ReconcilerTask {
             message_sid: &message.message_sid,
             status: &status,
             code: &code,
+            recipient: "",
         };
         match self.sending.apply_statuses(&[report], at_ms).await {
             Ok(_) if report.is_final() => self.metrics.messages.reconciled("status", 1),

@@ -19,6 +19,7 @@ pub struct QueuedStatus {
     message_sid: String,
     status: String,
     code: String,
+    recipient: String,
 }
 
 impl QueuedStatus {
@@ -30,6 +31,7 @@ impl QueuedStatus {
             message_sid: &self.message_sid,
             status: &self.status,
             code: &self.code,
+            recipient: &self.recipient,
         }
     }
 }
@@ -49,6 +51,7 @@ impl StatusQueue {
                 message_sid: report.message_sid.to_owned(),
                 status: report.status.to_owned(),
                 code: report.code.to_owned(),
+                recipient: report.recipient.to_owned(),
             });
         }
         has_room
@@ -84,6 +87,7 @@ mod tests {
                 message_sid: sid,
                 status: "sent",
                 code: "",
+                recipient: "",
             })
         };
         assert!((0..CAPACITY).all(|number| push(&number.to_string())));

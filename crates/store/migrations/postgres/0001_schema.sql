@@ -203,7 +203,7 @@ CREATE TABLE deliveries (
     seq            BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- order within a lane
     sink           TEXT COLLATE "C" NOT NULL,
     delivery_id    TEXT COLLATE "C" NOT NULL,  -- identifies the event and its replay
-    dedupe_key     TEXT COLLATE "C" NOT NULL,  -- event
+    dedupe_key     TEXT COLLATE "C" NOT NULL,  -- event: of a webhook, or operational
     replay_id      TEXT COLLATE "C",
     account_sid    TEXT COLLATE "C" NOT NULL,
     lane           TEXT COLLATE "C" NOT NULL,  -- deliveries of one lane stay in order: account, channel and contact
@@ -221,6 +221,20 @@ CREATE INDEX deliveries_dead ON deliveries (ended_at_ms, seq) WHERE state = 'dea
 CREATE INDEX deliveries_dead_sink ON deliveries (sink, ended_at_ms) WHERE state = 'dead';
 CREATE INDEX deliveries_done ON deliveries (ended_at_ms) WHERE state IN ('done', 'discarded');
 CREATE INDEX deliveries_event ON deliveries (dedupe_key);
+
+-- Operational events that a sink takes: each is written in the transaction of the change that it reports, with its deliveries.
+CREATE TABLE operational_events (
+    event_id       TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    event_type     TEXT COLLATE "C" NOT NULL,  -- message.sent, ..
+    account_sid    TEXT COLLATE "C" NOT NULL,
+    channel        TEXT COLLATE "C" NOT NULL,  -- of the contact; '*': every channel; empty without a contact
+    contact        TEXT COLLATE "C" NOT NULL,  -- number or id of the contact; empty without one
+    subject        TEXT COLLATE "C" NOT NULL,  -- id of the message or object
+    data           TEXT NOT NULL,  -- content, as JSON
+    recorded_at_ms BIGINT NOT NULL
+);
+CREATE INDEX operational_events_contact ON operational_events (account_sid, contact, recorded_at_ms);
+CREATE INDEX operational_events_recorded ON operational_events (recorded_at_ms, event_id);
 
 -- One row for each sink and lane with waiting deliveries. A worker that takes a lane sets its due time to the end of the hold,
 -- so that another worker continues after a crash.
@@ -251,7 +265,7 @@ CREATE TABLE replays (
     created_at_ms BIGINT NOT NULL,
     created_by    TEXT COLLATE "C" NOT NULL,
     ended_at_ms   BIGINT,
-    origin        TEXT COLLATE "C" NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive'))  -- source of the webhooks
+    origin        TEXT COLLATE "C" NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive', 'events'))  -- source: webhooks, or operational events
 );
 CREATE INDEX replays_running ON replays (created_at_ms) WHERE state = 'running';
 

@@ -200,7 +200,7 @@ CREATE TABLE deliveries (
     seq            INTEGER PRIMARY KEY AUTOINCREMENT,  -- order within a lane
     sink           TEXT NOT NULL,
     delivery_id    TEXT NOT NULL,  -- identifies the event and its replay
-    dedupe_key     TEXT NOT NULL,  -- event
+    dedupe_key     TEXT NOT NULL,  -- event: of a webhook, or operational
     replay_id      TEXT,
     account_sid    TEXT NOT NULL,
     lane           TEXT NOT NULL,  -- deliveries of one lane stay in order: account, channel and contact
@@ -218,6 +218,20 @@ CREATE INDEX deliveries_dead ON deliveries (ended_at_ms, seq) WHERE state = 'dea
 CREATE INDEX deliveries_dead_sink ON deliveries (sink, ended_at_ms) WHERE state = 'dead';
 CREATE INDEX deliveries_done ON deliveries (ended_at_ms) WHERE state IN ('done', 'discarded');
 CREATE INDEX deliveries_event ON deliveries (dedupe_key);
+
+-- Operational events that a sink takes: each is written in the transaction of the change that it reports, with its deliveries.
+CREATE TABLE operational_events (
+    event_id       TEXT NOT NULL PRIMARY KEY,
+    event_type     TEXT NOT NULL,  -- message.sent, ..
+    account_sid    TEXT NOT NULL,
+    channel        TEXT NOT NULL,  -- of the contact; '*': every channel; empty without a contact
+    contact        TEXT NOT NULL,  -- number or id of the contact; empty without one
+    subject        TEXT NOT NULL,  -- id of the message or object
+    data           TEXT NOT NULL,  -- content, as JSON
+    recorded_at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX operational_events_contact ON operational_events (account_sid, contact, recorded_at_ms);
+CREATE INDEX operational_events_recorded ON operational_events (recorded_at_ms, event_id);
 
 -- One row for each sink and lane with waiting deliveries. A worker that takes a lane sets its due time to the end of the hold,
 -- so that another worker continues after a crash.
@@ -248,7 +262,7 @@ CREATE TABLE replays (
     created_at_ms INTEGER NOT NULL,
     created_by    TEXT NOT NULL,
     ended_at_ms   INTEGER,
-    origin        TEXT NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive'))  -- source of the webhooks
+    origin        TEXT NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive', 'events'))  -- source: webhooks, or operational events
 );
 CREATE INDEX replays_running ON replays (created_at_ms) WHERE state = 'running';
 

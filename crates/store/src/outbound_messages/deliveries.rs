@@ -3,12 +3,18 @@
 //! SID of the failed delivery in the same transaction, so each failed delivery is repeated at most once. The domain decides
 //! what a report means.
 
-use super::{OutboundMessage, OutboundMessages, outbound_message_columns, writes::Change};
+use super::{
+    OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns,
+    writes::Change,
+};
 use crate::{
     database::{Bind, Durability},
     error::StoreError,
 };
-use twilio_edge_domain::sending::{delivery_status::StatusChange, statistics::MessageEvent};
+use twilio_edge_domain::{
+    operational_event::OperationalEventType,
+    sending::{delivery_status::StatusChange, statistics::MessageEvent},
+};
 
 /// `$8` is 1 if the status is final: text and recipient are no longer needed.
 const UPDATE_STATUS: &str = "
@@ -88,7 +94,18 @@ impl OutboundMessages {
         if change.is_failure {
             counts.push(message.count(MessageEvent::Failed, &change.code, now_ms));
         }
-        let change = Change { counts, ..Change::of(UPDATE_STATUS, &binds) };
+        let events = change.is_failure.then(|| {
+            let failure = MessageChange {
+                state: "sent",
+                status: &change.status,
+                code: &change.code,
+                now_ms,
+                ..MessageChange::default()
+            };
+            self.event(OperationalEventType::MessageFailed, message, failure)
+        });
+        let events = events.flatten().into_iter().collect();
+        let change = Change { counts, events, ..Change::of(UPDATE_STATUS, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
     }
 

@@ -2,9 +2,15 @@
 //! that ends the wait for it, and is found by the id of the message that it replaces. The domain decides its content and
 //! time.
 
-use super::{OutboundMessage, OutboundMessages, outbound_message_columns, writes::Change};
+use super::{
+    OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns,
+    writes::Change,
+};
 use crate::{database::Bind, error::StoreError};
-use twilio_edge_domain::sending::{delivery_status::StatusChange, statistics::MessageEvent};
+use twilio_edge_domain::{
+    operational_event::OperationalEventType,
+    sending::{delivery_status::StatusChange, statistics::MessageEvent},
+};
 
 /// Removes the fallback from its message; only the caller that removes it sends it.
 const REPLACE_WITH_FALLBACK: &str = "
@@ -50,7 +56,18 @@ impl OutboundMessages {
         ];
         let counts = vec![message.count(MessageEvent::Failed, &failure.code, now_ms)];
         let instead = Some(instead);
-        let change = Change { instead, counts, ..Change::of(REPLACE_WITH_FALLBACK, &binds) };
+        let change = MessageChange {
+            state: "sent",
+            status: &failure.status,
+            code: &failure.code,
+            instead,
+            now_ms,
+            ..MessageChange::default()
+        };
+        let failed = self.event(OperationalEventType::MessageFailed, message, change);
+        let events = failed.into_iter().chain(self.event_of_switch(message, change)).collect();
+        let change =
+            Change { instead, counts, events, ..Change::of(REPLACE_WITH_FALLBACK, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
     }
 

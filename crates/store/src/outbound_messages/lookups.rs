@@ -8,7 +8,9 @@ use std::slice;
 use sqlx::FromRow;
 
 use super::{
-    OutboundMessage, OutboundMessages, outbound_message_columns,
+    OutboundMessage, OutboundMessages,
+    events::MessageChange,
+    outbound_message_columns,
     pages::{ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, Sid},
     writes::Change,
 };
@@ -17,7 +19,10 @@ use crate::{
     database::{Bind, Durability},
     error::StoreError,
 };
-use twilio_edge_domain::{address::Address, phone, sending::matching::MessageSearch};
+use twilio_edge_domain::{
+    address::Address, operational_event::OperationalEventType, phone,
+    sending::matching::MessageSearch,
+};
 
 /// Messages that are due for a lookup. A message whose text was erased cannot be compared and is left out.
 const DUE_FOR_LOOKUP: &str = concat!(
@@ -161,7 +166,10 @@ impl OutboundMessages {
             Bind::Whole(poll_at_ms),
         ];
         let counts = self.first_sent(message, now_ms);
-        let change = Change { counts, ..Change::of(MARK_SENT, &binds) };
+        let sent = MessageChange { state: "sent", message_sid, now_ms, ..MessageChange::default() };
+        let sent = self.event(OperationalEventType::MessageSent, message, sent);
+        let events = sent.into_iter().collect();
+        let change = Change { counts, events, ..Change::of(MARK_SENT, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
     }
 

@@ -4,12 +4,15 @@
 
 use sqlx::FromRow;
 
-use super::{OutboundMessage, OutboundMessages, outbound_message_columns};
+use super::{OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns};
 use crate::{
     database::{Bind, Durability},
     error::StoreError,
+    operational_events,
 };
-use twilio_edge_domain::sending::fair_scheduler::SenderQueue;
+use twilio_edge_domain::{
+    operational_event::OperationalEventType, sending::fair_scheduler::SenderQueue,
+};
 
 /// Maximum number of lanes per query; the next query continues after them.
 const MAX_QUEUES: i64 = 2000;
@@ -82,7 +85,9 @@ macro_rules! expire {
                 reason = 'the sidecar ended while the message was on its way to Twilio', changed_at_ms = $1,
                 lookups = 0, lookup_due_at_ms = $1
             WHERE ",
-            $which
+            $which,
+            " RETURNING ",
+            outbound_message_columns!()
         )
     };
 }
@@ -212,10 +217,29 @@ impl OutboundMessages {
         let binds = [Bind::Whole(now_ms)];
         // Most calls find nothing; this read saves them the writer lock and a sync.
         let lost: Vec<ExpiredRow> = self.database.read_bound(HAS_LOST, &binds).await?;
-        match lost.is_empty() {
-            true => Ok(0),
-            false => self.database.execute_bound(Durability::Power, statement, &binds).await,
+        if lost.is_empty() {
+            return Ok(0);
         }
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Power).await?;
+                let expired: Vec<OutboundMessage> = tx.fetch_bound(statement, &binds).await?;
+                let event = |message: &OutboundMessage| {
+                    let change = MessageChange {
+                        state: &message.state,
+                        code: &message.code,
+                        reason: &message.reason,
+                        now_ms,
+                        ..MessageChange::default()
+                    };
+                    self.event(OperationalEventType::MessageUnknown, message, change)
+                };
+                let events: Vec<_> = expired.iter().filter_map(event).collect();
+                operational_events::record(&mut tx, self.database.reporting(), &events).await?;
+                tx.commit().await?;
+                Ok(u64::try_from(expired.len()).unwrap_or(u64::MAX))
+            })
+            .await
     }
 }
 

@@ -5,15 +5,19 @@
 use super::{
     ADD, OutboundMessage,
     counts::{self, Counts, MessageCount},
+    events::event_of_refused,
 };
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
     group::Group,
     idempotency::{self, CompletedRequest},
-    media,
+    media, operational_events,
 };
-use twilio_edge_domain::sending::statistics::MessageEvent;
+use twilio_edge_domain::{
+    operational_event::{EventReporting, OperationalEvent},
+    sending::statistics::MessageEvent,
+};
 use twilio_edge_platform::tasks::Supervisor;
 
 /// One write.
@@ -36,11 +40,20 @@ pub(super) struct Change<'a> {
     pub(super) instead: Option<&'a OutboundMessage>,
     /// Counters to increment.
     pub(super) counts: Vec<MessageCount>,
+    /// Events to report to sinks.
+    pub(super) events: Vec<OperationalEvent>,
 }
 
 impl<'a> Change<'a> {
     pub(super) fn of(statement: &'static str, values: &'a [Bind<'a>]) -> Change<'a> {
-        Change { statement, values, then: None, instead: None, counts: Vec::new() }
+        Change {
+            statement,
+            values,
+            then: None,
+            instead: None,
+            counts: Vec::new(),
+            events: Vec::new(),
+        }
     }
 }
 
@@ -51,6 +64,7 @@ struct StoredChange {
     then: Option<(&'static str, Vec<Value>)>,
     instead: Option<OutboundMessage>,
     counts: Vec<MessageCount>,
+    events: Vec<OperationalEvent>,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +137,7 @@ impl Writes {
             then: change.then.map(|(statement, values)| (statement, stored(values))),
             instead: change.instead.cloned(),
             counts: change.counts,
+            events: change.events,
         };
         let changed = self.group.ask(vec![Write::Change(Box::new(change))], 0).await;
         changed.map(|rows| rows.first().copied().unwrap_or_default())
@@ -141,10 +156,12 @@ async fn write_all(
     // Writes to the same message keep their order.
     writes.sort_by(|(_, one), (_, other)| one.id().cmp(other.id()));
     let mut tx = database.begin(Durability::Power).await?;
+    let mut events = Vec::new();
     for (place, write) in &writes {
         let rows = write.execute(&mut tx).await?;
         if rows > 0 {
             total.extend(write.counts());
+            events.extend(write.events(database.reporting()));
         }
         if let Some(slot) = written.get_mut(*place) {
             *slot = rows;
@@ -156,6 +173,7 @@ async fn write_all(
         Write::Change(_) => &[],
     });
     media::record_uses(&mut tx, added).await?;
+    operational_events::record(&mut tx, database.reporting(), &events).await?;
     counts::increment(&mut tx, &total).await?;
     tx.commit().await?;
     total.keep();
@@ -182,6 +200,18 @@ impl Write {
             Write::Change(change) => {
                 let instead = change.instead.iter().flat_map(of_new);
                 change.counts.iter().cloned().chain(instead).collect()
+            }
+        }
+    }
+
+    /// Returns the events of a write that changed its row.
+    fn events(&self, reporting: &EventReporting) -> Vec<OperationalEvent> {
+        let of_new = |message| event_of_refused(reporting, message);
+        match self {
+            Write::Add { messages, .. } => messages.iter().filter_map(of_new).collect(),
+            Write::Change(change) => {
+                let instead = change.instead.iter().filter_map(of_new);
+                change.events.iter().cloned().chain(instead).collect()
             }
         }
     }

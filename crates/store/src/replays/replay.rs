@@ -2,13 +2,19 @@
 //! and how deliveries are queued.
 
 use sqlx::FromRow;
-use twilio_edge_domain::{archive::ArchivePage, event::delivery_id, webhook::Webhook};
+use twilio_edge_domain::{
+    address::Address,
+    archive::ArchivePage,
+    event::delivery_id,
+    webhook::{Webhook, contact_ordering_key, subject_ordering_key},
+};
 
 use crate::outbox::NewDelivery;
 
 /// Values of a replay's `origin`.
 const LEDGER: &str = "ledger";
 const ARCHIVE: &str = "archive";
+const EVENTS: &str = "events";
 
 /// Replay with its progress. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -21,7 +27,7 @@ pub struct Replay {
     pub account_sid: Option<String>,
     /// Message SID; `None` for all messages.
     pub message_sid: Option<String>,
-    /// Source of the webhooks: `ledger` or `archive`.
+    /// Source: `ledger` or `archive` of webhooks, or `events`.
     pub origin: String,
     /// `inbound` or `status`; `None` for both.
     pub class: Option<String>,
@@ -93,6 +99,16 @@ impl Replay {
     /// Sets the archive as the source of the webhooks.
     pub fn of_archive(self) -> Replay {
         Replay { origin: ARCHIVE.to_owned(), ..self }
+    }
+
+    /// Sets the operational events of the database as the source.
+    pub fn of_events(self) -> Replay {
+        Replay { origin: EVENTS.to_owned(), ..self }
+    }
+
+    /// Returns whether operational events are replayed, and not webhooks.
+    pub fn is_of_events(&self) -> bool {
+        self.origin == EVENTS
     }
 
     /// Returns whether the archive is the source of the webhooks.
@@ -171,10 +187,13 @@ impl Replay {
     }
 
     fn delivery_of_row(&self, row: ReplayedRow, now_ms: i64) -> NewDelivery {
-        // Same format as `Webhook::lane`, so that a replayed webhook stays in order with new ones.
+        // The same key as of new events, so that a replayed one stays in order with them.
         let lane = match (&row.channel, &row.theirs) {
-            (Some(channel), Some(theirs)) => format!("{}:{channel}:{theirs}", row.account_sid),
-            _ => format!("{}:{}", row.account_sid, row.message_sid),
+            (Some(channel), Some(theirs)) => {
+                let contact = Address { channel: channel.clone(), number: theirs.clone() };
+                contact_ordering_key(&row.account_sid, &contact)
+            }
+            _ => subject_ordering_key(&row.account_sid, &row.message_sid),
         };
         NewDelivery {
             sink: self.sink.clone(),

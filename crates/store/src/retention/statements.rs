@@ -76,4 +76,4 @@ pub(crate) const DELETE_CLAIM_ENDS: &str = "
 /// `$1` is the end, `$2` the maximum number of rows. Waiting deliveries and dead letters are never deleted.
 pub(crate) const DELETE_DELIVERIES: &str = "
     DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries
-        WHERE state IN ('done', 'discarded') AND ended_at_ms <= $1 LIMIT $2)";
+        WHERE state IN ('done', 'discarded') AND ended_at_ms <= $1 ORDER BY ended_at_ms LIMIT $2)";

@@ -103,7 +103,10 @@ pub(crate) async fn stores_with(world: &World, period_ms: i64) -> Stores {
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let config = Merged::read(None, settings.into_iter()).check().unwrap();
-    Stores::open(&config, Arc::default(), &Supervisor::new(Arc::default())).await.unwrap()
+    {
+        let tasks = Supervisor::new(Arc::default());
+        Stores::open(&config, Default::default(), Arc::default(), &tasks).await.unwrap()
+    }
 }
 
 /// Plays a history. Returns an error at the first step where the stores break a guarantee.

@@ -31,7 +31,7 @@ const OF_ANOTHER: &str = "whsec_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// Results of a library for one delivery with one secret.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
-struct Signed {
+pub(crate) struct Signed {
     whole: bool,
     /// With another body, id or time.
     body: bool,
@@ -40,18 +40,18 @@ struct Signed {
 }
 
 #[derive(Debug, Deserialize)]
-struct Judged {
+pub(crate) struct Judged {
     signed: Vec<Signed>,
     /// Validates an event with the schema.
     #[serde(default)]
-    problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-fn judged(mut judge: Command, secrets: &[&str], deliveries: &[Received]) -> Vec<Judged> {
+pub(crate) fn judged(mut judge: Command, secrets: &[&str], deliveries: &[Received]) -> Vec<Judged> {
     let schema: Value =
         serde_json::from_slice(&std::fs::read(root().join("docs/event.schema.json")).unwrap())
             .unwrap();
@@ -77,7 +77,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/inbound/event_formats").join(name)
 }
 
-fn python() -> Command {
+pub(crate) fn python() -> Command {
     let python = root().join(".tools/webhooks/bin/python");
     assert!(python.exists(), "Python's standardwebhooks is not here: run `make setup-test`");
     let mut command = Command::new(python);

@@ -212,8 +212,10 @@ async fn request_that_another_sidecar_took_over_is_rolled_back(world: World) {
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let config = Merged::read(None, settings.into_iter()).check().unwrap();
-    let stores =
-        Stores::open(&config, Arc::default(), &Supervisor::new(Arc::default())).await.unwrap();
+    let stores = {
+        let tasks = Supervisor::new(Arc::default());
+        Stores::open(&config, Default::default(), Arc::default(), &tasks).await.unwrap()
+    };
     let second = std::time::Duration::from_secs(1);
     let requests = stores.idempotency(second, second * 60);
     let once = IdempotentRequest {

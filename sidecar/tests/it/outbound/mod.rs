@@ -10,6 +10,7 @@ pub(crate) mod idempotency;
 pub(crate) mod media;
 pub(crate) mod message_options;
 pub(crate) mod never_twice;
+pub(crate) mod operational_events;
 pub(crate) mod prism;
 pub(crate) mod reconciliation;
 pub(crate) mod sending;

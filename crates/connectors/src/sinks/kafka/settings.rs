@@ -4,7 +4,7 @@
 use toml::Value;
 
 use crate::sinks::{
-    fields::{ClassNames, Tls, text_with_spaces},
+    fields::{KindNames, Tls, text_with_spaces},
     sink_type::Field,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
@@ -16,7 +16,7 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field {
         name: "topics",
-        meaning: "topic of each class; default `{ inbound = \"twilio.inbound.v1\", status = \"twilio.status.v1\" }`",
+        meaning: "topic of each kind of events; default `{ inbound = \"twilio.inbound.v1\", status = \"twilio.status.v1\", events = \"twilio.events.v1\" }`",
     },
     Field {
         name: "tls",
@@ -36,7 +36,7 @@ const MAX_BROKERS: usize = 32;
 pub(crate) struct Settings {
     /// `HOST:PORT` of each bootstrap broker.
     pub(super) brokers: Vec<String>,
-    pub(super) topics: ClassNames,
+    pub(super) topics: KindNames,
     /// `None` for plain text.
     pub(super) tls: Option<Tls>,
     pub(super) sasl: Option<Sasl>,
@@ -105,12 +105,12 @@ fn brokers(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<Strin
     listed.iter().enumerate().map(broker).collect()
 }
 
-fn topics(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> ClassNames {
-    let topics = ClassNames::read(reading, path, table, "topics");
-    for (class, topic) in [("inbound", &topics.inbound), ("status", &topics.status)] {
+fn topics(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> KindNames {
+    let topics = KindNames::read(reading, path, table, "topics");
+    for (field, topic) in topics.iter() {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        if !topic.bytes().all(fits) || matches!(topic.as_str(), "." | "..") {
-            let at = format!("{path}.topics.{class}");
+        if !topic.bytes().all(fits) || matches!(topic, "." | "..") {
+            let at = format!("{path}.topics.{field}");
             reading.problem(&at, "must be letters, digits, ., - and _, which Kafka requires");
         }
     }

@@ -4,7 +4,7 @@
 use toml::Value;
 
 use crate::sinks::{
-    fields::{ClassNames, number},
+    fields::{KindNames, number},
     sink_type::Field,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
@@ -16,7 +16,7 @@ pub(super) const FIELDS: &[Field] = &[
     },
     Field {
         name: "streams",
-        meaning: "stream of each class; default `{ inbound = \"twilio.inbound.v1\", status = \"twilio.status.v1\" }`",
+        meaning: "stream of each kind of events; default `{ inbound = \"twilio.inbound.v1\", status = \"twilio.status.v1\", events = \"twilio.events.v1\" }`",
     },
     Field {
         name: "max_length",
@@ -31,11 +31,11 @@ pub(super) const FIELDS: &[Field] = &[
 /// Largest length: Redis uses signed 64-bit numbers.
 const MAX_LENGTH: u64 = i64::MAX as u64;
 
-/// Settings of a pair of streams in one Redis.
+/// Settings of a group of streams in one Redis.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(super) url: String,
-    pub(super) streams: ClassNames,
+    pub(super) streams: KindNames,
     pub(super) max_length: MaxLength,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn parse(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> 
     }
     Settings {
         url,
-        streams: ClassNames::read(reading, path, table, "streams"),
+        streams: KindNames::read(reading, path, table, "streams"),
         max_length: max_length(reading, path, table),
     }
 }

@@ -1,0 +1,159 @@
+//! Operational events of messages: built from the row and the change, if a sink takes the type. The ids make a change that is
+//! reported twice one event.
+
+use serde_json::{Value, json};
+
+use super::{OutboundMessage, OutboundMessages};
+use twilio_edge_domain::{
+    address::Address,
+    operational_event::{EventReporting, OperationalEvent, OperationalEventType},
+    sending::options::Metadata,
+    window::rfc3339,
+};
+
+/// Code of a message that was not sent in time.
+const EXPIRED: &str = "expired";
+
+/// Change of a message that an event reports.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MessageChange<'a> {
+    /// New state.
+    pub(super) state: &'a str,
+    /// Twilio's SID; empty without one.
+    pub(super) message_sid: &'a str,
+    /// Delivery status; empty without one.
+    pub(super) status: &'a str,
+    /// Code of the reason; empty without one.
+    pub(super) code: &'a str,
+    /// The reason in words.
+    pub(super) reason: &'a str,
+    /// Fallback that is sent instead.
+    pub(super) instead: Option<&'a OutboundMessage>,
+    /// Time of the change, in milliseconds since 1970.
+    pub(super) now_ms: i64,
+}
+
+impl OutboundMessages {
+    /// Returns the event of a change of this message; none if no sink takes the type.
+    pub(super) fn event(
+        &self,
+        event_type: OperationalEventType,
+        message: &OutboundMessage,
+        change: MessageChange<'_>,
+    ) -> Option<OperationalEvent> {
+        event(self.database.reporting(), event_type, message, change)
+    }
+
+    /// Returns the events of a message that ended without being sent.
+    pub(super) fn events_of_refusal(
+        &self,
+        message: &OutboundMessage,
+        change: MessageChange<'_>,
+    ) -> Vec<OperationalEvent> {
+        let event_type = type_of_refusal(change.code);
+        let switched = self.event_of_switch(message, change);
+        self.event(event_type, message, change).into_iter().chain(switched).collect()
+    }
+
+    /// Returns the event of a fallback that is sent instead of a message.
+    pub(super) fn event_of_switch(
+        &self,
+        message: &OutboundMessage,
+        change: MessageChange<'_>,
+    ) -> Option<OperationalEvent> {
+        // A refused fallback has an event of its own.
+        change.instead.filter(|instead| instead.state != "refused")?;
+        self.event(OperationalEventType::MessageSwitched, message, change)
+    }
+}
+
+/// Returns the event of a new message that is stored as refused, as a fallback can be.
+pub(super) fn event_of_refused(
+    reporting: &EventReporting,
+    message: &OutboundMessage,
+) -> Option<OperationalEvent> {
+    if message.state != "refused" {
+        return None;
+    }
+    let change = MessageChange {
+        state: &message.state,
+        code: &message.code,
+        reason: &message.reason,
+        now_ms: message.created_at_ms,
+        ..MessageChange::default()
+    };
+    event(reporting, type_of_refusal(&message.code), message, change)
+}
+
+fn type_of_refusal(code: &str) -> OperationalEventType {
+    match code {
+        EXPIRED => OperationalEventType::MessageExpired,
+        _ => OperationalEventType::MessageRefused,
+    }
+}
+
+fn event(
+    reporting: &EventReporting,
+    event_type: OperationalEventType,
+    message: &OutboundMessage,
+    change: MessageChange<'_>,
+) -> Option<OperationalEvent> {
+    if !reporting.has(event_type) {
+        return None;
+    }
+    // An attempt may end as unknown again after it was repeated; every other change happens once for each repetition.
+    let count = match event_type {
+        OperationalEventType::MessageUnknown => message.attempts,
+        _ => message.repetitions,
+    };
+    // The number of a message that ended may be masked. Its events are then in order by message only.
+    let is_masked = message.recipient.is_empty() || message.recipient.contains("..");
+    let contact = (!is_masked)
+        .then(|| Address { channel: message.channel.clone(), number: message.recipient.clone() });
+    Some(OperationalEvent {
+        event_id: format!("{event_type}:{}:{count}", message.id),
+        event_type,
+        account_sid: message.account_sid.clone(),
+        subject: message.id.clone(),
+        recorded_at_ms: change.now_ms,
+        data: data(reporting, message, change, contact.as_ref()),
+        contact,
+    })
+}
+
+fn data(
+    reporting: &EventReporting,
+    message: &OutboundMessage,
+    change: MessageChange<'_>,
+    contact: Option<&Address>,
+) -> Value {
+    let text = |text: &str| (!text.is_empty()).then(|| Value::from(text));
+    let sid = match change.message_sid {
+        "" => &message.message_sid,
+        sid => sid,
+    };
+    let to = contact.map_or_else(|| message.recipient.clone(), Address::written);
+    let metadata = Metadata::read(&message.metadata).0;
+    let mut data = json!({
+        "id": message.id,
+        "sid": text(sid),
+        "state": change.state,
+        "status": text(change.status),
+        "error": reporting.explain(change.code, change.reason),
+        "to": text(&to),
+        "from": text(&message.sender),
+        "channel": message.channel,
+        "category": text(&message.category),
+        "template": text(&message.template),
+        "fallback": change.instead.map(|instead| instead.id.as_str()),
+        "fallback_of": text(&message.fallback_of),
+        "metadata": (!metadata.is_empty()).then_some(metadata),
+        "attempts": message.attempts,
+        "repetitions": message.repetitions,
+        "created_at": rfc3339(message.created_at_ms),
+    });
+    if let Value::Object(members) = &mut data {
+        members.retain(|_, value| !value.is_null());
+    }
+    data
+}
