@@ -390,9 +390,14 @@ impl OutboundMessages {
             ..MessageChange::default()
         };
         let events = match outcome.state {
-            "sent" => self.event(OperationalEventType::MessageSent, message, change).into_iter().collect(),
+            "sent" => {
+                self.event(OperationalEventType::MessageSent, message, change).into_iter().collect()
+            }
             "refused" => self.events_of_refusal(message, change),
-            _ => self.event(OperationalEventType::MessageUnknown, message, change).into_iter().collect(),
+            _ => self
+                .event(OperationalEventType::MessageUnknown, message, change)
+                .into_iter()
+                .collect(),
         };
         let change = Change { instead, counts, events, ..Change::of(RECORD_OUTCOME, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
@@ -432,8 +437,12 @@ impl OutboundMessages {
                         ..MessageChange::default()
                     };
                     let event = self.event(OperationalEventType::MessageSent, message, change);
-                    operational_events::record(&mut tx, self.database.reporting(), event.as_slice())
-                        .await?;
+                    operational_events::record(
+                        &mut tx,
+                        self.database.reporting(),
+                        event.as_slice(),
+                    )
+                    .await?;
                 }
                 tx.commit().await?;
                 Ok(true)

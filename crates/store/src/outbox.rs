@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use twilio_edge_domain::{
-    event::{Delivery, Event, SinkEvent, WebhookFacts, delivery_id},
-    operational_event::{DeadDelivery, OperationalEvent, OperationalEventType, PublishedEvent, StoredEvent},
+    event::{ArrivalFacts, Delivery, Event, SinkEvent, WebhookFacts, delivery_id},
+    operational_event::{
+        DeadDelivery, OperationalEvent, OperationalEventType, PublishedEvent, StoredEvent,
+    },
 };
 
 use serde::Serialize;
@@ -46,6 +48,8 @@ pub struct NewDelivery {
     pub lane: String,
     /// Time of recording, in milliseconds since 1970.
     pub recorded_at_ms: i64,
+    /// Facts at the arrival of an inbound message ([`ArrivalFacts::stored`]); empty for others.
+    pub facts: String,
 }
 
 /// Due delivery with its event.
@@ -65,6 +69,8 @@ pub struct PendingDelivery {
     pub recorded_at_ms: i64,
     /// Number of attempts so far.
     pub tries: i64,
+    /// See [`NewDelivery`].
+    pub facts: String,
     /// `inbound` or `status`; empty for an operational event.
     pub class: String,
     /// Account SID of the tenant.
@@ -133,6 +139,7 @@ impl PendingDelivery {
             received_at_ms: self.received_at_ms.unwrap_or(self.recorded_at_ms),
             replay_id: self.replay_id.as_deref(),
             metadata: &self.metadata,
+            arrival: ArrivalFacts::read(&self.facts),
         };
         Some(Event::of(known, form))
     }
@@ -388,7 +395,8 @@ impl Outbox {
             return Ok(());
         }
         let own = format!("{}:", OperationalEventType::DeliveryDead);
-        let dead = stored.iter().filter(|row| row.state == "dead" && !row.dedupe_key.starts_with(&own));
+        let dead =
+            stored.iter().filter(|row| row.state == "dead" && !row.dedupe_key.starts_with(&own));
         let events: Vec<OperationalEvent> = dead
             .map(|row| {
                 let dead = DeadDelivery {

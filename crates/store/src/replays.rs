@@ -277,8 +277,7 @@ async fn next(
 ) -> Result<(Vec<ReplayedRow>, bool), StoreError> {
     let place = [Bind::Whole(replay.through_ms), Bind::Text(&replay.through_key)];
     let rest = [Bind::Whole(replay.until_ms), Bind::Whole(most)];
-    let is_last =
-        |rows: &[ReplayedRow]| i64::try_from(rows.len()).is_ok_and(|count| count < most);
+    let is_last = |rows: &[ReplayedRow]| i64::try_from(rows.len()).is_ok_and(|count| count < most);
     if replay.is_of_events() {
         let text = |text: &'_ Option<String>| text.clone().unwrap_or_default();
         let (account, message) = (text(&replay.account_sid), text(&replay.message_sid));

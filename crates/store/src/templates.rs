@@ -315,7 +315,8 @@ impl Templates {
         if !reporting.has(OperationalEventType::TemplateChanged) {
             return Ok(());
         }
-        let event = |change| OperationalEvent::template_changed(account_sid, change, revision, now_ms);
+        let event =
+            |change| OperationalEvent::template_changed(account_sid, change, revision, now_ms);
         let events: Vec<OperationalEvent> = changes.iter().map(event).collect();
         operational_events::record(tx, reporting, &events).await
     }

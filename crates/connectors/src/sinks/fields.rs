@@ -29,7 +29,8 @@ impl KindNames {
 
     /// Iterates over the names, each with its field.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        [("inbound", &*self.inbound), ("status", &self.status), ("events", &self.events)].into_iter()
+        [("inbound", &*self.inbound), ("status", &self.status), ("events", &self.events)]
+            .into_iter()
     }
 
     /// Reads the table `field`, in which each name has a default.

@@ -144,7 +144,11 @@ fn sink(
     let routes = routes(reading, &format!("{path}.routes"), table);
     let classes = classes(reading, &format!("{path}.classes"), table);
     let events = events(reading, &format!("{path}.events"), table);
-    if table.get("classes").is_some() && classes.is_empty() && events.is_empty() && reading.is_clean() {
+    if table.get("classes").is_some()
+        && classes.is_empty()
+        && events.is_empty()
+        && reading.is_clean()
+    {
         reading.problem(path, "receives nothing: add `classes` or `events`");
     }
     let mut number = |field, range, default| number(reading, path, table, field, range, default);

@@ -63,10 +63,12 @@ impl SinkType for Endpoint {
         let (content_type, body) = match (self.settings.format, delivery.form) {
             (Format::Form, Some(form)) => ("application/x-www-form-urlencoded", form.to_owned()),
             // An operational event has no parameters.
-            (Format::Form, None) | (Format::Event, _) => match serde_json::to_string(&delivery.event) {
-                Ok(body) => ("application/json", body),
-                Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
-            },
+            (Format::Form, None) | (Format::Event, _) => {
+                match serde_json::to_string(&delivery.event) {
+                    Ok(body) => ("application/json", body),
+                    Err(error) => return DeliveryOutcome::Refused { reason: error.to_string() },
+                }
+            }
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut request = self

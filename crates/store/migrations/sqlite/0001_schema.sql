@@ -209,6 +209,7 @@ CREATE TABLE deliveries (
     tries          INTEGER NOT NULL DEFAULT 0,  -- number of attempts
     reason         TEXT,  -- reason of the last failure
     ended_at_ms    INTEGER,
+    facts          TEXT NOT NULL DEFAULT '',  -- facts at the arrival of an inbound message, as JSON: opt-out, suppression, window
     UNIQUE (sink, delivery_id)
 );
 CREATE INDEX deliveries_waiting ON deliveries (sink, lane, seq) WHERE state = 'waiting';

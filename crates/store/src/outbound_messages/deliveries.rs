@@ -4,7 +4,8 @@
 //! what a report means.
 
 use super::{
-    OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns, writes::Change,
+    OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns,
+    writes::Change,
 };
 use crate::{
     database::{Bind, Durability},

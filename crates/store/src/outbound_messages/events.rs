@@ -108,10 +108,8 @@ fn event(
     };
     // The number of a message that ended may be masked. Its events are then in order by message only.
     let is_masked = message.recipient.is_empty() || message.recipient.contains("..");
-    let contact = (!is_masked).then(|| Address {
-        channel: message.channel.clone(),
-        number: message.recipient.clone(),
-    });
+    let contact = (!is_masked)
+        .then(|| Address { channel: message.channel.clone(), number: message.recipient.clone() });
     Some(OperationalEvent {
         event_id: format!("{event_type}:{}:{count}", message.id),
         event_type,

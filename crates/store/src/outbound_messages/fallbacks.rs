@@ -3,7 +3,8 @@
 //! time.
 
 use super::{
-    OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns, writes::Change,
+    OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns,
+    writes::Change,
 };
 use crate::{database::Bind, error::StoreError};
 use twilio_edge_domain::{
@@ -65,7 +66,8 @@ impl OutboundMessages {
         };
         let failed = self.event(OperationalEventType::MessageFailed, message, change);
         let events = failed.into_iter().chain(self.event_of_switch(message, change)).collect();
-        let change = Change { instead, counts, events, ..Change::of(REPLACE_WITH_FALLBACK, &binds) };
+        let change =
+            Change { instead, counts, events, ..Change::of(REPLACE_WITH_FALLBACK, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
     }
 

@@ -20,7 +20,8 @@ use crate::{
     error::StoreError,
 };
 use twilio_edge_domain::{
-    address::Address, operational_event::OperationalEventType, phone, sending::matching::MessageSearch,
+    address::Address, operational_event::OperationalEventType, phone,
+    sending::matching::MessageSearch,
 };
 
 /// Messages that are due for a lookup. A message whose text was erased cannot be compared and is left out.
@@ -165,8 +166,7 @@ impl OutboundMessages {
             Bind::Whole(poll_at_ms),
         ];
         let counts = self.first_sent(message, now_ms);
-        let sent =
-            MessageChange { state: "sent", message_sid, now_ms, ..MessageChange::default() };
+        let sent = MessageChange { state: "sent", message_sid, now_ms, ..MessageChange::default() };
         let sent = self.event(OperationalEventType::MessageSent, message, sent);
         let events = sent.into_iter().collect();
         let change = Change { counts, events, ..Change::of(MARK_SENT, &binds) };

@@ -80,7 +80,8 @@ async fn webhook_that_is_written_late_is_redacted() {
     let periods = Periods { lease_ms: 1000, result_ms: 7 * DAY_MS };
     let tasks = Supervisor::new(Arc::default());
     let policies = Policies::new(defaults.policy);
-    let ledger = Ledger::open(&database, periods, policies, Default::default(), &tasks).await.unwrap();
+    let ledger =
+        Ledger::open(&database, periods, policies, Default::default(), &tasks).await.unwrap();
     let sweeper = ledger.sweeper();
     let rules: Retention = defaults.retention;
     let sweep = async || {

@@ -212,8 +212,7 @@ async fn request_that_another_sidecar_took_over_is_rolled_back(world: World) {
     ];
     let settings = settings.map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let config = Merged::read(None, settings.into_iter()).check().unwrap();
-    let stores =
-        {
+    let stores = {
         let tasks = Supervisor::new(Arc::default());
         Stores::open(&config, Default::default(), Arc::default(), &tasks).await.unwrap()
     };

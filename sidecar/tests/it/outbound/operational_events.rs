@@ -42,8 +42,7 @@ const ALL: &str = "classes = []\nevents = [\"*\"]";
 
 /// Starts a sidecar with these sinks, and returns it with the keys of the administrator and of the account.
 async fn begin(world: &World, simulator: &Simulator, file: &str) -> (Sidecar, String, String) {
-    let settings =
-        [("TWILIO_EDGE_SINKS_FILE", file), ("TWILIO_EDGE_SENDING_ABSENT_AFTER_S", "1")];
+    let settings = [("TWILIO_EDGE_SINKS_FILE", file), ("TWILIO_EDGE_SENDING_ABSENT_AFTER_S", "1")];
     let sidecar = started(world, simulator, &settings).await;
     let root = administrator(&sidecar).await;
     let (_, token) = root.create("app", Some(ACCOUNT), "the shop").await;
@@ -112,7 +111,8 @@ async fn each_change_reaches_the_sink_that_asks_for_it(world: World) {
         let recorded = app.send(Method::POST, "/v1/consents", agreed.to_string()).await;
         assert!(recorded.status().is_success());
     }
-    let hello = [inbound("w1", "SMw1", SWITCHED, "hello"), inbound("w2", "SMw2", SWITCHED, "again")];
+    let hello =
+        [inbound("w1", "SMw1", SWITCHED, "hello"), inbound("w2", "SMw2", SWITCHED, "again")];
     accepted(&sidecar, &hello).await;
 
     // Messages with each end.
@@ -181,7 +181,10 @@ async fn each_change_reaches_the_sink_that_asks_for_it(world: World) {
         let verifier = standardwebhooks::Webhook::new(SECRET).unwrap();
         verifier.verify(got.body.as_bytes(), &got.headers).unwrap();
         let event = got.event();
-        assert_eq!((&event["event_id"], &event["replay"]), (&got.header("webhook-id").into(), &json!(false)));
+        assert_eq!(
+            (&event["event_id"], &event["replay"]),
+            (&got.header("webhook-id").into(), &json!(false))
+        );
         assert_eq!(event["account_sid"], ACCOUNT);
         assert!(event["recorded_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{event}");
         assert!(!event["event_id"].as_str().unwrap().contains("+1415"), "{event}");
@@ -201,7 +204,10 @@ async fn each_change_reaches_the_sink_that_asks_for_it(world: World) {
     let changed = &events(&all, "\"source\":\"keyword\"")[0]["data"];
     assert_eq!((&changed["suppressed"], &changed["channel"]), (&json!(true), &json!("whatsapp")));
     let window = &events(&all, "\"opened_at\"")[0]["data"];
-    assert_eq!((&window["message_sid"], &window["sender"]), (&json!("SMw1"), &json!("+15550001111")));
+    assert_eq!(
+        (&window["message_sid"], &window["sender"]),
+        (&json!("SMw1"), &json!("+15550001111"))
+    );
     assert!(events(&all, "yes").is_empty(), "the proof of a consent is not delivered");
     let dead = &events(&all, "\"sink\":\"crm\"")[0]["data"];
     assert_eq!((&dead["reason"], &dead["tries"]), (&json!("422"), &json!(1)));
@@ -256,7 +262,14 @@ async fn dead_letter_of_an_operational_event_is_retried(world: World) {
 
 async fn erased_contact_is_in_no_operational_event(world: World) {
     let mut sink = Receiver::start().await;
-    let file = sinks(&world, &[("app", &sink, "classes = []\nevents = [\"suppression.changed\"]\nlongest_pause_ms = 100")]);
+    let file = sinks(
+        &world,
+        &[(
+            "app",
+            &sink,
+            "classes = []\nevents = [\"suppression.changed\"]\nlongest_pause_ms = 100",
+        )],
+    );
     sink.leave();
     let sidecar = world.sidecar_with(&[("TWILIO_EDGE_SINKS_FILE", &file)]).await;
     let stops = [
@@ -272,16 +285,15 @@ async fn erased_contact_is_in_no_operational_event(world: World) {
     eventually("the other event arrives", async || sink.taken().len() == 1).await;
     assert_eq!(sink.taken()[0].event()["data"]["contact"], "+14155550102");
     let states = "SELECT state FROM deliveries ORDER BY state";
-    eventually("no delivery waits", async || world.stored(states).await == ["discarded", "done"]).await;
+    eventually("no delivery waits", async || world.stored(states).await == ["discarded", "done"])
+        .await;
 }
 
 async fn operational_events_are_replayed_and_deleted(world: World) {
     let sink = Receiver::start().await;
     let file = sinks(&world, &[("app", &sink, "classes = []\nevents = [\"suppression.changed\"]")]);
-    let settings = [
-        ("TWILIO_EDGE_SINKS_FILE", file.as_str()),
-        ("TWILIO_EDGE_REDACTION_EVERY_S", "1"),
-    ];
+    let settings =
+        [("TWILIO_EDGE_SINKS_FILE", file.as_str()), ("TWILIO_EDGE_REDACTION_EVERY_S", "1")];
     let sidecar = world.sidecar_with(&settings).await;
     let stops = [
         inbound("s1", "SMs1", "whatsapp:+14155550101", "STOP"),
