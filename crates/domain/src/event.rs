@@ -2,15 +2,18 @@
 //! contract with other programs (docs/DELIVERY.md). Transports and sinks are not known here. `operational_event.rs` has the
 //! events that are not webhooks.
 
+mod replies;
+
 use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::Serialize;
-use twilio_edge_contract::Class;
+use serde::{Deserialize, Serialize};
+use twilio_edge_contract::{Class, Opt};
 
 use super::{
     address::Address, message::is_of_inbound, operational_event::PublishedEvent,
     sending::options::Metadata, window::rfc3339,
 };
+use replies::Reply;
 
 /// Maximum number of digits of a count: Twilio's counts are small, and longer text stays in `raw` only.
 const COUNT_DIGITS: usize = 6;
@@ -27,6 +30,34 @@ const TEST_SIDS: [&str; 2] =
 
 /// Form of a test event.
 const TEST_FORM: &str = "AccountSid=AC00000000000000000000000000000000&MessageSid=SM00000000000000000000000000000000&Body=Test+event+of+twilio-edge&TwilioEdgeTest=true";
+/// Facts about an inbound message at the time of its arrival. They are stored with its deliveries, because they change later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrivalFacts {
+    /// Opt-out or opt-in of the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opt: Option<Opt>,
+    /// The contact is suppressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<bool>,
+    /// End of the conversation window, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_expires_ms: Option<i64>,
+}
+
+impl ArrivalFacts {
+    /// Returns the stored form: JSON, or empty without any fact.
+    pub fn stored(&self) -> String {
+        match *self == ArrivalFacts::default() {
+            true => String::new(),
+            false => serde_json::to_string(self).unwrap_or_default(),
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn read(stored: &str) -> ArrivalFacts {
+        serde_json::from_str(stored).unwrap_or_default()
+    }
+}
 
 /// Facts about a webhook besides its form.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +82,8 @@ pub struct WebhookFacts<'a> {
     pub replay_id: Option<&'a str>,
     /// Metadata of the outbound message that it is about, as JSON; empty without any.
     pub metadata: &'a str,
+    /// Facts at the time of its arrival.
+    pub arrival: ArrivalFacts,
 }
 
 /// Event.
@@ -80,6 +113,14 @@ pub struct Event<'a> {
     body: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     num_media: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opt: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_expires: Option<String>,
+    #[serde(flatten)]
+    reply: Reply<'a>,
     route: &'a str,
     replay: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +172,10 @@ impl<'a> Event<'a> {
             || is_of_inbound(known.status.unwrap_or_default(), known.error_code);
         let contact = if is_from_contact { &from } else { &to };
         let channel = contact.as_deref().and_then(Address::parse).map(|address| address.channel);
+        let reply = match known.class {
+            Class::Inbound => Reply::read(&text),
+            Class::Status | Class::Other => Reply::default(),
+        };
         let num_media = text("NumMedia").filter(|count| count.len() <= COUNT_DIGITS);
         Event {
             class: known.class,
@@ -145,6 +190,10 @@ impl<'a> Event<'a> {
             error_code: known.error_code,
             body: text("Body"),
             num_media: num_media.and_then(|count| count.parse().ok()),
+            opt: known.arrival.opt.map(Opt::as_str),
+            suppressed: known.arrival.suppressed,
+            window_expires: known.arrival.window_expires_ms.and_then(rfc3339),
+            reply,
             from,
             to,
             route: known.route,
@@ -196,6 +245,7 @@ pub fn test_delivery(id: &str, now_ms: i64) -> Delivery<'_> {
         received_at_ms: now_ms,
         replay_id: None,
         metadata: "",
+        arrival: ArrivalFacts::default(),
     };
     let event = Event { event_type: TEST, ..Event::of(known, TEST_FORM) };
     Delivery {
@@ -291,6 +341,7 @@ mod tests {
         received_at_ms: 1_795_436_897_042,
         replay_id: None,
         metadata: "",
+        arrival: ArrivalFacts { opt: None, suppressed: None, window_expires_ms: None },
     };
 
     fn published(known: WebhookFacts<'_>, form: &str) -> Value {
@@ -321,6 +372,23 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn inbound_event_has_the_facts_of_its_arrival_and_the_reply() {
+        let arrival = ArrivalFacts {
+            opt: Some(Opt::Stop),
+            suppressed: Some(true),
+            window_expires_ms: Some(1_795_436_897_042),
+        };
+        assert_eq!(ArrivalFacts::read(&arrival.stored()), arrival);
+        assert_eq!(ArrivalFacts::read(&ArrivalFacts::default().stored()), ArrivalFacts::default());
+        let event = published(WebhookFacts { arrival, ..KNOWN }, "ButtonPayload=STOP");
+        assert_eq!((&event["opt"], &event["suppressed"]), (&json!("stop"), &json!(true)));
+        assert_eq!(event["window_expires"], "2026-11-23T12:28:17.042Z");
+        assert_eq!(event["button"], json!({"payload": "STOP"}));
+        let status = WebhookFacts { class: Class::Status, ..KNOWN };
+        assert_eq!(published(status, "ButtonPayload=STOP").get("button"), None);
     }
 
     #[test]

@@ -283,11 +283,14 @@ mod tests {
 
     #[test]
     fn subscriptions_name_the_sinks_of_a_type() {
-        let patterns = |texts: &[&str]| texts.iter().map(|one| EventPattern::parse(one).unwrap());
+        let patterns = |texts: &[&str]| {
+            let parse = |one: &&str| EventPattern::parse(one).unwrap();
+            texts.iter().map(parse).collect::<Vec<_>>()
+        };
         let sinks = EventSubscriptions::of([
-            ("app".to_owned(), patterns(&["message.*"]).collect()),
+            ("app".to_owned(), patterns(&["message.*"])),
             ("none".to_owned(), Vec::new()),
-            ("crm".to_owned(), patterns(&["message.sent", "delivery.dead"]).collect()),
+            ("crm".to_owned(), patterns(&["message.sent", "delivery.dead"])),
         ]);
         let of = |one| sinks.sinks_of(one).collect::<Vec<_>>();
         assert_eq!(of(MessageSent), ["app", "crm"]);

@@ -4,7 +4,7 @@
 /// message which the webhook is about.
 macro_rules! due_columns {
     () => {
-        "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, d.attempts, \
+        "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, d.attempts, d.facts, \
          coalesce(e.class, '') AS class, d.account_sid, coalesce(e.message_sid, '') AS message_sid, e.status, \
          e.error_code, e.route, e.form, e.received_at_ms, o.event_type, o.data AS event_data, \
          o.recorded_at_ms AS event_at_ms, coalesce(nullif(o.contact, ''), o.subject) AS event_key, \

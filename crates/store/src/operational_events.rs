@@ -80,6 +80,7 @@ pub(super) fn deliveries_of<'a>(
             account_sid: event.account_sid.clone(),
             lane: event.ordering_key(),
             recorded_at_ms: event.recorded_at_ms,
+            facts: String::new(),
         })
     })
 }

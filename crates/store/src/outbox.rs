@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use twilio_edge_domain::{
-    event::{Delivery, Event, SinkEvent, WebhookFacts, delivery_id},
+    event::{ArrivalFacts, Delivery, Event, SinkEvent, WebhookFacts, delivery_id},
     operational_event::{
         DeadDelivery, OperationalEvent, OperationalEventType, PublishedEvent, StoredEvent,
     },
@@ -48,6 +48,8 @@ pub struct NewDelivery {
     pub lane: String,
     /// Time of recording, in milliseconds since 1970.
     pub recorded_at_ms: i64,
+    /// Facts at the arrival of an inbound message ([`ArrivalFacts::stored`]); empty for others.
+    pub facts: String,
 }
 
 /// Due delivery with its event.
@@ -69,6 +71,8 @@ pub struct PendingDelivery {
     pub tries: i64,
     /// Latest attempts, as [`twilio_edge_domain::delivery_attempt`] stores them.
     pub attempts: String,
+    /// See [`NewDelivery`].
+    pub facts: String,
     /// `inbound` or `status`; empty for an operational event.
     pub class: String,
     /// Account SID of the tenant.
@@ -137,6 +141,7 @@ impl PendingDelivery {
             received_at_ms: self.received_at_ms.unwrap_or(self.recorded_at_ms),
             replay_id: self.replay_id.as_deref(),
             metadata: &self.metadata,
+            arrival: ArrivalFacts::read(&self.facts),
         };
         Some(Event::of(known, form))
     }

@@ -370,11 +370,11 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         insert: "
             INSERT INTO deliveries
-                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
-            SELECT sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms
+                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms, facts)
+            SELECT sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms, facts
             FROM ROWS FROM (json_to_recordset($1::json) AS (sink text, delivery_id text, dedupe_key text,
-                replay_id text, account_sid text, lane text, recorded_at_ms bigint)) WITH ORDINALITY
-                AS r(sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms, nth)
+                replay_id text, account_sid text, lane text, recorded_at_ms bigint, facts text)) WITH ORDINALITY
+                AS r(sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms, facts, nth)
             ORDER BY nth
             ON CONFLICT (sink, delivery_id) DO NOTHING",
 

@@ -394,9 +394,9 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         insert: "
             INSERT INTO deliveries
-                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms)
+                (sink, delivery_id, dedupe_key, replay_id, account_sid, lane, recorded_at_ms, facts)
             SELECT value ->> 'sink', value ->> 'delivery_id', value ->> 'dedupe_key', value ->> 'replay_id',
-                value ->> 'account_sid', value ->> 'lane', value ->> 'recorded_at_ms'
+                value ->> 'account_sid', value ->> 'lane', value ->> 'recorded_at_ms', value ->> 'facts'
             FROM json_each($1) WHERE true ORDER BY key
             ON CONFLICT (sink, delivery_id) DO NOTHING",
 

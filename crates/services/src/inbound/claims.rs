@@ -14,6 +14,7 @@ use crate::{
 };
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::{
+    event::ArrivalFacts,
     lease::ClaimOutcome,
     optout::{Arrival, Lexicon},
     webhook::Webhook,
@@ -133,7 +134,8 @@ impl Claims {
             let ClaimOutcome::Proceed { attempt, first_seen_ms } = grant.as_ref()?.claimed else {
                 return None;
             };
-            let deliveries = webhook.is_ours.then(|| self.deliveries(webhook, now_ms))?;
+            let grant = grant.as_ref()?;
+            let deliveries = webhook.is_ours.then(|| self.deliveries(webhook, grant, now_ms))?;
             let webhook = webhook.clone();
             (!deliveries.is_empty()).then_some(Acceptance {
                 webhook,
@@ -156,7 +158,14 @@ impl Claims {
         claim_ids.into_iter().map(|claim_id| (claim_id, durable)).collect()
     }
 
-    fn deliveries(&self, webhook: &Webhook, now_ms: i64) -> Vec<NewDelivery> {
+    fn deliveries(&self, webhook: &Webhook, grant: &ClaimResult, now_ms: i64) -> Vec<NewDelivery> {
+        let is_inbound = webhook.inbound.is_some();
+        let arrival = ArrivalFacts {
+            opt: webhook.opt(),
+            suppressed: is_inbound.then_some(grant.suppressed),
+            window_expires_ms: grant.last_inbound_ms.map(window::expires_ms),
+        };
+        let facts = arrival.stored();
         let deliveries = self.sinks.of(webhook).map(|sink| NewDelivery {
             sink: sink.to_owned(),
             delivery_id: webhook.key.clone(),
@@ -165,6 +174,7 @@ impl Claims {
             account_sid: webhook.identity.account_sid.clone(),
             lane: webhook.ordering_key(),
             recorded_at_ms: now_ms,
+            facts: facts.clone(),
         });
         deliveries.collect()
     }

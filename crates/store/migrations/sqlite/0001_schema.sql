@@ -210,6 +210,7 @@ CREATE TABLE deliveries (
     reason         TEXT,  -- reason of the last failure
     attempts       TEXT NOT NULL DEFAULT '',  -- latest attempts with their answers: JSON
     ended_at_ms    INTEGER,
+    facts          TEXT NOT NULL DEFAULT '',  -- facts at the arrival of an inbound message, as JSON: opt-out, suppression, window
     UNIQUE (sink, delivery_id)
 );
 CREATE INDEX deliveries_waiting ON deliveries (sink, lane, seq) WHERE state = 'waiting';

@@ -183,6 +183,7 @@ impl Replay {
             account_sid: webhook.identity.account_sid.clone(),
             lane: webhook.ordering_key(),
             recorded_at_ms: now_ms,
+            facts: String::new(),
         }
     }
 
@@ -203,6 +204,7 @@ impl Replay {
             account_sid: row.account_sid,
             lane,
             recorded_at_ms: now_ms,
+            facts: String::new(),
         }
     }
 }

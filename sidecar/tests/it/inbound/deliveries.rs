@@ -29,6 +29,7 @@ on_every_store! {
     redacted_webhook_is_not_delivered,
     unwritable_webhook_is_forwarded,
     sink_gets_only_the_classes_that_it_lists,
+    event_has_the_facts_of_its_arrival,
 }
 
 on_every_shared_store! {
@@ -420,4 +421,23 @@ async fn unwritable_webhook_is_forwarded(world: World) {
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Proceed);
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(callback).await, Decision::Accepted, "it has no body");
+}
+
+async fn event_has_the_facts_of_its_arrival(world: World) {
+    let receiver = Receiver::start().await;
+    let file = sinks(&world, &[("app", &receiver, "")]);
+    let sidecar = start(&world, &file).await;
+    let mut tapped = from(1, 1);
+    tapped.form.push_str("&ButtonText=Yes&ButtonPayload=yes-1");
+    let stop = accepted(inbound("c2", "SM1x2", "whatsapp:+15550000001", "STOP"));
+    for claim in [tapped, stop] {
+        assert_eq!(sidecar.decide(claim).await, Decision::Accepted);
+    }
+    eventually("both are delivered", async || receiver.taken().len() == 2).await;
+    let [first, second] = &receiver.taken()[..] else { panic!() };
+    let (first, second) = (first.event(), second.event());
+    assert_eq!(first["button"], serde_json::json!({"text": "Yes", "payload": "yes-1"}));
+    assert_eq!((&first["suppressed"], first.get("opt")), (&Value::Bool(false), None));
+    assert!(first["window_expires"].as_str().is_some_and(|at| at.ends_with('Z')), "{first}");
+    assert_eq!((&second["suppressed"], &second["opt"]), (&Value::Bool(true), &"stop".into()));
 }

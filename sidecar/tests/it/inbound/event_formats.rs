@@ -138,6 +138,10 @@ async fn every_event_matches_the_schema_and_verifies_with_the_official_libraries
             form: "From=%2B1555&Body=%F0%9F%91%8B+%E2%82%AC&NumMedia=2&M=1&M=2".into(),
             ..from(7, 1)
         },
+        Claim {
+            form: "From=whatsapp%3A%2B15550000008&To=whatsapp%3A%2B1555&Body=STOP&ButtonText=Stop&ButtonPayload=STOP&ListId=l&Latitude=1.5&Longitude=2&ReferralSourceId=7&MediaContentType0=text%2Fvcard&MediaUrl0=https%3A%2F%2Fa&OriginalRepliedMessageSid=SM0".into(),
+            ..from(8, 1)
+        },
         accepted(failed),
         accepted(status("s2", "SM2s", "delivered")),
     ];
