@@ -37,8 +37,8 @@ const CONCURRENCY: usize = 16;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateMessagesRequest {
-    /// Messages, each as in `POST /v1/messages`, without `dry_run`.
-    #[schema(value_type = Vec<CreateMessageRequest>, min_items = 1, max_items = 1000)]
+    /// Messages, each as in `POST /v1/messages`, without `dry_run`. A malformed message has a refusal of its own.
+    #[schema(value_type = Vec<Value>, min_items = 1, max_items = 1000)]
     messages: Vec<Value>,
 }
 
