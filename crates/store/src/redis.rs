@@ -245,11 +245,15 @@ impl Redis {
         set
     }
 
+    /// Checks the connection. An answer makes Redis available again: without claims, no other command would notice it.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let mut connection = self.connection.clone();
         let ping = async move { redis::cmd("PING").query_async::<String>(&mut connection).await };
         match tokio::time::timeout(self.timeout, ping).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                self.answered();
+                Ok(())
+            }
             Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {:?}", self.timeout))),
         }
@@ -360,14 +364,16 @@ impl Redis {
     fn judge<T>(&self, answer: redis::RedisResult<T>, now_ms: i64) -> Result<T, StoreError> {
         match answer {
             Ok(replies) => {
-                if self.unavailable_until_ms.load(Ordering::Relaxed) != 0
-                    && self.unavailable_until_ms.swap(0, Ordering::Relaxed) != 0
-                {
-                    tracing::info!(event = "redis.available", "Redis answered again");
-                }
+                self.answered();
                 Ok(replies)
             }
             Err(error) => Err(self.suspend(error.to_string(), now_ms)),
+        }
+    }
+
+    fn answered(&self) {
+        if self.is_unavailable() && self.unavailable_until_ms.swap(0, Ordering::Relaxed) != 0 {
+            tracing::info!(event = "redis.available", "Redis answered again");
         }
     }
 

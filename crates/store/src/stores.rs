@@ -339,7 +339,13 @@ impl Stores {
     }
 
     /// Sets the gauges of these stores: the Redis state, the connection pools and the age of the journal queue.
-    pub fn gauge(&self) {
+    pub async fn gauge(&self) {
+        // While no claim arrives, nothing else notices that Redis is available again. The error is in the state.
+        if let Leases::Redis(redis) = &self.leases
+            && redis.is_unavailable()
+        {
+            let _ = redis.ping().await;
+        }
         self.metrics.stores.redis_is(match &self.leases {
             Leases::Redis(redis) if redis.is_unavailable() => RedisState::Unavailable,
             Leases::Redis(_) => RedisState::Up,
