@@ -108,6 +108,13 @@ impl Ledger {
         Ok(on!(self, pool => sqlx::query_scalar(query).bind(outcome).fetch_one(pool).await?))
     }
 
+    /// Returns the number of accepted webhooks that first arrived at `since_ms` (milliseconds since 1970) or later.
+    pub async fn accepted_since(&self, since_ms: i64) -> Result<i64> {
+        let query =
+            "SELECT count(*) FROM events WHERE outcome = 'accepted' AND received_at_ms >= $1";
+        Ok(on!(self, pool => sqlx::query_scalar(query).bind(since_ms).fetch_one(pool).await?))
+    }
+
     /// Returns the number of webhooks whose copies are duplicates.
     pub async fn done(&self) -> Result<i64> {
         let query = "SELECT count(*) FROM events WHERE outcome = 'accepted'";
