@@ -340,11 +340,8 @@ impl Stores {
 
     /// Sets the gauges of these stores: the Redis state, the connection pools and the age of the journal queue.
     pub async fn gauge(&self) {
-        // While no claim arrives, nothing else notices that Redis is available again. The error is in the state.
-        if let Leases::Redis(redis) = &self.leases
-            && redis.is_unavailable()
-        {
-            let _ = redis.ping().await;
+        if let Leases::Redis(redis) = &self.leases {
+            redis.probe(twilio_edge_platform::clock::now_ms()).await;
         }
         self.metrics.stores.redis_is(match &self.leases {
             Leases::Redis(redis) if redis.is_unavailable() => RedisState::Unavailable,
