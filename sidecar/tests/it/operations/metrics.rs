@@ -227,12 +227,12 @@ async fn metrics_count_each_operation() {
     eventually("Redis is up again", &is_up).await;
     // A replica answers, and refuses the writes of claims.
     let redis = world.redis.as_ref().unwrap();
-    redis.ask("REPLICAOF 127.0.0.1 1").await.unwrap();
+    redis.ask_all(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
     sidecar.claim(message("c1", "SM11")).await;
     for _ in 0..40 {
         assert!(!is_up().await);
     }
-    redis.ask("REPLICAOF NO ONE").await.unwrap();
+    redis.ask_all(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
     eventually("Redis is up again", is_up).await;
 }
 
