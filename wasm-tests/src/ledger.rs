@@ -102,10 +102,11 @@ impl Ledger {
         found.with_context(|| format!("the ledger has {last:?}"))
     }
 
-    /// Returns the number of webhooks that ended with `outcome`.
-    pub async fn count(&self, outcome: &str) -> Result<i64> {
-        let query = "SELECT count(*) FROM events WHERE outcome = $1";
-        Ok(on!(self, pool => sqlx::query_scalar(query).bind(outcome).fetch_one(pool).await?))
+    /// Returns the number of accepted webhooks that first arrived at `since_ms` (milliseconds since 1970) or later.
+    pub async fn accepted_since(&self, since_ms: i64) -> Result<i64> {
+        let query =
+            "SELECT count(*) FROM events WHERE outcome = 'accepted' AND received_at_ms >= $1";
+        Ok(on!(self, pool => sqlx::query_scalar(query).bind(since_ms).fetch_one(pool).await?))
     }
 
     /// Returns the number of webhooks whose copies are duplicates.

@@ -103,7 +103,7 @@ async fn metrics(
     State(metrics): State<Arc<Metrics>>,
     State(histories): State<MessageHistory>,
 ) -> Response {
-    stores.gauge();
+    stores.gauge().await;
     metrics.stores.connected(Pool::Readers, histories.connections());
     ([(header::CONTENT_TYPE, OPENMETRICS)], metrics.text()).into_response()
 }

@@ -37,6 +37,9 @@ use twilio_edge_platform::config;
 /// Number of conflicts on a record after which its webhook is left to the other sidecars.
 const TRIES: usize = 8;
 
+/// Key of a write that only checks whether Redis accepts writes.
+const PROBE: &str = "twilio-edge:probe";
+
 #[derive(Clone)]
 pub(super) struct Redis {
     connection: ConnectionManager,
@@ -231,6 +234,17 @@ impl Redis {
         self.unavailable_until_ms.load(Ordering::Relaxed) != 0
     }
 
+    /// Writes to Redis if it has failed and its pause is over, so that its return is noticed while no claim arrives. A PING
+    /// would not do: a replica answers it, and refuses the writes of claims.
+    pub(super) async fn probe(&self, now_ms: i64) {
+        if self.is_unavailable() {
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("SET").arg(PROBE).arg("").arg("PX").arg(1000);
+            // The failure is in the state.
+            let _ = self.send(&pipeline, 1, now_ms).await;
+        }
+    }
+
     /// Returns the command that sets a webhook's record, with its lifetime.
     fn set(&self, dedupe_key: &str, record: &LeaseRecord) -> Result<Cmd, StoreError> {
         Ok(self.set_text(dedupe_key, &text(record)?))
@@ -360,7 +374,7 @@ impl Redis {
     fn judge<T>(&self, answer: redis::RedisResult<T>, now_ms: i64) -> Result<T, StoreError> {
         match answer {
             Ok(replies) => {
-                if self.unavailable_until_ms.load(Ordering::Relaxed) != 0
+                if self.is_unavailable()
                     && self.unavailable_until_ms.swap(0, Ordering::Relaxed) != 0
                 {
                     tracing::info!(event = "redis.available", "Redis answered again");

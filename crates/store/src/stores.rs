@@ -341,7 +341,10 @@ impl Stores {
     }
 
     /// Sets the gauges of these stores: the Redis state, the connection pools and the age of the journal queue.
-    pub fn gauge(&self) {
+    pub async fn gauge(&self) {
+        if let Leases::Redis(redis) = &self.leases {
+            redis.probe(twilio_edge_platform::clock::now_ms()).await;
+        }
         self.metrics.stores.redis_is(match &self.leases {
             Leases::Redis(redis) if redis.is_unavailable() => RedisState::Unavailable,
             Leases::Redis(_) => RedisState::Up,

@@ -215,7 +215,7 @@ async fn metrics_count_each_operation() {
     assert_eq!(sidecar.metric(&failures("unknown")).await, 2.0);
     assert_eq!(sidecar.metric(&limited("address")).await, 1.0);
 
-    // Redis becomes unavailable and available again.
+    // Redis becomes unavailable and available again, while no claim arrives.
     world.redis.as_mut().unwrap().kill();
     sidecar.claim(message("c1", "SM10")).await;
     assert_eq!(sidecar.metric("twilio_edge_redis_state{state=\"unavailable\"}").await, 1.0);
@@ -223,11 +223,17 @@ async fn metrics_count_each_operation() {
     assert!(sidecar.metric(failed).await >= 1.0);
     assert_eq!(sidecar.metric(&count("ledger_claim")).await, 1.0);
     world.redis.as_mut().unwrap().start_again().await;
-    eventually("Redis is up again", || async {
-        sidecar.claim(message("c1", "SM11")).await;
-        sidecar.metric("twilio_edge_redis_state{state=\"up\"}").await == 1.0
-    })
-    .await;
+    let is_up = async || sidecar.metric("twilio_edge_redis_state{state=\"up\"}").await == 1.0;
+    eventually("Redis is up again", &is_up).await;
+    // A replica answers, and refuses the writes of claims.
+    let redis = world.redis.as_ref().unwrap();
+    redis.ask_all(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
+    sidecar.claim(message("c1", "SM11")).await;
+    for _ in 0..40 {
+        assert!(!is_up().await);
+    }
+    redis.ask_all(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    eventually("Redis is up again", is_up).await;
 }
 
 #[tokio::test]
