@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -20,6 +21,9 @@ use crate::{
 
 /// Folder of the emulator in the package `google-cloud-cli-pubsub-emulator`.
 const EMULATOR: &str = "/usr/lib/google-cloud-sdk/platform/pubsub-emulator/lib";
+
+/// Time limit for all messages to arrive.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const TOPIC: &str = "projects/acme/topics/twilio";
 const SUBSCRIPTION: &str = "projects/acme/subscriptions/reader";
@@ -79,8 +83,9 @@ impl PubSub {
 
     /// Receives and acknowledges `count` messages.
     async fn receive(&self, count: usize) -> Vec<Message> {
-        let mut messages = Vec::new();
+        let (mut messages, began) = (Vec::new(), Instant::now());
         while messages.len() < count {
+            assert!(began.elapsed() < LIMIT, "{} of {count} messages arrived", messages.len());
             let path = format!("{SUBSCRIPTION}:pull");
             let pulled = self.ask(Method::POST, &path, json!({"maxMessages": 100})).await;
             let mut ids = Vec::new();
