@@ -174,30 +174,37 @@ fn gcs(
     location: &BucketLocation<'_>,
     bucket: &str,
 ) -> Result<object_store::gcp::GoogleCloudStorage, String> {
-    let mut builder =
-        GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).with_retry(RETRY);
+    let mut builder = gcp_builder(location.credentials_file)?.with_bucket_name(bucket);
     builder = builder.with_client_options(client(location.endpoint));
     if !location.endpoint.is_empty() {
         builder = builder.with_base_url(location.endpoint);
-    }
-    if !location.credentials_file.is_empty() {
-        // The file is checked here, because an error of the library would contain the text that it could not parse.
-        let text = read(location.credentials_file)?;
-        let file = location.credentials_file;
-        let json: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|_| format!("credentials_file: {file} is not JSON in the format of Google"))?;
-        let kind = json.get("type").and_then(serde_json::Value::as_str);
-        if !matches!(kind, Some("service_account" | "authorized_user")) {
-            return Err(format!(
-                "credentials_file: {file} must be of type service_account or authorized_user"
-            ));
-        }
-        builder = builder.with_application_credentials(file);
     }
     builder.build().map_err(|_| {
         "credentials_file: the credentials in it, or in GOOGLE_APPLICATION_CREDENTIALS, cannot be used"
             .to_owned()
     })
+}
+
+/// Returns a builder with the credentials of a file in the format of Google, or of the environment if the path is empty.
+///
+/// # Errors
+/// Returns the problem of the file, after the name of its setting.
+pub(crate) fn gcp_builder(file: &str) -> Result<GoogleCloudStorageBuilder, String> {
+    let builder = GoogleCloudStorageBuilder::from_env().with_retry(RETRY);
+    if file.is_empty() {
+        return Ok(builder);
+    }
+    // The file is checked here, because an error of the library would contain the text that it could not parse.
+    let text = read(file)?;
+    let json: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|_| format!("credentials_file: {file} is not JSON in the format of Google"))?;
+    let kind = json.get("type").and_then(serde_json::Value::as_str);
+    if !matches!(kind, Some("service_account" | "authorized_user")) {
+        return Err(format!(
+            "credentials_file: {file} must be of type service_account or authorized_user"
+        ));
+    }
+    Ok(builder.with_application_credentials(file))
 }
 
 fn local(folder: &str) -> Result<LocalFileSystem, String> {

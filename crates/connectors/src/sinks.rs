@@ -8,6 +8,7 @@ mod fields;
 mod file;
 mod http;
 mod kafka;
+mod pubsub;
 mod redis_stream;
 mod sink_type;
 mod sqs;
@@ -36,6 +37,7 @@ pub const TYPES: &[Registration] = &[
     Registration::of::<kafka::Cluster>(),
     Registration::of::<redis_stream::Streams>(),
     Registration::of::<sqs::Queue>(),
+    Registration::of::<pubsub::Topic>(),
 ];
 
 /// All sinks of a sidecar. Copies share them.

@@ -31,6 +31,7 @@ impl SinkClient {
     /// # Errors
     /// Returns the field of `tls` whose file is invalid, with the reason.
     pub(super) fn new(tls: Option<Tls>, timeout: Duration) -> Result<SinkClient, String> {
+        tls.as_ref().map_or(Ok(()), Tls::check_files)?;
         let client = build(tls.as_ref(), timeout)?;
         Ok(SinkClient { tls, timeout, current: Mutex::new((client, Instant::now())) })
     }
@@ -96,6 +97,8 @@ fn build(tls: Option<&Tls>, timeout: Duration) -> Result<Client, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     #[test]
@@ -109,6 +112,10 @@ mod tests {
         };
         let (empty, absent) =
             (file("empty.pem", ""), folder.path().join("absent").display().to_string());
+        let public = file("public.pem", "");
+        for (path, mode) in [(&empty, 0o600), (&public, 0o644)] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
         let broken =
             file("broken.pem", "-----BEGIN CERTIFICATE-----\nhush\n-----END CERTIFICATE-----\n");
         let open = |ca_file: Option<&String>, identity: Option<(&String, &String)>| {
@@ -123,6 +130,10 @@ mod tests {
             (open(None, Some((&absent, &empty))), "tls.cert_file: No such file"),
             (open(None, Some((&empty, &absent))), "tls.key_file: No such file"),
             (open(None, Some((&empty, &empty))), "tls: cert_file and key_file must be"),
+            (
+                open(None, Some((&empty, &public))),
+                "tls.key_file: every user of this machine may read it",
+            ),
         ] {
             assert!(problem.starts_with(start) && !problem.contains("hush"), "{problem}");
         }

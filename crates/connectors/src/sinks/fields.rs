@@ -4,7 +4,10 @@ use std::ops::RangeInclusive;
 
 use toml::Value;
 use twilio_edge_domain::event::EventKind;
-use twilio_edge_platform::strict_toml::{Fields, TomlReader};
+use twilio_edge_platform::{
+    file_access,
+    strict_toml::{Fields, TomlReader},
+};
 
 /// Longest topic name that Kafka accepts, in bytes; it applies to streams as well.
 const MAX_NAME_BYTES: usize = 249;
@@ -93,10 +96,10 @@ impl Tls {
         Tls { ca_file, identity }
     }
 
-    /// Checks that the files can be read.
+    /// Checks that the files can be read, and that no other user may read the key.
     ///
     /// # Errors
-    /// Returns the field of the first file that cannot be read, with the reason.
+    /// Returns the field of the first file that is unusable, with the reason.
     pub(super) fn check_files(&self) -> Result<(), String> {
         let identity = self.identity.as_ref();
         let (cert, key) = identity.map_or((None, None), |(cert, key)| (Some(cert), Some(key)));
@@ -106,7 +109,8 @@ impl Tls {
                 return Err(format!("tls.{field}: {error}"));
             }
         }
-        Ok(())
+        let checked = key.map_or(Ok(()), |key| file_access::check_secret(key.as_ref()));
+        checked.map_err(|problem| format!("tls.key_file: {problem}"))
     }
 }
 

@@ -137,6 +137,6 @@ async fn added_sink_type_has_its_fields_checked_by_path() {
     );
     assert_eq!(
         problems("[[sink]]\nname = \"out\"\ntype = \"fax\"\n"),
-        ["sink[0].type: must be http, kafka, redis-stream, sqs or folder"]
+        ["sink[0].type: must be http, kafka, redis-stream, sqs, pubsub or folder"]
     );
 }
