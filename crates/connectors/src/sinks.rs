@@ -21,7 +21,7 @@ use std::{
 use twilio_edge_domain::{
     delivery::{DeliveryOutcome, RetryPolicy, SinkAnswer},
     event::Delivery,
-    operational_event::EventSubscriptions,
+    operational_event::{EventSubscription, EventSubscriptions},
     pace::Pace,
     sink_filter::SinkFilter,
     webhook::Webhook,
@@ -101,7 +101,11 @@ pub fn reference() -> String {
 /// Returns every problem of the file.
 pub fn subscriptions(path: &str) -> Result<EventSubscriptions, Vec<String>> {
     let settings = read(path, TYPES)?;
-    Ok(EventSubscriptions::of(settings.into_iter().map(|sink| (sink.name, sink.events))))
+    Ok(EventSubscriptions::of(settings.into_iter().map(|sink| EventSubscription {
+        sink: sink.name,
+        patterns: sink.events,
+        filter: sink.filter,
+    })))
 }
 
 fn read(path: &str, types: &[Registration]) -> Result<Vec<file::Settings>, Vec<String>> {

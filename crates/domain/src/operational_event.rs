@@ -14,6 +14,7 @@ use crate::{
     address::Address,
     refusal::RefusalCode,
     sending::errors::ErrorTable,
+    sink_filter::SinkFilter,
     webhook::{contact_ordering_key, subject_ordering_key},
     window::rfc3339,
 };
@@ -75,27 +76,44 @@ impl EventPattern {
     }
 }
 
-/// Sinks that take operational events, with their patterns. Copies share them.
+/// Operational events that one sink takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventSubscription {
+    /// Name of the sink.
+    pub sink: String,
+    /// Types.
+    pub patterns: Vec<EventPattern>,
+    /// Conditions, those about accounts, numbers and channels.
+    pub filter: SinkFilter,
+}
+
+impl EventSubscription {
+    fn takes(&self, event_type: OperationalEventType) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(event_type))
+    }
+}
+
+/// Subscriptions of all sinks. Copies share them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EventSubscriptions(Arc<[(String, Vec<EventPattern>)]>);
+pub struct EventSubscriptions(Arc<[EventSubscription]>);
 
 impl EventSubscriptions {
     /// Builds the subscriptions of these sinks.
-    pub fn of(sinks: impl IntoIterator<Item = (String, Vec<EventPattern>)>) -> EventSubscriptions {
-        EventSubscriptions(sinks.into_iter().filter(|(_, events)| !events.is_empty()).collect())
+    pub fn of(sinks: impl IntoIterator<Item = EventSubscription>) -> EventSubscriptions {
+        EventSubscriptions(sinks.into_iter().filter(|sink| !sink.patterns.is_empty()).collect())
     }
 
-    /// Returns the names of the sinks that take this type.
-    pub fn sinks_of(&self, event_type: OperationalEventType) -> impl Iterator<Item = &str> {
-        let takes = move |patterns: &[EventPattern]| {
-            patterns.iter().any(|pattern| pattern.matches(event_type))
+    /// Returns the names of the sinks that take this event.
+    pub fn sinks_of<'a>(&'a self, event: &'a OperationalEvent) -> impl Iterator<Item = &'a str> {
+        let takes = |one: &&EventSubscription| {
+            one.takes(event.event_type) && one.filter.admits_event(event)
         };
-        self.0.iter().filter(move |(_, patterns)| takes(patterns)).map(|(sink, _)| sink.as_str())
+        self.0.iter().filter(takes).map(|one| one.sink.as_str())
     }
 
-    /// Returns whether a sink takes this type.
+    /// Returns whether a sink may take an event of this type.
     pub fn has(&self, event_type: OperationalEventType) -> bool {
-        self.sinks_of(event_type).next().is_some()
+        self.0.iter().any(|one| one.takes(event_type))
     }
 }
 
@@ -112,14 +130,14 @@ impl EventReporting {
         EventReporting { subscriptions, errors: Some(errors) }
     }
 
-    /// Returns whether a sink takes this type.
+    /// Returns whether a sink may take an event of this type.
     pub fn has(&self, event_type: OperationalEventType) -> bool {
         self.subscriptions.has(event_type)
     }
 
-    /// Returns the names of the sinks that take this type.
-    pub fn sinks_of(&self, event_type: OperationalEventType) -> impl Iterator<Item = &str> {
-        self.subscriptions.sinks_of(event_type)
+    /// Returns the names of the sinks that take this event.
+    pub fn sinks_of<'a>(&'a self, event: &'a OperationalEvent) -> impl Iterator<Item = &'a str> {
+        self.subscriptions.sinks_of(event)
     }
 
     /// Explains an error code of Twilio or of this service: the code, the reason, the party that must act, and the remedy.
@@ -158,6 +176,8 @@ pub struct OperationalEvent {
     pub account_sid: String,
     /// Contact that the event is about, with the channel.
     pub contact: Option<Address>,
+    /// Our number, sender or Messaging Service that the event is about, with the channel; `None` if it is about all of them.
+    pub sender: Option<Address>,
     /// Id of the object that the event is about.
     pub subject: String,
     /// Time of the change, in milliseconds since 1970.
@@ -282,21 +302,36 @@ mod tests {
     }
 
     #[test]
-    fn subscriptions_name_the_sinks_of_a_type() {
-        let patterns = |texts: &[&str]| {
-            let parse = |one: &&str| EventPattern::parse(one).unwrap();
-            texts.iter().map(parse).collect::<Vec<_>>()
+    fn subscriptions_name_the_sinks_of_an_event() {
+        let subscription = |sink: &str, patterns: &[&str], filter: SinkFilter| EventSubscription {
+            sink: sink.to_owned(),
+            patterns: patterns.iter().map(|one| EventPattern::parse(one).unwrap()).collect(),
+            filter,
         };
+        let of_one = SinkFilter { accounts: vec!["AC1".into()], ..SinkFilter::default() };
         let sinks = EventSubscriptions::of([
-            ("app".to_owned(), patterns(&["message.*"])),
-            ("none".to_owned(), Vec::new()),
-            ("crm".to_owned(), patterns(&["message.sent", "delivery.dead"])),
+            subscription("app", &["message.*"], SinkFilter::default()),
+            subscription("none", &[], SinkFilter::default()),
+            subscription("crm", &["message.sent", "delivery.dead"], of_one),
         ]);
-        let of = |one| sinks.sinks_of(one).collect::<Vec<_>>();
-        assert_eq!(of(MessageSent), ["app", "crm"]);
-        assert_eq!(of(MessageFailed), ["app"]);
-        assert_eq!(of(DeliveryDead), ["crm"]);
-        assert!(!sinks.has(SuppressionChanged));
+        let of = |event_type, account_sid: &str| {
+            let event = OperationalEvent {
+                event_id: "1".into(),
+                event_type,
+                account_sid: account_sid.into(),
+                contact: None,
+                sender: None,
+                subject: "ms_1".into(),
+                recorded_at_ms: 1,
+                data: json!({}),
+            };
+            sinks.sinks_of(&event).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of(MessageSent, "AC1"), ["app", "crm"]);
+        assert_eq!(of(MessageSent, "AC2"), ["app"]);
+        assert_eq!(of(MessageFailed, "AC1"), ["app"]);
+        assert_eq!(of(DeliveryDead, "AC1"), ["crm"]);
+        assert!(sinks.has(DeliveryDead) && !sinks.has(SuppressionChanged));
         assert!(!EventReporting::default().has(MessageSent));
     }
 

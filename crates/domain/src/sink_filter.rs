@@ -1,8 +1,9 @@
-//! Filter of one sink: decides which accepted webhooks get a delivery to it. Knows neither sinks nor their file.
+//! Filter of one sink: decides which accepted webhooks and operational events get a delivery to it. Knows neither sinks nor
+//! their file.
 
 use twilio_edge_contract::{Class, Opt};
 
-use crate::{status::Status, webhook::Webhook};
+use crate::{operational_event::OperationalEvent, status::Status, webhook::Webhook};
 
 /// Conditions of one sink. An empty list admits every value, except for `classes`. A webhook must meet every condition that
 /// concerns its class.
@@ -55,6 +56,16 @@ impl SinkFilter {
             }
     }
 
+    /// Returns whether the sink receives this operational event, if it takes its type. The conditions about accounts, numbers
+    /// and channels concern events. An event without a sender is about all our numbers, so that every condition about numbers
+    /// admits it; the same holds for an event without a channel.
+    pub fn admits_event(&self, event: &OperationalEvent) -> bool {
+        let (contact, sender) = (event.contact.as_ref(), event.sender.as_ref());
+        contains(&self.accounts, &event.account_sid)
+            && contact.or(sender).is_none_or(|end| contains(&self.channels, &end.channel))
+            && sender.is_none_or(|sender| contains(&self.numbers, &sender.number))
+    }
+
     /// Compares both ends with our numbers, because the direction of a failed message may not be known yet.
     fn admits_participants(&self, webhook: &Webhook) -> bool {
         if self.numbers.is_empty() && self.channels.is_empty() {
@@ -83,7 +94,11 @@ mod tests {
     use twilio_edge_contract::{Claim, Identity};
 
     use super::*;
-    use crate::optout::{Keywords, Lexicon};
+    use crate::{
+        address::Address,
+        operational_event::OperationalEventType,
+        optout::{Keywords, Lexicon},
+    };
 
     const ACCOUNTS: [&str; 2] =
         ["AC00000000000000000000000000000001", "AC00000000000000000000000000000002"];
@@ -163,6 +178,40 @@ mod tests {
             admitted(&bare),
             ["none", "route", "other account", "failed", "stop", "no keyword"]
         );
+    }
+
+    #[test]
+    fn operational_event_meets_the_conditions_about_account_number_and_channel() {
+        let event = OperationalEvent {
+            event_id: "1".into(),
+            event_type: OperationalEventType::WindowOpened,
+            account_sid: ACCOUNTS[0].into(),
+            contact: Address::parse("whatsapp:+15551234567"),
+            sender: Address::parse("whatsapp:+15559"),
+            subject: "SM1".into(),
+            recorded_at_ms: 1,
+            data: serde_json::Value::Null,
+        };
+        let none = SinkFilter { classes: Vec::new(), ..SinkFilter::default() };
+        for (filter, is_admitted, is_admitted_without_sender_and_contact) in [
+            (none.clone(), true, true),
+            (SinkFilter { accounts: texts(&ACCOUNTS[..1]), ..none.clone() }, true, true),
+            (SinkFilter { accounts: texts(&ACCOUNTS[1..]), ..none.clone() }, false, false),
+            (SinkFilter { numbers: texts(&["+15559"]), ..none.clone() }, true, true),
+            (SinkFilter { numbers: texts(&["+1555"]), ..none.clone() }, false, true),
+            (SinkFilter { channels: texts(&["whatsapp"]), ..none.clone() }, true, true),
+            (SinkFilter { channels: texts(&["sms"]), ..none.clone() }, false, true),
+            (SinkFilter { routes: texts(&["/other"]), ..none.clone() }, true, true),
+            (SinkFilter { statuses: vec![Status::Failed], opts: vec![None], ..none }, true, true),
+        ] {
+            let bare = OperationalEvent { contact: None, sender: None, ..event.clone() };
+            assert_eq!(filter.admits_event(&event), is_admitted, "{filter:?}");
+            let is_bare_admitted = filter.admits_event(&bare);
+            assert_eq!(is_bare_admitted, is_admitted_without_sender_and_contact, "{filter:?}");
+            // The number of a message that ended may be masked; its channel is known.
+            let masked = OperationalEvent { contact: None, ..event.clone() };
+            assert_eq!(filter.admits_event(&masked), is_admitted, "{filter:?}");
+        }
     }
 
     proptest! {

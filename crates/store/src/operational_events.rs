@@ -71,7 +71,7 @@ pub(super) fn deliveries_of<'a>(
     except: Option<&'a str>,
 ) -> impl Iterator<Item = NewDelivery> + 'a {
     events.iter().flat_map(move |event| {
-        let sinks = reporting.sinks_of(event.event_type).filter(move |sink| Some(*sink) != except);
+        let sinks = reporting.sinks_of(event).filter(move |sink| Some(*sink) != except);
         sinks.map(move |sink| NewDelivery {
             sink: sink.to_owned(),
             delivery_id: event.event_id.clone(),

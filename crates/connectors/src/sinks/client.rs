@@ -1,12 +1,12 @@
 //! HTTP client of one sink, with its own trust if needed: an authority of its own, and a client certificate. Reads the PEM files again
-//! every five minutes, because they are renewed while the sidecar runs.
+//! every five minutes, because they are renewed while the sidecar runs. Reads the beginning of answers.
 
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use reqwest::{Certificate, Client, Identity, redirect};
+use reqwest::{Certificate, Client, Identity, Response, redirect};
 use tokio::sync::Mutex;
 
 use crate::{causes::with_causes, sinks::fields::Tls};
@@ -16,6 +16,12 @@ const CERTIFICATE_RELOAD: Duration = Duration::from_secs(300);
 
 /// Time limit of connecting, within the time limit of the delivery.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest error of a cloud service that a sink reads, in bytes.
+pub(super) const ERROR_BYTES: usize = 16 * 1024;
+
+/// Time limit of reading the beginning of an answer, whose status has arrived.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Client in use, and the time at which its files were read.
 #[derive(Debug)]
@@ -50,6 +56,20 @@ impl SinkClient {
         }
         client.clone()
     }
+}
+
+/// Returns the first `most` bytes of an answer. An answer that stops early, or is too slow, counts as far as it arrived.
+pub(super) async fn read_beginning(mut response: Response, most: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = async {
+        while bytes.len() < most {
+            let Ok(Some(chunk)) = response.chunk().await else { break };
+            bytes.extend_from_slice(&chunk);
+        }
+    };
+    let _ = tokio::time::timeout(READ_TIMEOUT, read).await;
+    bytes.truncate(most);
+    bytes
 }
 
 fn build(tls: Option<&Tls>, timeout: Duration) -> Result<Client, String> {

@@ -44,15 +44,15 @@ pub(super) const FIELDS: [Field; 15] = [
     },
     Field {
         name: "accounts",
-        meaning: "account SIDs of the webhooks that it receives; default: all",
+        meaning: "account SIDs of the webhooks and events that it receives; default: all",
     },
     Field {
         name: "numbers",
-        meaning: "our numbers and senders that sent or received the message, as in `+15550001111`; default: all",
+        meaning: "our numbers and senders that sent or received the message, or that the event is about, as in `+15550001111`; default: all",
     },
     Field {
         name: "channels",
-        meaning: "channels of the messages, as in `sms` and `whatsapp`; default: all",
+        meaning: "channels of the messages and events, as in `sms` and `whatsapp`; default: all",
     },
     Field {
         name: "statuses",
@@ -279,13 +279,14 @@ fn filter(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> SinkFilter
     if table.get("classes").is_none() {
         filter.classes = SinkFilter::default().classes;
     }
-    // A condition that can never matter is a mistake.
+    // A condition that can never matter is a mistake. Classes that are all invalid are another one.
+    let are_classes_known = has_no_classes(table) || !filter.classes.is_empty();
     let has_class = |class| filter.classes.contains(&class);
     for (field, is_set, class) in [
         ("statuses", !filter.statuses.is_empty(), Class::Status),
         ("opts", !filter.opts.is_empty(), Class::Inbound),
     ] {
-        if is_set && !filter.classes.is_empty() && !has_class(class) {
+        if is_set && are_classes_known && !has_class(class) {
             let class = class.as_str();
             let problem = format!(
                 "has no effect, because `classes` omits {class}: add it, or remove {field}"
@@ -439,6 +440,10 @@ events = ["message.*", "delivery.dead"]
             (
                 "classes = [\"status\"]\nopts = [\"stop\"]",
                 "opts: has no effect, because `classes` omits inbound",
+            ),
+            (
+                "classes = []\nevents = [\"*\"]\nstatuses = [\"failed\"]",
+                "statuses: has no effect, because `classes` omits status",
             ),
         ] {
             let problems = read(conditions).unwrap_err();

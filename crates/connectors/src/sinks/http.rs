@@ -12,7 +12,7 @@ use sha2::Sha256;
 
 use self::settings::{Format, Settings};
 use super::{
-    client::SinkClient,
+    client::{SinkClient, read_beginning},
     sink_type::{Field, SinkType},
 };
 use crate::causes::with_causes;
@@ -23,9 +23,6 @@ use twilio_edge_domain::{
     secret,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
-
-/// Time limit of reading the beginning of an answer, whose status has arrived.
-const EXCERPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Endpoint {
@@ -96,7 +93,7 @@ impl SinkType for Endpoint {
                 let wait = response.headers().get(header::RETRY_AFTER);
                 let wait = wait.and_then(|wait| wait.to_str().ok()).and_then(parse_retry_after);
                 let status = response.status().as_u16();
-                let excerpt = beginning(response).await;
+                let excerpt = excerpt(&read_beginning(response, EXCERPT_BYTES).await);
                 let outcome = outcome_of_response(status, wait, &excerpt);
                 SinkAnswer { status: Some(status), excerpt, ..outcome.into() }
             }
@@ -120,19 +117,6 @@ fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> Stri
         Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
     });
     signatures.collect::<Vec<String>>().join(" ")
-}
-
-/// Returns the beginning of the receiver's answer. An answer that stops early counts as it is.
-async fn beginning(mut response: reqwest::Response) -> String {
-    let mut bytes = Vec::new();
-    let read = async {
-        while bytes.len() < EXCERPT_BYTES {
-            let Ok(Some(chunk)) = response.chunk().await else { break };
-            bytes.extend_from_slice(&chunk);
-        }
-    };
-    let _ = tokio::time::timeout(EXCERPT_TIMEOUT, read).await;
-    excerpt(&bytes)
 }
 
 #[cfg(test)]

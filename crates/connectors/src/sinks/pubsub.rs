@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use self::settings::Settings;
 use super::{
-    client::SinkClient,
+    client::{ERROR_BYTES, SinkClient, read_beginning},
     sink_type::{Field, SinkType},
 };
 use crate::{bucket::gcp_builder, causes::with_causes};
@@ -83,21 +83,17 @@ impl SinkType for Topic {
                 Err(_) => return outage("there are no credentials for Google Cloud: the operator of the sidecar has to set `credentials_file`, or give the machine a service account".into()),
             }
         }
-        let answer = async {
-            let response = request.send().await?;
-            let status = response.status().as_u16();
-            Ok::<_, reqwest::Error>((status, response.bytes().await?))
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return outage(with_causes(&error.without_url())),
         };
-        match answer.await {
-            Ok((status, answer)) => {
-                let outcome = match status {
-                    200..=299 => DeliveryOutcome::Delivered,
-                    _ => failed(status, &error_status(&answer), &self.settings.topic),
-                };
-                SinkAnswer { status: Some(status), excerpt: excerpt(&answer), ..outcome.into() }
-            }
-            Err(error) => outage(with_causes(&error.without_url())),
-        }
+        let status = response.status();
+        let answer = read_beginning(response, ERROR_BYTES).await;
+        let outcome = match status.is_success() {
+            true => DeliveryOutcome::Delivered,
+            false => failed(status.as_u16(), &error_status(&answer), topic),
+        };
+        SinkAnswer { status: Some(status.as_u16()), excerpt: excerpt(&answer), ..outcome.into() }
     }
 }
 

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use self::settings::Settings;
 use super::{
-    client::SinkClient,
+    client::{ERROR_BYTES, SinkClient, read_beginning},
     sink_type::{Field, SinkType},
 };
 use crate::{bucket::aws_builder, causes::with_causes};
@@ -81,27 +81,21 @@ impl SinkType for Queue {
             Err(reason) => return outage(reason),
         };
         let request = self.client.get().await.post(&self.settings.endpoint).headers(headers);
-        let answer = async {
-            let response = request.body(body).send().await?;
-            let status = response.status().as_u16();
-            Ok::<_, reqwest::Error>((status, response.bytes().await?))
+        let response = match request.body(body).send().await {
+            Ok(response) => response,
+            Err(error) => return outage(with_causes(&error.without_url())),
         };
-        match answer.await {
-            Ok((status @ 200..=299, answer)) => SinkAnswer {
-                status: Some(status),
-                excerpt: excerpt(&answer),
-                ..DeliveryOutcome::Delivered.into()
-            },
-            Ok((status, answer)) => {
+        let status = response.status();
+        let answer = read_beginning(response, ERROR_BYTES).await;
+        // The rest of an error may repeat the signed headers, the session token among them.
+        let (outcome, excerpt) = match status.is_success() {
+            true => (DeliveryOutcome::Delivered, excerpt(&answer)),
+            false => {
                 let code = error_code(&answer);
-                SinkAnswer {
-                    status: Some(status),
-                    excerpt: code.clone(),
-                    ..failed(status, &code).into()
-                }
+                (failed(status.as_u16(), &code), code)
             }
-            Err(error) => outage(with_causes(&error.without_url())),
-        }
+        };
+        SinkAnswer { status: Some(status.as_u16()), excerpt, ..outcome.into() }
     }
 }
 

@@ -69,6 +69,8 @@ impl OperationalEvent {
             event_type,
             account_sid: change.account_sid.clone(),
             contact: Some(change.address.clone()),
+            // The suppression is in force for all our senders, also if one of them received the opt-out.
+            sender: None,
             subject: number.clone(),
             recorded_at_ms: change.changed_at_ms,
             data: present(json!({
@@ -94,6 +96,7 @@ impl OperationalEvent {
             event_type,
             account_sid: consent.account_sid.clone(),
             contact: Some(consent.address.clone()),
+            sender: None,
             subject: number.clone(),
             recorded_at_ms: consent.recorded_at_ms,
             data: present(json!({
@@ -118,6 +121,10 @@ impl OperationalEvent {
             contact: Some(Address {
                 channel: window.channel.to_owned(),
                 number: window.theirs.to_owned(),
+            }),
+            sender: Some(Address {
+                channel: window.channel.to_owned(),
+                number: window.ours.to_owned(),
             }),
             subject: window.message_sid.to_owned(),
             recorded_at_ms: now_ms,
@@ -146,6 +153,7 @@ impl OperationalEvent {
             event_type,
             account_sid: account_sid.to_owned(),
             contact: None,
+            sender: None,
             subject: format!("template:{}", change.reference),
             recorded_at_ms: now_ms,
             data: present(json!({
@@ -170,6 +178,7 @@ impl OperationalEvent {
             event_type,
             account_sid: dead.account_sid.to_owned(),
             contact: None,
+            sender: None,
             subject: format!("sink:{sink}"),
             recorded_at_ms: now_ms,
             data: present(json!({
@@ -192,6 +201,7 @@ impl OperationalEvent {
             event_type,
             account_sid: tenant.account_sid.clone(),
             contact: None,
+            sender: None,
             subject: tenant.account_sid.clone(),
             recorded_at_ms: tenant.updated_at_ms,
             data: present(json!({

@@ -117,6 +117,8 @@ fn event(
         subject: message.id.clone(),
         recorded_at_ms: change.now_ms,
         data: data(reporting, message, change, contact.as_ref()),
+        sender: Address::parse(&message.sender)
+            .map(|sender| Address { channel: message.channel.clone(), ..sender }),
         contact,
     })
 }

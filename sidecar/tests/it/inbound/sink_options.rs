@@ -8,13 +8,14 @@ use crate::{
     inbound::deliveries::{accepted, command, from, sinks, start},
     support::receiver::Receiver,
     support::servers::{eventually, free_port},
-    support::sidecar::{inbound, status},
+    support::sidecar::{ACCOUNT, inbound, status},
     support::tls_proxy::{self, Pem},
     support::world::{Kind, World, on_every_store},
 };
 
 on_every_store! {
     sink_gets_only_the_webhooks_that_its_filter_admits,
+    sink_gets_only_the_operational_events_that_its_filter_admits,
 }
 
 fn message(person: usize, text: &str) -> Claim {
@@ -49,6 +50,48 @@ async fn sink_gets_only_the_webhooks_that_its_filter_admits(world: World) {
     let recorded = world.stored("SELECT sink FROM deliveries ORDER BY sink").await;
     assert_eq!(recorded, ["failures", "stops"]);
     assert!(other.got().is_empty());
+}
+
+async fn sink_gets_only_the_operational_events_that_its_filter_admits(world: World) {
+    const OTHER: &str = "AC000000000000000000000000000000ff";
+    let app = Receiver::start().await;
+    let own = format!("accounts = [\"{ACCOUNT}\"]");
+    let other = format!("accounts = [\"{OTHER}\"]");
+    let filters = [
+        ("all", ""),
+        ("other_account", &other),
+        ("other_channel", "channels = [\"sms\"]"),
+        ("other_number", "numbers = [\"+15550002222\"]"),
+        ("own", "channels = [\"whatsapp\"]\nnumbers = [\"+15550001111\"]"),
+        ("own_account", &own),
+    ];
+    let of = |filter: &str| format!("classes = []\nevents = [\"window.opened\"]\n{filter}");
+    let filters = filters.map(|(name, filter)| (name, of(filter)));
+    let receivers: Vec<_> =
+        filters.iter().map(|(name, filter)| (*name, &app, filter.as_str())).collect();
+    let sidecar = start(&world, &sinks(&world, &receivers)).await;
+    assert_eq!(sidecar.decide(message(1, "hello")).await, Decision::Proceed);
+    let mut of_other = message(2, "hello");
+    of_other.identity.account_sid = OTHER.into();
+    assert_eq!(sidecar.decide(of_other).await, Decision::Proceed);
+    let delivered = "SELECT sink || ' ' || account_sid FROM deliveries WHERE state = 'done'";
+    let expected = [
+        ("all", OTHER),
+        ("all", ACCOUNT),
+        ("other_account", OTHER),
+        ("own", OTHER),
+        ("own", ACCOUNT),
+        ("own_account", ACCOUNT),
+    ];
+    let mut expected = expected.map(|(sink, account)| format!("{sink} {account}"));
+    expected.sort();
+    eventually("each sink has its events", async || {
+        let mut delivered = world.stored(delivered).await;
+        delivered.sort();
+        delivered == expected
+    })
+    .await;
+    assert_eq!(world.stored("SELECT sink FROM deliveries").await.len(), expected.len());
 }
 
 #[tokio::test]

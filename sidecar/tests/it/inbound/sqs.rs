@@ -18,8 +18,11 @@ use crate::{
     support::world::{Kind, World},
 };
 
-/// A local SQS with one FIFO queue.
+const FIFO: &str = "twilio.fifo";
+
+/// A local SQS with one queue.
 struct Sqs {
+    name: &'static str,
     server: Option<Guarded>,
     port: u16,
     queue: Queue,
@@ -35,8 +38,8 @@ struct Queue {
 #[derive(Debug, Deserialize)]
 struct Message {
     event: Value,
-    group: String,
-    deduplication: String,
+    group: Option<String>,
+    deduplication: Option<String>,
     attributes: BTreeMap<String, String>,
 }
 
@@ -48,8 +51,8 @@ fn installed(name: &str) -> PathBuf {
 }
 
 impl Sqs {
-    async fn start() -> Sqs {
-        let mut sqs = Sqs { server: None, port: free_port(), queue: Queue::default() };
+    async fn start(name: &'static str) -> Sqs {
+        let mut sqs = Sqs { name, server: None, port: free_port(), queue: Queue::default() };
         sqs.run().await;
         sqs
     }
@@ -66,11 +69,11 @@ impl Sqs {
             tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
         })
         .await;
-        self.queue = serde_json::from_slice(&self.ask(&["make"], &["twilio.fifo"])).unwrap();
+        self.queue = serde_json::from_slice(&self.ask(&["make"], &[self.name])).unwrap();
     }
 
     fn ask(&self, verb: &[&str], arguments: &[&str]) -> Vec<u8> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/inbound/sqs/fifo.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/inbound/sqs/client.py");
         let endpoint = format!("http://127.0.0.1:{}", self.port);
         let mut python = Command::new(installed("python"));
         python.arg(script).args(verb).arg(endpoint).args(arguments);
@@ -124,7 +127,7 @@ fn bodies_by_group(messages: &[Message]) -> BTreeMap<String, Vec<usize>> {
     let mut bodies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for message in messages.iter().filter(|message| message.event["body"].is_string()) {
         let body = message.event["body"].as_str().unwrap().parse().unwrap();
-        bodies.entry(message.group.clone()).or_default().push(body);
+        bodies.entry(message.group.clone().unwrap()).or_default().push(body);
     }
     bodies
 }
@@ -132,7 +135,7 @@ fn bodies_by_group(messages: &[Message]) -> BTreeMap<String, Vec<usize>> {
 #[tokio::test]
 async fn accepted_webhooks_reach_their_queue_grouped_by_contact() {
     let world = World::new(Kind::Sqlite).await;
-    let sqs = Sqs::start().await;
+    let sqs = Sqs::start(FIFO).await;
     let file = sqs.sink(&world, &sqs.queue.secret);
     let sidecar = start(&world, &file).await;
     accept(&sidecar, 4, 0..5).await;
@@ -154,7 +157,7 @@ async fn accepted_webhooks_reach_their_queue_grouped_by_contact() {
     let messages = sqs.receive();
     assert_eq!(messages.len(), 4 * 5 + 1 + 1 + 1);
     for message in &messages {
-        assert_eq!(message.deduplication, message.attributes["webhook-id"]);
+        assert_eq!(message.deduplication.as_ref(), Some(&message.attributes["webhook-id"]));
     }
     let (replays, first): (Vec<Message>, Vec<Message>) = messages
         .into_iter()
@@ -166,7 +169,7 @@ async fn accepted_webhooks_reach_their_queue_grouped_by_contact() {
         assert!(group.starts_with("+1555000"), "{group}");
         assert_eq!(bodies, [0, 1, 2, 3, 4], "{group}");
     }
-    assert!(first.iter().all(|message| message.event["event_id"] == *message.deduplication));
+    assert!(first.iter().all(|message| message.event["event_id"] == message.attributes["webhook-id"]));
     let [replay] = replays.as_slice() else { panic!("{replays:?}") };
     assert_eq!(replay.event["replay_id"], *replay.attributes["x-twilio-edge-replay-id"]);
     let shown = command(&world, &["deliveries", "show", &format!("inbound:{ACCOUNT}:SM1x1")]);
@@ -176,7 +179,7 @@ async fn accepted_webhooks_reach_their_queue_grouped_by_contact() {
 #[tokio::test]
 async fn deliveries_wait_for_sqs_and_for_correct_credentials() {
     let world = World::new(Kind::Sqlite).await;
-    let mut sqs = Sqs::start().await;
+    let mut sqs = Sqs::start(FIFO).await;
     let sidecar = start(&world, &sqs.sink(&world, "hush")).await;
     accept(&sidecar, 2, 0..2).await;
     let reason = "SELECT reason FROM deliveries WHERE reason LIKE 'SQS denies access%'";
@@ -199,4 +202,17 @@ async fn deliveries_wait_for_sqs_and_for_correct_credentials() {
     let bodies = bodies_by_group(&sqs.receive());
     assert!(bodies.len() == 2 && bodies.values().all(|bodies| *bodies == [0, 1]), "{bodies:?}");
     drop(sidecar);
+}
+
+#[tokio::test]
+async fn message_to_a_standard_queue_has_no_group() {
+    let world = World::new(Kind::Sqlite).await;
+    let sqs = Sqs::start("twilio").await;
+    let sidecar = start(&world, &sqs.sink(&world, &sqs.queue.secret)).await;
+    assert_eq!(sidecar.decide(from(1, 7)).await, Decision::Accepted);
+    all_deliveries_are_done(&world).await;
+    let messages = sqs.receive();
+    let [message] = messages.as_slice() else { panic!("{messages:?}") };
+    assert_eq!((&message.group, &message.deduplication), (&None, &None));
+    assert_eq!(message.event["event_id"], message.attributes["webhook-id"]);
 }

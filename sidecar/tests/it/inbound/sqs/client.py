@@ -1,5 +1,5 @@
-"""Queue of a local SQS (moto), by boto3. `make ENDPOINT NAME` creates a user with a key, its policy and the queue, and prints
-them as JSON; the server then requires signatures. `receive ENDPOINT URL KEY SECRET` prints and deletes all messages."""
+"""Queue of a local SQS (moto), by boto3. `make ENDPOINT NAME` creates a user with a key, its policy and the queue (a FIFO queue if
+its name ends in `.fifo`), and prints them as JSON; the server then requires signatures. `receive ENDPOINT URL KEY SECRET` prints and deletes all messages."""
 
 import json
 import sys
@@ -24,7 +24,8 @@ def make(name):
     iam.create_user(UserName="edge")
     key = iam.create_access_key(UserName="edge")["AccessKey"]
     iam.put_user_policy(UserName="edge", PolicyName="sqs", PolicyDocument=json.dumps(POLICY))
-    queue = client("sqs").create_queue(QueueName=name, Attributes={"FifoQueue": "true"})
+    attributes = {"FifoQueue": "true"} if name.endswith(".fifo") else {}
+    queue = client("sqs").create_queue(QueueName=name, Attributes=attributes)
     return {"url": queue["QueueUrl"], "key": key["AccessKeyId"], "secret": key["SecretAccessKey"]}
 
 
@@ -44,8 +45,8 @@ def receive(url, key, secret):
             found.append(
                 {
                     "event": json.loads(message["Body"]),
-                    "group": message["Attributes"]["MessageGroupId"],
-                    "deduplication": message["Attributes"]["MessageDeduplicationId"],
+                    "group": message["Attributes"].get("MessageGroupId"),
+                    "deduplication": message["Attributes"].get("MessageDeduplicationId"),
                     "attributes": {k: v["StringValue"] for k, v in message["MessageAttributes"].items()},
                 }
             )
