@@ -105,7 +105,7 @@ impl EventSubscriptions {
 
     /// Returns the names of the sinks that take this event.
     pub fn sinks_of<'a>(&'a self, event: &'a OperationalEvent) -> impl Iterator<Item = &'a str> {
-        let takes = |one: &&EventSubscription| {
+        let takes = move |one: &&EventSubscription| {
             one.takes(event.event_type) && one.filter.admits_event(event)
         };
         self.0.iter().filter(takes).map(|one| one.sink.as_str())

@@ -20,6 +20,7 @@ use crate::{
 
 const INBOUND: &str = "twilio.inbound.v1";
 const STATUS: &str = "twilio.status.v1";
+const EVENTS: &str = "twilio.events.v1";
 
 /// A broker that keeps everything in memory.
 struct Broker {
@@ -153,27 +154,38 @@ async fn accepted_webhooks_reach_their_topic_keyed_by_number() {
     let world = World::new(Kind::Sqlite).await;
     let mut broker = Broker::stopped();
     broker.start().await;
-    [INBOUND, STATUS].iter().for_each(|topic| broker.make(topic));
-    let sidecar = start(&world, &broker.sink(&world)).await;
+    [INBOUND, STATUS, EVENTS].iter().for_each(|topic| broker.make(topic));
+    let events = "events = [\"window.opened\"]";
+    let sidecar = start(&world, &broker.sink_with(&world, events)).await;
     accept(&sidecar, 12, 0..5).await;
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
     all_deliveries_are_done(&world).await;
     let file = world.directory.path().join("sinks.toml");
-    let replayed = Command::new(env!("CARGO_BIN_EXE_twilio-edge"))
-        .args(["replay", "--message-sid", "SM1x1", "--account", ACCOUNT, "--to", "bus"])
-        .env("DATABASE_URL", &world.database_url)
-        .env("TWILIO_EDGE_SINKS_FILE", file)
-        .status();
-    assert!(replayed.unwrap().success());
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+        command.args(arguments).env("DATABASE_URL", &world.database_url);
+        assert!(command.env("TWILIO_EDGE_SINKS_FILE", &file).status().unwrap().success());
+    };
+    run(&["replay", "--message-sid", "SM1x1", "--account", ACCOUNT, "--to", "bus"]);
     all_deliveries_are_done(&world).await;
+    run(&["sinks", "test", "bus"]);
 
-    let records = broker.read(&[INBOUND, STATUS]);
+    let (tests, records): (Vec<Read>, Vec<Read>) = broker
+        .read(&[INBOUND, STATUS])
+        .into_iter()
+        .partition(|record| record.headers.contains_key("x-twilio-edge-test"));
+    let [test] = tests.as_slice() else { panic!("{tests:?}") };
+    assert_eq!((&*test.topic, &test.event["event_type"]), (INBOUND, &"test".into()));
     assert_eq!(
         records.len(),
         12 * 5 + 1 + 1,
         "one record for each delivery, because nothing failed"
     );
+    let windows = broker.read(&[EVENTS]);
+    let keys: BTreeSet<&str> = windows.iter().map(|record| record.key.as_str()).collect();
+    assert_eq!((windows.len(), keys.len()), (12, 12), "one window of each contact");
+    assert!(windows.iter().all(|record| record.event["event_type"] == "window.opened"));
     let (replays, first): (Vec<Read>, Vec<Read>) =
         records.into_iter().partition(|record| record.headers["x-twilio-edge-replay"] == "true");
     let bodies = bodies_by_number(&first);

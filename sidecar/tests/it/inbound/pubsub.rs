@@ -57,8 +57,9 @@ impl PubSub {
 
     /// Starts the server with these options.
     async fn run(&mut self, options: &Value) {
+        let (script, options) = (script("server.py"), options.to_string());
         let (rest, grpc) = (self.rest.to_string(), self.grpc.to_string());
-        let args = [&*script("server.py"), &rest, &grpc, &options.to_string()];
+        let args = [script.as_str(), &rest, &grpc, &options];
         self.server = Some(Guarded::start(&python(), &args, &[], "KILL", None, Stdio::null()));
         eventually("Pub/Sub answers", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", self.rest)).await.is_ok()
@@ -69,7 +70,8 @@ impl PubSub {
     fn ask(&self, arguments: &[&str]) -> Vec<u8> {
         let mut client = Command::new(python());
         client.arg(script("client.py")).args(arguments);
-        let output = client.env("PUBSUB_EMULATOR_HOST", format!("127.0.0.1:{}", self.grpc)).output();
+        let output =
+            client.env("PUBSUB_EMULATOR_HOST", format!("127.0.0.1:{}", self.grpc)).output();
         let output = output.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
@@ -229,8 +231,9 @@ fn key_pair(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
         let made = Command::new("openssl").args(arguments).args(from).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     };
-    run(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out"], &[&private]);
-    run(&["pkey", "-pubout", "-in"], &[&private, Path::new("-out"), &public]);
+    let bits = "rsa_keygen_bits:2048";
+    run(&["genpkey", "-algorithm", "RSA", "-pkeyopt", bits, "-out"], &[private.as_path()]);
+    run(&["pkey", "-pubout", "-in"], &[private.as_path(), Path::new("-out"), public.as_path()]);
     (private, public)
 }
 

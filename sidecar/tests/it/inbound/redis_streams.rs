@@ -1,5 +1,7 @@
 //! Sink type `redis-stream`, tested on a real Redis, which one test kills.
 
+use std::process::Command;
+
 use serde_json::Value;
 use twilio_edge_contract::Decision;
 
@@ -43,7 +45,9 @@ async fn wait_for_empty_outbox(world: &World) {
 async fn accepted_webhooks_reach_their_stream_despite_an_outage_of_redis() {
     let world = World::new(Kind::Sqlite).await;
     let mut redis = Redis::start().await;
-    let sidecar = start(&world, &sink(&world, &redis, "streams = { status = \"st\" }")).await;
+    let more = "streams = { status = \"st\" }\nevents = [\"window.opened\"]";
+    let file = sink(&world, &redis, more);
+    let sidecar = start(&world, &file).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);
     let callback = accepted(status("s1", "SM9", "delivered"));
     assert_eq!(sidecar.decide(callback).await, Decision::Accepted);
@@ -58,6 +62,15 @@ async fn accepted_webhooks_reach_their_stream_despite_an_outage_of_redis() {
     let id = event["event_id"].as_str().unwrap();
     assert_eq!(values[1..], ["+15550000001", id, id, "false"]);
     assert_eq!(entries(&redis, "st").await.len(), 1);
+    let windows = entries(&redis, "twilio.events.v1").await;
+    let [window] = windows.as_slice() else { panic!("{windows:?}") };
+    assert_eq!(window[1], ("key".to_owned(), "+15550000001".to_owned()));
+    assert!(window[0].1.contains("window.opened"), "{window:?}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_twilio-edge"));
+    command.args(["sinks", "test", "live"]).env("TWILIO_EDGE_SINKS_FILE", &file);
+    assert!(command.status().unwrap().success());
+    let inbound = entries(&redis, INBOUND).await;
+    assert_eq!(inbound[1].last(), Some(&("test".to_owned(), "true".to_owned())));
 
     redis.kill();
     for n in 2..12 {

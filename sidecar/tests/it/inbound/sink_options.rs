@@ -59,11 +59,11 @@ async fn sink_gets_only_the_operational_events_that_its_filter_admits(world: Wor
     let other = format!("accounts = [\"{OTHER}\"]");
     let filters = [
         ("all", ""),
-        ("other_account", &other),
+        ("other_account", other.as_str()),
         ("other_channel", "channels = [\"sms\"]"),
         ("other_number", "numbers = [\"+15550002222\"]"),
         ("own", "channels = [\"whatsapp\"]\nnumbers = [\"+15550001111\"]"),
-        ("own_account", &own),
+        ("own_account", own.as_str()),
     ];
     let of = |filter: &str| format!("classes = []\nevents = [\"window.opened\"]\n{filter}");
     let filters = filters.map(|(name, filter)| (name, of(filter)));
