@@ -1,67 +1,36 @@
 //! Parser of the sinks file: returns the settings of each sink, or every problem with its path. Pure: it connects to
-//! nothing.
+//! nothing. `file/selection.rs` reads the conditions that select what a sink receives.
+
+mod selection;
 
 use std::{fmt::Write as _, time::Duration};
 
 use toml::{Table, Value};
-use twilio_edge_contract::{Class, Opt};
 
+use self::selection::Selection;
 use super::{
     fields::number,
     sink_type::{Field, ParsedSink, Registration},
 };
 use twilio_edge_domain::{
-    address::Address, delivery::RetryPolicy, operational_event::EventPattern,
-    sink_filter::SinkFilter, status::Status, tenant::is_account_sid,
+    delivery::RetryPolicy, operational_event::EventPattern, sink_filter::SinkFilter,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
-/// Upper bounds; larger files are not expected.
+/// Upper bound; larger files are not expected.
 const MAX_SINKS: usize = 32;
-const MAX_ROUTES: usize = 256;
-const MAX_CLASSES: usize = 2;
-const MAX_ENTRIES: usize = 1000;
-const MAX_EVENTS: usize = 64;
 
-/// Fields of every sink.
-pub(super) const FIELDS: [Field; 15] = [
+/// Fields that identify a sink.
+const IDENTITY: &[Field] = &[
     Field {
         name: "name",
         meaning: "name in metrics, logs and commands: at most 64 letters, digits, `-` and `_`; required",
     },
     Field { name: "type", meaning: "one of the types above; required" },
-    Field {
-        name: "routes",
-        meaning: "paths of the routes whose webhooks it receives; default: all routes with `delivery: accept`",
-    },
-    Field {
-        name: "classes",
-        meaning: "`inbound`, `status` or both; default: both; `[]`: no webhooks, only `events`",
-    },
-    Field {
-        name: "events",
-        meaning: "operational events that it receives: types, groups as in `message.*`, or `*`; default: none",
-    },
-    Field {
-        name: "accounts",
-        meaning: "account SIDs of the webhooks and events that it receives; default: all",
-    },
-    Field {
-        name: "numbers",
-        meaning: "our numbers and senders that sent or received the message, or that the event is about, as in `+15550001111`; default: all",
-    },
-    Field {
-        name: "channels",
-        meaning: "channels of the messages and events, as in `sms` and `whatsapp`; default: all",
-    },
-    Field {
-        name: "statuses",
-        meaning: "statuses, as in `failed` and `undelivered`; it limits status callbacks only; default: all",
-    },
-    Field {
-        name: "opts",
-        meaning: "keywords of opt-out, opt-in and help: `stop`, `start`, `help`, and `none` for messages without one; it limits inbound messages only; default: all",
-    },
+];
+
+/// Fields that limit the load on a sink and its retries.
+const LIMITS: &[Field] = &[
     Field {
         name: "concurrency",
         meaning: "contacts that one sidecar serves at the same time, 1 to 256; default 16",
@@ -83,6 +52,11 @@ pub(super) const FIELDS: [Field; 15] = [
         meaning: "seconds after which a failed delivery becomes a dead letter, 1 to 2592000; default 259200 (three days)",
     },
 ];
+
+/// Iterates over the fields of every sink.
+pub(super) fn common_fields() -> impl Iterator<Item = &'static Field> {
+    IDENTITY.iter().chain(selection::FIELDS).chain(LIMITS)
+}
 
 /// Configuration of one sink.
 #[derive(Debug)]
@@ -122,7 +96,7 @@ pub(super) fn reference(types: &[Registration]) -> String {
         let _ = writeln!(text, "| `{name}` | {destination} |");
     }
     text.push_str("\n| field | of `type` | meaning |\n|---|---|---|\n");
-    for Field { name, meaning } in FIELDS {
+    for Field { name, meaning } in common_fields() {
         let _ = writeln!(text, "| `{name}` | all | {meaning} |");
     }
     for sink_type in types {
@@ -159,8 +133,8 @@ fn sink(
     let sink_type = types.iter().find(|known| Some(known.name) == named);
     // Of a sink with an invalid type, the fields of every type are accepted.
     let own = types.iter().filter(|known| sink_type.is_none_or(|own| own.name == known.name));
-    let known: Vec<&str> =
-        own.flat_map(|sink_type| sink_type.fields).chain(&FIELDS).map(|field| field.name).collect();
+    let own = own.flat_map(|sink_type| sink_type.fields);
+    let known: Vec<&str> = own.chain(common_fields()).map(|field| field.name).collect();
     let table = reading.table(path, value, &known);
     let name = name(reading, &format!("{path}.name"), table);
     if sink_type.is_none() {
@@ -169,11 +143,7 @@ fn sink(
             reading.problem(&at, format_args!("must be {}", one_of(types)));
         }
     }
-    let filter = filter(reading, path, table);
-    let events = events(reading, &format!("{path}.events"), table);
-    if has_no_classes(table) && events.is_empty() && reading.is_clean() {
-        reading.problem(path, "receives nothing: add `classes` or `events`");
-    }
+    let Selection { filter, events } = Selection::read(reading, path, table);
     let mut number = |field, range, default| number(reading, path, table, field, range, default);
     let longest_pause_ms = number("longest_pause_ms", 100..=3_600_000, 300_000);
     let give_up_after_s = number("give_up_after_s", 1..=2_592_000, 259_200);
@@ -230,136 +200,10 @@ fn rate(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Option<f64> 
     rate
 }
 
-fn filter(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> SinkFilter {
-    let text = |text: &str| Some(text.to_owned());
-    let mut of = Conditions { reading, path, table };
-    let mut filter = SinkFilter {
-        routes: of.list("routes", MAX_ROUTES, "must be a path, as in /twilio/inbound", |route| {
-            text(route).filter(|route| route.starts_with('/') && is_graphic(route))
-        }),
-        classes: if has_no_classes(table) {
-            Vec::new()
-        } else {
-            of.list("classes", MAX_CLASSES, "must be inbound or status", |class| {
-                class.parse().ok().filter(|class| *class != Class::Other)
-            })
-        },
-        accounts: of.list(
-            "accounts",
-            MAX_ENTRIES,
-            "must be an account SID: AC and 32 hexadecimal digits in lower case",
-            |account| text(account).filter(|account| is_account_sid(account)),
-        ),
-        numbers: of.list(
-            "numbers",
-            MAX_ENTRIES,
-            "must be a number or sender without a channel, as in +15550001111; `channels` selects the channel",
-            |number| {
-                let address = Address::parse(number).filter(|_| !number.contains(':'))?;
-                Some(address.number)
-            },
-        ),
-        channels: of.list(
-            "channels",
-            MAX_ENTRIES,
-            "must be a channel in lower case, as in sms, whatsapp, rcs or messenger",
-            |channel| text(channel).filter(|channel| is_channel(channel)),
-        ),
-        statuses: of.list(
-            "statuses",
-            MAX_ENTRIES,
-            "must be a status of Twilio, as in delivered, undelivered or failed",
-            Status::parse,
-        ),
-        opts: of.list("opts", MAX_ENTRIES, "must be stop, start, help or none", |opt| match opt {
-            "none" => Some(None),
-            opt => opt.parse::<Opt>().ok().map(Some),
-        }),
-    };
-    if table.get("classes").is_none() {
-        filter.classes = SinkFilter::default().classes;
-    }
-    // A condition that can never matter is a mistake. Classes that are all invalid are another one.
-    let are_classes_known = has_no_classes(table) || !filter.classes.is_empty();
-    let has_class = |class| filter.classes.contains(&class);
-    for (field, is_set, class) in [
-        ("statuses", !filter.statuses.is_empty(), Class::Status),
-        ("opts", !filter.opts.is_empty(), Class::Inbound),
-    ] {
-        if is_set && are_classes_known && !has_class(class) {
-            let class = class.as_str();
-            let problem = format!(
-                "has no effect, because `classes` omits {class}: add it, or remove {field}"
-            );
-            reading.problem(&format!("{path}.{field}"), problem);
-        }
-    }
-    filter
-}
-
-/// Returns whether the sink receives no webhooks.
-fn has_no_classes(table: Fields<'_>) -> bool {
-    table.get("classes").and_then(Value::as_array).is_some_and(Vec::is_empty)
-}
-
-/// Reader of the lists of one sink.
-struct Conditions<'r, 'v> {
-    reading: &'r mut TomlReader,
-    path: &'r str,
-    table: Fields<'v>,
-}
-
-impl Conditions<'_, '_> {
-    /// Reads a list of texts. An empty list is refused, because it could mean all values or no value.
-    fn list<T>(
-        &mut self,
-        field: &str,
-        most: usize,
-        problem: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Vec<T> {
-        let path = format!("{}.{field}", self.path);
-        let value = self.table.get(field);
-        if value.and_then(Value::as_array).is_some_and(Vec::is_empty) {
-            self.reading
-                .problem(&path, "is empty: add a value, or remove the field to receive all");
-        }
-        let listed = self.reading.list(&path, value, most);
-        let entry = |(n, value): (usize, &Value)| {
-            let entry = value.as_str().and_then(&parse);
-            if entry.is_none() {
-                self.reading.problem(&format!("{path}[{n}]"), problem);
-            }
-            entry
-        };
-        listed.iter().enumerate().filter_map(entry).collect()
-    }
-}
-
-fn is_graphic(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn is_channel(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
-fn events(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> Vec<EventPattern> {
-    let names = reading.list(path, table.get("events"), MAX_EVENTS);
-    let pattern = |(n, name): (usize, &Value)| {
-        let pattern = name.as_str().and_then(EventPattern::parse);
-        if pattern.is_none() {
-            let problem = "must be a type as in message.sent, a group as in message.*, or *";
-            reading.problem(&format!("{path}[{n}]"), problem);
-        }
-        pattern
-    };
-    names.iter().enumerate().filter_map(pattern).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use twilio_edge_contract::Class;
+
     use super::*;
     use crate::sinks::TYPES;
 
@@ -401,55 +245,6 @@ events = ["message.*", "delivery.dead"]
         assert_eq!((app.requests_per_second, crm.requests_per_second), (None, Some(2.5)));
         assert_eq!(crm.events.len(), 0);
         assert_eq!((operations.filter.classes.len(), operations.events.len()), (0, 2));
-    }
-
-    #[test]
-    fn conditions_are_read_and_checked() {
-        let read = |conditions: &str| {
-            let sink = "[[sink]]\nname = \"a\"\ntype = \"http\"\nurl = \"http://a\"\n";
-            parse(&format!("{sink}{conditions}"), TYPES)
-        };
-        let account = "AC00112233445566778899aabbccddeeff";
-        let sinks = read(&format!(
-            "accounts = [\"{account}\"]\nnumbers = [\"+1555\", \"ACME\"]\nchannels = [\"sms\"]\n\
-             statuses = [\"failed\"]\nopts = [\"stop\", \"none\"]"
-        ));
-        let expected = SinkFilter {
-            accounts: vec![account.into()],
-            numbers: vec!["+1555".into(), "ACME".into()],
-            channels: vec!["sms".into()],
-            statuses: vec![Status::Failed],
-            opts: vec![Some(Opt::Stop), None],
-            ..SinkFilter::default()
-        };
-        assert_eq!(sinks.unwrap()[0].filter, expected);
-        for (conditions, path) in [
-            ("accounts = [\"AC1\"]", "accounts[0]: must be an account SID"),
-            (
-                "numbers = [\"+1\", \"whatsapp:+1\"]",
-                "numbers[1]: must be a number or sender without",
-            ),
-            ("channels = [\"SMS\"]", "channels[0]: must be a channel in lower case"),
-            ("statuses = [\"lost\"]", "statuses[0]: must be a status of Twilio"),
-            ("opts = [7]", "opts[0]: must be stop, start, help or none"),
-            ("opts = []", "opts: is empty: add a value, or remove the field"),
-            (
-                "classes = [\"inbound\"]\nstatuses = [\"failed\"]",
-                "statuses: has no effect, because `classes` omits status",
-            ),
-            (
-                "classes = [\"status\"]\nopts = [\"stop\"]",
-                "opts: has no effect, because `classes` omits inbound",
-            ),
-            (
-                "classes = []\nevents = [\"*\"]\nstatuses = [\"failed\"]",
-                "statuses: has no effect, because `classes` omits status",
-            ),
-        ] {
-            let problems = read(conditions).unwrap_err();
-            assert!(problems[0].starts_with(&format!("sink[0].{path}")), "{problems:?}");
-            assert_eq!(problems.len(), 1, "{problems:?}");
-        }
     }
 
     #[test]
