@@ -4,8 +4,9 @@
 //! The ledger decides leases only when no faster store exists or it is unavailable. One transaction covers one batch: it
 //! reads the known leases under a lock, the domain decides, and the transaction stores the decisions.
 
-use crate::rows::{ContactKey, ContactQuery};
-use crate::settlement_input::SettlementInput;
+mod claim_events;
+mod lookup;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
@@ -14,6 +15,11 @@ use std::{
 
 use twilio_edge_contract::SettlementResult;
 
+use self::lookup::lookup_query;
+pub(super) use self::{
+    claim_events::{arrival, each_once, refusal},
+    lookup::LookupResult,
+};
 use super::{
     archive_queue::ArchiveQueue,
     consents::Consents,
@@ -25,25 +31,23 @@ use super::{
     outbound_messages::OutboundMessages,
     outbox::Outbox,
     retention::{Sweeper, late, rewind},
-    rows::{ClaimEndQuery, ClaimEndRow, LookupItem, LookupRow, PairQuery, PairRow},
+    rows::{ClaimEndQuery, ClaimEndRow, LookupRow, PairQuery, PairRow},
     suppressions::Suppressions,
     templates::Templates,
     tenants::Tenants,
 };
 use crate::{
     api_keys::ApiKeyStore,
-    peers::{Outgoing, Peers},
-};
-use crate::{
     database::{Database, Durability, Transaction},
     error::StoreError,
+    peers::{Outgoing, Peers},
+    settlement_input::SettlementInput,
 };
 use twilio_edge_domain::{
     lease::{ClaimOutcome, Lease, LeaseRecord, Periods},
     operational_event::EventReporting,
     policy::Policies,
-    suppression::covers,
-    webhook::{InboundMessage, Participants, Webhook},
+    webhook::{Participants, Webhook},
 };
 use twilio_edge_platform::{config, metrics::Connections, tasks::Supervisor};
 
@@ -58,15 +62,6 @@ pub struct ClaimResult {
     pub suppressed: bool,
 }
 
-/// Leases and suppressions that SQL holds for the webhooks and contacts of a batch.
-#[derive(Debug, Default)]
-pub(super) struct LookupResult {
-    pub(super) leases: HashMap<String, Lease>,
-    suppressed: HashMap<ContactKey, Vec<String>>,
-    /// Milliseconds for which a sidecar remains cut off from Redis; 0 if none is.
-    pub(super) partition_ms: i64,
-}
-
 /// Decision of the ledger about one claim.
 #[derive(Debug)]
 pub(super) struct LedgerDecision {
@@ -74,22 +69,6 @@ pub(super) struct LedgerDecision {
     pub(super) suppressed: bool,
     /// [`LookupResult::partition_ms`] at the time of the decision.
     pub(super) partition_ms: i64,
-}
-
-impl LookupResult {
-    /// Returns whether a key of the sender is suppressed on the sender's channel, or on a channel that shares opt-outs with
-    /// it.
-    pub(super) fn is_suppressed(&self, inbound: &InboundMessage, policies: &Policies) -> bool {
-        if self.suppressed.is_empty() {
-            return false;
-        }
-        let Participants { account_sid, theirs, .. } = &inbound.participants;
-        let policy = policies.of(account_sid);
-        inbound.keys().any(|key| {
-            let channels = self.suppressed.get(&(account_sid.clone(), key.into_owned()));
-            channels.into_iter().flatten().any(|on| covers(on, &theirs.channel, &policy))
-        })
-    }
 }
 
 #[derive(Clone)]
@@ -209,13 +188,13 @@ impl Ledger {
     pub(super) async fn look_up(&self, webhooks: &[&Webhook]) -> Result<LookupResult, StoreError> {
         let (keys, contacts) = lookup_query(webhooks);
         let rows = self.database.look_up(&keys, &contacts).await?;
-        Ok(self.known(rows))
+        Ok(self.read(rows))
     }
 
     /// Reads the leases of these dedupe keys only.
     pub(super) async fn leases(&self, keys: &[&str]) -> Result<HashMap<String, Lease>, StoreError> {
         let rows = self.database.look_up(keys, &[]).await?;
-        Ok(self.known(rows).leases)
+        Ok(self.read(rows).leases)
     }
 
     /// Reads the time of the latest inbound message of each pair. Pending events are not included.
@@ -339,7 +318,7 @@ impl Ledger {
         // This read must follow the lock: before it, another batch may have been changing the rows.
         let (_, contacts) = lookup_query(webhooks);
         let rows = tx.look_up(&keys, &contacts).await?;
-        let known = self.known(rows);
+        let known = self.read(rows);
         let query: Vec<ClaimEndQuery<'_>> = claims
             .map(|(dedupe_key, claim_id)| ClaimEndQuery { dedupe_key, claim_id, now_ms })
             .collect();
@@ -376,87 +355,7 @@ impl Ledger {
         windows::record_opened(tx, self.database.reporting(), &events, &[]).await
     }
 
-    fn known(&self, rows: Vec<LookupRow>) -> LookupResult {
-        let mut known = LookupResult::default();
-        for row in rows {
-            match row.read(self.periods.result_ms) {
-                LookupItem::Webhook(key, lease) => {
-                    known.leases.insert(key, lease);
-                }
-                LookupItem::Suppressed(person, channel) => {
-                    known.suppressed.entry(person).or_default().push(channel);
-                }
-                LookupItem::Partition(ms) => known.partition_ms = known.partition_ms.max(ms),
-                LookupItem::Nothing => {}
-            }
-        }
-        known
+    fn read(&self, rows: Vec<LookupRow>) -> LookupResult {
+        LookupResult::of(rows, self.periods.result_ms)
     }
-}
-
-/// Returns the event of a claim that adds information: the webhook is forwarded, or its client did not wait.
-pub(super) fn arrival<'a>(
-    webhook: &'a Webhook,
-    claimed: &ClaimOutcome,
-    now_ms: i64,
-    periods: Periods,
-) -> Option<Event<'a>> {
-    match claimed {
-        ClaimOutcome::Proceed { attempt, first_seen_ms } => {
-            let until_ms = now_ms.saturating_add(periods.lease_ms);
-            Some(Event::handed_out(webhook, *attempt, *first_seen_ms, until_ms, now_ms))
-        }
-        ClaimOutcome::Released => Some(Event::came(webhook, now_ms, now_ms)),
-        ClaimOutcome::Duplicate(_) | ClaimOutcome::InFlight => None,
-    }
-}
-
-/// Returns the event of a release that ended an attempt. A release that was overtaken or never forwarded has no event.
-pub(super) fn refusal<'a>(
-    settle: &'a SettlementInput,
-    result: SettlementResult,
-    record: &LeaseRecord,
-    now_ms: i64,
-) -> Option<Event<'a>> {
-    let forwarded = match result {
-        SettlementResult::Settled => true,
-        SettlementResult::Tombstoned => settle.unclaimed.is_some(),
-        SettlementResult::Superseded | SettlementResult::Unavailable => false,
-    };
-    match (forwarded, &settle.unclaimed) {
-        (true, _) => {
-            // The attempt behind a tombstone is not the attempt that holds the lease.
-            let own = result == SettlementResult::Settled;
-            let attempt = record.lease().filter(|_| own).map(|lease| lease.attempt);
-            Some(Event::refused(settle, attempt.unwrap_or_default(), now_ms))
-        }
-        (false, Some(webhook)) => Some(Event::came(webhook, now_ms, now_ms)),
-        (false, None) => None,
-    }
-}
-
-/// Prepares events for one statement: each key once, in key order.
-pub(super) fn each_once(mut events: Vec<Event<'_>>) -> Vec<Event<'_>> {
-    events.sort_by_key(|event| event.dedupe_key);
-    events.dedup_by(|later, earlier| {
-        let same = later.dedupe_key == earlier.dedupe_key;
-        if same {
-            *earlier = earlier.merge(*later);
-        }
-        same
-    });
-    events
-}
-
-/// Returns each dedupe key once and each contact once.
-fn lookup_query<'a>(webhooks: &[&'a Webhook]) -> (Vec<&'a str>, Vec<ContactQuery<'a>>) {
-    let keys: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.key.as_str()).collect();
-    let inbound = webhooks.iter().filter_map(|webhook| webhook.inbound.as_ref());
-    let contacts: BTreeSet<ContactQuery<'a>> = inbound
-        .flat_map(|inbound| {
-            let tenant = inbound.participants.account_sid.as_str();
-            inbound.keys().map(move |number| ContactQuery { tenant, number })
-        })
-        .collect();
-    (keys.into_iter().collect(), contacts.into_iter().collect())
 }

@@ -3,9 +3,10 @@
 //! counters of a write are part of its transaction.
 
 use super::{
-    ADD, OutboundMessage,
+    OutboundMessage,
     counts::{self, Counts, MessageCount},
     events::event_of_refused,
+    row::ADD,
 };
 use crate::{
     database::{Bind, Database, Durability, Transaction},
