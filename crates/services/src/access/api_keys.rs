@@ -2,94 +2,27 @@
 //! is stored with an audit entry. The format of a key and the permissions of a scope are decided in
 //! [`twilio_edge_domain::api_key`]. This module knows neither HTTP nor SQL.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+mod caller;
+mod key_cache;
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+pub use self::caller::Caller;
+use self::key_cache::KeyCache;
 use twilio_edge_domain::{
     api_key::{self, KeyToken, Scope},
     tenant::is_account_sid,
 };
 use twilio_edge_store::{
-    ApiKeyStore, AuditEntry, CompletedRequest, Key, KeysPage, NewKey, StoreError, StoredKey,
+    ApiKeyStore, AuditEntry, CompletedRequest, Key, KeysPage, NewKey, StoreError,
 };
-
-/// Lifetime of a cached key. A revocation by another sidecar takes effect here after this time at the latest.
-const CACHE_TTL: Duration = Duration::from_secs(1);
-
-/// Upper bound of cached keys. Only keys that exist are cached.
-const MAX_CACHED: usize = 1024;
-
-/// Number of key ids read per query, and the upper bound of ids in memory.
-const IDS_PER_QUERY: usize = 500;
-const MAX_IDS: usize = 100_000;
-
-/// Resolution of a key's last use, in milliseconds.
-const LAST_USE_RESOLUTION_MS: i64 = 60_000;
 
 /// Longest name of a key, in characters.
 const MAX_NAME_CHARS: usize = 100;
-
-/// Authenticated caller of an operation, and the origin of the call.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// Name of the caller in the audit log.
-    pub actor: String,
-    /// Client address, or the user of the command line.
-    pub source: String,
-    /// Scope of the caller.
-    pub scope: Scope,
-    /// The only tenant that the caller can see; `None` for all tenants.
-    pub account_sid: Option<String>,
-    /// API key of the caller, if it presented one.
-    pub key: Option<Key>,
-}
-
-impl Caller {
-    /// Caller for a command on a machine that can reach the database.
-    pub fn command_line(user: &str) -> Caller {
-        Caller {
-            actor: "command line".into(),
-            source: format!("user {}", user.escape_debug()),
-            scope: Scope::Admin,
-            account_sid: None,
-            key: None,
-        }
-    }
-
-    /// Builds the audit entry of a change by this caller, at `now_ms` milliseconds since 1970. Without an
-    /// `account_sid`, only callers that see all accounts see the entry.
-    pub(crate) fn audit_entry(
-        &self,
-        action: &str,
-        subject: String,
-        account_sid: Option<String>,
-        detail: &Value,
-        now_ms: i64,
-    ) -> AuditEntry {
-        AuditEntry {
-            id: 0,
-            at_ms: now_ms,
-            actor: self.actor.clone(),
-            source: self.source.clone(),
-            action: action.to_owned(),
-            subject,
-            account_sid,
-            detail: detail.to_string(),
-        }
-    }
-
-    /// Returns whether the caller may see this account.
-    pub fn sees(&self, account_sid: &str) -> bool {
-        self.account_sid.as_deref().is_none_or(|own| own == account_sid)
-    }
-}
 
 /// Reason why an operation was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,30 +58,19 @@ impl From<StoreError> for AccessError {
     }
 }
 
-type IdRead = (Instant, Result<(), StoreError>);
-
 /// API keys, with a cache of recent lookups. Copies share the cache.
 #[derive(Clone)]
 pub struct Keys {
     store: ApiKeyStore,
     token: Arc<[u8; 32]>,
-    recent: Arc<Mutex<HashMap<String, (Instant, StoredKey)>>>,
-    /// Ids of stored keys, including revoked ones.
-    ids: Arc<Mutex<HashSet<String>>>,
-    /// Time and result of the last read of the ids.
-    last_id_read: Arc<tokio::sync::Mutex<Option<IdRead>>>,
+    cache: Arc<KeyCache>,
 }
 
 impl Keys {
     /// Creates the service. `token` is the edge token that filters present; an empty token matches no caller.
     pub fn new(store: ApiKeyStore, token: &str) -> Keys {
-        Keys {
-            store,
-            token: Arc::new(digest(token.as_bytes())),
-            recent: Arc::default(),
-            ids: Arc::default(),
-            last_id_read: Arc::default(),
-        }
+        let cache = Arc::new(KeyCache::new(store.clone()));
+        Keys { store, token: Arc::new(digest(token.as_bytes())), cache }
     }
 
     /// Identifies the caller that presented this bearer token, and checks that its scope permits `needed`.
@@ -167,7 +89,7 @@ impl Keys {
             return self.edge_caller(needed, source).await;
         }
         let presented = KeyToken::read(presented).ok_or(AccessError::Unknown)?;
-        let stored = self.look_up(presented.id).await?.ok_or(AccessError::Unknown)?;
+        let stored = self.cache.find(presented.id).await?.ok_or(AccessError::Unknown)?;
         if !presented.matches_digest(&stored.secret_sha256) || stored.key.revoked_at_ms.is_some() {
             return Err(AccessError::Unknown);
         }
@@ -175,7 +97,7 @@ impl Keys {
         if !key.scope.permits(needed) {
             return Err(AccessError::Scope { has: key.scope, needed });
         }
-        self.record_use(&key, now_ms);
+        self.cache.record_use(&key, now_ms);
         Ok(Caller {
             actor: format!("key {}", key.id),
             source,
@@ -195,57 +117,7 @@ impl Keys {
             return Ok(true);
         }
         let Some(presented) = KeyToken::read(presented) else { return Ok(false) };
-        if self.cached().contains_key(presented.id) || self.stored_ids().contains(presented.id) {
-            return Ok(true);
-        }
-        self.read_ids().await?;
-        Ok(self.stored_ids().contains(presented.id))
-    }
-
-    /// Reads the ids of keys that were added since the last read. Returns the last result if the last read was less than
-    /// [`CACHE_TTL`] ago.
-    async fn read_ids(&self) -> Result<(), StoreError> {
-        let mut last = self.last_id_read.lock().await;
-        if let Some((at, result)) = &*last
-            && at.elapsed() < CACHE_TTL
-        {
-            return result.clone();
-        }
-        let result = self.read_new_ids().await;
-        *last = Some((Instant::now(), result.clone()));
-        result
-    }
-
-    /// Reads pages, newest keys first, until a page has no new id: the older pages then hold no new id either. The ids of
-    /// an incomplete list are not stored, because the next read would end at them.
-    async fn read_new_ids(&self) -> Result<(), StoreError> {
-        let mut new = HashSet::new();
-        let (mut before_ms, mut before_id) = (i64::MAX, String::new());
-        loop {
-            let page = KeysPage {
-                account_sid: None,
-                before_ms,
-                before_id: &before_id,
-                most: i64::try_from(IDS_PER_QUERY).unwrap_or(i64::MAX),
-            };
-            let keys = self.store.list_keys(page).await?;
-            let mut ids = self.stored_ids();
-            let count = keys.len();
-            if let Some(last) = keys.last() {
-                (before_ms, before_id) = (last.created_at_ms, last.id.clone());
-            }
-            let unknown = keys.into_iter().map(|key| key.id).filter(|id| !ids.contains(id));
-            let added = unknown.filter(|id| new.insert(id.clone())).count();
-            let is_full = ids.len().saturating_add(new.len()) >= MAX_IDS;
-            if added == 0 || is_full || count < IDS_PER_QUERY {
-                ids.extend(new);
-                return Ok(());
-            }
-        }
-    }
-
-    fn stored_ids(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(self.cache.has_id(presented.id).await?)
     }
 
     fn is_token(&self, presented: &[u8]) -> bool {
@@ -348,7 +220,7 @@ impl Keys {
         let account_sid = by.account_sid.as_deref();
         let audit_entry = |key: &Key| entry(by, "key.revoked", key, now_ms);
         let revoked = self.store.revoke_key(id, account_sid, now_ms, audit_entry).await?;
-        self.cached().remove(id);
+        self.cache.remove(id);
         match revoked {
             Some(key) => {
                 tracing::info!(
@@ -406,50 +278,6 @@ impl Keys {
     ) -> Result<Vec<AuditEntry>, AccessError> {
         let account_sid = of_account(by, account_sid)?;
         Ok(self.store.audit_log().list(account_sid, before.unwrap_or(i64::MAX), most).await?)
-    }
-
-    /// Looks up a key by its id, in the cache or in the database. A cached key is at most [`CACHE_TTL`] old.
-    async fn look_up(&self, id: &str) -> Result<Option<StoredKey>, StoreError> {
-        let recent = self.cached().get(id).cloned();
-        if let Some((at, stored)) = recent
-            && at.elapsed() < CACHE_TTL
-        {
-            return Ok(Some(stored));
-        }
-        let read_at = Instant::now();
-        let found = self.store.find_key(id, None).await?;
-        if let Some(stored) = &found {
-            let mut cached = self.cached();
-            if cached.len() >= MAX_CACHED {
-                cached.clear();
-            }
-            cached.insert(id.to_owned(), (read_at, stored.clone()));
-        }
-        Ok(found)
-    }
-
-    /// Stores the last use of a key in the background, at most once a minute. A failed write is logged and loses no
-    /// more than this minute.
-    fn record_use(&self, key: &Key, now_ms: i64) {
-        if key
-            .last_used_at_ms
-            .is_some_and(|last| now_ms.saturating_sub(last) < LAST_USE_RESOLUTION_MS)
-        {
-            return;
-        }
-        if let Some((_, stored)) = self.cached().get_mut(&key.id) {
-            stored.key.last_used_at_ms = Some(now_ms);
-        }
-        let (store, id) = (self.store.clone(), key.id.clone());
-        tokio::spawn(async move {
-            if let Err(reason) = store.touch_key(&id, now_ms).await {
-                tracing::warn!(event = "key.last_use_failed", %reason, key.id = id, "the sidecar could not store the time of the last use of an API key");
-            }
-        });
-    }
-
-    fn cached(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Instant, StoredKey)>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
