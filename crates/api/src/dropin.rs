@@ -30,7 +30,7 @@ pub(super) use self::refusals::translate_refusals;
 use super::{
     access, addresses,
     idempotency::{self, REPLAYED, StoredReplay, as_of_ms},
-    messages::create::{NewMessage, accept},
+    messages::acceptance::{NewMessage, accept},
     page,
     problem::Problem,
     query,

@@ -2,8 +2,10 @@
 //! with its timeline. The modules `create` and `batch` accept messages, and `outcome` waits for them
 //! and cancels them.
 
+pub(super) mod acceptance;
 pub(super) mod batch;
 pub(super) mod create;
+pub(super) mod create_request;
 pub(super) mod outcome;
 
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    messages::create::locale,
+    messages::create_request::locale,
     page::PageRequest,
     problem::Problem,
     query::{self, AccountQuery},

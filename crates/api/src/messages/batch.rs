@@ -1,5 +1,5 @@
 //! `POST /v1/messages/batch`: accepts up to 1,000 messages with one request and one idempotency key. Each message has a verdict of
-//! its own; the accepted ones are stored together. The module `create` evaluates each message.
+//! its own; the accepted ones are stored together. The module `acceptance` evaluates each message.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::create::{CreateMessageRequest, prepare};
+use super::{acceptance::prepare, create_request::CreateMessageRequest};
 use crate::{
     app::App,
     body::{json, object},
