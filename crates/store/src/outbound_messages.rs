@@ -17,6 +17,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 use twilio_edge_domain::{
+    dropin::resource::provisional_sid,
     operational_event::{EventReporting, OperationalEventType},
     sending::{backlog::MessageBacklog, statistics::MessageEvent},
 };
@@ -171,6 +172,14 @@ impl OutboundMessage {
     /// Returns the SIDs of the failed deliveries that were repeated, oldest first.
     pub fn replaced_sids(&self) -> impl Iterator<Item = &str> {
         self.replaced_sids.split_whitespace()
+    }
+
+    /// Returns the SIDs of webhooks about the message that are not about its current delivery: those of failed deliveries, and
+    /// for a message that ended without Twilio the one of the sidecar's own status callback.
+    pub fn earlier_sids(&self) -> impl Iterator<Item = String> {
+        let is_unsent = matches!(self.state.as_str(), "refused" | "not_sent" | "canceled");
+        let own = is_unsent.then(|| provisional_sid(&self.id));
+        self.replaced_sids().map(str::to_owned).chain(own)
     }
 }
 
@@ -399,7 +408,12 @@ impl OutboundMessages {
                 .into_iter()
                 .collect(),
         };
-        let change = Change { instead, counts, events, ..Change::of(RECORD_OUTCOME, &binds) };
+        let callback = match outcome.state {
+            "refused" => self.callback(message, change),
+            _ => None,
+        };
+        let change =
+            Change { instead, counts, events, callback, ..Change::of(RECORD_OUTCOME, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
     }
 
@@ -429,25 +443,34 @@ impl OutboundMessages {
                     return Ok(false);
                 }
                 audit_log::add(&mut tx, slice::from_ref(entry)).await?;
-                if let Some(message_sid) = message_sid {
-                    let change = MessageChange {
-                        state,
-                        message_sid,
-                        now_ms: entry.at_ms,
-                        ..MessageChange::default()
-                    };
-                    let event = self.event(OperationalEventType::MessageSent, message, change);
-                    operational_events::record(
-                        &mut tx,
-                        self.database.reporting(),
-                        event.as_slice(),
-                    )
+                let change = MessageChange {
+                    state,
+                    message_sid: message_sid.unwrap_or_default(),
+                    now_ms: entry.at_ms,
+                    ..MessageChange::default()
+                };
+                let (event, callback) = match message_sid {
+                    Some(_) => {
+                        (self.event(OperationalEventType::MessageSent, message, change), None)
+                    }
+                    None => (None, self.callback(message, change)),
+                };
+                let (events, callbacks) = (event.as_slice(), callback.as_slice());
+                let reporting = self.database.reporting();
+                operational_events::record_with_callbacks(&mut tx, reporting, events, callbacks)
                     .await?;
-                }
                 tx.commit().await?;
                 Ok(true)
             })
             .await
+    }
+
+    /// Withdraws the status callbacks about messages whose end the caller has learned.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
+    pub async fn withdraw_callbacks(&self, ids: &[String]) -> Result<(), StoreError> {
+        operational_events::callbacks::withdraw(&self.database, ids).await
     }
 
     /// Returns the message with this id. With `account_sid`, only if it belongs to that account.

@@ -12,7 +12,8 @@ use super::{
 };
 use twilio_edge_domain::{
     address::Address, delivery::RetryPolicy, operational_event::EventPattern,
-    sink_filter::SinkFilter, status::Status, tenant::is_account_sid,
+    sending::status_callback::SINK as STATUS_CALLBACKS, sink_filter::SinkFilter, status::Status,
+    tenant::is_account_sid,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
@@ -213,6 +214,10 @@ fn name(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> String {
         || name.len() > 64
     {
         reading.problem(path, "must be at most 64 letters, digits, - and _");
+    }
+    if name == STATUS_CALLBACKS {
+        reading
+            .problem(path, "is the name of the built-in sink of status callbacks; choose another");
     }
     name
 }

@@ -123,7 +123,7 @@ fn signatures(secrets: &[Vec<u8>], id: &str, timestamp: u64, body: &str) -> Stri
 }
 
 /// Returns the beginning of the receiver's answer. An answer that stops early counts as it is.
-async fn beginning(mut response: reqwest::Response) -> String {
+pub(super) async fn beginning(mut response: reqwest::Response) -> String {
     let mut bytes = Vec::new();
     let read = async {
         while bytes.len() < EXCERPT_BYTES {
