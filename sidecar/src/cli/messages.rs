@@ -117,7 +117,7 @@ const COLUMNS: [&str; 9] =
     ["id", "sid", "direction", "from", "to", "state", "status", "error", "created_at"];
 
 /// Fields of a message, in the order of its JSON.
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 23] = [
     "id",
     "sid",
     "account_sid",
@@ -135,6 +135,8 @@ const FIELDS: [&str; 21] = [
     "category",
     "kind",
     "fallback_of",
+    "due_at",
+    "valid_until",
     "created_at",
     "changed_at",
     "webhooks",

@@ -14,7 +14,7 @@ use crate::{
     },
     support::receiver::Receiver,
     support::servers::eventually,
-    support::sidecar::{ACCOUNT, Sidecar},
+    support::sidecar::{ACCOUNT, Sidecar, inbound},
     support::simulator::Simulator,
     support::world::{World, on_every_store},
 };
@@ -246,6 +246,7 @@ async fn every_end_is_the_same_everywhere(world: World) {
     let agreed = json!({"number": SWITCHED, "category": "utility", "source": "form", "at": "2026-11-01T10:00:00Z"});
     let recorded = app.send(Method::POST, "/v1/consents", agreed.to_string()).await;
     assert!(recorded.status().is_success());
+    sidecar.claim(inbound("w1", "SMw1", SWITCHED, "hello")).await;
 
     let mut ids = Vec::new();
     for row in TABLE {
