@@ -12,7 +12,7 @@ use crate::{
     error::StoreError,
     group::Group,
     idempotency::{self, CompletedRequest},
-    media,
+    media::{self, MediaUser},
     operational_events::{self, callbacks::NewCallback},
 };
 use twilio_edge_domain::{
@@ -20,6 +20,20 @@ use twilio_edge_domain::{
     sending::statistics::MessageEvent,
 };
 use twilio_edge_platform::tasks::Supervisor;
+
+impl OutboundMessage {
+    fn media_user(&self) -> MediaUser<'_> {
+        MediaUser {
+            message_id: &self.id,
+            account_sid: &self.account_sid,
+            channel: &self.channel,
+            recipient: &self.recipient,
+            form: &self.form,
+            created_at_ms: self.created_at_ms,
+            due_at_ms: self.due_at_ms,
+        }
+    }
+}
 
 /// One write.
 #[derive(Debug, Clone)]
@@ -179,7 +193,7 @@ async fn write_all(
         Write::Add { messages, .. } => messages.as_slice(),
         Write::Change(_) => &[],
     });
-    media::record_uses(&mut tx, added).await?;
+    media::record_uses(&mut tx, added.map(OutboundMessage::media_user)).await?;
     let reporting = database.reporting();
     operational_events::record_with_callbacks(&mut tx, reporting, &events, &callbacks).await?;
     counts::increment(&mut tx, &total).await?;
