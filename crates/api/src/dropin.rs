@@ -260,7 +260,7 @@ async fn await_outcome(
     if matches!(message.state.as_str(), "refused" | "not_sent") {
         let code = ends::of_end(&message.code).unwrap_or(ends::UNKNOWN);
         ended.push(message.id);
-        // The caller learns the end from this answer. If the database fails, the callback tells the caller once more.
+        // The caller learns the end from this answer. If the database fails, the caller also gets the callback.
         let _ = sending.messages.withdraw_callbacks(&ended).await;
         let mistake = DropInError::new(code, message.reason);
         // If Twilio refused the message, the answer has Twilio's own status.

@@ -8,7 +8,7 @@ use twilio_edge_domain::operational_event::EventReporting;
 use twilio_edge_platform::{clock::millis, config::Config};
 use twilio_edge_services::outbound::sending;
 
-/// Time after the answer of a request in which a status callback is withdrawn if the answer told the caller.
+/// Time after the answer of a request in which a status callback is withdrawn if the answer reported the end.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
 
 /// Reads the rules. Without a sinks file nothing is reported to sinks; without an accounts file, whose tokens sign them, no

@@ -105,7 +105,7 @@ impl Claims {
     }
 
     /// Marks the sidecar's own status callbacks, which a route of the filter may receive. Their codes are the sidecar's own
-    /// decisions: they suppress nobody, and withdraw no consent. Without an answer of the database the webhooks stay
+    /// decisions: they suppress no contact, and withdraw no consent. Without an answer of the database the webhooks stay
     /// unchanged.
     pub(super) async fn with_known_own(
         &self,

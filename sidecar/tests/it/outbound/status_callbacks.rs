@@ -1,4 +1,4 @@
-//! Status callbacks of the sidecar's own: the StatusCallback of a caller is told how a message ended that Twilio never received, with
+//! Status callbacks of the sidecar's own: the StatusCallback of a caller gets the end of a message that Twilio never received, with
 //! Twilio's parameters and signature, until it accepts, also after a kill. A callback that reaches the sidecar again
 //! changes nothing.
 
