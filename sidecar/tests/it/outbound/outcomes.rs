@@ -113,7 +113,8 @@ const TABLE: &[Row] = &[
         drop_in: ["failed", "21211"],
         events: &["message.refused"],
         callbacks: &[["failed", "21211"]],
-        metric: ("twilio_errors_total{class=\"caller\"}", 1.0),
+        // And the first message of the switched one.
+        metric: ("twilio_errors_total{class=\"caller\"}", 2.0),
     },
     // The API shows the first message; the drop-in API shows the fallback in its place, and only the fallback is reported.
     Row {
