@@ -58,9 +58,9 @@ differential: setup-test ## Compares the filter with Twilio's SDKs on random web
 	@TWILIO_EDGE_DIFFERENTIAL_COUNT=$(COUNT) TWILIO_EDGE_DIFFERENTIAL_SEED=$(SEED) \
 		$(CARGO) test --workspace --test cli -- oracle::
 
-never-twice: setup-test ## 1,000 messages under 200 kills, and repetitions under 50, on SQLite and on Redis and PostgreSQL; SENDS=1000 KILLS=200 NEVER_TWICE_SEED=1
+never-twice: setup-test ## 1,000 messages under 200 kills, 1,000 with failed deliveries, and repetitions under 50, on SQLite and on Redis and PostgreSQL; SENDS=1000 KILLS=200 NEVER_TWICE_SEED=1
 	@NEVER_TWICE="$(or $(SENDS),1000) $(or $(KILLS),200)" $(CARGO) test --workspace --test it -- \
-		never_twice::sidecar_that_is_killed sidecar_killed_during_a_repetition --nocapture --test-threads=1
+		never_twice::sidecar_that_is_killed never_twice::repetitions sidecar_killed_during_a_repetition --nocapture --test-threads=1
 
 burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two on Redis and PostgreSQL; COUNT=5000
 	@BURST="$(or $(COUNT),5000)" $(CARGO) test --workspace --test it -- \

@@ -43,14 +43,14 @@ use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     address::Address,
     dropin::{
-        DropInError, credentials,
+        DropInError, codes as ends, credentials,
         listing::{ListPosition, ListRequest},
         request::{MessageRequest, is_sid},
         resource::{self, StoredMessage},
     },
     idempotency::{Headers, StoredResponse},
     policy::Category,
-    sending::request as outbound,
+    sending::{options::MessageOptions, request as outbound},
 };
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending};
 use twilio_edge_store::{IdempotencyClaim, OutboundMessage, QueuedMessagesPage};
@@ -146,9 +146,11 @@ async fn create(
     };
     let form = MessageRequest::read(&pairs, as_of_ms(turn.clone()), writer)?;
     let (send_at_ms, other_parameters) = (form.send_at_ms, form.other_parameters);
+    let status_callback = form.status_callback;
     let request = outbound::Request {
         sender: form.sender,
         category: category(&headers)?,
+        options: MessageOptions { status_callback, ..MessageOptions::default() },
         ..outbound::Request::new(account_sid, form.to, form.content)
     };
     let is_kept = turn.is_some();
@@ -231,6 +233,7 @@ async fn await_outcome(
         |name: &str| resource.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (account_sid, mut id) =
         (text("account_sid"), resource::id_of_sid(&text("sid")).unwrap_or_default());
+    let mut ended = Vec::new();
     let wait = settle_by.saturating_duration_since(Instant::now());
     // The deadline also bounds a slow database.
     let deadline = Instant::now() + wait + Duration::from_millis(200);
@@ -247,6 +250,7 @@ async fn await_outcome(
         };
         match fallback {
             Ok(Some(fallback)) if message.state == "refused" => {
+                ended.push(message.id);
                 resource = resource::message_resource(&known(&fallback));
                 id = fallback.id;
             }
@@ -254,7 +258,10 @@ async fn await_outcome(
         }
     };
     if matches!(message.state.as_str(), "refused" | "not_sent") {
-        let code = codes::of_end(&message.code).unwrap_or(UNKNOWN);
+        let code = ends::of_end(&message.code).unwrap_or(ends::UNKNOWN);
+        ended.push(message.id);
+        // The caller learns the end from this answer. If the database fails, the caller also gets the callback.
+        let _ = sending.messages.withdraw_callbacks(&ended).await;
         let mistake = DropInError::new(code, message.reason);
         // If Twilio refused the message, the answer has Twilio's own status.
         return Err(match u16::try_from(message.twilio_status) {
@@ -266,9 +273,6 @@ async fn await_outcome(
     resource::update(&mut resource, &known(&message));
     Ok(resource)
 }
-
-/// Twilio's error 30008 (unknown error), used if the reason is unknown.
-const UNKNOWN: u32 = 30008;
 
 /// Finds one of our messages by the SID that is derived from its id.
 async fn find_own(
@@ -316,13 +320,14 @@ fn pairs(form: &[u8]) -> Vec<(String, String)> {
 }
 
 fn known(message: &OutboundMessage) -> StoredMessage<'_> {
+    let is_unexplained = message.state == "not_sent" && message.code.is_empty();
     StoredMessage {
         id: &message.id,
         account_sid: &message.account_sid,
         form: &message.form,
         state: &message.state,
         message_sid: &message.message_sid,
-        error_code: codes::of_end(&message.code),
+        error_code: ends::of_end(&message.code).or(is_unexplained.then_some(ends::UNKNOWN)),
         reason: &message.reason,
         status: &message.status,
         is_scheduled: message.first_due_at_ms > message.created_at_ms && message.repetitions == 0,

@@ -5,5 +5,6 @@
 
 pub mod bucket;
 mod causes;
+pub mod public_resolver;
 pub mod sinks;
 pub mod twilio;

@@ -1,7 +1,8 @@
 //! Sinks: destinations of accepted webhooks and operational events. Reads their configuration, selects the sinks of a route, and makes
 //! delivery attempts. This module does not know the outbox, its order, or the retries.
 //!
-//! Each sink type is one module that implements [`SinkType`], and one line of [`TYPES`].
+//! Each sink type is one module that implements [`SinkType`], and one line of [`TYPES`]. `status_callbacks.rs` has the
+//! built-in sink, which no file names.
 
 mod client;
 mod fields;
@@ -12,6 +13,7 @@ mod pubsub;
 mod redis_stream;
 mod sink_type;
 mod sqs;
+mod status_callbacks;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -29,7 +31,10 @@ use twilio_edge_domain::{
 use twilio_edge_platform::file_access;
 
 use self::sink_type::OpenSink;
-pub use self::sink_type::{Field, Registration, SinkType};
+pub use self::{
+    sink_type::{Field, Registration, SinkType},
+    status_callbacks::{AuthTokenLookup, AuthTokens},
+};
 
 /// Registry of the sink types that a sinks file can name.
 pub const TYPES: &[Registration] = &[

@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use reqwest::{Client, RequestBuilder, header, redirect};
 use serde::Deserialize;
-use twilio_edge_contract::MESSAGE_PARAMETER;
 
 pub use self::accounts::problems;
 use self::accounts::{Account, read};
@@ -17,7 +16,10 @@ pub use self::forward::{Forward, Forwarded};
 use crate::causes::with_causes;
 use twilio_edge_domain::{
     delivery::parse_retry_after,
-    sending::{matching::ListedMessage, outcome::CallResponse, rate_limit::Rate},
+    sending::{
+        matching::ListedMessage, outcome::CallResponse, rate_limit::Rate,
+        status_callback::with_message_id,
+    },
     template::content::Content,
 };
 use twilio_edge_platform::config;
@@ -317,28 +319,8 @@ fn with_callback(form: &str, default_url: &str, id: &str) -> String {
     let others = form_urlencoded::parse(form.as_bytes()).filter(|(name, _)| !is_callback(name));
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(others)
-        .append_pair("StatusCallback", &callback_url(url, id))
+        .append_pair("StatusCallback", &with_message_id(url, id))
         .finish()
-}
-
-/// Adds the message id to a URL, before a fragment, which contains settings for Twilio's request and is not sent. A query in alphabetical
-/// order stays in it: some proxies sort queries, and a sorted query must be the one that Twilio signed
-/// (twilio-php issue 790, twilio-node issue 1079).
-fn callback_url(url: &str, id: &str) -> String {
-    let (url, fragment) = match url.split_once('#') {
-        Some((url, fragment)) => (url, format!("#{fragment}")),
-        None => (url, String::new()),
-    };
-    let own = format!("{MESSAGE_PARAMETER}={id}");
-    let Some((base, query)) = url.split_once('?').filter(|(_, query)| !query.is_empty()) else {
-        return format!("{}?{own}{fragment}", url.trim_end_matches('?'));
-    };
-    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
-    let mut pairs: Vec<&str> = query.split('&').collect();
-    let is_after = |pair: &&str| name(pair).as_str() > MESSAGE_PARAMETER;
-    let index = pairs.iter().position(is_after).unwrap_or(pairs.len());
-    pairs.insert(index, &own);
-    format!("{base}?{}{fragment}", pairs.join("&"))
 }
 
 /// Makes one call. Returns the answer and Twilio's request id.
@@ -377,25 +359,6 @@ async fn call(request: RequestBuilder, max_bytes: usize) -> (CallResponse, Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn callback_url_contains_our_id() {
-        let id = "ms_0";
-        for (url, expected) in [
-            ("https://a.example/s", "https://a.example/s?twilio_edge_message=ms_0"),
-            ("https://a.example/s?b=c", "https://a.example/s?b=c&twilio_edge_message=ms_0"),
-            ("https://a.example/s#rc=3", "https://a.example/s?twilio_edge_message=ms_0#rc=3"),
-            ("https://a.example/s?", "https://a.example/s?twilio_edge_message=ms_0"),
-            (
-                "https://a.example/s?app=7&zone=eu#rc=3",
-                "https://a.example/s?app=7&twilio_edge_message=ms_0&zone=eu#rc=3",
-            ),
-            ("https://a.example/s?zone=eu", "https://a.example/s?twilio_edge_message=ms_0&zone=eu"),
-            ("https://a.example/s?u", "https://a.example/s?twilio_edge_message=ms_0&u"),
-        ] {
-            assert_eq!(callback_url(url, id), expected);
-        }
-    }
 
     #[test]
     fn caller_may_specify_the_callback_url() {

@@ -122,12 +122,25 @@ impl EventSubscriptions {
 pub struct EventReporting {
     subscriptions: EventSubscriptions,
     errors: Option<Arc<ErrorTable>>,
+    callbacks_after_ms: Option<i64>,
 }
 
 impl EventReporting {
     /// Builds the rules.
     pub fn new(subscriptions: EventSubscriptions, errors: Arc<ErrorTable>) -> EventReporting {
-        EventReporting { subscriptions, errors: Some(errors) }
+        EventReporting { subscriptions, errors: Some(errors), callbacks_after_ms: None }
+    }
+
+    /// Enables status callbacks of the sidecar's own, which begin at least `after_ms` milliseconds after the request of their
+    /// message: until then its answer may tell the caller.
+    pub fn with_callbacks(self, after_ms: i64) -> EventReporting {
+        EventReporting { callbacks_after_ms: Some(after_ms), ..self }
+    }
+
+    /// Returns the time of a status callback, in milliseconds since 1970; `None` if the sidecar sends none.
+    pub fn callback_at_ms(&self, requested_at_ms: i64, now_ms: i64) -> Option<i64> {
+        let after_ms = self.callbacks_after_ms?;
+        Some(requested_at_ms.saturating_add(after_ms).max(now_ms))
     }
 
     /// Returns whether a sink may take an event of this type.
@@ -251,6 +264,16 @@ impl<'a> PublishedEvent<'a> {
     /// Returns the event id.
     pub fn id(&self) -> &str {
         self.event_id
+    }
+
+    /// Returns the account.
+    pub fn account_sid(&self) -> &str {
+        self.account_sid
+    }
+
+    /// Returns the content, as JSON.
+    pub fn data(&self) -> &str {
+        self.data.get()
     }
 
     /// Returns the contact's number or id, or the id of the subject.

@@ -14,6 +14,7 @@ use crate::{
     address::Address,
     archive::{ArchivedWebhook, Envelope},
     contact::{self, Link},
+    dropin::resource::id_of_sid,
     message,
     optout::{Cause, Lexicon},
     phone,
@@ -167,6 +168,19 @@ impl Webhook {
             && !self.is_about_inbound
             && self.message_id.is_none()
             && message::may_be_of_inbound(word, code)
+    }
+
+    /// Returns the id of the message whose end a status with an effect on consent reports, if the sidecar itself sent it: its SID
+    /// is derived from that id. The caller has to check that there is such a message.
+    pub fn id_of_own_message(&self) -> Option<String> {
+        let has_effect = self.suppresses || self.withdraws_marketing;
+        id_of_sid(&self.identity.message_sid).filter(|id| has_effect && is_message_id(id))
+    }
+
+    /// Returns the status without an effect on consent.
+    #[must_use]
+    pub fn without_effect_on_consent(self) -> Webhook {
+        Webhook { suppresses: false, withdraws_marketing: false, ..self }
     }
 
     /// Parses a status again as one about a message that the contact sent to us.

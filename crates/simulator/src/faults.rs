@@ -26,6 +26,8 @@ pub(super) enum Fault {
     Closed,
     /// The message ends as `failed` with this code.
     Failed(u32),
+    /// The first message with its text ends as `failed` with this code; later ones arrive.
+    FailedOnce(u32),
     /// The message ends as `undelivered` with this code, after `sent`.
     Undelivered(u32),
     /// Every status callback comes twice.
@@ -78,6 +80,11 @@ const TABLE: &[(&str, Fault, &str)] = &[
         "9015",
         Fault::Refused(63016),
         "on WhatsApp: 400, code 63016 (outside of the window), unless it is a template; not accepted",
+    ),
+    (
+        "9016",
+        Fault::FailedOnce(30022),
+        "201, then `failed` with 30022 (rate limit of the carrier) for the first message with its text; later ones arrive",
     ),
     ("9020", Fault::Duplicates, "every status callback comes twice"),
     ("9021", Fault::Disorder, "the status callbacks come in the reverse order"),

@@ -117,6 +117,10 @@ impl Ledger {
                 fault = Some(Fault::Failed(63016));
             }
         }
+        if let Some(Fault::FailedOnce(code)) = fault {
+            let is_same = |message: &Message| message.to == request.to && message.body == body;
+            fault = (!self.messages.all().any(is_same)).then_some(Fault::Failed(code));
+        }
         if self.agenda.len() >= self.capacity.saturating_mul(4) {
             return Err(Refusal::too_many());
         }
@@ -394,6 +398,19 @@ mod tests {
         let whatsapp = format!("whatsapp:{THEIRS}");
         accept(&mut ledger, request(&whatsapp), WINDOW_MS / 10).unwrap();
         assert_eq!(story(&mut ledger).last().unwrap().1, "failed", "a day is over in 2.4 hours");
+    }
+
+    #[test]
+    fn repeated_text_arrives_where_the_first_one_fails() {
+        let mut ledger = Ledger::new(&settings());
+        let mut ends = Vec::new();
+        for (at_ms, body) in [(1, "one"), (1000, "one"), (2000, "two")] {
+            let body = Some(body.to_owned());
+            accept(&mut ledger, Request { body, ..request("+14155559016") }, at_ms).unwrap();
+            ends.extend(story(&mut ledger).last().map(|(_, status, code)| (*status, *code)));
+        }
+        let failed = ("failed", Some(30022));
+        assert_eq!(ends, [failed, ("delivered", None), failed]);
     }
 
     #[test]

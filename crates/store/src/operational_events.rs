@@ -2,11 +2,13 @@
 //! for each sink that takes its type, so that neither exists without the other. Nothing is written if no sink takes it. The
 //! id of an event makes a repeated report of one change a single event. An event is deleted with its last delivery.
 
+pub(super) mod callbacks;
 pub(super) mod windows;
 
 use serde::Serialize;
 use sqlx::FromRow;
 
+use self::callbacks::NewCallback;
 use crate::{
     database::{Bind, Transaction},
     error::StoreError,
@@ -92,8 +94,22 @@ pub(super) async fn record(
     reporting: &EventReporting,
     events: &[OperationalEvent],
 ) -> Result<(), StoreError> {
-    let deliveries: Vec<NewDelivery> = deliveries_of(reporting, events, None).collect();
-    record_with(tx, events, &deliveries.iter().collect::<Vec<_>>()).await
+    record_with_callbacks(tx, reporting, events, &[]).await
+}
+
+/// Records events like [`record`], and with them status callbacks.
+pub(super) async fn record_with_callbacks(
+    tx: &mut Transaction,
+    reporting: &EventReporting,
+    events: &[OperationalEvent],
+    callbacks: &[NewCallback],
+) -> Result<(), StoreError> {
+    callbacks::record_sids(tx, callbacks).await?;
+    let own = callbacks.iter().map(NewCallback::delivery);
+    let deliveries: Vec<NewDelivery> = deliveries_of(reporting, events, None).chain(own).collect();
+    let deliveries: Vec<&NewDelivery> = deliveries.iter().collect();
+    let rows = rows_of(events, &deliveries);
+    insert(tx, rows.chain(callbacks.iter().map(NewCallback::row)).collect(), &deliveries).await
 }
 
 /// Records events with these deliveries, which may include those of webhooks.
@@ -102,12 +118,25 @@ pub(super) async fn record_with(
     events: &[OperationalEvent],
     deliveries: &[&NewDelivery],
 ) -> Result<(), StoreError> {
-    // Without a delivery the event would never be deleted.
-    let mut rows: Vec<Row<'_>> = events
-        .iter()
-        .filter(|event| deliveries.iter().any(|delivery| delivery.dedupe_key == event.event_id))
-        .map(Row::of)
-        .collect();
+    insert(tx, rows_of(events, deliveries).collect(), deliveries).await
+}
+
+/// Returns the rows of the events that have a delivery: without one, an event would never be deleted.
+fn rows_of<'a>(
+    events: &'a [OperationalEvent],
+    deliveries: &'a [&NewDelivery],
+) -> impl Iterator<Item = Row<'a>> {
+    let has_delivery = |event: &&OperationalEvent| {
+        deliveries.iter().any(|delivery| delivery.dedupe_key == event.event_id)
+    };
+    events.iter().filter(has_delivery).map(Row::of)
+}
+
+async fn insert(
+    tx: &mut Transaction,
+    mut rows: Vec<Row<'_>>,
+    deliveries: &[&NewDelivery],
+) -> Result<(), StoreError> {
     rows.sort_by(|one, other| one.event_id.cmp(other.event_id));
     rows.dedup_by(|one, other| one.event_id == other.event_id);
     tx.execute(tx.statements().outbox.insert_events, &rows).await?;

@@ -133,25 +133,34 @@ impl OutboundMessages {
                     return Ok(false);
                 }
                 audit_log::add(&mut tx, slice::from_ref(entry)).await?;
-                if let Some(message_sid) = message_sid {
-                    let change = MessageChange {
-                        state,
-                        message_sid,
-                        now_ms: entry.at_ms,
-                        ..MessageChange::default()
-                    };
-                    let event = self.event(OperationalEventType::MessageSent, message, change);
-                    operational_events::record(
-                        &mut tx,
-                        self.database.reporting(),
-                        event.as_slice(),
-                    )
+                let change = MessageChange {
+                    state,
+                    message_sid: message_sid.unwrap_or_default(),
+                    now_ms: entry.at_ms,
+                    ..MessageChange::default()
+                };
+                let (event, callback) = match message_sid {
+                    Some(_) => {
+                        (self.event(OperationalEventType::MessageSent, message, change), None)
+                    }
+                    None => (None, self.callback(message, change)),
+                };
+                let (events, callbacks) = (event.as_slice(), callback.as_slice());
+                let reporting = self.database.reporting();
+                operational_events::record_with_callbacks(&mut tx, reporting, events, callbacks)
                     .await?;
-                }
                 tx.commit().await?;
                 Ok(true)
             })
             .await
+    }
+
+    /// Withdraws the status callbacks about messages whose end the caller has learned.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the change.
+    pub async fn withdraw_callbacks(&self, ids: &[String]) -> Result<(), StoreError> {
+        operational_events::callbacks::withdraw(&self.database, ids).await
     }
 
     /// Returns the message with this id. With `account_sid`, only if it belongs to that account.

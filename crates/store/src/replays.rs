@@ -47,12 +47,12 @@ const OF_KEYS: &str =
     replayed!("dedupe_key BETWEEN $1 AND $2 ORDER BY received_at_ms, dedupe_key LIMIT $3");
 
 /// Operational events: `$1` and `$2` are the position to continue from, `$3` the end, `$4` the maximum number of rows, `$5` the
-/// account and `$6` the message; both may be empty for any.
+/// account and `$6` the message; both may be empty for any. The sidecar's own status callbacks are for no other receiver.
 const EVENTS: &str = "
     SELECT event_id AS dedupe_key, 'operational' AS class, account_sid, subject AS message_sid,
         nullif(channel, '') AS channel, nullif(contact, '') AS theirs, recorded_at_ms AS at_ms, (data <> '') AS whole
     FROM operational_events
-    WHERE recorded_at_ms >= $1 AND (recorded_at_ms > $1 OR event_id > $2) AND recorded_at_ms < $3
+    WHERE event_type <> 'status_callback' AND recorded_at_ms >= $1 AND (recorded_at_ms > $1 OR event_id > $2) AND recorded_at_ms < $3
         AND ($5 = '' OR account_sid = $5)
         AND ($6 = '' OR subject = $6 OR subject IN (SELECT id FROM outbound_messages
             WHERE message_sid = $6 AND message_sid <> '' AND account_sid = $5))

@@ -60,7 +60,7 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
                     .collect());
             }
             let search = Search { number, since_ms, until_ms, ..Search::of(account, limit) };
-            ledger::gather(search, async |search| histories.events(search).await).await
+            ledger::gather(search, usize::MAX, async |search| histories.events(search).await).await
         },
         |found, _| {
             let rows: Vec<_> =

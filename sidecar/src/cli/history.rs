@@ -59,7 +59,9 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
                     let text = serde_json::to_string_pretty(&history).unwrap_or_default();
                     listing::write(&(text + "\n"))
                 }
-                Output::Table | Output::Tsv => listing::write(&text(&history, globals.output())),
+                Output::Table | Output::Tsv | Output::Csv => {
+                    listing::write(&text(&history, globals.output()))
+                }
             }
         },
     )

@@ -129,7 +129,7 @@ impl Verb {
                     keys.create(&by, scope.into(), account, &name, now_ms(), |_| None).await?;
                 Ok(match output {
                     Output::Json => line(&json!({"key": shown(&key), "token": token})),
-                    Output::Table | Output::Tsv => format!(
+                    Output::Table | Output::Tsv | Output::Csv => format!(
                         "{}\n{token}\n\nThe token is shown only now. Callers send it as\n  Authorization: Bearer {token}\n",
                         table(&[key]),
                     ),
@@ -149,7 +149,7 @@ impl Verb {
                 found.retain(|key| all || key.revoked_at_ms.is_none());
                 Ok(match output {
                     Output::Json => line(&found.iter().map(shown).collect::<Value>()),
-                    Output::Tsv => {
+                    Output::Tsv | Output::Csv => {
                         let rows: Vec<_> = found
                             .iter()
                             .filter_map(|key| shown(key).as_object().cloned())
@@ -164,7 +164,7 @@ impl Verb {
                 let key = keys.revoke(&by, &id, now_ms()).await?;
                 Ok(match output {
                     Output::Json => line(&shown(&key)),
-                    Output::Table | Output::Tsv => {
+                    Output::Table | Output::Tsv | Output::Csv => {
                         format!("{} ({}) is revoked\n", key.id, terminal::line(&key.name))
                     }
                 })

@@ -79,17 +79,19 @@ impl Account {
     }
 }
 
-/// Collects the items of every page, up to the limit.
+/// Collects the items of every page, up to the limit. A page has at most `page_size` items.
 pub(super) async fn gather<T>(
     mut search: Search,
+    page_size: usize,
     mut ask: impl AsyncFnMut(&Search) -> Result<Page<T>, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
     let limit = search.limit;
     let mut found = Vec::new();
+    search.limit = limit.min(page_size);
     loop {
         let page = ask(&search).await?;
         found.extend(page.found);
-        search.limit = limit.saturating_sub(found.len());
+        search.limit = limit.saturating_sub(found.len()).min(page_size);
         if page.next.is_none() || search.limit == 0 {
             return Ok(found);
         }

@@ -1,5 +1,5 @@
-//! Output of ledger rows: a table for people, JSON or tab-separated values for programs. Does not depend on the source of
-//! the rows.
+//! Output of ledger rows: a table for people, JSON, tab-separated or comma-separated values for programs. Does not depend on
+//! the source of the rows.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::cli::failure::fail;
 use twilio_edge_domain::{
     period::{DAY_MS, day, instant},
-    spreadsheet::neutralized_between_tabs,
+    spreadsheet::{neutralized, neutralized_between_tabs},
 };
 use twilio_edge_platform::terminal;
 
@@ -17,11 +17,78 @@ use twilio_edge_platform::terminal;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
     /// Aligned columns, to read.
+    #[value(alias = "columns")]
     Table,
     /// Array of objects.
     Json,
     /// Tab-separated, with a header line; cells that a spreadsheet would take for formulas begin with an apostrophe.
     Tsv,
+    /// Comma-separated, with quotes where a cell needs them, and with a header line; formulas as in tsv.
+    Csv,
+}
+
+/// Columns that a command prints, and its header line.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Columns {
+    /// Fields to print, separated by commas, instead of the usual columns
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    properties: Vec<String>,
+    /// Omit the header line
+    #[arg(long)]
+    no_header: bool,
+}
+
+impl Columns {
+    /// Returns whether the caller names the fields.
+    pub(super) fn is_selected(&self) -> bool {
+        !self.properties.is_empty()
+    }
+
+    /// Checks the names against the fields of a row.
+    ///
+    /// # Errors
+    /// Returns the first unknown name, with the valid ones.
+    pub(super) fn check(&self, fields: &[&str]) -> Result<(), String> {
+        let unknown = self.properties.iter().find(|name| !fields.contains(&name.as_str()));
+        match unknown {
+            Some(name) => Err(format!(
+                "--properties: there is no field {name:?}; the fields are {}",
+                fields.join(", ")
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Prints rows like [`print()`], with the selected columns or else `usual`. JSON has the selected fields, or all.
+    pub(super) fn print(
+        &self,
+        output: Output,
+        usual: &[&str],
+        rows: &[Map<String, Value>],
+    ) -> ExitCode {
+        write(&self.text(output, usual, rows))
+    }
+
+    fn text(&self, output: Output, usual: &[&str], rows: &[Map<String, Value>]) -> String {
+        let selected: Vec<&str> = self.properties.iter().map(String::as_str).collect();
+        let columns = if selected.is_empty() { usual } else { selected.as_slice() };
+        if output == Output::Json && self.is_selected() {
+            let rows: Vec<_> = rows.iter().map(|row| self.select(row)).collect();
+            return text(output, columns, &rows);
+        }
+        let text = text(output, columns, rows);
+        if output == Output::Json || !self.no_header {
+            return text;
+        }
+        // No cell contains a line break, so the header is the first line.
+        text.split_once('\n').map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+    }
+
+    /// Returns the selected fields of a row.
+    pub(super) fn select(&self, row: &Map<String, Value>) -> Map<String, Value> {
+        let field = |name: &String| (name.clone(), row.get(name).cloned().unwrap_or_default());
+        self.properties.iter().map(field).collect()
+    }
 }
 
 /// Prints rows that all have the same fields, in the order of `columns`; JSON has every field.
@@ -36,8 +103,19 @@ pub(super) fn text(output: Output, columns: &[&str], rows: &[Map<String, Value>]
         Output::Tsv => lines(columns, rows, |cells| {
             cells.iter().map(|cell| neutralized_between_tabs(cell)).collect::<Vec<_>>().join("\t")
         }),
+        Output::Csv => csv(columns, rows),
         Output::Table => table(columns, rows),
     }
+}
+
+fn csv(columns: &[&str], rows: &[Map<String, Value>]) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for cells in cells(columns, rows) {
+        // A write to memory does not fail.
+        let _ = writer.write_record(cells.iter().map(|cell| neutralized(cell)));
+    }
+    let bytes = writer.into_inner().unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Writes to standard output; a closed pipe (`| head`) is no failure.
@@ -62,11 +140,15 @@ fn lines(
     rows: &[Map<String, Value>],
     line: impl Fn(&[String]) -> String,
 ) -> String {
+    cells(columns, rows).iter().map(|cells| line(cells) + "\n").collect()
+}
+
+/// Returns the cells of the header line and of all rows.
+fn cells(columns: &[&str], rows: &[Map<String, Value>]) -> Vec<Vec<String>> {
     let titles: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
     let cells =
         rows.iter().map(|row| columns.iter().map(|column| cell(row.get(*column))).collect());
-    let all: Vec<Vec<String>> = std::iter::once(titles).chain(cells).collect();
-    all.iter().map(|cells| line(cells) + "\n").collect()
+    std::iter::once(titles).chain(cells).collect()
 }
 
 fn table(columns: &[&str], rows: &[Map<String, Value>]) -> String {
@@ -141,10 +223,60 @@ mod tests {
         ]);
         let shown = |output| text(output, &["from", "body"], std::slice::from_ref(&row));
         assert_eq!(shown(Output::Tsv), "FROM\tBODY\n'+14155550123\t' =1+1\n");
+        assert_eq!(shown(Output::Csv), "FROM,BODY\n'+14155550123,' =1+1\n");
         assert!(!shown(Output::Table).contains('\'') && !shown(Output::Json).contains('\''));
     }
 
+    #[test]
+    fn properties_select_the_columns_in_their_order() {
+        let row = Map::from_iter([
+            ("id".to_owned(), Value::from("ms_1")),
+            ("body".to_owned(), Value::from("a, \"b\"\nc")),
+            ("none".to_owned(), Value::Null),
+        ]);
+        let rows = std::slice::from_ref(&row);
+        let of = |names: &[&str], no_header| Columns {
+            properties: names.iter().map(|name| (*name).to_owned()).collect(),
+            no_header,
+        };
+        let selected = of(&["body", "none", "id"], false);
+        assert_eq!(
+            selected.text(Output::Csv, &["id"], rows),
+            "BODY,NONE,ID\n\"a, \"\"b\"\"\\u000ac\",,ms_1\n"
+        );
+        let json: Value = serde_json::from_str(&selected.text(Output::Json, &[], rows)).unwrap();
+        assert_eq!(json, serde_json::json!([{"body": "a, \"b\"\nc", "none": null, "id": "ms_1"}]));
+        assert_eq!(of(&[], true).text(Output::Csv, &["id", "none"], rows), "ms_1,\n");
+        assert_eq!(of(&[], true).text(Output::Table, &["id"], rows), "ms_1\n");
+        assert_eq!(of(&[], true).text(Output::Tsv, &["id"], &[]), "");
+        assert_eq!(of(&["id"], false).check(&["id", "body"]), Ok(()));
+        assert_eq!(
+            of(&["id", "date"], false).check(&["id", "body"]).unwrap_err(),
+            "--properties: there is no field \"date\"; the fields are id, body"
+        );
+    }
+
     proptest! {
+        /// A reader of CSV gets each cell back, and none is a formula.
+        #[test]
+        fn csv_of_any_text_is_read_back(
+            rows in prop::collection::vec(prop::array::uniform2("['=+@\\-\t\r\n \",]{0,6}|\\PC{0,20}|(?s:.){0,10}"), 0..5),
+        ) {
+            let columns = ["a", "b"];
+            let maps: Vec<_> = rows.iter().map(|row| {
+                Map::from_iter(columns.iter().zip(row).map(|(name, text)| ((*name).to_owned(), Value::from(text.as_str()))))
+            }).collect();
+            let shown = text(Output::Csv, &columns, &maps);
+            let mut reader = csv::Reader::from_reader(shown.as_bytes());
+            let read: Vec<csv::StringRecord> = reader.records().map(|record| record.unwrap()).collect();
+            prop_assert_eq!(read.len(), rows.len());
+            for (record, row) in read.iter().zip(&rows) {
+                for (cell, text) in record.iter().zip(row) {
+                    prop_assert_eq!(twilio_edge_domain::spreadsheet::restored(cell), terminal::line(text));
+                }
+            }
+        }
+
         /// The output has as many lines and cells as rows and columns, none is a formula, and each is the
         /// escaped text except for one apostrophe.
         #[test]
@@ -174,7 +306,7 @@ mod tests {
     #[test]
     fn bidirectional_text_is_escaped_in_every_output() {
         let row = Map::from_iter([("body".to_owned(), Value::from("a\u{202e}b\u{2066}"))]);
-        for output in [Output::Table, Output::Tsv, Output::Json] {
+        for output in [Output::Table, Output::Tsv, Output::Csv, Output::Json] {
             let shown =
                 terminal::page(&text(output, &["body"], std::slice::from_ref(&row))).into_owned();
             assert!(shown.contains("a\\u202eb\\u2066"), "{shown}");

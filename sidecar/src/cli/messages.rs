@@ -1,16 +1,18 @@
 //! `twilio-edge messages`: list of messages in both directions, one message with its timeline, and the operator's decisions
 //! about outbound messages, which are recorded in the audit log.
 
+mod changes;
+
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
+pub(super) use self::changes::with_messages;
+use self::changes::{Target, cancel, change, resolve};
 use super::{
-    credentials::variable,
-    event_reporting::event_reporting,
     globals::Globals,
     ledger::{self, Account, error_table},
-    listing::{self, Output, Period},
+    listing::{self, Columns, Output, Period},
 };
 use crate::cli::failure::fail;
 use twilio_edge_api::views::{Message, MessageSummary};
@@ -18,18 +20,9 @@ use twilio_edge_domain::{
     message::{Direction, NumberQuery},
     sending::outcome::is_message_sid,
 };
-use twilio_edge_platform::{
-    clock::now_ms,
-    config::{Config, without_password},
-};
-use twilio_edge_services::{
-    access::api_keys::Caller,
-    outbound::sending::{self, PREFIX},
-};
-use twilio_edge_store::{
-    OutboundMessages, StoreError,
-    message_history::{Search, messages::MessageRecord},
-};
+use twilio_edge_platform::config::Config;
+use twilio_edge_services::outbound::sending::PREFIX;
+use twilio_edge_store::message_history::{Search, messages::MessageRecord};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -43,20 +36,22 @@ enum Verb {
     List(Box<List>),
     /// Show one message with its timeline
     Show {
-        /// Message id: ms_.., or SM.. or MM.. of Twilio
-        id: String,
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        columns: Columns,
         #[command(flatten)]
         account: Account,
     },
     /// Cancel a message that is not yet being sent
     Cancel {
-        /// Message id: ms_..
-        id: String,
+        #[command(flatten)]
+        target: Target,
     },
     /// Record whether an unknown message was sent, according to Twilio's console
     Resolve {
-        /// Message id: ms_..
-        id: String,
+        #[command(flatten)]
+        target: Target,
         /// SID of the message at Twilio, if it was sent: SM.., MM..
         #[arg(
             long,
@@ -105,6 +100,11 @@ struct List {
     /// Largest number of messages
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
+    /// Messages that are read from the database at a time [default: all of --limit]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000), requires = "account")]
+    page_size: Option<u32>,
+    #[command(flatten)]
+    columns: Columns,
     /// Account SID
     #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "SID", value_parser = ledger::account)]
     account: Option<String>,
@@ -116,15 +116,46 @@ const STATES: [&str; 8] =
 const COLUMNS: [&str; 9] =
     ["id", "sid", "direction", "from", "to", "state", "status", "error", "created_at"];
 
+/// Fields of a message, in the order of its JSON.
+const FIELDS: [&str; 23] = [
+    "id",
+    "sid",
+    "account_sid",
+    "direction",
+    "channel",
+    "from",
+    "to",
+    "messaging_service_sid",
+    "state",
+    "status",
+    "error",
+    "attempts",
+    "template",
+    "metadata",
+    "category",
+    "kind",
+    "fallback_of",
+    "due_at",
+    "valid_until",
+    "created_at",
+    "changed_at",
+    "webhooks",
+    "links",
+];
+
 const TIMELINE: [&str; 8] =
     ["at", "event", "state", "status", "error", "backend", "attempts", "route"];
 
 pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     match args.verb {
         Verb::List(list) => list.run(globals),
-        Verb::Show { id, account } => show(&id, account, globals),
-        Verb::Cancel { id } => change(globals, async |messages| cancel(messages, &id).await),
-        Verb::Resolve { id, sent, .. } => {
+        Verb::Show { target, columns, account } => show(&target.id(), &columns, account, globals),
+        Verb::Cancel { target } => {
+            let id = target.id();
+            change(globals, async |messages| cancel(messages, &id).await)
+        }
+        Verb::Resolve { target, sent, .. } => {
+            let id = target.id();
             if sent.as_deref().is_some_and(|sid| !is_message_sid(sid)) {
                 return fail("--sent: must be SM or MM and 32 hexadecimal digits");
             }
@@ -135,11 +166,15 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
 
 impl List {
     fn run(self, globals: &Globals) -> ExitCode {
+        if let Err(problem) = self.columns.check(&FIELDS) {
+            return fail(problem);
+        }
         let Some(account) = self.account.clone() else { return self.run_for_all(globals) };
         let List { direction, state, number, to, from, period, status, limit, .. } = self;
-        let List { error_code, template, sender, .. } = self;
+        let List { error_code, template, sender, page_size, columns, .. } = self;
         let (since_ms, until_ms) = period.bounds();
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let whole = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let (limit, page_size) = (whole(limit), page_size.map_or(usize::MAX, whole));
         Account { account }.query(
             globals,
             async |histories, _, account| {
@@ -157,9 +192,10 @@ impl List {
                     sender,
                     ..Search::of(account, limit)
                 };
-                ledger::gather(search, async |search| histories.messages(search).await).await
+                let page = async |search: &Search| histories.messages(search).await;
+                ledger::gather(search, page_size, page).await
             },
-            |found, config| print(&found, config, globals.output()),
+            |found, config| print(&found, config, globals.output(), &columns),
         )
     }
 
@@ -175,12 +211,12 @@ impl List {
         with_messages(globals, async |messages, config| {
             let found = messages.list_latest(self.state.as_deref(), self.limit).await?;
             let found: Vec<MessageRecord> = found.into_iter().map(MessageRecord::from).collect();
-            Ok(print(&found, config, globals.output()))
+            Ok(print(&found, config, globals.output(), &self.columns))
         })
     }
 }
 
-fn print(found: &[MessageRecord], config: &Config, output: Output) -> ExitCode {
+fn print(found: &[MessageRecord], config: &Config, output: Output, columns: &Columns) -> ExitCode {
     let errors = match error_table(config) {
         Ok(errors) => errors,
         Err(problem) => return fail(problem),
@@ -189,10 +225,10 @@ fn print(found: &[MessageRecord], config: &Config, output: Output) -> ExitCode {
     let rows: Vec<_> = messages
         .map(|message| match output {
             Output::Json => ledger::row(&message),
-            Output::Table | Output::Tsv => summary_row(&message),
+            Output::Table | Output::Tsv | Output::Csv => summary_row(&message),
         })
         .collect();
-    listing::print(output, &COLUMNS, &rows)
+    columns.print(output, &COLUMNS, &rows)
 }
 
 /// Returns a summary as a row of a table: the error is its code.
@@ -202,7 +238,10 @@ fn summary_row(message: &MessageSummary) -> Map<String, Value> {
     row
 }
 
-fn show(id: &str, account: Account, globals: &Globals) -> ExitCode {
+fn show(id: &str, columns: &Columns, account: Account, globals: &Globals) -> ExitCode {
+    if let Err(problem) = columns.check(&FIELDS) {
+        return fail(problem);
+    }
     let sid = account.account.clone();
     account.query(
         globals,
@@ -212,7 +251,7 @@ fn show(id: &str, account: Account, globals: &Globals) -> ExitCode {
         },
         |record, config| match (record, error_table(config)) {
             (Some(record), Ok(errors)) => {
-                print_one(&Message::of(&record, None, &errors), globals.output())
+                print_one(&Message::of(&record, None, &errors), globals.output(), columns)
             }
             (None, _) => fail(format_args!("account {sid} has no message {id}")),
             (_, Err(problem)) => fail(problem),
@@ -220,7 +259,18 @@ fn show(id: &str, account: Account, globals: &Globals) -> ExitCode {
     )
 }
 
-fn print_one(message: &Message, output: Output) -> ExitCode {
+/// Prints one message: with the selected fields only these, else with its timeline.
+fn print_one(message: &Message, output: Output, columns: &Columns) -> ExitCode {
+    if columns.is_selected() {
+        return match output {
+            Output::Json => {
+                let fields = columns.select(&ledger::row(&message.summary));
+                let text = serde_json::to_string_pretty(&fields).unwrap_or_default();
+                listing::write(&(text + "\n"))
+            }
+            _ => columns.print(output, &COLUMNS, &[summary_row(&message.summary)]),
+        };
+    }
     let timeline: Vec<_> = message
         .timeline
         .iter()
@@ -240,16 +290,16 @@ fn print_one(message: &Message, output: Output) -> ExitCode {
         Output::Json => {
             listing::write(&(serde_json::to_string_pretty(message).unwrap_or_default() + "\n"))
         }
-        Output::Tsv => listing::print(output, &TIMELINE, &timeline),
+        Output::Tsv | Output::Csv => columns.print(output, &TIMELINE, &timeline),
         Output::Table => {
-            listing::print(output, &COLUMNS, &[summary_row(&message.summary)]);
+            columns.print(output, &COLUMNS, &[summary_row(&message.summary)]);
             if let Some(error) = &message.summary.error {
                 let remedy = error.remedy.as_deref().unwrap_or_default();
                 let reason = error.reason.as_deref().unwrap_or_default();
                 listing::write(&format!("\n{}\n", explanation(&error.code, reason, remedy)));
             }
             listing::write("\n");
-            listing::print(output, &TIMELINE, &timeline)
+            columns.print(output, &TIMELINE, &timeline)
         }
     }
 }
@@ -258,79 +308,4 @@ fn print_one(message: &Message, output: Output) -> ExitCode {
 fn explanation(code: &str, reason: &str, remedy: &str) -> String {
     let text = format!("{code}: {reason}. {remedy}");
     twilio_edge_platform::terminal::line(text.trim_end()).into_owned()
-}
-
-async fn cancel(messages: &OutboundMessages, id: &str) -> Result<Result<(), String>, StoreError> {
-    let Some(message) = messages.fetch(id, None).await? else { return Ok(Err(no_message(id))) };
-    Ok(match sending::cancel(messages, &operator(), &message, now_ms()).await? {
-        true => Ok(()),
-        false => {
-            Err(format!("{id} is {}: only a message that is queued can be canceled", message.state))
-        }
-    })
-}
-
-async fn resolve(
-    messages: &OutboundMessages,
-    id: &str,
-    sent: Option<&str>,
-) -> Result<Result<(), String>, StoreError> {
-    let Some(message) = messages.fetch(id, None).await? else { return Ok(Err(no_message(id))) };
-    Ok(match sending::resolve(messages, &operator(), &message, sent, now_ms()).await? {
-        true => Ok(()),
-        false => Err(format!("{id} is not unknown: nothing was changed")),
-    })
-}
-
-fn no_message(id: &str) -> String {
-    format!("there is no message {id}: `twilio-edge messages list` shows the ids")
-}
-
-fn operator() -> Caller {
-    Caller::command_line(&variable("USER").unwrap_or_default())
-}
-
-/// Carries out a change of one message.
-fn change(
-    globals: &Globals,
-    act: impl AsyncFnOnce(&OutboundMessages) -> Result<Result<(), String>, StoreError>,
-) -> ExitCode {
-    with_messages(globals, async |messages, _| {
-        Ok(match act(messages).await? {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => fail(problem),
-        })
-    })
-}
-
-/// Opens the store of outbound messages for `act`.
-pub(super) fn with_messages(
-    globals: &Globals,
-    act: impl AsyncFnOnce(&OutboundMessages, &Config) -> Result<ExitCode, StoreError>,
-) -> ExitCode {
-    let config = match globals.settings().check() {
-        Ok(config) => config,
-        Err(problems) => return fail(problems),
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(error),
-    };
-    let reporting = match event_reporting(&config) {
-        Ok(reporting) => reporting,
-        Err(problem) => return fail(problem),
-    };
-    let done = runtime.block_on(async {
-        let messages = OutboundMessages::open(&config.database, reporting).await?;
-        let done = act(&messages, &config).await;
-        messages.close().await;
-        done
-    });
-    match done {
-        Ok(code) => code,
-        Err(reason) => {
-            let database = without_password(config.database.url.expose());
-            fail(format_args!("the database {database} {reason}"))
-        }
-    }
 }

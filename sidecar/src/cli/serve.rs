@@ -154,7 +154,8 @@ async fn serve(
 
 /// Background tasks that finish their work at shutdown.
 struct Workers {
-    delivery_workers: DeliveryWorkers,
+    /// Workers of the sinks file, and of status callbacks.
+    delivery_workers: [DeliveryWorkers; 2],
     /// `None` if no account has credentials.
     senders: Option<(Dispatcher, Reconciler)>,
 }
@@ -170,11 +171,13 @@ impl Workers {
                 );
             }
         }
-        if !self.delivery_workers.finish(remaining(deadline)).await {
-            tracing::warn!(
-                event = "shutdown.deliveries_aborted",
-                "the shutdown deadline passed before every delivery ended; the deliveries are retried"
-            );
+        for delivery_workers in self.delivery_workers {
+            if !delivery_workers.finish(remaining(deadline)).await {
+                tracing::warn!(
+                    event = "shutdown.deliveries_aborted",
+                    "the shutdown deadline passed before every delivery ended; the deliveries are retried"
+                );
+            }
         }
     }
 }
@@ -198,10 +201,13 @@ async fn start_background_tasks(
     // Webhooks: deliveries, dead letters, replays, archive.
     let claims = &services.claims;
     let (outbox, sinks) = (stores.outbox(), &claims.sinks);
-    let delivery_workers =
-        DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, metrics, &name, tasks);
-    if sinks.iter().next().is_some() {
-        let measuring = dead_letters::update_metric(outbox, sinks.clone(), metrics.clone());
+    let all = [sinks, &services.status_callbacks];
+    let delivery_workers = all
+        .map(|sinks| DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, metrics, &name, tasks));
+    let names: Vec<String> =
+        all.iter().flat_map(|sinks| sinks.iter()).map(|sink| sink.name().to_owned()).collect();
+    if !names.is_empty() {
+        let measuring = dead_letters::update_metric(outbox, names, metrics.clone());
         tasks.spawn(Task::DeadLetterAge, measuring);
     }
     let replay_sources = services.replay_sources.clone();

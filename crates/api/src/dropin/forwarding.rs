@@ -7,9 +7,9 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{super::problem::Problem, codes, refusals::DropInRefusal};
+use super::{super::problem::Problem, refusals::DropInRefusal};
 use twilio_edge_connectors::twilio::{Forward, Forwarded, Twilio};
-use twilio_edge_domain::dropin::DropInError;
+use twilio_edge_domain::dropin::{DropInError, codes::of_status};
 use twilio_edge_domain::refusal::RefusalCode;
 
 /// Answer of an operation.
@@ -74,7 +74,7 @@ impl TwilioAnswer {
         match status {
             200..=299 | 400..=599 if is_object() => Ok(self.unchanged()),
             400..=499 => {
-                let code = codes::of_status(status);
+                let code = of_status(status);
                 let message =
                     format!("Twilio answered with status {status} and no error of its own");
                 Err(DropInError::new(code, message).with_status(status).into())

@@ -57,6 +57,13 @@ pub struct MessageSummary {
     pub kind: Option<String>,
     /// Id of the message of which this one is the fallback.
     pub fallback_of: Option<String>,
+    /// Time at which a `queued` message is due: its `send_at`, the end of quiet hours, or the next attempt; `null` in every
+    /// other state.
+    #[schema(format = DateTime)]
+    pub due_at: Option<String>,
+    /// Time after which the message is not sent; `null` without a validity period.
+    #[schema(format = DateTime)]
+    pub valid_until: Option<String>,
     /// Time at which the message was accepted; for a message that this API did not accept, of its first webhook.
     #[schema(format = DateTime)]
     pub created_at: Option<String>,
@@ -229,6 +236,8 @@ impl MessageSummary {
             category: Some(row.category.clone()),
             kind: Some(row.kind.clone()),
             fallback_of: non_empty(&row.fallback_of),
+            due_at: (row.state == "queued").then(|| time(row.due_at_ms)).flatten(),
+            valid_until: time(row.valid_until_ms),
             created_at: rfc3339(row.created_at_ms),
             changed_at: rfc3339(row.changed_at_ms.max(row.status_at_ms).max(last_webhook_ms)),
             webhooks: recorded.map_or(0, |recorded| recorded.timeline().count()),
@@ -265,6 +274,8 @@ impl MessageSummary {
             category: None,
             kind: None,
             fallback_of: None,
+            due_at: None,
+            valid_until: None,
             created_at: rfc3339(first.received_ms),
             changed_at: rfc3339(message.last_received_ms()),
             webhooks: message.timeline().count(),

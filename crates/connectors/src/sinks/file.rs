@@ -13,7 +13,8 @@ use super::{
     sink_type::{Field, ParsedSink, Registration},
 };
 use twilio_edge_domain::{
-    delivery::RetryPolicy, operational_event::EventPattern, sink_filter::SinkFilter,
+    delivery::RetryPolicy, operational_event::EventPattern,
+    sending::status_callback::SINK as STATUS_CALLBACKS, sink_filter::SinkFilter,
 };
 use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 
@@ -183,6 +184,10 @@ fn name(reading: &mut TomlReader, path: &str, table: Fields<'_>) -> String {
         || name.len() > 64
     {
         reading.problem(path, "must be at most 64 letters, digits, - and _");
+    }
+    if name == STATUS_CALLBACKS {
+        reading
+            .problem(path, "is the name of the built-in sink of status callbacks; choose another");
     }
     name
 }

@@ -1,6 +1,7 @@
-//! Twilio's own REST API for clients of Twilio: the content of a request, the SID of a message, and the representation of
-//! one of our messages in Twilio's format. The rules for sending are in `domain/sending`.
+//! Twilio's own REST API for clients of Twilio: the content of a request, the SID of a message, the representation of
+//! one of our messages in Twilio's format, and Twilio's code of its end. The rules for sending are in `domain/sending`.
 
+pub mod codes;
 pub mod content_variables;
 pub mod credentials;
 pub mod listing;

@@ -20,7 +20,7 @@ use crate::{
 const FURTHEST_MS: i64 = 35 * 86_400_000;
 
 /// Parameters that are read here; all others are passed on.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "To",
     "From",
     "MessagingServiceSid",
@@ -30,6 +30,7 @@ const OURS: [&str; 9] = [
     "ContentVariables",
     "SendAt",
     "ScheduleType",
+    "StatusCallback",
 ];
 
 /// Parameters that may occur more than once.
@@ -46,6 +47,8 @@ pub struct MessageRequest {
     pub content: Content,
     /// Earliest send time, in milliseconds since 1970.
     pub send_at_ms: Option<i64>,
+    /// URL to which the statuses are reported, if the request names one.
+    pub status_callback: Option<String>,
     /// Other parameters, form-encoded.
     pub other_parameters: String,
 }
@@ -93,7 +96,8 @@ impl MessageRequest {
         };
         let content = content(pairs, get)?;
         let send_at_ms = schedule(get("ScheduleType"), get("SendAt"), now_ms)?;
-        if get("StatusCallback").is_some_and(|url| !is_url(url)) {
+        let status_callback = get("StatusCallback");
+        if status_callback.is_some_and(|url| !is_url(url)) {
             return Err(DropInError::new(21609, "The StatusCallback URL is not a valid URL."));
         }
         let others = pairs.iter().filter(|(name, _)| !OURS.contains(&name.as_str()));
@@ -103,6 +107,7 @@ impl MessageRequest {
             sender,
             content,
             send_at_ms,
+            status_callback: status_callback.map(str::to_owned),
             other_parameters: other_parameters.finish(),
         })
     }
@@ -279,6 +284,9 @@ mod tests {
     fn other_parameters_are_passed_on() {
         let asked = read(&[("ValidityPeriod", "60"), ("Tomorrow", "a b"), ("Body", "hi")]).unwrap();
         assert_eq!(asked.other_parameters, "ValidityPeriod=60&Tomorrow=a+b");
+        let asked = read(&[("StatusCallback", "https://app.example/s")]).unwrap();
+        assert_eq!(asked.status_callback.as_deref(), Some("https://app.example/s"));
+        assert_eq!(asked.other_parameters, "");
         let media = ("MediaUrl", "https://a.example/1");
         let long = "x".repeat(2000);
         for superseded in

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     errors::FallbackTarget,
+    options::MessageOptions,
     request::{Content, MAX_BODY_CHARS, Request, Sender},
     sender::{is_service, sender as read_sender},
 };
@@ -78,6 +79,9 @@ pub struct FallbackPlan {
     text: String,
     #[serde(default)]
     locale: Option<String>,
+    /// URL to which the statuses of the message are reported, and so those of its fallback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status_callback: Option<String>,
 }
 
 /// Properties of a failed message that its fallback depends on.
@@ -186,7 +190,8 @@ impl FallbackPlan {
             (Content::Template { .. } | Content::Named { .. }, _) => String::new(),
         };
         let locale = request.locale.as_ref().map(Locale::to_string);
-        Some(FallbackPlan { fallback, text, locale })
+        let status_callback = request.options.status_callback.clone();
+        Some(FallbackPlan { fallback, text, locale, status_callback })
     }
 
     /// Returns whether the fallback on the other channel has no text.
@@ -216,7 +221,9 @@ impl FallbackPlan {
                 FallbackTarget::Template => self.template(failed)?,
                 FallbackTarget::Channel => self.channel(failed)?,
             };
-            Some((*to, request))
+            let status_callback = self.status_callback.clone();
+            let options = MessageOptions { status_callback, ..request.options };
+            Some((*to, Request { options, ..request }))
         })
     }
 
@@ -287,6 +294,7 @@ mod tests {
             fallback: fallback(json),
             text: "hello".into(),
             locale: Some("pt_BR".into()),
+            status_callback: Some("https://app.example/s".into()),
         }
     }
 
@@ -316,6 +324,8 @@ mod tests {
             (FallbackTarget::Template, &person(), OURS)
         );
         assert_eq!((template.locale.unwrap().as_str(), template.category), ("pt_BR", None));
+        let callback = Some("https://app.example/s");
+        assert_eq!(template.options.status_callback.as_deref(), callback);
         // The next fallback applies where the first one fails.
         let rest = template.fallback.unwrap();
         assert_eq!((rest.template.is_none(), rest.channel.as_deref()), (true, Some("sms")));
@@ -374,7 +384,7 @@ mod tests {
         #[test]
         fn fallback_plan_round_trips(body: Option<String>, name: Option<String>, text: String, channel in prop::option::of("sms")) {
             let template = name.map(|name| FallbackTemplate { name: Some(name), ..FallbackTemplate::default() });
-            let kept = FallbackPlan { fallback: Fallback { template, channel, body, ..Fallback::default() }, text, locale: None };
+            let kept = FallbackPlan { fallback: Fallback { template, channel, body, ..Fallback::default() }, text, locale: None, status_callback: None };
             prop_assert_eq!(FallbackPlan::read(&kept.to_json()), Some(kept.clone()));
             for order in [&[FallbackTarget::Template, FallbackTarget::Channel][..], &[FallbackTarget::Channel]] {
                 match instead(&kept, Kind::Session, order).map(|(_, request)| request.content) {

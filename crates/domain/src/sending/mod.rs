@@ -3,7 +3,7 @@
 //! (`outcome.rs`, `errors.rs`, `call_failure.rs`), the effect of its status callbacks (`delivery_status.rs`), the search for an `unknown` message in Twilio's list (`matching.rs`), the
 //! order of sending (`fair_scheduler.rs`), the rate (`rate_limit.rs`) and the number of concurrent calls
 //! (`adaptive_concurrency.rs`). `backlog.rs` has the size of the backlog,
-//! and `statistics.rs` the counters.
+//! `statistics.rs` the counters, and `status_callback.rs` the sidecar's own status callbacks.
 
 pub mod adaptive_concurrency;
 pub mod backlog;
@@ -22,3 +22,4 @@ pub mod routing;
 pub mod rules;
 pub mod sender;
 pub mod statistics;
+pub mod status_callback;

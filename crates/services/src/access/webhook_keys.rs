@@ -14,8 +14,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, watch};
+use twilio_edge_connectors::sinks::{AuthTokenLookup, AuthTokens};
 use twilio_edge_contract::{AccountKeys, KeyRing, PROTOCOL_VERSION};
-
 use twilio_edge_platform::metrics::Metrics;
 
 /// Minimum interval between checks of the file, however many filters ask.
@@ -141,6 +141,16 @@ impl WebhookKeys {
         };
         self.metrics.accounts_are_stale(in_use.stale);
         self.in_use.send_replace(in_use);
+    }
+}
+
+impl AuthTokens for WebhookKeys {
+    fn auth_token<'a>(&'a self, account_sid: &'a str) -> AuthTokenLookup<'a> {
+        Box::pin(async move {
+            let ring = self.current().await.ring;
+            let account = ring.accounts.iter().flatten().find(|one| one.sid == account_sid)?;
+            account.auth_tokens.first().cloned()
+        })
     }
 }
 

@@ -57,7 +57,7 @@ impl Claims {
             return Vec::new();
         }
         let webhooks = webhooks.into_iter().map(Some).collect();
-        let webhooks = self.with_known_inbound(webhooks).await;
+        let webhooks = self.with_known_own(self.with_known_inbound(webhooks).await).await;
         let mut webhooks: Vec<Webhook> = webhooks.into_iter().flatten().collect();
 
         // A STOP takes effect now, with every verdict. A webhook whose STOP could not be recorded gets

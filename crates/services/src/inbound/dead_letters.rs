@@ -8,7 +8,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::json;
 
 use crate::access::api_keys::Caller;
-use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_platform::clock::{now_ms, ticks};
 use twilio_edge_platform::metrics::Metrics;
 use twilio_edge_store::{
@@ -122,9 +121,9 @@ fn entries(
     ids_of.into_iter().map(entry).collect()
 }
 
-/// Updates the metric of the oldest dead letters until the task is aborted.
-pub async fn update_metric(outbox: Outbox, sinks: Sinks, metrics: Arc<Metrics>) {
-    let names: Vec<&str> = sinks.iter().map(twilio_edge_connectors::sinks::Sink::name).collect();
+/// Updates the metric of the oldest dead letters of these sinks until the task is aborted.
+pub async fn update_metric(outbox: Outbox, sinks: Vec<String>, metrics: Arc<Metrics>) {
+    let names: Vec<&str> = sinks.iter().map(String::as_str).collect();
     let mut poll = ticks(METRIC_INTERVAL);
     while !names.is_empty() {
         poll.tick().await;

@@ -104,6 +104,28 @@ impl Claims {
         webhooks.into_iter().map(|webhook| webhook.map(read)).collect()
     }
 
+    /// Marks the sidecar's own status callbacks, which a route of the filter may receive. Their codes are the sidecar's own
+    /// decisions: they suppress no contact, and withdraw no consent. Without an answer of the database the webhooks stay
+    /// unchanged.
+    pub(super) async fn with_known_own(
+        &self,
+        webhooks: Vec<Option<Webhook>>,
+    ) -> Vec<Option<Webhook>> {
+        let ids: Vec<String> =
+            webhooks.iter().flatten().filter_map(Webhook::id_of_own_message).collect();
+        if ids.is_empty() {
+            return webhooks;
+        }
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let known = self.sending.messages.by_ids(&ids).await.unwrap_or_default();
+        let read = |webhook: Webhook| {
+            let id = webhook.id_of_own_message();
+            let is_own = known.iter().any(|message| Some(&message.id) == id.as_ref());
+            if is_own { webhook.without_effect_on_consent() } else { webhook }
+        };
+        webhooks.into_iter().map(|webhook| webhook.map(read)).collect()
+    }
+
     /// Stores the withdrawals of consent to marketing that statuses report; returns the claim ids for which that failed.
     pub(super) async fn record_withdrawals(
         &self,

@@ -24,7 +24,7 @@ impl Claims {
             return Vec::new();
         }
         // A webhook that was forwarded without a verdict is recorded first, as its claim would have been.
-        let unclaimed = self.with_known_inbound(unclaimed).await;
+        let unclaimed = self.with_known_own(self.with_known_inbound(unclaimed).await).await;
         let mut unrecorded = self.link_contacts(unclaimed.iter().flatten(), now_ms).await;
         let late = unclaimed.iter().flatten();
         unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);

@@ -62,7 +62,7 @@ impl StatusReport<'_> {
             Some(id) => id == message.id,
             None => {
                 message.message_sid == self.message_sid
-                    || message.replaced_sids().any(|sid| sid == self.message_sid)
+                    || message.earlier_sids().any(|sid| sid == self.message_sid)
             }
         };
         is_named && self.account_sid == message.account_sid
@@ -149,7 +149,7 @@ impl Sending {
         let mut learned = 0;
         for _ in 0..MAX_TRIES {
             report.unmask(message);
-            let is_replaced = message.replaced_sids().any(|sid| sid == report.message_sid);
+            let is_replaced = message.earlier_sids().any(|sid| sid == report.message_sid);
             let is_current = message.message_sid == report.message_sid;
             let applied = if is_replaced && !is_current {
                 self.apply_late(message, report, now_ms).await?

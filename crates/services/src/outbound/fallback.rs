@@ -117,6 +117,9 @@ impl Sending {
         let Some(Alternative { to, request, verdicts }) = selected else { return Ok(None) };
         let mut row = self.row(request, &message.created_by, None, now_ms)?;
         row.fallback_of = message.id.clone();
+        // For the caller it is the same message.
+        row.metadata.clone_from(&message.metadata);
+        row.valid_until_ms = message.valid_until_ms;
         let refusal = verdicts.iter().find_map(|verdict| Some((verdict.code?, &verdict.detail)));
         if let Some((code, detail)) = refusal {
             row.recipient = masked(&row);

@@ -4,15 +4,15 @@
 
 pub mod library;
 pub mod probe;
-pub mod resolver;
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use reqwest::Url;
 
-use self::{library::Library, resolver::Lookup};
+use self::library::Library;
 use crate::outbound::media::probe::MediaProbe;
+use twilio_edge_connectors::public_resolver::{self, Lookup};
 use twilio_edge_domain::media::{
     self, MediaCheck, MediaProblem, MediaProblemKind, limits::FetchedMedia, link,
     url_policy::UrlPolicy,
@@ -45,7 +45,7 @@ impl Media {
         max_time: Duration,
         metrics: &Arc<Metrics>,
     ) -> Result<Media, String> {
-        Media::with(settings, max_time, metrics, Arc::new(resolver::System))
+        Media::with(settings, max_time, metrics, Arc::new(public_resolver::System))
     }
 
     /// Creates the checker with `lookup` for name resolution. `max_time` is the upper bound of the time limit of a

@@ -17,6 +17,7 @@ use crate::{
 use twilio_edge_domain::{
     address::Address,
     cursor::Cursor,
+    dropin::resource::id_of_sid,
     merge::{Part, Position, merge},
     message::{Direction, Message, NumberQuery, RecordedWebhook},
 };
@@ -223,7 +224,7 @@ impl MessageHistory {
         .await
     }
 
-    /// Returns one message of an account by Twilio's SID.
+    /// Returns one message of an account by Twilio's SID, or by the SID that the drop-in API derives from our id.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
@@ -242,7 +243,18 @@ impl MessageHistory {
             }
             let mut by_message = self.read_all(account_sid, [message_sid].into()).await?;
             let recorded = by_message.remove(message_sid).and_then(Message::of);
-            Ok(MessageRecord::of(None, recorded))
+            if let Some(record) = MessageRecord::of(None, recorded) {
+                return Ok(Some(record));
+            }
+            // Until Twilio assigns a SID, the drop-in API names the message by one that is derived from our id.
+            let Some(id) = id_of_sid(message_sid).filter(|id| !id.contains('\0')) else {
+                return Ok(None);
+            };
+            let Some(row) = self.reader.row(account_sid, &id).await? else { return Ok(None) };
+            let mut record = [MessageRecord::from(row)];
+            self.add_webhooks(account_sid, &mut record).await?;
+            let [record] = record;
+            Ok(Some(record))
         })
         .await
     }
@@ -358,7 +370,7 @@ impl MessageHistory {
             // The webhooks of a failed delivery that was repeated are part of its message, which is listed by other webhooks
             // or by its row.
             let is_replaced = |row: &OutboundMessage| {
-                row.message_sid != *sid && row.replaced_sids().any(|replaced| replaced == sid)
+                row.message_sid != *sid && row.earlier_sids().any(|earlier| earlier == *sid)
             };
             if known.iter().any(is_replaced) {
                 return None;
@@ -385,9 +397,8 @@ impl MessageHistory {
             MessageRecord::Accepted(row, recorded, _) => {
                 let current = Some(row.message_sid.clone())
                     .filter(|sid| !sid.is_empty() && recorded.is_none());
-                let earlier = row.replaced_sids().filter(|sid| *sid != row.message_sid);
-                let earlier = earlier.map(str::to_owned).collect();
-                (current, earlier)
+                let earlier = row.earlier_sids().filter(|sid| *sid != row.message_sid);
+                (current, earlier.collect())
             }
             MessageRecord::Recorded(_) => (None, Vec::new()),
         };

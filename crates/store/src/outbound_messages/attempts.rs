@@ -151,7 +151,12 @@ impl OutboundMessages {
                 .into_iter()
                 .collect(),
         };
-        let change = Change { instead, counts, events, ..Change::of(RECORD_OUTCOME, &binds) };
+        let callback = match outcome.state {
+            "refused" => self.callback(message, change),
+            _ => None,
+        };
+        let change =
+            Change { instead, counts, events, callback, ..Change::of(RECORD_OUTCOME, &binds) };
         self.writes.change(change).await.map(|rows| rows == 1)
     }
 

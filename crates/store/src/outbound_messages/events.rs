@@ -4,10 +4,14 @@
 use serde_json::{Value, json};
 
 use super::{OutboundMessage, OutboundMessages};
+use crate::operational_events::callbacks::NewCallback;
 use twilio_edge_domain::{
     address::Address,
     operational_event::{EventReporting, OperationalEvent, OperationalEventType},
-    sending::options::Metadata,
+    sending::{
+        options::Metadata,
+        status_callback::{StatusCallback, UnsentMessage},
+    },
     window::rfc3339,
 };
 
@@ -53,6 +57,30 @@ impl OutboundMessages {
         let event_type = type_of_refusal(change.code);
         let switched = self.event_of_switch(message, change);
         self.event(event_type, message, change).into_iter().chain(switched).collect()
+    }
+
+    /// Returns the status callback about a message that ended without Twilio. A message that is replaced by a fallback has
+    /// not ended for the caller, and a repetition was reported by Twilio.
+    pub(super) fn callback(
+        &self,
+        message: &OutboundMessage,
+        change: MessageChange<'_>,
+    ) -> Option<NewCallback> {
+        let is_replaced = change.instead.is_some_and(|instead| instead.state != "refused");
+        if is_replaced || message.repetitions > 0 {
+            return None;
+        }
+        let reporting = self.database.reporting();
+        let due_at_ms = reporting.callback_at_ms(message.created_at_ms, change.now_ms)?;
+        let callback = StatusCallback::of(UnsentMessage {
+            id: &message.id,
+            account_sid: &message.account_sid,
+            form: &message.form,
+            state: change.state,
+            code: change.code,
+        })?;
+        let (id, account_sid) = (&message.id, &message.account_sid);
+        Some(NewCallback::of(id, account_sid, contact(message), &callback, due_at_ms))
     }
 
     /// Returns the event of a fallback that is sent instead of a message.
@@ -106,10 +134,7 @@ fn event(
         OperationalEventType::MessageUnknown => message.attempts,
         _ => message.repetitions,
     };
-    // The number of a message that ended may be masked. Its events are then in order by message only.
-    let is_masked = message.recipient.is_empty() || message.recipient.contains("..");
-    let contact = (!is_masked)
-        .then(|| Address { channel: message.channel.clone(), number: message.recipient.clone() });
+    let contact = contact(message);
     Some(OperationalEvent {
         event_id: format!("{event_type}:{}:{count}", message.id),
         event_type,
@@ -121,6 +146,13 @@ fn event(
             .map(|sender| Address { channel: message.channel.clone(), ..sender }),
         contact,
     })
+}
+
+/// Returns the recipient. The number of a message that ended may be masked; its events are then in order by message only.
+fn contact(message: &OutboundMessage) -> Option<Address> {
+    let is_masked = message.recipient.is_empty() || message.recipient.contains("..");
+    (!is_masked)
+        .then(|| Address { channel: message.channel.clone(), number: message.recipient.clone() })
 }
 
 fn data(

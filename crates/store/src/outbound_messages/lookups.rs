@@ -18,6 +18,7 @@ use crate::audit_log::{self, AuditEntry};
 use crate::{
     database::{Bind, Durability},
     error::StoreError,
+    operational_events,
 };
 use twilio_edge_domain::{
     address::Address, operational_event::OperationalEventType, phone,
@@ -59,6 +60,8 @@ const DELETE: &str = "
     DELETE FROM outbound_messages WHERE id = $1 AND account_sid = $2 AND state IN ('refused', 'not_sent', 'canceled')";
 
 const DELETE_USES: &str = "DELETE FROM media_uses WHERE message_id = $1";
+
+const DELETE_SIDS: &str = "DELETE FROM replaced_sids WHERE message_id = $1";
 
 /// Other messages to the same recipient whose outcome is also unknown; `$4` at most.
 const SIMILAR: &str = "
@@ -205,6 +208,7 @@ impl OutboundMessages {
                     return Ok(false);
                 }
                 tx.execute_bound(DELETE_USES, &[Bind::Text(&message.id)]).await?;
+                tx.execute_bound(DELETE_SIDS, &[Bind::Text(&message.id)]).await?;
                 audit_log::add(&mut tx, slice::from_ref(entry)).await?;
                 tx.commit().await?;
                 Ok(true)
@@ -230,6 +234,15 @@ impl OutboundMessages {
                     return Ok(false);
                 }
                 audit_log::add(&mut tx, slice::from_ref(entry)).await?;
+                let change = MessageChange {
+                    state: "canceled",
+                    now_ms: entry.at_ms,
+                    ..MessageChange::default()
+                };
+                let callback = self.callback(message, change);
+                let (reporting, callbacks) = (self.database.reporting(), callback.as_slice());
+                operational_events::record_with_callbacks(&mut tx, reporting, &[], callbacks)
+                    .await?;
                 tx.commit().await?;
                 Ok(true)
             })

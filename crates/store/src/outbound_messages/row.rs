@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use sqlx::FromRow;
+use twilio_edge_domain::dropin::resource::provisional_sid;
 
 use crate::database::Bind;
 
@@ -140,6 +141,14 @@ impl OutboundMessage {
     /// Returns the SIDs of the failed deliveries that were repeated, oldest first.
     pub fn replaced_sids(&self) -> impl Iterator<Item = &str> {
         self.replaced_sids.split_whitespace()
+    }
+
+    /// Returns the SIDs of webhooks about the message that are not about its current delivery: those of failed deliveries, and
+    /// for a message that ended without Twilio the one of the sidecar's own status callback.
+    pub fn earlier_sids(&self) -> impl Iterator<Item = String> {
+        let is_unsent = matches!(self.state.as_str(), "refused" | "not_sent" | "canceled");
+        let own = is_unsent.then(|| provisional_sid(&self.id));
+        self.replaced_sids().map(str::to_owned).chain(own)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     group::Group,
     idempotency::{self, CompletedRequest},
     media::{self, MediaUser},
-    operational_events,
+    operational_events::{self, callbacks::NewCallback},
 };
 use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent},
@@ -58,6 +58,8 @@ pub(super) struct Change<'a> {
     pub(super) counts: Vec<MessageCount>,
     /// Events to report to sinks.
     pub(super) events: Vec<OperationalEvent>,
+    /// Status callback to send.
+    pub(super) callback: Option<NewCallback>,
 }
 
 impl<'a> Change<'a> {
@@ -69,6 +71,7 @@ impl<'a> Change<'a> {
             instead: None,
             counts: Vec::new(),
             events: Vec::new(),
+            callback: None,
         }
     }
 }
@@ -81,6 +84,7 @@ struct StoredChange {
     instead: Option<OutboundMessage>,
     counts: Vec<MessageCount>,
     events: Vec<OperationalEvent>,
+    callback: Option<NewCallback>,
 }
 
 #[derive(Debug, Clone)]
@@ -154,6 +158,7 @@ impl Writes {
             instead: change.instead.cloned(),
             counts: change.counts,
             events: change.events,
+            callback: change.callback,
         };
         let changed = self.group.ask(vec![Write::Change(Box::new(change))], 0).await;
         changed.map(|rows| rows.first().copied().unwrap_or_default())
@@ -172,12 +177,13 @@ async fn write_all(
     // Writes to the same message keep their order.
     writes.sort_by(|(_, one), (_, other)| one.id().cmp(other.id()));
     let mut tx = database.begin(Durability::Power).await?;
-    let mut events = Vec::new();
+    let (mut events, mut callbacks) = (Vec::new(), Vec::new());
     for (place, write) in &writes {
         let rows = write.execute(&mut tx).await?;
         if rows > 0 {
             total.extend(write.counts());
             events.extend(write.events(database.reporting()));
+            callbacks.extend(write.callback().cloned());
         }
         if let Some(slot) = written.get_mut(*place) {
             *slot = rows;
@@ -189,7 +195,8 @@ async fn write_all(
         Write::Change(_) => &[],
     });
     media::record_uses(&mut tx, added.map(OutboundMessage::media_user)).await?;
-    operational_events::record(&mut tx, database.reporting(), &events).await?;
+    let reporting = database.reporting();
+    operational_events::record_with_callbacks(&mut tx, reporting, &events, &callbacks).await?;
     counts::increment(&mut tx, &total).await?;
     tx.commit().await?;
     total.keep();
@@ -229,6 +236,14 @@ impl Write {
                 let instead = change.instead.iter().filter_map(of_new);
                 change.events.iter().cloned().chain(instead).collect()
             }
+        }
+    }
+
+    /// Returns the status callback of a write that changed its row.
+    fn callback(&self) -> Option<&NewCallback> {
+        match self {
+            Write::Add { .. } => None,
+            Write::Change(change) => change.callback.as_ref(),
         }
     }
 

@@ -32,6 +32,8 @@ const LOAD_PAUSE: Duration = Duration::from_millis(100);
 /// Services that the API and the background tasks use.
 pub(super) struct Services {
     pub(super) accounts: Option<WebhookKeys>,
+    /// Built-in sink of status callbacks; none without an accounts file.
+    pub(super) status_callbacks: Sinks,
     pub(super) claims: Claims,
     pub(super) replay_sources: ReplaySources,
     pub(super) sending: Sending,
@@ -52,6 +54,7 @@ impl Services {
         let lexicon = config.optout.lexicon().map_err(|problems| problems.join("; "))?;
         let accounts = open_accounts(&config.accounts.file, metrics)?;
         let sinks = read_sinks(&config.sinks.file)?;
+        let status_callbacks = status_callbacks(config, accounts.as_ref())?;
         let retention_policies = RetentionPolicies::new(config);
         let (policies, rules) = (stores.policies(), retention_policies.clone());
         let tenants = Tenants::new(stores.tenants(), policies, rules, config);
@@ -74,7 +77,7 @@ impl Services {
             max_answer_bytes: config.leases.max_answer_bytes,
             redirects: Redirects::default(),
         };
-        Ok(Services { accounts, claims, replay_sources, sending, tenants })
+        Ok(Services { accounts, status_callbacks, claims, replay_sources, sending, tenants })
     }
 
     /// Returns the services that handlers use, with the histories and the traces.
@@ -83,7 +86,7 @@ impl Services {
         histories: MessageHistory,
         telemetry: Telemetry,
     ) -> twilio_edge_api::Services {
-        let Services { accounts, claims, replay_sources, sending, tenants } = self;
+        let Services { accounts, claims, replay_sources, sending, tenants, .. } = self;
         twilio_edge_api::Services {
             claims,
             webhook_keys: accounts,
@@ -109,6 +112,14 @@ fn read_sinks(file: &str) -> Result<Sinks, String> {
         return Ok(Sinks::default());
     }
     Sinks::read(file).map_err(|problems| format!("sinks.file: {file}: {}", problems.join("; ")))
+}
+
+/// Opens the sink of status callbacks. Its URLs are those of callers, like the URLs of media.
+fn status_callbacks(config: &Config, accounts: Option<&WebhookKeys>) -> Result<Sinks, String> {
+    let Some(accounts) = accounts else { return Ok(Sinks::default()) };
+    let places = config.media.places().map_err(|problem| format!("media.{problem}"))?;
+    Sinks::of_status_callbacks(&places, Arc::new(accounts.clone()))
+        .map_err(|problem| format!("status callbacks: {problem}"))
 }
 
 /// Loads the profile of each account before the first webhook, and the templates before the first status, which may need

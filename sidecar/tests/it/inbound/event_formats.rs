@@ -207,7 +207,8 @@ async fn schema_refuses_what_is_no_event() {
             [("webhook-id", "i"), ("webhook-timestamp", "1"), ("webhook-signature", "v1,")];
         let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
         let headers = headers.into_iter().collect();
-        Received { headers, body: event.to_string(), status: 200, at: Instant::now() }
+        let (target, body) = (String::new(), event.to_string());
+        Received { target, headers, body, status: 200, at: Instant::now() }
     };
     let events: Vec<Received> = changes.iter().map(changed).collect();
     let judgements = judged(python(), &[CURRENT], &events);

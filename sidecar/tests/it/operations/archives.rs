@@ -340,7 +340,10 @@ async fn archive_replays_webhooks_that_the_ledger_lost(world: World) {
             .len()
     };
     assert_eq!(bodies().await, 3, "webhooks that are not archived are not redacted");
-    assert!(sidecar.metric("twilio_edge_archive_oldest_age_seconds").await > 39.0 * 86400.0);
+    eventually("the age is measured", async || {
+        sidecar.metric("twilio_edge_archive_oldest_age_seconds").await > 39.0 * 86400.0
+    })
+    .await;
     assert!(sidecar.stop().contains("stopped"));
 
     let sidecar = filing(&world, "1", &with_sinks).await;

@@ -14,6 +14,7 @@ use crate::{
 on_every_store!(
     messages_are_listed_beside_a_running_sidecar,
     history_of_a_message_is_one_command,
+    messages_are_printed_with_the_options_of_twilios_command_line,
     webhooks_are_listed_with_every_parameter,
     history_of_a_number_is_one_command,
     ledger_can_be_read_when_no_sidecar_runs,
@@ -109,6 +110,49 @@ async fn history_of_a_message_is_one_command(world: World) {
     let missing = ran(&world, &["messages", "show", "SM404"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8(missing.stderr).unwrap().contains("has no message SM404"));
+}
+
+async fn messages_are_printed_with_the_options_of_twilios_command_line(world: World) {
+    let sidecar = world.sidecar().await;
+    let numbers = ["+14155550101", "+14155550102", "+14155550103"];
+    for (n, number) in numbers.iter().enumerate() {
+        accepted(&sidecar, &[status_callback(&format!("SM{n}"), "failed", Some("30003"), number)])
+            .await;
+    }
+    let list = ["messages", "list", "--properties", "sid,to,error", "-o"];
+    let pages = ["--limit", "3", "--page-size", "1"];
+    assert_eq!(
+        out(&world, &[&list[..], &["csv"], &pages].concat()),
+        "SID,TO,ERROR\nSM2,'+14155550103,30003\nSM1,'+14155550102,30003\nSM0,'+14155550101,30003\n"
+    );
+    let bare = ["tsv", "--no-header", "--limit", "1"];
+    assert_eq!(out(&world, &[&list[..], &bare].concat()), "SM2\t'+14155550103\t30003\n");
+    assert!(out(&world, &[&list[..], &["columns"]].concat()).starts_with("SID"));
+    let rows = json(&world, &[&list[..], &["json"]].concat());
+    assert_eq!(rows[0].as_object().unwrap().len(), 3, "{rows}");
+    assert_eq!(rows[0]["error"]["code"], "30003");
+    let show = ["messages", "show", "--sid", "SM1", "--properties", "status,to"];
+    assert_eq!(json(&world, &[&show[..], &["--json"]].concat())["status"], "failed");
+    let csv = ["-o", "csv", "--no-header"];
+    assert_eq!(out(&world, &[&show[..], &csv].concat()), "failed,'+14155550102\n");
+
+    // Each field of the JSON output is valid, and any other name is refused with the valid ones.
+    let whole = json(&world, &["messages", "list", "--json"]);
+    let fields: Vec<&str> = whole[0].as_object().unwrap().keys().map(String::as_str).collect();
+    let all = ["messages", "list", "--properties", &fields.join(","), "--json"];
+    assert_eq!(json(&world, &all), whole);
+    let wrong = ran(&world, &["messages", "list", "--properties", "sid,dateSent"]);
+    let error = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(1), "{error}");
+    let named = error.split_once("the fields are ").unwrap().1.trim();
+    let mut named: Vec<&str> = named.split(", ").collect();
+    named.sort_unstable();
+    let mut fields = fields.clone();
+    fields.sort_unstable();
+    assert_eq!(named, fields, "{error}");
+    for neither in [&["messages", "show"][..], &["messages", "show", "SM1", "--sid", "SM1"]] {
+        assert_eq!(ran(&world, neither).status.code(), Some(2), "{neither:?}");
+    }
 }
 
 async fn webhooks_are_listed_with_every_parameter(world: World) {

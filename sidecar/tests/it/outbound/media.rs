@@ -14,12 +14,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
+use twilio_edge_connectors::public_resolver::{Lookup, LookupResult};
 use twilio_edge_domain::media::{MediaCheck, MediaProblemKind};
 use twilio_edge_platform::{config::Merged, metrics::Metrics};
-use twilio_edge_services::outbound::media::{
-    Media,
-    resolver::{Lookup, LookupResult},
-};
+use twilio_edge_services::outbound::media::Media;
 
 use self::server::{OUTSIDE, Server, Trap};
 use crate::{

@@ -139,12 +139,19 @@ async fn message_is_not_sent_after_its_validity_period(world: World) {
     let app = application(&sidecar, &root).await;
     let message =
         created(&app, &text(json!({"validity_period_s": 60, "send_at": in_seconds(3600)}))).await;
+    let time = |field: &str| message[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let period = time("valid_until").duration_since(time("due_at"));
+    assert_eq!(period, jiff::SignedDuration::from_secs(60), "{message}");
     // As if the message had waited for longer than a minute after its time.
     let wait = "UPDATE outbound_messages SET due_at_ms = 1, first_due_at_ms = 1, valid_until_ms = 60001 RETURNING id";
     world.stored(wait).await;
     let path = format!("/v1/messages/{}", message["id"].as_str().unwrap());
     eventually("it has expired", async || app.get(&path).await["error"]["code"] == "expired").await;
-    assert_eq!(app.get(&path).await["state"], "refused");
+    let expired = app.get(&path).await;
+    assert_eq!(
+        (&expired["state"], &expired["due_at"], &expired["valid_until"]),
+        (&json!("refused"), &Value::Null, &json!("1970-01-01T00:01:00.001Z"))
+    );
     assert!(simulator.made().await.is_empty());
     // Twilio gets the rest of the period.
     let message = created(&app, &text(json!({"validity_period_s": 3600}))).await;
@@ -246,7 +253,9 @@ async fn marketing_waits_for_the_end_of_quiet_hours(world: World) {
         "{held}"
     );
     let until = held["error"]["reason"].as_str().unwrap();
-    assert!(until.contains(&to.strftime("%Y-%m-%dT%H:%M").to_string()), "{until}");
+    let end = to.strftime("%Y-%m-%dT%H:%M").to_string();
+    assert!(until.contains(&end), "{until}");
+    assert!(held["due_at"].as_str().unwrap().starts_with(&end), "{held}");
     // Other categories and countries do not wait.
     let consent = json!({"number": RECIPIENT, "category": "utility", "source": "form", "at": "2026-11-01T10:00:00Z"});
     assert!(

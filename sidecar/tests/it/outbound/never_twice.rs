@@ -1,6 +1,9 @@
-//! Every accepted message is created at Twilio exactly once, however often a sidecar is killed while it sends. The simulator
+//! Every accepted message is created at Twilio exactly once, however often a sidecar is killed while it sends; `repetitions.rs` has
+//! the messages whose first delivery fails. The simulator
 //! stands for Twilio, as a separate process that the test never kills. `make never-twice` runs the long test;
 //! `NEVER_TWICE` sets its length and `NEVER_TWICE_SEED` its seed.
+
+mod repetitions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -10,14 +10,17 @@ use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
 };
 use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+use twilio_edge_contract::{Claim, Class, Identity, MESSAGE_PARAMETER};
 
 /// A received request.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
+    /// Path and query.
+    pub(crate) target: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
     /// Status of the answer.
@@ -29,6 +32,34 @@ pub(crate) struct Received {
 impl Received {
     pub(crate) fn event(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// Returns the first parameter of this name in the body, a form.
+    pub(crate) fn parameter(&self, name: &str) -> String {
+        let mut pairs = form_urlencoded::parse(self.body.as_bytes());
+        pairs
+            .find(|(have, _)| have == name)
+            .map(|(_, value)| value.into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Returns the claim that the filter makes of this status callback.
+    pub(crate) fn status_claim(&self, claim_id: &str) -> Claim {
+        let optional = |name| Some(self.parameter(name)).filter(|value| !value.is_empty());
+        let identity = Identity {
+            class: Class::Status,
+            account_sid: self.parameter("AccountSid"),
+            message_sid: self.parameter("MessageSid"),
+            status: optional("MessageStatus"),
+            error_code: optional("ErrorCode"),
+        };
+        let mut claim =
+            Claim::new(claim_id.into(), identity, "/twilio/status".into(), self.body.clone());
+        let (_, query) = self.target.split_once('?').unwrap_or_default();
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let id = pairs.find(|(name, _)| name == MESSAGE_PARAMETER);
+        claim.message_id = id.map(|(_, id)| id.into_owned());
+        claim
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
@@ -164,6 +195,7 @@ impl Drop for Present {
 
 async fn receive(
     State(shared): State<Shared>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, String) {
@@ -173,7 +205,13 @@ async fn receive(
     let body = String::from_utf8(body.to_vec()).unwrap();
     let status_rule = shared.status_rule.lock().unwrap().clone();
     let status = status_rule(&body);
-    shared.got.lock().unwrap().push(Received { headers, body, status, at: Instant::now() });
+    shared.got.lock().unwrap().push(Received {
+        target: uri.to_string(),
+        headers,
+        body,
+        status,
+        at: Instant::now(),
+    });
     (StatusCode::from_u16(status).unwrap(), shared.answer.lock().unwrap().clone())
 }
 

@@ -62,12 +62,16 @@ impl fmt::Display for ArchiveError {
 impl Archivist {
     /// Runs until it is dropped. It can be dropped at any time: another archivist continues the work in progress.
     pub async fn run(self) {
+        // The age is measured while a write hangs, too.
+        tokio::join!(self.write_all(), self.measure_age());
+    }
+
+    async fn write_all(&self) {
         let [first, longest] = PAUSE;
         let (mut pause, mut not_before) = (first, Instant::now());
         let mut poll = ticks(POLL_INTERVAL);
         loop {
             poll.tick().await;
-            self.gauge().await;
             if Instant::now() < not_before {
                 continue;
             }
@@ -125,10 +129,14 @@ impl Archivist {
         }
     }
 
-    async fn gauge(&self) {
-        if let Ok(oldest) = self.queue.oldest().await {
-            let age_ms = oldest.map_or(0, |oldest| now_ms().saturating_sub(oldest));
-            self.metrics.archive.oldest(age_ms);
+    async fn measure_age(&self) {
+        let mut poll = ticks(POLL_INTERVAL);
+        loop {
+            poll.tick().await;
+            if let Ok(oldest) = self.queue.oldest().await {
+                let age_ms = oldest.map_or(0, |oldest| now_ms().saturating_sub(oldest));
+                self.metrics.archive.oldest(age_ms);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use reqwest::{Client, Method, Response, StatusCode, Url, header, redirect};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::resolver::{Lookup, NotPublic, PublicResolver};
+use twilio_edge_connectors::public_resolver::{Lookup, NotPublic, PublicResolver};
 use twilio_edge_domain::media::{
     MediaProblem, MediaProblemKind,
     limits::{FetchedMedia, SNIFF_BYTES, check_content, check_same_type, content_type},

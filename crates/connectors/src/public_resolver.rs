@@ -1,4 +1,4 @@
-//! Name resolution for media. A connection is opened only to addresses that were checked. If a name resolves to other
+//! Name resolution for URLs of callers: media and status callbacks. A connection is opened only to addresses that were checked. If a name resolves to other
 //! addresses the next time (DNS rebinding), these are checked again.
 
 use std::{fmt, future::Future, io, net::IpAddr, net::SocketAddr, pin::Pin, sync::Arc};
@@ -34,7 +34,7 @@ impl Lookup for System {
 
 /// The name must not be connected to: it has an address that is not public, or no address.
 #[derive(Debug)]
-pub(super) struct NotPublic;
+pub struct NotPublic;
 
 impl fmt::Display for NotPublic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,9 +45,11 @@ impl fmt::Display for NotPublic {
 impl std::error::Error for NotPublic {}
 
 /// Resolver that returns only permitted addresses.
-pub(super) struct PublicResolver {
-    pub(super) lookup: Arc<dyn Lookup>,
-    pub(super) places: Arc<UrlPolicy>,
+pub struct PublicResolver {
+    /// Resolver that is asked.
+    pub lookup: Arc<dyn Lookup>,
+    /// Permitted addresses.
+    pub places: Arc<UrlPolicy>,
 }
 
 impl Resolve for PublicResolver {
