@@ -29,7 +29,7 @@ pub(super) struct AttemptView {
     status: Option<u16>,
     /// Time until the answer, or until the failure, in milliseconds.
     latency_ms: u64,
-    /// Reason of a failure without an HTTP status.
+    /// Reason of a failure; `null` if it would only repeat the status.
     reason: Option<String>,
     /// First 256 bytes of the answer.
     answer: String,

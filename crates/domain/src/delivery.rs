@@ -63,10 +63,14 @@ impl SinkAnswer {
             outcome,
             status: self.status,
             latency_ms: u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX),
-            // With a status, the reason only repeats the status and the answer.
-            reason: reason.filter(|_| self.status.is_none()).cloned(),
+            reason: reason.filter(|reason| !self.is_repeated_by(reason)).cloned(),
             answer: self.excerpt.clone(),
         }
+    }
+
+    /// Returns whether a reason only repeats the status and the answer, as that of an HTTP sink does.
+    fn is_repeated_by(&self, reason: &str) -> bool {
+        self.status.is_some_and(|status| reason.starts_with(&status.to_string()))
     }
 }
 
@@ -231,6 +235,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn attempt_has_the_reason_unless_it_only_repeats_the_status() {
+        let reason = |outcome: DeliveryOutcome, status| {
+            SinkAnswer { status, ..outcome.into() }.attempt(1).reason
+        };
+        assert_eq!(reason(outcome_of_response(503, None, "later"), Some(503)), None);
+        let failed = |reason: &str| DeliveryOutcome::Failed {
+            reason: reason.into(),
+            retry_after: None,
+            is_outage: true,
+        };
+        let advice = "the topic does not exist: 404 NOT_FOUND";
+        assert_eq!(reason(failed(advice), Some(404)).as_deref(), Some(advice));
+        assert_eq!(reason(failed("no connection"), None).as_deref(), Some("no connection"));
+    }
 
     const PATIENCE: RetryPolicy = RetryPolicy {
         first_pause: Duration::from_millis(100),

@@ -152,6 +152,10 @@ impl OutboundMessage {
     }
 }
 
+#[expect(
+    clippy::single_component_path_imports,
+    reason = "the other modules import the macro by its path"
+)]
 pub(super) use outbound_message_columns;
 
 /// Inserts a row with the values of [`OutboundMessage::values`]. A second fallback of one message is ignored.
