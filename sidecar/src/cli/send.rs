@@ -53,7 +53,8 @@ pub(super) struct Args {
     /// Earliest send time, RFC 3339
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// URL to which Twilio reports the statuses, instead of the configured one
+    /// URL to which Twilio reports the statuses, instead of the configured one; it also gets the end of a message that
+    /// Twilio never receives
     #[arg(long, value_name = "URL")]
     status_callback: Option<String>,
     /// Seconds after which the message must no longer be sent: 1 to 36000

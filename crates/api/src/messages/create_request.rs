@@ -78,7 +78,8 @@ pub(super) struct CreateMessageRequest {
     #[schema(value_type = Option<String>, format = DateTime)]
     send_at: Option<String>,
     /// URL to which Twilio reports the statuses of the message, instead of the configured one. The sidecar adds its id of the
-    /// message to the query. A callback to a URL that is not behind the filter does not reach the sidecar.
+    /// message to the query. A callback to a URL that is not behind the filter does not reach the sidecar. If Twilio never
+    /// receives the message, the sidecar sends its end to the URL: `failed` or `canceled`, with Twilio's signature.
     #[schema(min_length = 1)]
     status_callback: Option<String>,
     /// Time in seconds, from the earliest time of sending, after which the message must no longer be sent. Defaults to the
