@@ -169,7 +169,9 @@ async fn accepted_webhooks_reach_their_queue_grouped_by_contact() {
         assert!(group.starts_with("+1555000"), "{group}");
         assert_eq!(bodies, [0, 1, 2, 3, 4], "{group}");
     }
-    assert!(first.iter().all(|message| message.event["event_id"] == message.attributes["webhook-id"]));
+    assert!(
+        first.iter().all(|message| message.event["event_id"] == message.attributes["webhook-id"])
+    );
     let [replay] = replays.as_slice() else { panic!("{replays:?}") };
     assert_eq!(replay.event["replay_id"], *replay.attributes["x-twilio-edge-replay-id"]);
     let shown = command(&world, &["deliveries", "show", &format!("inbound:{ACCOUNT}:SM1x1")]);
