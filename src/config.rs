@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
-use twilio_edge_contract::{Class, Delivery};
+use twilio_edge_contract::{Class, Delivery, Opt};
 
 pub use self::reader::Problem;
 use self::reader::Reader;
@@ -45,6 +45,31 @@ pub struct Config {
     pub access_log: bool,
 }
 
+/// Answers of a route to accepted messages: TwiML each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteAnswers {
+    /// Answer to every message that has none of its own.
+    pub usual: Option<String>,
+    /// Answer to an opt-out keyword.
+    pub stop: Option<String>,
+    /// Answer to an opt-in keyword.
+    pub start: Option<String>,
+    /// Answer to a request for help.
+    pub help: Option<String>,
+}
+
+impl RouteAnswers {
+    /// Returns the answer to a message with this keyword, or without one; `None` answers without content.
+    pub fn of(&self, opt: Option<Opt>) -> Option<&str> {
+        let own = opt.and_then(|opt| match opt {
+            Opt::Stop => self.stop.as_deref(),
+            Opt::Start => self.start.as_deref(),
+            Opt::Help => self.help.as_deref(),
+        });
+        own.or(self.usual.as_deref())
+    }
+}
+
 /// A guarded path, or everything below a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -58,8 +83,8 @@ pub struct Route {
     pub mode: Mode,
     /// The component that delivers the webhook to the backend.
     pub delivery: Delivery,
-    /// TwiML that answers an accepted message; `None` answers without content.
-    pub answer: Option<Arc<str>>,
+    /// Answers to accepted messages; `None` answers without content.
+    pub answers: Option<Arc<RouteAnswers>>,
     /// Methods that Twilio may use here.
     pub methods: Methods,
     /// Kinds of bodies that Twilio may send here.

@@ -287,7 +287,7 @@ impl Exchange {
             claim,
             proof,
             mode: route.mode,
-            answer: route.answer.clone(),
+            answers: route.answers.clone(),
             body: route.body,
             form_is_body,
             on_unavailable: route.on_unavailable,
@@ -320,8 +320,8 @@ impl Exchange {
             Decision::Duplicate if pending.mode == Mode::Enforce => {
                 effects.push(Effect::AccessLog("duplicate"));
                 let class = pending.proof.webhook.class;
-                let route_answer = pending.answer.as_deref();
-                let answer = Answer::duplicate(class, verdict.answer.as_ref(), route_answer);
+                let answer = pending.route_answer(verdict);
+                let answer = Answer::duplicate(class, verdict.answer.as_ref(), answer);
                 effects.push(Effect::Answer(answer));
                 State::Answered
             }
@@ -342,7 +342,8 @@ impl Exchange {
             Decision::Accepted if pending.claim.delivery == Delivery::Accept => {
                 effects.push(Effect::AccessLog("accepted"));
                 let class = pending.proof.webhook.class;
-                effects.push(Effect::Answer(Answer::accepted(class, pending.answer.as_deref())));
+                let answer = Answer::accepted(class, pending.route_answer(verdict));
+                effects.push(Effect::Answer(answer));
                 State::Answered
             }
             Decision::Accepted => no_verdict(*pending, effects),

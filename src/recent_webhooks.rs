@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use twilio_edge_contract::{
-    Claim, Class, Decision, Identity, Outcome, SavedAnswer, Settlement, Verdict,
+    Claim, Class, Decision, Identity, Opt, Outcome, SavedAnswer, Settlement, Verdict,
 };
 
 /// Time in milliseconds after which a webhook is forgotten. Twilio repeats a webhook within seconds, and the sidecar remembers
@@ -100,8 +100,8 @@ struct Remembered {
 enum Progress {
     /// The claim of this stream has no verdict yet, or the backend has the request.
     InFlight(u32),
-    /// The webhook was accepted.
-    Committed(Option<Box<SavedAnswer>>),
+    /// The webhook was accepted: the saved answer, and the keyword if the sidecar named one.
+    Committed(Option<Box<SavedAnswer>>, Option<Opt>),
 }
 
 /// Webhooks that one worker remembers.
@@ -137,9 +137,11 @@ impl RecentWebhooks {
         let Some(key) = RepeatKey::new(&claim.identity, claim.url_digest.as_deref()) else {
             return RepeatCheck::New(None);
         };
-        let (decision, answer) = match self.webhooks.get(&key).map(|entry| &entry.state) {
-            Some(Progress::Committed(answer)) => (Decision::Duplicate, answer.as_deref().cloned()),
-            Some(Progress::InFlight(first)) if *first != stream => (Decision::InFlight, None),
+        let (decision, answer, opt) = match self.webhooks.get(&key).map(|entry| &entry.state) {
+            Some(Progress::Committed(answer, opt)) => {
+                (Decision::Duplicate, answer.as_deref().cloned(), *opt)
+            }
+            Some(Progress::InFlight(first)) if *first != stream => (Decision::InFlight, None, None),
             Some(Progress::InFlight(_)) => return RepeatCheck::New(Some(key)),
             None => {
                 self.remember(key.clone(), Progress::InFlight(stream));
@@ -147,7 +149,7 @@ impl RecentWebhooks {
             }
         };
         let verdict = Verdict::new(claim.claim_id.clone(), decision);
-        RepeatCheck::Repeat(Box::new(Verdict { answer, ..verdict }))
+        RepeatCheck::Repeat(Box::new(Verdict { answer, opt, ..verdict }))
     }
 
     /// Records the sidecar's verdict on the claim of a stream, or that there is none.
@@ -158,10 +160,12 @@ impl RecentWebhooks {
         verdict: Option<&Verdict>,
     ) {
         let Some(key) = key else { return };
-        match verdict.map(|verdict| (verdict.decision, &verdict.answer)) {
+        match verdict.map(|verdict| (verdict.decision, verdict)) {
             Some((Decision::Proceed, _)) => {}
-            Some((Decision::Duplicate, answer)) => self.commit(key, answer.as_ref()),
-            Some((Decision::Accepted, _)) => self.commit(key, None),
+            Some((Decision::Duplicate, verdict)) => {
+                self.commit(key, verdict.answer.as_ref(), verdict.opt);
+            }
+            Some((Decision::Accepted, verdict)) => self.commit(key, None, verdict.opt),
             Some((Decision::InFlight | Decision::Released | Decision::Unavailable, _)) | None => {
                 self.release(key, stream);
             }
@@ -174,17 +178,17 @@ impl RecentWebhooks {
         let key = RepeatKey::new(&settlement.identity, settlement.url_digest.as_deref());
         let Some(key) = key else { return };
         match settlement.outcome {
-            Outcome::Commit if !is_urgent => self.commit(&key, settlement.answer.as_ref()),
+            Outcome::Commit if !is_urgent => self.commit(&key, settlement.answer.as_ref(), None),
             Outcome::Commit | Outcome::Release => self.release(&key, stream),
         }
     }
 
     /// The sidecar limits how often a redirect is repeated, so such an answer is not remembered.
-    fn commit(&mut self, key: &RepeatKey, answer: Option<&SavedAnswer>) {
+    fn commit(&mut self, key: &RepeatKey, answer: Option<&SavedAnswer>, opt: Option<Opt>) {
         if answer.is_some_and(|answer| answer.body.contains("<Redirect")) {
             return self.forget(key);
         }
-        let state = Progress::Committed(answer.cloned().map(Box::new));
+        let state = Progress::Committed(answer.cloned().map(Box::new), opt);
         let Some(entry) = self.webhooks.get_mut(key) else {
             return self.remember(key.clone(), state);
         };
@@ -234,8 +238,8 @@ impl RecentWebhooks {
 impl Progress {
     fn answer_bytes(&self) -> usize {
         match self {
-            Progress::Committed(Some(answer)) => answer.body.len() + answer.content_type.len(),
-            Progress::Committed(None) | Progress::InFlight(_) => 0,
+            Progress::Committed(Some(answer), _) => answer.body.len() + answer.content_type.len(),
+            Progress::Committed(None, _) | Progress::InFlight(_) => 0,
         }
     }
 }

@@ -108,6 +108,12 @@ pub const FIELDS: &[Field] = &[
         "Answer to an accepted message and to its copies, for instance `<Response><Message>We have it.</Message></Response>`. Only with `accept` and class `inbound`",
     ),
     field(
+        "routes[].keyword_answers",
+        "object with `stop`, `start` and `help`, each as `answer`",
+        "none",
+        "Answers to accepted messages that are an opt-out keyword, an opt-in keyword or a request for help (docs/COMPLIANCE.md); other messages, and keywords without an answer of their own, get `answer`. Only with `accept` and class `inbound`",
+    ),
+    field(
         "routes[].methods",
         "list of `GET` and `POST`",
         "`[\"POST\"]`",

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use twilio_edge_contract::{Class, Delivery, MAX_ACCOUNTS};
 
 use super::reader::{Reader, field};
-use super::{Bodies, BodyFormat, Methods, Mode, OnUnavailable, Route, twiml};
+use super::{Bodies, BodyFormat, Methods, Mode, OnUnavailable, Route, RouteAnswers, twiml};
 use crate::form::is_account_sid;
 use crate::keys::Account;
 
@@ -21,6 +21,7 @@ pub(super) const ROUTE: &[&str] = &[
     "mode",
     "delivery",
     "answer",
+    "keyword_answers",
     "methods",
     "bodies",
     "forward_signature",
@@ -30,6 +31,7 @@ pub(super) const ROUTE: &[&str] = &[
     "timeout_ms",
 ];
 pub(super) const ON_UNAVAILABLE: &[&str] = &["inbound", "status"];
+const KEYWORD_ANSWERS: &[&str] = &["stop", "start", "help"];
 
 impl Reader<'_> {
     /// Reads a list of words, each at most once; `None` if it is absent or invalid.
@@ -69,6 +71,43 @@ impl Reader<'_> {
         bodies
     }
 
+    /// Reads the answers to accepted messages; `None` if the route configures none.
+    fn answers(
+        &self,
+        at: impl Fn(&str) -> String,
+        route: Option<&Map<String, Value>>,
+        is_allowed: bool,
+    ) -> Option<Arc<RouteAnswers>> {
+        let by_keyword = field(route, "keyword_answers");
+        let keyword_path = at("keyword_answers");
+        let keywords =
+            by_keyword.and_then(|value| self.object(&keyword_path, value, KEYWORD_ANSWERS));
+        let of_keyword = |name: &str| {
+            self.answer(&format!("{keyword_path}.{name}"), field(keywords, name)?, is_allowed)
+        };
+        let answers = RouteAnswers {
+            usual: field(route, "answer")
+                .and_then(|value| self.answer(&at("answer"), value, is_allowed)),
+            stop: of_keyword("stop"),
+            start: of_keyword("start"),
+            help: of_keyword("help"),
+        };
+        (answers != RouteAnswers::default()).then(|| Arc::new(answers))
+    }
+
+    fn answer(&self, path: &str, value: &Value, is_allowed: bool) -> Option<String> {
+        let answer = self.text(path, value)?;
+        if !is_allowed {
+            let problem = "is only for class inbound with delivery accept: the backend answers other messages, and a status gets an empty answer";
+            self.problem(path, problem);
+        } else if answer.len() > MAX_ANSWER_BYTES {
+            self.problem(path, format!("has more than {MAX_ANSWER_BYTES} bytes"));
+        } else if let Some(problem) = twiml::problem(&answer) {
+            self.problem(path, format!("is not valid TwiML: it {problem}"));
+        }
+        Some(answer)
+    }
+
     pub(super) fn route(
         &self,
         path: &str,
@@ -106,19 +145,8 @@ impl Reader<'_> {
             let problem = "accept is only for classes inbound and status: a webhook of class other has no identity";
             self.problem(&at("delivery"), problem);
         }
-        let answer = field(route, "answer").and_then(|value| {
-            let at = at("answer");
-            let answer = self.text(&at, value)?;
-            if delivery != Delivery::Accept || class != Some(Class::Inbound) {
-                let problem = "is only for class inbound with delivery accept: the backend answers other messages, and a status gets an empty answer";
-                self.problem(&at, problem);
-            } else if answer.len() > MAX_ANSWER_BYTES {
-                self.problem(&at, format!("has more than {MAX_ANSWER_BYTES} bytes"));
-            } else if let Some(problem) = twiml::problem(&answer) {
-                self.problem(&at, format!("is not valid TwiML: it {problem}"));
-            }
-            Some(Arc::from(answer))
-        });
+        let has_answers = delivery == Delivery::Accept && class == Some(Class::Inbound);
+        let answers = self.answers(&at, route, has_answers);
         let body = match word("body") {
             None | Some("form") => BodyFormat::Form,
             Some("json") => BodyFormat::Json,
@@ -183,7 +211,7 @@ impl Reader<'_> {
             class,
             mode,
             delivery,
-            answer,
+            answers,
             methods,
             bodies,
             forward_signature,

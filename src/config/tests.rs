@@ -169,7 +169,9 @@ fn route_that_accepts_messages_may_answer_them() {
     };
     let answer = "<Response><Message>We have it.</Message></Response>";
     let read = parse(&config("inbound", "accept", answer)).unwrap();
-    assert_eq!(read.routes[0].answer.as_deref(), Some(answer));
+    let answers = read.routes[0].answers.as_ref().unwrap();
+    assert_eq!(answers.of(None), Some(answer));
+    assert_eq!(answers.of(Some(Opt::Stop)), Some(answer));
     for (class, delivery, answer, what) in [
         ("inbound", "forward", answer, "is only for class inbound with delivery accept"),
         ("status", "accept", answer, "is only for class inbound with delivery accept"),
@@ -187,5 +189,61 @@ fn route_that_accepts_messages_may_answer_them() {
             problems[0].starts_with("routes[0].answer") && problems[0].contains(what),
             "{problems:?}"
         );
+    }
+}
+
+#[test]
+fn accepted_keyword_may_have_an_answer_of_its_own() {
+    let config = |class: &str, keyword_answers: &str| {
+        format!(
+            r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
+                "routes": [{{"path": "/in", "class": "{class}", "delivery": "accept",
+                    "answer": "<Response/>", "keyword_answers": {keyword_answers}}}],
+                "sidecar": {{"cluster": "c", "token": "t"}}}}"#
+        )
+    };
+    let bye = "<Response><Message>Bye.</Message></Response>";
+    let read = parse(&config("inbound", &format!(r#"{{"stop": "{bye}"}}"#))).unwrap();
+    let answers = read.routes[0].answers.as_ref().unwrap();
+    assert_eq!(answers.of(Some(Opt::Stop)), Some(bye));
+    for opt in [None, Some(Opt::Start), Some(Opt::Help)] {
+        assert_eq!(answers.of(opt), Some("<Response/>"), "{opt:?}");
+    }
+    for (class, answers, path, what) in [
+        ("inbound", r#"{"stop": "Bye."}"#, "keyword_answers.stop", "is not valid TwiML"),
+        ("inbound", r#"{"cancel": "<Response/>"}"#, "keyword_answers.cancel", "is unknown"),
+        ("inbound", r#"["stop"]"#, "keyword_answers", "must be an object"),
+        ("inbound", r#"{"help": 1}"#, "keyword_answers.help", ""),
+        ("status", r#"{"help": "<Response/>"}"#, "keyword_answers.help", "is only for class"),
+    ] {
+        let problems = parse(&config(class, answers)).unwrap_err();
+        let problem = problems.iter().find(|problem| problem.contains("keyword_answers")).unwrap();
+        assert!(
+            problem.starts_with(&format!("routes[0].{path}")) && problem.contains(what),
+            "{problems:?}"
+        );
+    }
+}
+
+proptest! {
+    /// Property: TwiML that is accepted is stored unchanged, and any other text is refused with its path.
+    #[test]
+    fn keyword_answer_of_any_text_is_kept_or_refused(text in "\\PC{0,40}|<Response>[a-z<>/&;]{0,20}</Response>") {
+        let answers = serde_json::json!({ "stop": text });
+        let config = serde_json::json!({
+            "origins": ["https://h"], "accounts": [{ "sid": SID, "auth_tokens": ["t"] }],
+            "routes": [{ "path": "/in", "class": "inbound", "delivery": "accept", "keyword_answers": answers }],
+            "sidecar": { "cluster": "c", "token": "t" },
+        });
+        match parse(&config.to_string()) {
+            Ok(read) => {
+                let answers = read.routes[0].answers.as_ref().unwrap();
+                prop_assert_eq!(answers.of(Some(Opt::Stop)), Some(text.as_str()));
+                prop_assert_eq!(answers.of(None), None);
+            }
+            Err(problems) => {
+                prop_assert!(problems.iter().all(|problem| problem.starts_with("routes[0].keyword_answers.stop")), "{:?}", problems);
+            }
+        }
     }
 }

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use twilio_edge_contract::Claim;
+use twilio_edge_contract::{Claim, Verdict};
 
 use super::event::Effect;
 use crate::callouts::Lane;
-use crate::config::{BodyFormat, Mode, OnUnavailable};
+use crate::config::{BodyFormat, Mode, OnUnavailable, RouteAnswers};
 use crate::metrics::Counter;
 use crate::verification::{Head, Proof};
 
@@ -49,8 +49,8 @@ pub(super) struct PendingClaim {
     pub(super) claim: Rc<Claim>,
     pub(super) proof: Proof,
     pub(super) mode: Mode,
-    /// TwiML with which the route answers accepted messages.
-    pub(super) answer: Option<Arc<str>>,
+    /// Answers of the route to accepted messages.
+    pub(super) answers: Option<Arc<RouteAnswers>>,
     pub(super) body: BodyFormat,
     pub(super) form_is_body: bool,
     pub(super) on_unavailable: OnUnavailable,
@@ -67,6 +67,11 @@ impl PendingClaim {
     pub(super) fn send(&self) -> Effect {
         let lane = Lane::of_claim(&self.claim, self.proof.webhook.may_change_consent);
         Effect::Claim { claim: Rc::clone(&self.claim), lane }
+    }
+
+    /// Returns the answer of the route to a message with this verdict.
+    pub(super) fn route_answer(&self, verdict: &Verdict) -> Option<&str> {
+        self.answers.as_ref()?.of(verdict.opt)
     }
 
     /// Returns the claim as one that got no verdict.

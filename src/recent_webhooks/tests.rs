@@ -128,6 +128,22 @@ fn verdict_of_the_sidecar_is_remembered_if_it_is_final() {
     }
 }
 
+#[test]
+fn repeat_of_a_keyword_has_its_keyword() {
+    let first = claim("1", "1");
+    let key = RepeatKey::new(&first.identity, None);
+    for given in [Decision::Accepted, Decision::Duplicate] {
+        let mut recent = RecentWebhooks::default();
+        decision(&mut recent, &first);
+        let verdict = Verdict { opt: Some(Opt::Stop), ..Verdict::new("1".to_owned(), given) };
+        recent.record_verdict(key.as_ref(), 1, Some(&verdict));
+        let RepeatCheck::Repeat(repeat) = recent.check(2, &claim("2", "1")) else {
+            panic!("{given:?} is not remembered")
+        };
+        assert_eq!((repeat.decision, repeat.opt), (Decision::Duplicate, Some(Opt::Stop)));
+    }
+}
+
 /// Identities that differ in one part are different webhooks, and so are those with parts of an unknown form.
 #[test]
 fn every_part_of_an_identity_counts() {

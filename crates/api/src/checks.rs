@@ -102,6 +102,7 @@ async fn check(
         category: category.unwrap_or_else(|| kind.default_category()),
         to,
         kind,
+        reply: None,
     };
     let verdicts = checks.may_send(&intent, now_ms()).await;
     let verdicts = verdicts.map_err(|reason| Problem::unavailable(&reason))?;

@@ -33,7 +33,7 @@ use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::{
     api_key::Scope,
     cursor::Cursor,
-    suppression::{Source, Suppression},
+    suppression::{NewSuppression, Source, Suppression, parse_expiry},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::{
@@ -118,6 +118,10 @@ struct CreateSuppressionRequest {
     /// Country of a number that has no country code: two letters, such as `DE`.
     #[schema(pattern = "^[A-Za-z]{2}$")]
     region: Option<String>,
+    /// Time at which the suppression ends by itself: RFC 3339, in the future. Without it, the suppression lasts until it is
+    /// removed. A suppression that is in effect already is prolonged, never shortened.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
 }
 
 /// Routes for applications, and for administrators who call that listener.
@@ -156,14 +160,16 @@ async fn list(
     let is_of_list = |cursor: &Cursor| matches!(cursor, Cursor::Suppression { .. });
     let page = PageRequest::by_cursor(query.limit, query.cursor, is_of_list)?;
     let channel = addresses::any_channel(query.channel.as_deref())?;
+    let now_ms = now_ms();
     if let Some(number) = query.number {
         let number =
             addresses::contact(&permissions, &account_sid, &number, None, None).await?.number;
         let mut found = of_number(&permissions, &account_sid, &number, channel).await?;
         found.retain(|known| {
-            (ended || known.in_force) && query.source.is_none_or(|source| source == known.source)
+            (ended || known.is_in_force(now_ms))
+                && query.source.is_none_or(|source| source == known.source)
         });
-        return Ok(whole_list(&found));
+        return Ok(whole_list(&found, now_ms));
     }
     let policy = permissions.policies.of(&account_sid);
     let filter = SuppressionsPage {
@@ -171,12 +177,13 @@ async fn list(
         source: query.source,
         channels: channel.map(|channel| policy.channels_with(channel).collect()),
         ended,
+        now_ms,
         after: page.after.as_ref(),
         most: page.rows(),
     };
     let found = permissions.suppressions.list(&filter).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let view = |known: Suppression| SuppressionView::of(&known);
+    let view = |known: Suppression| SuppressionView::of(&known, now_ms);
     let (suppressions, next_cursor) = page.page(found, Cursor::of_suppression, view);
     Ok(json(&SuppressionList { suppressions, next_cursor }))
 }
@@ -202,10 +209,10 @@ async fn fetch(
     let (number, channel) =
         addresses::in_path(&permissions, &account_sid, number, target.channel).await?;
     let found = of_number(&permissions, &account_sid, &number, channel.as_deref()).await?;
-    Ok(whole_list(&found))
+    Ok(whole_list(&found, now_ms()))
 }
 
-/// Suppresses a contact from now on. Sending the request again changes nothing.
+/// Suppresses a contact from now on, for ever or until `expires_at`. Sending the request again changes nothing.
 #[utoipa::path(
     post,
     path = "/v1/suppressions",
@@ -227,15 +234,22 @@ async fn add(
     let channel = new.channel.as_deref();
     let contact =
         addresses::contact(&permissions, &account_sid, &new.number, channel, region).await?;
+    let now_ms = now_ms();
+    let expires_at = new.expires_at.as_deref();
+    let expires_at_ms = expires_at.map(|text| parse_expiry(text, now_ms)).transpose();
+    let expires_at_ms = expires_at_ms.map_err(|problem| {
+        Problem::with(RefusalCode::InvalidField, format!("expires_at: {problem}"))
+    })?;
     let source = match caller.scope {
         Scope::Admin => Source::Administrator,
         _ => Source::Application,
     };
-    let addresses = std::slice::from_ref(&contact);
-    let added = permissions.suppress(&caller, &account_sid, addresses, source, now_ms()).await;
+    let new = NewSuppression { address: contact, expires_at_ms };
+    let contacts = std::slice::from_ref(&new);
+    let added = permissions.suppress(&caller, &account_sid, contacts, source, now_ms).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
-    let found = of_number(&permissions, &account_sid, &contact.number, None).await?;
-    Ok(whole_list(&found))
+    let found = of_number(&permissions, &account_sid, &new.address.number, None).await?;
+    Ok(whole_list(&found, now_ms))
 }
 
 /// Ends all suppressions of a number, on one channel or on all. The answer lists the suppressions that ended.
@@ -258,17 +272,18 @@ async fn remove(
     let account_sid = query::account(&caller, Some(target.account_sid))?;
     let (number, channel) =
         addresses::in_path(&permissions, &account_sid, number, target.channel).await?;
+    let now_ms = now_ms();
     let ended =
-        permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms()).await;
+        permissions.unsuppress(&caller, &account_sid, &number, channel.as_deref(), now_ms).await;
     let ended = ended.map_err(|reason| Problem::unavailable(&reason))?;
     if ended.is_empty() {
         return Err(Problem::of(RefusalCode::NotSuppressed));
     }
-    Ok(whole_list(&ended))
+    Ok(whole_list(&ended, now_ms))
 }
 
 /// Imports suppressions from CSV. The column `number` is required; the column `channel` is required for numbers without a
-/// channel prefix.
+/// channel prefix. The column `expires_at` is optional: the time at which the suppression ends by itself.
 #[utoipa::path(
     post,
     path = "/v1/suppressions/import",
@@ -309,8 +324,8 @@ async fn export(
 }
 
 /// Renders a list that needs no second page.
-fn whole_list(found: &[Suppression]) -> Response {
-    let suppressions = found.iter().map(SuppressionView::of).collect();
+fn whole_list(found: &[Suppression], now_ms: i64) -> Response {
+    let suppressions = found.iter().map(|known| SuppressionView::of(known, now_ms)).collect();
     json(&SuppressionList { suppressions, next_cursor: None })
 }
 

@@ -14,6 +14,7 @@ pub use self::statistics::{StatisticsGroupView, StatisticsView};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use twilio_edge_contract::Opt;
 use twilio_edge_domain::{
     consent::{Consent, State},
     cursor,
@@ -24,6 +25,7 @@ use twilio_edge_domain::{
     window::{Window, rfc3339},
 };
 use twilio_edge_services::access::contact_history::ContactHistory;
+use twilio_edge_store::OutboundMessage;
 
 /// A webhook, with its receipt and its outcome.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -92,6 +94,23 @@ pub struct Event {
     pub event: EventSummary,
     /// Parameters in their original order, with repeated names.
     pub parameters: Vec<Parameter>,
+}
+
+/// Keyword of a contact to which a message replies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ReplyTo {
+    /// SID of the contact's message.
+    pub sid: String,
+    /// Meaning of the keyword: `stop`, `start` or `help`.
+    #[schema(value_type = Opt)]
+    pub keyword: String,
+}
+
+impl ReplyTo {
+    fn of(message: &OutboundMessage) -> Option<ReplyTo> {
+        let (sid, keyword) = (message.reply_to.clone(), message.reply_keyword.clone());
+        message.is_reply().then_some(ReplyTo { sid, keyword })
+    }
 }
 
 /// Conversation window: the time in which free text may be sent.
@@ -175,12 +194,15 @@ pub struct SuppressionView {
     source: Source,
     /// Twilio's error code, for a suppression that a status callback caused.
     error_code: Option<String>,
-    /// True if the suppression is in effect; false if it has ended.
+    /// True if the suppression is in effect; false if it has ended or expired.
     in_force: bool,
     /// Time since which it is in effect, or the start of its last period in effect.
     #[schema(format = DateTime)]
     since: Option<String>,
-    /// Time of its last start or end.
+    /// Time at which it ends by itself; `null` if it lasts until an event ends it.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    /// Time of its last start, prolongation or end.
     #[schema(format = DateTime)]
     changed_at: Option<String>,
     /// SID of the message that started or ended it.
@@ -198,8 +220,9 @@ pub struct SuppressionView {
 }
 
 impl SuppressionView {
-    /// Renders a suppression.
-    pub fn of(known: &Suppression) -> SuppressionView {
+    /// Renders a suppression as it is at `now_ms`.
+    pub fn of(known: &Suppression, now_ms: i64) -> SuppressionView {
+        let in_force = known.is_in_force(now_ms);
         let known = known.clone();
         SuppressionView {
             account_sid: known.account_sid,
@@ -207,8 +230,9 @@ impl SuppressionView {
             channel: known.address.channel,
             source: known.source,
             error_code: Some(known.error_code).filter(|code| !code.is_empty()),
-            in_force: known.in_force,
+            in_force,
             since: rfc3339(known.since_ms),
+            expires_at: known.expires_at_ms.and_then(rfc3339),
             changed_at: rfc3339(known.changed_at_ms),
             message_sid: known.message_sid,
             route: known.route,
@@ -302,7 +326,11 @@ impl NumberHistory {
             account_sid: history.account_sid.clone(),
             number: history.number.number.clone(),
             channel: history.number.channel.clone(),
-            suppressions: history.suppressions.iter().map(SuppressionView::of).collect(),
+            suppressions: history
+                .suppressions
+                .iter()
+                .map(|known| SuppressionView::of(known, now_ms))
+                .collect(),
             consents: history.consents.iter().map(ConsentView::of).collect(),
             windows: history.windows.iter().map(|window| WindowView::of(window, now_ms)).collect(),
             messages: history

@@ -1,6 +1,8 @@
 //! CSV import and export of suppressions and consents (RFC 4180). The caller can check every line of a list before it
 //! applies any, and each invalid line is reported with its number. This module knows no store.
 
+mod export;
+
 use std::{borrow::Cow, collections::BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -12,9 +14,12 @@ use crate::{
     period,
     phone::Region,
     policy::Category,
-    spreadsheet::{neutralized, restored},
-    suppression::{self, Suppression},
-    window::rfc3339,
+    spreadsheet::restored,
+    suppression::{self, NewSuppression},
+};
+
+pub use self::export::{
+    CONSENT_COLUMNS, SUPPRESSION_COLUMNS, consent_row, suppression_row, to_csv,
 };
 
 /// Uploaded list. It is parsed line by line on every pass, so that a long list takes no more memory than its text.
@@ -101,15 +106,24 @@ impl ImportReport {
     }
 }
 
-impl<C: AsRef<[u8]>> CsvList<C, Address> {
+impl<C: AsRef<[u8]>> CsvList<C, NewSuppression> {
     /// Parses a list of contacts to suppress: a column `number` with the channel before the number or in a column
-    /// `channel`. Other columns are ignored.
-    pub fn of_suppressions(csv: C, about: ImportContext) -> Result<CsvList<C, Address>, String> {
+    /// `channel`, and optionally `expires_at`. Other columns are ignored.
+    pub fn of_suppressions(
+        csv: C,
+        about: ImportContext,
+    ) -> Result<CsvList<C, NewSuppression>, String> {
         CsvList::new(csv, about, &["number"], |names, line, about| {
             let line: SuppressionLine = deserialized(names, line)?;
             let channel = about.channel_of(&line.number, line.channel.as_deref());
             let contact = suppression::parse_contact(&line.number, channel, about.region);
-            about.or_known(contact, &line.number, channel).map_err(of_column("number"))
+            let address = about.or_known(contact, &line.number, channel);
+            let address = address.map_err(of_column("number"))?;
+            let expires_at = line.expires_at.as_deref().filter(|text| !text.trim().is_empty());
+            let expires_at_ms =
+                expires_at.map(|text| suppression::parse_expiry(text.trim(), about.now_ms));
+            let expires_at_ms = expires_at_ms.transpose().map_err(of_column("expires_at"))?;
+            Ok(NewSuppression { address, expires_at_ms })
         })
     }
 }
@@ -249,6 +263,7 @@ fn of_column(name: &'static str) -> impl Fn(String) -> String {
 struct SuppressionLine {
     number: String,
     channel: Option<String>,
+    expires_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -320,67 +335,6 @@ fn shortened(error: &csv::Error) -> String {
         csv::ErrorKind::Deserialize { err, .. } => err.to_string(),
         _ => error.to_string(),
     }
-}
-
-/// Columns of a list of suppressions.
-pub const SUPPRESSION_COLUMNS: [&str; 8] =
-    ["number", "channel", "source", "error_code", "since", "message_sid", "sender", "changed_by"];
-
-/// Returns the line of a suppression.
-pub fn suppression_row(known: &Suppression) -> [String; 8] {
-    [
-        known.address.number.clone(),
-        known.address.channel.clone(),
-        known.source.to_string(),
-        known.error_code.clone(),
-        rfc3339(known.since_ms).unwrap_or_default(),
-        known.message_sid.clone().unwrap_or_default(),
-        known.sender.clone().unwrap_or_default(),
-        known.changed_by.clone().unwrap_or_default(),
-    ]
-}
-
-/// Columns of a list of consents.
-pub const CONSENT_COLUMNS: [&str; 11] = [
-    "number",
-    "channel",
-    "category",
-    "state",
-    "at",
-    "source",
-    "proof",
-    "ip",
-    "user_agent",
-    "recorded_at",
-    "recorded_by",
-];
-
-/// Returns the line of a consent.
-pub fn consent_row(known: &Consent) -> [String; 11] {
-    [
-        known.address.number.clone(),
-        known.address.channel.clone(),
-        known.category.as_str().to_owned(),
-        known.state.as_str().to_owned(),
-        rfc3339(known.at_ms).unwrap_or_default(),
-        known.source.clone(),
-        known.proof.clone().unwrap_or_default(),
-        known.ip.clone().unwrap_or_default(),
-        known.user_agent.clone().unwrap_or_default(),
-        rfc3339(known.recorded_at_ms).unwrap_or_default(),
-        known.recorded_by.clone(),
-    ]
-}
-
-/// Returns the lines as CSV in which no cell is a formula (`domain/spreadsheet.rs`).
-pub fn to_csv<const N: usize>(lines: impl IntoIterator<Item = [String; N]>) -> Vec<u8> {
-    let mut writer =
-        csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
-    for line in lines {
-        // Writing to memory does not fail.
-        let _ = writer.write_record(line.each_ref().map(|cell| neutralized(cell)));
-    }
-    writer.into_inner().unwrap_or_default()
 }
 
 #[cfg(test)]

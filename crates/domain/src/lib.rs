@@ -20,6 +20,7 @@ pub mod display;
 pub mod dropin;
 pub mod event;
 pub mod idempotency;
+pub mod keyword_reply;
 pub mod lease;
 pub mod media;
 pub mod merge;

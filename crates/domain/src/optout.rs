@@ -72,6 +72,8 @@ pub static LOCALES: LazyLock<Vec<KeywordLocale>> = LazyLock::new(|| {
 #[derive(Debug, Clone, Default)]
 pub struct Lexicon {
     words: HashMap<String, Opt>,
+    /// Languages of the words that are no keywords of `stop`, `start`, `help` or `button_stop`.
+    languages: HashMap<String, Vec<String>>,
     buttons: HashSet<String>,
     codes: HashSet<String>,
     marketing_codes: HashSet<String>,
@@ -131,6 +133,25 @@ impl Keywords {
         self.button_stop.iter().chain(chosen.flat_map(|locale| &locale.button_stop))
     }
 
+    /// Returns the languages of each word of the chosen languages. A word that is also configured for all languages has none.
+    fn languages(&self) -> HashMap<String, Vec<String>> {
+        let mut languages: HashMap<String, Vec<String>> = HashMap::new();
+        for locale in LOCALES.iter().filter(|locale| self.locales.contains(&locale.tag)) {
+            let lists = [&locale.stop, &locale.start, &locale.help, &locale.button_stop];
+            for word in lists.into_iter().flatten() {
+                let of_word = languages.entry(fold(word)).or_default();
+                if !of_word.contains(&locale.tag) {
+                    of_word.push(locale.tag.clone());
+                }
+            }
+        }
+        let general = [&self.stop, &self.start, &self.help, &self.button_stop];
+        for word in general.into_iter().flatten() {
+            languages.remove(&fold(word));
+        }
+        languages
+    }
+
     /// Returns the lexicon, or every problem: entries that are no keyword, and words with two meanings.
     pub fn lexicon(&self) -> Result<Lexicon, Vec<String>> {
         let mut problems = Vec::new();
@@ -181,6 +202,7 @@ impl Keywords {
         }
         match problems.is_empty() {
             true => Ok(Lexicon {
+                languages: self.languages(),
                 words: meanings.into_iter().map(|(word, (opt, _))| (word, opt)).collect(),
                 buttons,
                 codes: self.error_codes.iter().cloned().collect(),
@@ -219,6 +241,11 @@ impl Lexicon {
         }
         let is_stop = texts.into_iter().any(|text| self.buttons.contains(&fold(text)));
         is_stop.then_some((Opt::Stop, Cause::Keyword))
+    }
+
+    /// Returns the languages to which a keyword belongs; empty for a keyword of all languages, and for any other text.
+    pub fn languages(&self, keyword: &str) -> &[String] {
+        self.languages.get(&fold(keyword)).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the number of words of the longest keyword.

@@ -16,7 +16,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::suppression::{EVERY_CHANNEL, Source};
+use crate::{
+    keyword_reply::{self, ReceivedKeyword, ReplyText},
+    suppression::{EVERY_CHANNEL, Source},
+};
 
 /// Upper bound of `days` of a freshness rule: a hundred years.
 const MAX_DAYS: u32 = 36_500;
@@ -35,10 +38,17 @@ pub struct Policy {
     /// Groups of channels that share opt-outs: a STOP on one channel suppresses the contact on every channel of its
     /// group.
     pub shared_channels: Vec<Vec<String>>,
+    /// Days after which the suppression of a STOP ends by itself; 0: never.
+    #[schema(maximum = 36500)]
+    pub stop_lasts_days: u32,
     /// Suppressions that a START may end.
     pub resubscribe: Resubscribe,
     /// Sources of suppressions, and error codes of callbacks, that a START may end at all.
     pub start_ends: Vec<String>,
+    /// Channels on which Twilio itself answers opt-out keywords; the sidecar sends no reply there.
+    pub twilio_answers: Vec<String>,
+    /// Texts that reply to opt-out keywords, opt-in keywords and requests for help.
+    pub replies: Vec<ReplyText>,
     /// Rules about consents.
     pub consent: ConsentRules,
     /// Channels on which free text may be sent only while the conversation window is open.
@@ -197,6 +207,9 @@ impl Policy {
                 ));
             }
         }
+        if self.stop_lasts_days > MAX_DAYS {
+            problems.push(format!("stop_lasts_days: must be 0 to {MAX_DAYS}"));
+        }
         let mut grouped = HashSet::new();
         for (place, group) in self.shared_channels.iter().enumerate() {
             let path = format!("shared_channels[{place}]");
@@ -214,6 +227,12 @@ impl Policy {
                 }
             }
         }
+        for channel in &self.twilio_answers {
+            if channel.is_empty() || !channel.bytes().all(|byte| byte.is_ascii_lowercase()) {
+                problems.push(format!("twilio_answers: {channel:?} is not a channel such as sms"));
+            }
+        }
+        problems.extend(keyword_reply::problems(&self.replies, &self.twilio_answers));
         let rules = &self.consent.freshness;
         if rules.len() > MAX_RULES {
             problems.push(format!("consent.freshness: must have at most {MAX_RULES} rules"));
@@ -263,6 +282,14 @@ impl Policy {
         }
     }
 
+    /// Returns the time at which an opt-out of this source, recorded at `now_ms`, ends by itself. Twilio decides about those
+    /// that it reports with an error code.
+    pub fn opt_out_expires_ms(&self, source: Source, now_ms: i64) -> Option<i64> {
+        let is_stop = matches!(source, Source::Keyword | Source::OptOutType);
+        let lasts_ms = i64::from(self.stop_lasts_days).saturating_mul(DAY_MS);
+        (is_stop && lasts_ms > 0).then(|| now_ms.saturating_add(lasts_ms))
+    }
+
     /// Returns the maximum age of a consent in milliseconds, or `None` when it does not age.
     pub fn consent_lasts_ms(&self, category: Category, country: Option<&str>) -> Option<i64> {
         let rules = || self.consent.freshness.iter().filter(|rule| rule.category == category);
@@ -288,6 +315,13 @@ impl Policy {
     /// Returns whether messages of this category need a consent on record.
     pub fn asks_consent_for(&self, category: Category) -> bool {
         self.consent.required_for.contains(&category)
+    }
+
+    /// Returns the text that replies to a keyword; `None` if the account wants no reply, or Twilio answers.
+    pub fn reply(&self, received: ReceivedKeyword<'_>) -> Option<&str> {
+        let is_twilios = self.twilio_answers.iter().any(|channel| channel == received.channel);
+        let text = keyword_reply::select(&self.replies, received).filter(|_| !is_twilios)?;
+        Some(&text.text)
     }
 
     /// Returns whether free text on this channel needs an open conversation window.

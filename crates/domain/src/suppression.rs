@@ -11,6 +11,7 @@ use crate::{
     address::Address,
     contact::{self, ContactKeys},
     optout::{self, Arrival, Cause},
+    period,
     phone::{self, Region},
     policy::Policy,
     webhook::Webhook,
@@ -18,6 +19,9 @@ use crate::{
 
 /// Channel name that stands for every channel.
 pub const EVERY_CHANNEL: &str = "*";
+
+/// Longest time to live of a suppression: a hundred years.
+const LONGEST_MS: i64 = 36_525 * period::DAY_MS;
 
 /// Returns whether a suppression on `suppressed` also covers `channel`: the only place that decides this.
 pub fn covers(suppressed: &str, channel: &str, policy: &Policy) -> bool {
@@ -91,11 +95,13 @@ pub struct Suppression {
     pub source: Source,
     /// Error code of a callback; empty for every other source.
     pub error_code: String,
-    /// True if it is in force; an ended one is stored as history.
-    pub in_force: bool,
+    /// False if an event ended it; it is then stored as history. [`Suppression::is_in_force`] also knows its expiry.
+    pub is_open: bool,
     /// Time when it last began.
     pub since_ms: i64,
-    /// Time when it last began or ended.
+    /// Time at which it ends by itself; `None` if it lasts until an event ends it.
+    pub expires_at_ms: Option<i64>,
+    /// Time when it last began, was prolonged or ended.
     pub changed_at_ms: i64,
     /// Message that began or ended it.
     pub message_sid: Option<String>,
@@ -111,13 +117,38 @@ pub struct Suppression {
     pub changed_by: Option<String>,
 }
 
+/// Contact to suppress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSuppression {
+    /// The contact, on one channel or on [`EVERY_CHANNEL`].
+    pub address: Address,
+    /// Time at which the suppression ends by itself, in milliseconds since 1970; `None`: never.
+    pub expires_at_ms: Option<i64>,
+}
+
+/// Parses the time at which a suppression ends by itself. It must be in the future, and within a hundred years.
+///
+/// # Errors
+/// Returns the problem with the text.
+pub fn parse_expiry(text: &str, now_ms: i64) -> Result<i64, String> {
+    let expires_at_ms = period::instant(text)?;
+    let most_ms = now_ms.saturating_add(LONGEST_MS);
+    match expires_at_ms {
+        _ if expires_at_ms <= now_ms => Err(format!("{text} is not in the future")),
+        _ if expires_at_ms > most_ms => {
+            Err(format!("{text} is not within a hundred years: omit it instead"))
+        }
+        expires_at_ms => Ok(expires_at_ms),
+    }
+}
+
 /// Key of a suppression: account, number, channel, error code and source.
 type Reason = (String, String, String, String, Source);
 
-/// Opt-out or opt-in by a contact, or by a callback about them.
+/// Opt-out, opt-in or request for help by a contact, or opt-out by a callback about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptEvent {
-    /// STOP or START.
+    /// STOP, START or HELP.
     pub opt: Opt,
     /// Origin.
     pub source: Source,
@@ -140,11 +171,11 @@ pub struct OptEvent {
 }
 
 impl OptEvent {
-    /// Returns the opt-out or opt-in of a webhook, if it has one: a keyword of the contact, or a callback's error code.
+    /// Returns the keyword of a webhook, or the opt-out that its error code means, if it has one.
     pub fn of(webhook: &Webhook, arrival: Arrival) -> Option<OptEvent> {
         let (opt, source, participants) = match (&webhook.inbound, &webhook.outbound) {
             (Some(inbound), _) => {
-                let (opt, cause) = inbound.opt.filter(|(opt, _)| *opt != Opt::Help)?;
+                let (opt, cause) = inbound.opt?;
                 let source = match cause {
                     Cause::Keyword => Source::Keyword,
                     Cause::OptOutType => Source::OptOutType,
@@ -209,8 +240,10 @@ impl SuppressionSet {
 
     /// Applies an event; call it in the order of arrival. Returns whether anything changed.
     pub fn apply(&mut self, event: &OptEvent, policy: &Policy, now_ms: i64) -> bool {
-        if event.opt == Opt::Stop {
-            return self.begin(event.suppression(policy, now_ms));
+        match event.opt {
+            Opt::Stop => return self.begin(event.suppression(policy, now_ms)),
+            Opt::Help => return false,
+            Opt::Start => {}
         }
         let (number, channel) = (&event.address.number, &event.address.channel);
         let linked = self.links.get(&(event.account_sid.clone(), number.clone()));
@@ -218,7 +251,7 @@ impl SuppressionSet {
         let is_theirs = |other: &String| phone::is_same(other, number) || linked.contains(other);
         let mut ended_any = false;
         for known in self.reasons.values_mut() {
-            let ends = known.in_force
+            let ends = known.is_in_force(now_ms)
                 && known.account_sid == event.account_sid
                 && is_theirs(&known.address.number)
                 && known.holds_for(&known.address.number, channel, policy)
@@ -246,22 +279,47 @@ impl SuppressionSet {
         now_ms: i64,
     ) -> usize {
         let before = self.changed.len();
-        for known in self.reasons.values_mut().filter(|known| known.in_force && which(known)) {
+        let is_selected = |known: &&mut Suppression| known.is_in_force(now_ms) && which(known);
+        for known in self.reasons.values_mut().filter(is_selected) {
             known.end(None, Some(changed_by.to_owned()), now_ms);
             self.changed.push(known.reason());
         }
         self.changed.len() - before
     }
 
-    /// Adds a reason. Returns whether it is new; one that is already in force stays unchanged.
+    /// Adds a reason. Returns whether it is new. One that is already in force is prolonged if the new one lasts longer, and
+    /// otherwise stays unchanged: nothing shortens a suppression but its end.
     pub fn begin(&mut self, new: Suppression) -> bool {
         let reason = new.reason();
-        if self.reasons.get(&reason).is_some_and(|known| known.in_force) {
+        if let Some(known) =
+            self.reasons.get_mut(&reason).filter(|known| known.is_in_force(new.since_ms))
+        {
+            if new.lasts_longer_than(known) {
+                known.expires_at_ms = new.expires_at_ms;
+                known.changed_at_ms = new.changed_at_ms;
+                known.changed_by = new.changed_by;
+                self.changed.push(reason);
+            }
             return false;
         }
         self.changed.push(reason.clone());
         self.reasons.insert(reason, new);
         true
+    }
+
+    /// Ends every reason whose time to live is over. Returns their number.
+    pub fn expire(&mut self, now_ms: i64) -> usize {
+        let before = self.changed.len();
+        for known in self.reasons.values_mut() {
+            let Some(expired_ms) = known.expires_at_ms.filter(|at_ms| *at_ms <= now_ms) else {
+                continue;
+            };
+            if known.is_open {
+                known.end(None, None, expired_ms);
+                self.changed.push(known.reason());
+            }
+        }
+        self.changed.len() - before
     }
 
     /// Returns the changed suppressions, each once, in the order of their keys.
@@ -284,8 +342,9 @@ impl OptEvent {
             },
             source: self.source,
             error_code: self.error_code.clone(),
-            in_force: true,
+            is_open: true,
             since_ms: now_ms,
+            expires_at_ms: policy.opt_out_expires_ms(self.source, now_ms),
             changed_at_ms: now_ms,
             message_sid: Some(self.message_sid.clone()),
             route: Some(self.route.clone()),
@@ -298,13 +357,33 @@ impl OptEvent {
 }
 
 impl Suppression {
+    /// Returns whether it forbids messages at this time: nothing has ended it, and its time to live is not over.
+    pub fn is_in_force(&self, now_ms: i64) -> bool {
+        self.is_open && self.expires_at_ms.is_none_or(|expires_at_ms| now_ms < expires_at_ms)
+    }
+
+    fn lasts_longer_than(&self, other: &Suppression) -> bool {
+        match (self.expires_at_ms, other.expires_at_ms) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(own), Some(other)) => own > other,
+        }
+    }
+
+    /// Returns whether the STOP of this message began it. Its confirmation may be sent nevertheless.
+    pub fn is_begun_by(&self, message_sid: &str) -> bool {
+        self.is_open
+            && self.source == Source::Keyword
+            && self.message_sid.as_deref() == Some(message_sid)
+    }
+
     /// Returns whether it is about this number, on this channel or one that shares opt-outs with it.
     pub fn holds_for(&self, number: &str, channel: &str, policy: &Policy) -> bool {
         self.address.number == number && covers(&self.address.channel, channel, policy)
     }
 
     fn end(&mut self, message_sid: Option<String>, changed_by: Option<String>, now_ms: i64) {
-        self.in_force = false;
+        self.is_open = false;
         self.changed_at_ms = now_ms;
         self.message_sid = message_sid;
         self.changed_by = changed_by;
@@ -315,3 +394,6 @@ impl Suppression {
         (self.account_sid.clone(), number, channel, self.error_code.clone(), self.source)
     }
 }
+
+#[cfg(test)]
+mod tests;

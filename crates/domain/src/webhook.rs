@@ -73,6 +73,8 @@ pub struct InboundMessage {
     pub links: Vec<Link>,
     /// Set when the message is an opt-out, an opt-in or a request for help.
     pub opt: Option<(Opt, Cause)>,
+    /// Languages of the keyword; empty if it belongs to all languages.
+    pub languages: Vec<String>,
 }
 
 /// Two ends of one conversation.
@@ -261,16 +263,22 @@ impl InboundMessage {
         // A tap on a button of the business (docs: webhook-request): the business chose its texts, not the contact.
         let is_reply = reply.iter().flatten().any(has_value)
             || kind.is_some_and(|kind| matches!(&*kind.value(), "button" | "interactive"));
-        let opt = if is_reply {
+        let (opt, languages): (_, &[String]) = if is_reply {
             let texts: Vec<Cow<'_, str>> =
                 reply.into_iter().chain([body]).flatten().map(Parameter::value).collect();
-            lexicon.classify_button(texts.iter().map(|text| &**text), opt_out_type.as_deref())
+            let texts = || texts.iter().map(|text| &**text);
+            let mut languages = texts().map(|text| lexicon.languages(text));
+            let languages = languages.find(|languages| !languages.is_empty());
+            let opt = lexicon.classify_button(texts(), opt_out_type.as_deref());
+            (opt, languages.unwrap_or_default())
         } else {
             let words = body.filter(|body| !body.has_more_words(lexicon.most_words()));
             let words = words.map(Parameter::value).unwrap_or_default();
-            lexicon.classify(&words, opt_out_type.as_deref())
+            let opt = lexicon.classify(&words, opt_out_type.as_deref());
+            (opt, if opt.is_some() { lexicon.languages(&words) } else { &[] })
         };
-        Some(InboundMessage { links: links(&participants, form), participants, opt })
+        let languages = if opt.is_some() { languages.to_vec() } else { Vec::new() };
+        Some(InboundMessage { links: links(&participants, form), participants, opt, languages })
     }
 }
 

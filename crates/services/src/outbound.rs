@@ -3,6 +3,7 @@
 pub mod deliveries;
 pub mod dispatcher;
 pub mod fallback;
+pub mod keyword_replies;
 pub mod media;
 pub mod opt_out_from_error;
 pub mod outcome_waiters;

@@ -60,7 +60,8 @@ impl Stores {
         let known = match to_confirm.is_empty() {
             true => Ok(LookupResult::default()),
             false => {
-                self.metrics.stores.timed(Operation::LedgerLookUp, self.look_up(&to_confirm)).await
+                let looking = self.look_up(&to_confirm, now_ms);
+                self.metrics.stores.timed(Operation::LedgerLookUp, looking).await
             }
         };
         let known = match known {
@@ -287,10 +288,14 @@ impl Stores {
 
 impl Stores {
     /// Reads the leases of these webhooks and the suppressions of their senders, in the journal and the ledger.
-    async fn look_up(&self, webhooks: &[&Webhook]) -> Result<LookupResult, StoreError> {
+    async fn look_up(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<LookupResult, StoreError> {
         let keys = webhooks.iter().map(|webhook| webhook.key.as_str());
         let pending = self.journal.leases(keys, self.periods.result_ms);
-        let mut known = self.ledger.look_up(webhooks).await?;
+        let mut known = self.ledger.look_up(webhooks, now_ms).await?;
         merge_leases(&mut known.leases, pending);
         Ok(known)
     }

@@ -27,8 +27,8 @@ pub(super) use event_columns;
 /// All columns of `suppressions`.
 macro_rules! suppression_columns {
     () => {
-        "tenant, number, channel, source, error_code, suppressed, since_ms, changed_at_ms, message_sid, route, origin_channel, \
-         sender, service_sid, changed_by"
+        "tenant, number, channel, source, error_code, suppressed, since_ms, expires_at_ms, changed_at_ms, message_sid, route, \
+         origin_channel, sender, service_sid, changed_by"
     };
 }
 pub(super) use suppression_columns;
@@ -45,7 +45,7 @@ pub(super) use consent_columns;
 macro_rules! suppression_upsert {
     () => {
         "ON CONFLICT (tenant, number, channel, source, error_code) DO UPDATE SET suppressed = excluded.suppressed, \
-         since_ms = excluded.since_ms, changed_at_ms = excluded.changed_at_ms, message_sid = excluded.message_sid, \
+         since_ms = excluded.since_ms, expires_at_ms = excluded.expires_at_ms, changed_at_ms = excluded.changed_at_ms, message_sid = excluded.message_sid, \
          route = excluded.route, origin_channel = excluded.origin_channel, sender = excluded.sender, \
          service_sid = excluded.service_sid, changed_by = excluded.changed_by"
     };

@@ -185,16 +185,21 @@ impl Ledger {
     }
 
     /// Reads the leases of these webhooks and the suppressions of their senders.
-    pub(super) async fn look_up(&self, webhooks: &[&Webhook]) -> Result<LookupResult, StoreError> {
+    pub(super) async fn look_up(
+        &self,
+        webhooks: &[&Webhook],
+        now_ms: i64,
+    ) -> Result<LookupResult, StoreError> {
         let (keys, contacts) = lookup_query(webhooks);
         let rows = self.database.look_up(&keys, &contacts).await?;
-        Ok(self.read(rows))
+        Ok(self.read(rows, now_ms))
     }
 
     /// Reads the leases of these dedupe keys only.
     pub(super) async fn leases(&self, keys: &[&str]) -> Result<HashMap<String, Lease>, StoreError> {
         let rows = self.database.look_up(keys, &[]).await?;
-        Ok(self.read(rows).leases)
+        // Without contacts there are no suppressions, so the time does not matter.
+        Ok(self.read(rows, 0).leases)
     }
 
     /// Reads the time of the latest inbound message of each pair. Pending events are not included.
@@ -318,7 +323,7 @@ impl Ledger {
         // This read must follow the lock: before it, another batch may have been changing the rows.
         let (_, contacts) = lookup_query(webhooks);
         let rows = tx.look_up(&keys, &contacts).await?;
-        let known = self.read(rows);
+        let known = self.read(rows, now_ms);
         let query: Vec<ClaimEndQuery<'_>> = claims
             .map(|(dedupe_key, claim_id)| ClaimEndQuery { dedupe_key, claim_id, now_ms })
             .collect();
@@ -355,7 +360,7 @@ impl Ledger {
         windows::record_opened(tx, self.database.reporting(), &events, &[]).await
     }
 
-    fn read(&self, rows: Vec<LookupRow>) -> LookupResult {
-        LookupResult::of(rows, self.periods.result_ms)
+    fn read(&self, rows: Vec<LookupRow>, now_ms: i64) -> LookupResult {
+        LookupResult::of(rows, self.periods.result_ms, now_ms)
     }
 }

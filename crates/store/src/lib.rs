@@ -85,6 +85,7 @@ pub use self::{
     idempotency::{Admission, CompletedRequest, Idempotency, IdempotencyClaim, IdempotentRequest},
     ledger::ClaimResult,
     media::{MediaIndex, Medium},
+    opt_events::{OptEffect, ReceivedOpt},
     outbound_messages::{
         AttemptOutcome, CountQuery, MessageCount, OutboundMessage, OutboundMessages,
         pages::QueuedMessagesPage,

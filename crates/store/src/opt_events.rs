@@ -1,5 +1,5 @@
-//! STOP and START in the ledger: recorded once per message, and applied to the suppressions of the contact in the same
-//! transaction. The domain decides what they change.
+//! STOP, START and HELP in the ledger: recorded once per message, and applied to the suppressions of the contact in the same
+//! transaction, which also queues the reply. The domain decides what they change.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -8,19 +8,39 @@ use crate::{
     database::Durability,
     error::StoreError,
     ledger::Ledger,
+    outbound_messages::{OutboundMessage, replies},
     rows::{OptRow, RecordedOpt},
     suppressions::{self, ContactNumber},
 };
+use twilio_edge_contract::Opt;
 use twilio_edge_domain::suppression::OptEvent;
 
+/// Keyword to record, with its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedOpt {
+    /// Keyword of a contact, or opt-out that a callback reported.
+    pub event: OptEvent,
+    /// Reply to the keyword, if the account wants one.
+    pub reply: Option<Box<OutboundMessage>>,
+}
+
+/// Effect of a keyword.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OptEffect {
+    /// It began or ended a suppression.
+    pub has_changed: bool,
+    /// Its reply was stored. A copy of a webhook has none, nor has a STOP or START that changes nothing.
+    pub is_answered: bool,
+}
+
 impl Ledger {
-    /// Records each STOP and START in order of arrival, once per message. Returns for each one whether it changed the
-    /// suppressions. Survives a power loss.
+    /// Records each keyword in order of arrival, once per message. Returns the effect of each one. Survives a power loss.
     pub(super) async fn record_opts(
         &self,
-        opts: &[OptEvent],
+        received: &[ReceivedOpt],
         now_ms: i64,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<OptEffect>, StoreError> {
+        let opts: Vec<&OptEvent> = received.iter().map(|received| &received.event).collect();
         self.database
             .within_timeout(async {
                 let mut tx = self.database.begin(Durability::Power).await?;
@@ -32,7 +52,8 @@ impl Ledger {
                     opts.iter().map(|opt| new.remove(&RecordedOpt::of(opt))).collect();
                 // A START may end the suppression of any key of the contact.
                 let mut keys = Vec::new();
-                for (opt, _) in opts.iter().zip(&is_new).filter(|(_, new)| **new) {
+                let changing = opts.iter().zip(&is_new);
+                for (opt, _) in changing.filter(|(opt, new)| **new && opt.opt != Opt::Help) {
                     let of = contacts::keys(&mut tx, &opt.account_sid, &opt.address.number).await?;
                     keys.push((opt.account_sid.as_str(), of));
                 }
@@ -49,15 +70,23 @@ impl Ledger {
                 for (account_sid, keys) in &keys {
                     standing.add_links(account_sid, keys);
                 }
-                let changed = opts.iter().zip(is_new).map(|(opt, new)| {
-                    new && standing.apply(opt, &self.policies.of(&opt.account_sid), now_ms)
-                });
-                let changed = changed.collect();
+                let (mut effects, mut replies) = (Vec::with_capacity(opts.len()), Vec::new());
+                for (received, new) in received.iter().zip(is_new) {
+                    let ReceivedOpt { event, reply } = received;
+                    let has_changed =
+                        new && standing.apply(event, &self.policies.of(&event.account_sid), now_ms);
+                    let is_due = has_changed || (new && event.opt == Opt::Help);
+                    let reply = reply.as_deref().filter(|_| is_due);
+                    effects.push(OptEffect { has_changed, is_answered: reply.is_some() });
+                    replies.extend(reply);
+                }
                 let changes = standing.changes();
+                let reporting = self.database.reporting();
                 suppressions::keep(&mut tx, changes.clone()).await?;
-                suppressions::report(&mut tx, self.database.reporting(), &changes).await?;
+                let events = suppressions::events(reporting, &changes);
+                replies::add(&mut tx, reporting, &replies, events).await?;
                 tx.commit().await?;
-                Ok(changed)
+                Ok(effects)
             })
             .await
     }

@@ -12,6 +12,7 @@ mod fallbacks;
 mod lookups;
 pub(crate) mod pages;
 pub(crate) mod queues;
+pub(crate) mod replies;
 mod row;
 mod writes;
 

@@ -241,13 +241,14 @@ macro_rules! suppressions_after {
             "WITH input AS MATERIALIZED (SELECT r.*, \
                     (SELECT array_agg(named.value) FROM json_array_elements_text(on_channels) AS named(value)) AS channels \
                 FROM json_to_recordset($1::json) AS r(tenant text, source text, on_channels json, \
-                    ended boolean, number text, channel text, error_code text, after_source text, most bigint) LIMIT 1) \
+                    ended boolean, now_ms bigint, number text, channel text, error_code text, after_source text, most bigint) LIMIT 1) \
             SELECT found.* FROM input CROSS JOIN LATERAL (\
                 SELECT * FROM suppressions WHERE suppressions.tenant = input.tenant ",
             $source,
             "AND (suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source) \
                     > (input.number, input.channel, input.error_code, input.after_source) \
-                AND (suppressions.suppressed OR input.ended) \
+                AND (input.ended OR (suppressions.suppressed \
+                    AND coalesce(suppressions.expires_at_ms > input.now_ms, true))) \
                 AND (input.channels IS NULL OR suppressions.channel = ANY(input.channels)) \
                 ORDER BY suppressions.number, suppressions.channel, suppressions.error_code, suppressions.source \
                 LIMIT input.most) AS found \
@@ -575,7 +576,7 @@ pub(super) const STATEMENTS: Statements = Statements {
             ") SELECT ",
             suppression_columns!(),
             " FROM json_to_recordset($1::json) AS r(tenant text, number text, channel text, source text, \
-                error_code text, suppressed boolean, since_ms bigint, changed_at_ms bigint, message_sid text, \
+                error_code text, suppressed boolean, since_ms bigint, expires_at_ms bigint, changed_at_ms bigint, message_sid text, \
                 route text, origin_channel text, sender text, service_sid text, changed_by text) \
             ORDER BY tenant COLLATE \"C\", number COLLATE \"C\", channel COLLATE \"C\", source COLLATE \"C\", \
                 error_code COLLATE \"C\" ",
@@ -597,6 +598,13 @@ pub(super) const STATEMENTS: Statements = Statements {
             "AND suppressions.source = input.source \
                 AND (suppressions.number, suppressions.channel, suppressions.error_code) \
                     >= (input.number, input.channel, input.error_code) "
+        ),
+        // A row that another transaction changes is examined next time.
+        lock_expired: concat!(
+            "SELECT ",
+            suppression_columns!(),
+            " FROM suppressions WHERE suppressed AND expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2 \
+            FOR UPDATE SKIP LOCKED"
         ),
     },
 

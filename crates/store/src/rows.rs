@@ -43,8 +43,8 @@ pub(super) struct LookupRow {
 #[derive(Debug)]
 pub(super) enum LookupItem {
     Webhook(String, Lease),
-    /// Contact, and the channel on which it is suppressed.
-    Suppressed(ContactKey, String),
+    /// Contact, the channel on which it is suppressed, and the time at which that ends by itself.
+    Suppressed(ContactKey, String, Option<i64>),
     /// Milliseconds for which a sidecar remains cut off from Redis.
     Partition(i64),
     Nothing,
@@ -55,7 +55,7 @@ impl LookupRow {
         if let (Some(tenant), Some(channel), Some(number)) =
             (self.tenant, self.channel, self.number)
         {
-            return LookupItem::Suppressed((tenant, number), channel);
+            return LookupItem::Suppressed((tenant, number), channel, self.received_at_ms);
         }
         let Some(dedupe_key) = self.dedupe_key else {
             return self.held_until_ms.map_or(LookupItem::Nothing, LookupItem::Partition);

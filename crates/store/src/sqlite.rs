@@ -286,7 +286,8 @@ macro_rules! suppressions_after {
             $source,
             "AND (number, channel, error_code, source) > ($1 ->> '$[0].number', $1 ->> '$[0].channel', \
                 $1 ->> '$[0].error_code', $1 ->> '$[0].after_source') \
-            AND (suppressed OR $1 ->> '$[0].ended') \
+            AND ($1 ->> '$[0].ended' \
+                OR (suppressed AND coalesce(expires_at_ms > $1 ->> '$[0].now_ms', true))) \
             AND ($1 ->> '$[0].on_channels' IS NULL \
                 OR channel IN (SELECT value FROM json_each($1, '$[0].on_channels'))) \
             ORDER BY number, channel, error_code, source LIMIT $1 ->> '$[0].most'"
@@ -567,7 +568,8 @@ pub(super) const STATEMENTS: Statements = Statements {
             "INSERT INTO suppressions (",
             suppression_columns!(),
             ") SELECT value ->> 'tenant', value ->> 'number', value ->> 'channel', value ->> 'source', \
-                value ->> 'error_code', value ->> 'suppressed', value ->> 'since_ms', value ->> 'changed_at_ms', \
+                value ->> 'error_code', value ->> 'suppressed', value ->> 'since_ms', \
+                value ->> 'expires_at_ms', value ->> 'changed_at_ms', \
                 value ->> 'message_sid', value ->> 'route', value ->> 'origin_channel', value ->> 'sender', \
                 value ->> 'service_sid', value ->> 'changed_by' \
             FROM json_each($1) WHERE true ",
@@ -579,6 +581,11 @@ pub(super) const STATEMENTS: Statements = Statements {
         list_of_source: suppressions_after!(
             "AND source = $1 ->> '$[0].source' ",
             "INDEXED BY suppressions_source"
+        ),
+        lock_expired: concat!(
+            "SELECT ",
+            suppression_columns!(),
+            " FROM suppressions WHERE suppressed AND expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2"
         ),
     },
 
@@ -758,6 +765,7 @@ mod tests {
             ),
             (suppressions.list, "SEARCH suppressions USING PRIMARY KEY (tenant=? AND (number,"),
             (suppressions.list_of_source, "suppressions_source (tenant=? AND source=?"),
+            (suppressions.lock_expired, "suppressions_expiring (expires_at_ms<?"),
             (consents.of_contacts, "consents_contact (tenant=? AND number=?)"),
             (consents.list, "SEARCH consent USING INDEX consents_contact (tenant=? AND (number,"),
             (consents.list, "consents_contact (tenant=? AND number=? AND channel=? AND category=?"),

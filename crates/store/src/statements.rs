@@ -47,6 +47,7 @@ pub(super) struct SuppressionStatements {
     pub(super) of_contacts: &'static str,
     pub(super) list: &'static str,
     pub(super) list_of_source: &'static str,
+    pub(super) lock_expired: &'static str,
 }
 
 /// Statements of the heartbeats and partitions of sidecars. Each takes one JSON array of rows.

@@ -25,12 +25,12 @@ use super::{
     redis::Redis,
     spool::Spool,
 };
+use crate::opt_events::{OptEffect, ReceivedOpt};
 use crate::peers::{self, Outgoing, Peers};
 use crate::settlement_input::SettlementInput;
 use crate::{api_keys::ApiKeyStore, rate_limiter::RateLimiter};
 use twilio_edge_domain::{
-    lease::Periods, operational_event::EventReporting, policy::Policies, suppression::OptEvent,
-    webhook::Webhook,
+    lease::Periods, operational_event::EventReporting, policy::Policies, webhook::Webhook,
 };
 use twilio_edge_platform::{
     config::{Config, without_password},
@@ -55,7 +55,7 @@ pub struct Stores {
     /// Group commit of the claims that the ledger decides because no lease store can.
     pub(crate) claims: Group<Webhook, LedgerDecision>,
     pub(crate) releases: Group<SettlementInput, SettlementResult>,
-    pub(crate) opts: Group<OptEvent, bool>,
+    pub(crate) opts: Group<ReceivedOpt, OptEffect>,
     pub(crate) contacts: Contacts,
     pub(crate) accepts: Group<Acceptance, ()>,
     /// Claims that the lease store has granted and the journal has not written yet.
@@ -148,7 +148,7 @@ impl Stores {
                 let ledger = releasing.clone();
                 async move { ledger.release(&settles, now_ms).await }
             }),
-            opts: Group::start(tasks, timeout, move |opts: Vec<OptEvent>, now_ms| {
+            opts: Group::start(tasks, timeout, move |opts: Vec<ReceivedOpt>, now_ms| {
                 let ledger = recording.clone();
                 async move { ledger.record_opts(&opts, now_ms).await }
             }),
@@ -306,15 +306,15 @@ impl Stores {
         self.ledger.outbox()
     }
 
-    /// Records every STOP and START durably. Returns for each one, in order, whether it changed the suppressions.
+    /// Records keywords durably, with their replies. Returns the effect of each one, in order.
     ///
     /// # Errors
     /// `StoreError` when the transaction fails or its result does not arrive within the timeout.
     pub async fn record_opts(
         &self,
-        opts: Vec<OptEvent>,
+        opts: Vec<ReceivedOpt>,
         now_ms: i64,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<OptEffect>, StoreError> {
         self.metrics.stores.timed(Operation::LedgerRecordOpts, self.opts.ask(opts, now_ms)).await
     }
 

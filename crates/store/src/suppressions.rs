@@ -9,7 +9,7 @@ use sqlx::FromRow;
 
 use crate::audit_log::{self, AuditEntry};
 use crate::{
-    database::{Database, Durability, Transaction},
+    database::{Bind, Database, Durability, Transaction},
     error::StoreError,
     operational_events,
     statements::SuppressionStatements,
@@ -20,6 +20,10 @@ use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent, OperationalEventType},
     suppression::{Source, Suppression, SuppressionSet},
 };
+
+/// Finds out without a lock whether a suppression has expired.
+const HAS_EXPIRED: &str = "
+    SELECT expires_at_ms FROM suppressions WHERE suppressed AND expires_at_ms <= $1 LIMIT 1";
 
 /// The suppressions of all accounts.
 #[derive(Debug, Clone)]
@@ -36,8 +40,10 @@ pub struct SuppressionsPage<'a> {
     pub source: Option<Source>,
     /// Returns only suppressions on these channels.
     pub channels: Option<Vec<&'a str>>,
-    /// Includes suppressions that have ended.
+    /// Includes suppressions that have ended or expired.
     pub ended: bool,
+    /// Time of the query, in milliseconds since 1970, which decides what has expired.
+    pub now_ms: i64,
     /// Position: suppressions after this one, in list order.
     pub after: Option<&'a Cursor>,
     /// Maximum number of suppressions.
@@ -50,6 +56,7 @@ struct PageQuery<'a> {
     source: Option<Source>,
     on_channels: Option<&'a [&'a str]>,
     ended: bool,
+    now_ms: i64,
     number: &'a str,
     channel: &'a str,
     error_code: &'a str,
@@ -74,6 +81,7 @@ pub(super) struct SuppressionRow {
     error_code: String,
     suppressed: bool,
     since_ms: i64,
+    expires_at_ms: Option<i64>,
     changed_at_ms: i64,
     message_sid: Option<String>,
     route: Option<String>,
@@ -91,8 +99,9 @@ impl From<Suppression> for SuppressionRow {
             channel: known.address.channel,
             source: known.source,
             error_code: known.error_code,
-            suppressed: known.in_force,
+            suppressed: known.is_open,
             since_ms: known.since_ms,
+            expires_at_ms: known.expires_at_ms,
             changed_at_ms: known.changed_at_ms,
             message_sid: known.message_sid,
             route: known.route,
@@ -111,8 +120,9 @@ impl From<SuppressionRow> for Suppression {
             address: Address { channel: row.channel, number: row.number },
             source: row.source,
             error_code: row.error_code,
-            in_force: row.suppressed,
+            is_open: row.suppressed,
             since_ms: row.since_ms,
+            expires_at_ms: row.expires_at_ms,
             changed_at_ms: row.changed_at_ms,
             message_sid: row.message_sid,
             route: row.route,
@@ -160,6 +170,7 @@ impl Suppressions {
             source: page.source,
             on_channels: page.channels.as_deref(),
             ended: page.ended,
+            now_ms: page.now_ms,
             number,
             channel,
             error_code,
@@ -198,7 +209,42 @@ impl Suppressions {
                 }
                 keep(&mut tx, changes.clone()).await?;
                 audit_log::add(&mut tx, &[entry(&changes)]).await?;
-                report(&mut tx, self.database.reporting(), &changes).await?;
+                let reporting = self.database.reporting();
+                let events = events(reporting, &changes);
+                operational_events::record(&mut tx, reporting, &events).await?;
+                tx.commit().await?;
+                Ok(changes)
+            })
+            .await
+    }
+
+    /// Ends suppressions whose time to live is over, at most `most`, and reports them to sinks. They have been without effect
+    /// since their expiry; only the stored state follows. Returns those that this call ended.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the transaction fails.
+    pub async fn expire(&self, most: i64, now_ms: i64) -> Result<Vec<Suppression>, StoreError> {
+        let found: Vec<(i64,)> =
+            self.database.read_bound(HAS_EXPIRED, &[Bind::Whole(now_ms)]).await?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let binds = [Bind::Whole(now_ms), Bind::Whole(most)];
+        self.database
+            .within_timeout(async {
+                let mut tx = self.database.begin(Durability::Process).await?;
+                let rows: Vec<SuppressionRow> =
+                    tx.fetch_bound(self.statements().lock_expired, &binds).await?;
+                if rows.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let mut expired = SuppressionSet::new(rows.into_iter().map(Suppression::from));
+                expired.expire(now_ms);
+                let changes = expired.changes();
+                keep(&mut tx, changes.clone()).await?;
+                let reporting = self.database.reporting();
+                let events = events(reporting, &changes);
+                operational_events::record(&mut tx, reporting, &events).await?;
                 tx.commit().await?;
                 Ok(changes)
             })
@@ -236,16 +282,10 @@ pub(super) async fn keep(
     tx.execute(tx.statements().suppressions.keep, &rows).await
 }
 
-/// Reports changed suppressions to sinks.
-pub(super) async fn report(
-    tx: &mut Transaction,
-    reporting: &EventReporting,
-    changes: &[Suppression],
-) -> Result<(), StoreError> {
-    if !reporting.has(OperationalEventType::SuppressionChanged) {
-        return Ok(());
+/// Returns the events of changed suppressions; none if no sink takes them.
+pub(super) fn events(reporting: &EventReporting, changes: &[Suppression]) -> Vec<OperationalEvent> {
+    match reporting.has(OperationalEventType::SuppressionChanged) {
+        true => changes.iter().map(OperationalEvent::suppression_changed).collect(),
+        false => Vec::new(),
     }
-    let events: Vec<OperationalEvent> =
-        changes.iter().map(OperationalEvent::suppression_changed).collect();
-    operational_events::record(tx, reporting, &events).await
 }

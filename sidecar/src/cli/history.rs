@@ -30,8 +30,8 @@ pub(super) struct Args {
 
 const WINDOWS: [&str; 6] = ["channel", "person", "sender", "last_inbound_at", "expires_at", "open"];
 
-const SUPPRESSIONS: [&str; 6] =
-    ["channel", "source", "error_code", "in_force", "since", "changed_at"];
+const SUPPRESSIONS: [&str; 7] =
+    ["channel", "source", "error_code", "in_force", "since", "expires_at", "changed_at"];
 
 const CONSENTS: [&str; 5] = ["channel", "category", "state", "at", "source"];
 

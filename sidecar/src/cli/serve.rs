@@ -26,6 +26,7 @@ use twilio_edge_platform::{
     traces::Telemetry,
 };
 use twilio_edge_services::{
+    access::suppression_expiry,
     inbound::{dead_letters, delivery_worker::DeliveryWorkers, replays},
     operations::{archive::Archivist, retention::Job},
     outbound::{
@@ -224,6 +225,8 @@ async fn start_background_tasks(
         max_waiting_events: config.events.batch,
     };
     tasks.spawn(Task::Retention, retention.run());
+    let expiry = suppression_expiry::run(stores.suppressions(), metrics.clone());
+    tasks.spawn(Task::SuppressionExpiry, expiry);
     tasks.spawn(Task::TenantsRefresh, services.tenants.clone().run());
     let sending = &services.sending;
     if let Some(library) = sending.media.library() {

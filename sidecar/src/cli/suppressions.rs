@@ -11,7 +11,7 @@ use crate::cli::failure::fail;
 use twilio_edge_api::views::SuppressionView;
 use twilio_edge_domain::{
     cursor::Cursor,
-    suppression::{Source, Suppression},
+    suppression::{NewSuppression, Source, Suppression, parse_expiry},
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::access::contact_records::SuppressionRecords;
@@ -30,6 +30,9 @@ enum Verb {
         /// Numbers in any common spelling: "+1 415 555 2671", whatsapp:+14155552671
         #[arg(required = true)]
         numbers: Vec<String>,
+        /// Time at which the suppression ends by itself: a day (UTC), or a time with its zone
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<String>,
         #[command(flatten)]
         spelling: Numbers,
         #[command(flatten)]
@@ -46,7 +49,8 @@ enum Verb {
     },
     /// List suppressions, ordered by number
     List(Filter),
-    /// Suppress every number of a list: CSV with a column `number` and, where the number does not name it, `channel`
+    /// Suppress every number of a list: CSV with a column `number` and, where the number does not name it, `channel`;
+    /// the column `expires_at` is optional
     Import(Import),
     /// Print the suppressions in effect as CSV
     Export(Export),
@@ -72,22 +76,29 @@ struct Filter {
     account: Account,
 }
 
-const COLUMNS: [&str; 7] =
-    ["number", "channel", "source", "error_code", "in_force", "since", "changed_by"];
+const COLUMNS: [&str; 8] =
+    ["number", "channel", "source", "error_code", "in_force", "since", "expires_at", "changed_by"];
 
 pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     match args.verb {
-        Verb::Add { numbers, spelling, account } => {
+        Verb::Add { numbers, expires_at, spelling, account } => {
+            let now_ms = now_ms();
             account.work(
             globals,
                 async |permissions, by, account| {
+                    let expiry = |text: &str| {
+                        parse_expiry(text, now_ms).map_err(|problem| format!("--expires-at: {problem}"))
+                    };
+                    let expires_at_ms = expires_at.as_deref().map(expiry).transpose()?;
                     let mut people = Vec::new();
                     for number in &numbers {
-                        people.push(spelling.person(permissions, account, number).await?);
+                        let address = spelling.person(permissions, account, number).await?;
+                        people.push(NewSuppression { address, expires_at_ms });
                     }
                     let source = Source::Administrator;
-                    permissions.suppress(by, account, &people, source, now_ms()).await?;
-                    let numbers: Vec<&str> = people.iter().map(|a| a.number.as_str()).collect();
+                    permissions.suppress(by, account, &people, source, now_ms).await?;
+                    let numbers: Vec<&str> =
+                        people.iter().map(|new| new.address.number.as_str()).collect();
                     Ok(permissions.suppressions.of_numbers(account, &numbers).await?)
                 },
                 |found| show(globals, &found),
@@ -119,6 +130,7 @@ fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
     let Filter { number, source, ended, limit, spelling, account } = filter;
     let channel = spelling.channel.as_deref();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let now_ms = now_ms();
     account.work(
         globals,
         async |permissions, _, account| {
@@ -130,7 +142,7 @@ fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
                 let numbers = keys.all();
                 let mut found = suppressions.of_numbers(account, &numbers).await?;
                 found.retain(|known| {
-                    (ended || known.in_force)
+                    (ended || known.is_in_force(now_ms))
                         && source.is_none_or(|source| source == known.source)
                         && channel.is_none_or(|channel| {
                             known.holds_for(&known.address.number, channel, &policy)
@@ -145,6 +157,7 @@ fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
                     source,
                     channels: channel.map(|channel| policy.channels_with(channel).collect()),
                     ended,
+                    now_ms,
                     after,
                     most,
                 };
@@ -158,7 +171,8 @@ fn run_list(filter: Filter, globals: &Globals) -> ExitCode {
 }
 
 fn show(globals: &Globals, found: &[Suppression]) -> ExitCode {
+    let now_ms = now_ms();
     let rows: Vec<_> =
-        found.iter().map(SuppressionView::of).map(|view| ledger::row(&view)).collect();
+        found.iter().map(|known| ledger::row(&SuppressionView::of(known, now_ms))).collect();
     listing::print(globals.output(), &COLUMNS, &rows)
 }

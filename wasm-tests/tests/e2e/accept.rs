@@ -20,6 +20,7 @@ const FORWARDED: &str = "/app/forwarded";
 /// One that has an answer of its own.
 const GREETED: &str = "/app/greeted";
 const GREETING: &str = "<Response><Message>We have it &amp; come back.</Message></Response>";
+const GOODBYE: &str = "<Response><Message>Bye.</Message></Response>";
 
 /// Messages are refused without a verdict, statuses forwarded.
 const ACCEPT: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
@@ -29,8 +30,10 @@ const ACCEPT: Plan = Plan::adapted(SidecarPlan::Scripted, |config| {
         route["delivery"] = "accept".into();
     }
     routes.push(json!({ "path": FORWARDED, "class": "inbound", "on_unavailable": "forward" }));
-    let greeted =
-        json!({ "path": GREETED, "class": "inbound", "delivery": "accept", "answer": GREETING });
+    let greeted = json!({
+        "path": GREETED, "class": "inbound", "delivery": "accept", "answer": GREETING,
+        "keyword_answers": { "stop": GOODBYE },
+    });
     routes.push(greeted);
     Ok(())
 });
@@ -65,6 +68,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenarios![Setting::Newest(SHADOW); shadow_mode_forwards_webhooks_of_accept_routes];
     let alone = scenarios![Setting::Newest(UNREACHABLE);
         accepted_webhook_is_answered_while_the_application_is_down,
+        route_may_answer_keywords_differently,
     ];
     [accept.as_slice(), &shadow, &alone].concat()
 }
@@ -180,6 +184,19 @@ async fn route_may_configure_the_answer_to_messages(stack: &Stack) -> Result<()>
             (GREETING, mark)
         );
         stack.nothing_reached(&request).await?;
+    }
+    Ok(())
+}
+
+async fn route_may_answer_keywords_differently(stack: &Stack) -> Result<()> {
+    for (text, expected) in [("STOP", GOODBYE), ("hello", GREETING), ("HELP", GREETING)] {
+        let request = stack.post(&Form::inbound(text).to(GREETED)).await?;
+        // The worker answers the repeat itself, with the keyword that it remembers.
+        for mark in [None, Some("duplicate")] {
+            let answer = stack.send(&request).await?;
+            let dedupe = answer.header("x-twilio-edge-dedupe");
+            assert_eq!((answer.text().as_str(), dedupe.as_deref()), (expected, mark), "{text}");
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::EventSummary;
+use super::{EventSummary, ReplyTo};
 use twilio_edge_domain::{
     address::Address,
     message::{Direction, Message as Recorded, RecordedWebhook},
@@ -57,6 +57,8 @@ pub struct MessageSummary {
     pub kind: Option<String>,
     /// Id of the message of which this one is the fallback.
     pub fallback_of: Option<String>,
+    /// Keyword to which this message replies.
+    pub reply_to: Option<ReplyTo>,
     /// Time at which a `queued` message is due: its `send_at`, the end of quiet hours, or the next attempt; `null` in every
     /// other state.
     #[schema(format = DateTime)]
@@ -236,6 +238,7 @@ impl MessageSummary {
             category: Some(row.category.clone()),
             kind: Some(row.kind.clone()),
             fallback_of: non_empty(&row.fallback_of),
+            reply_to: ReplyTo::of(row),
             due_at: (row.state == "queued").then(|| time(row.due_at_ms)).flatten(),
             valid_until: time(row.valid_until_ms),
             created_at: rfc3339(row.created_at_ms),
@@ -274,6 +277,7 @@ impl MessageSummary {
             category: None,
             kind: None,
             fallback_of: None,
+            reply_to: None,
             due_at: None,
             valid_until: None,
             created_at: rfc3339(first.received_ms),

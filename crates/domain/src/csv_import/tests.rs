@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{suppression::Suppression, window::rfc3339};
 
 fn about() -> ImportContext {
     let region = "US".parse().ok();
@@ -15,12 +16,31 @@ fn about() -> ImportContext {
     }
 }
 
+fn channel_and_number(new: &NewSuppression) -> String {
+    format!("{} {}", new.address.channel, new.address.number)
+}
+
+#[test]
+fn suppression_line_has_an_expiry_in_the_future() {
+    let csv = "number,expires_at\n+14155552671,2027-01-02T03:04:05Z\n+14155552672,\n\
+               +14155552673,2026-01-01\n+14155552674,soon\n+14155552675,2127-01-01\n";
+    let rest = ImportContext { channel: Some("sms".into()), ..about() };
+    let list = CsvList::of_suppressions(csv, rest).unwrap();
+    let valid: Vec<_> = list.valid_rows().map(|new| new.expires_at_ms.and_then(rfc3339)).collect();
+    assert_eq!(valid, [Some("2027-01-02T03:04:05.000Z".to_owned()), None]);
+    let problems: Vec<_> = list.check().invalid.into_iter().map(|line| line.problem).collect();
+    for (problem, end) in problems.iter().zip(["is not in the future", "YYYY-MM-DD", "instead"]) {
+        assert!(problem.starts_with("expires_at: ") && problem.ends_with(end), "{problem}");
+    }
+    assert_eq!(problems.len(), 3);
+}
+
 #[test]
 fn invalid_line_is_reported_with_its_number() {
     let csv = "number,channel,note\r\n(415) 555-2671,sms,\"two\r\nlines\"\r\n12,whatsapp,\r\n\r\n\
                whatsapp:+14155552672,,\r\n+14155552673\r\n+1415,sms,x\r\n+14155552674,*,\r\n";
     let list = CsvList::of_suppressions(csv, about()).unwrap();
-    let valid: Vec<_> = list.valid_rows().map(|a| format!("{} {}", a.channel, a.number)).collect();
+    let valid: Vec<_> = list.valid_rows().map(|new| channel_and_number(&new)).collect();
     assert_eq!(valid, ["sms +14155552671", "whatsapp +14155552672", "* +14155552674"]);
     let checked = list.check();
     assert_eq!((checked.valid, checked.invalid_lines), (3, 3));
@@ -38,7 +58,7 @@ fn invalid_line_is_reported_with_its_number() {
     assert!(none.contains("the column `number` is missing"), "{none}");
     let rest = ImportContext { channel: Some("whatsapp".into()), ..about() };
     let list = CsvList::of_suppressions("number\n+14155552671\nsms:+14155552672\n", rest).unwrap();
-    let channels: Vec<_> = list.valid_rows().map(|address| address.channel).collect();
+    let channels: Vec<_> = list.valid_rows().map(|new| new.address.channel).collect();
     assert_eq!(channels, ["whatsapp", "sms"]);
 }
 
@@ -97,6 +117,45 @@ fn report_lists_the_first_invalid_lines_and_counts_all() {
 }
 
 proptest! {
+    #[test]
+    fn exported_suppression_is_imported_with_its_expiry(
+        after_ms in prop::option::of(1_i64..100 * 365 * 86_400_000), is_everywhere: bool,
+    ) {
+        let now_ms = about().now_ms;
+        let channel = if is_everywhere { suppression::EVERY_CHANNEL } else { "whatsapp" };
+        let expires_at_ms = after_ms.map(|after_ms| now_ms + after_ms);
+        let address = Address { channel: channel.to_owned(), number: "+14155552671".to_owned() };
+        let known = Suppression {
+            account_sid: "AC1".into(),
+            address: address.clone(),
+            source: suppression::Source::Import,
+            error_code: String::new(),
+            is_open: true,
+            since_ms: now_ms,
+            expires_at_ms,
+            changed_at_ms: now_ms,
+            message_sid: None,
+            route: None,
+            origin_channel: None,
+            sender: None,
+            service_sid: None,
+            changed_by: None,
+        };
+        let lines = [SUPPRESSION_COLUMNS.map(str::to_owned), suppression_row(&known)];
+        let list = CsvList::of_suppressions(to_csv(lines), about()).unwrap();
+        let expected = NewSuppression { address, expires_at_ms };
+        prop_assert_eq!(list.valid_rows().collect::<Vec<_>>(), [expected]);
+    }
+
+    /// Property: a text is read as an expiry only if it is a time in the future.
+    #[test]
+    fn expiry_of_any_text_is_in_the_future(text in "\\PC{0,30}|[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:]{8}Z)?") {
+        let now_ms = about().now_ms;
+        if let Ok(expires_at_ms) = suppression::parse_expiry(&text, now_ms) {
+            prop_assert!(now_ms < expires_at_ms && expires_at_ms - now_ms <= 36_525 * 86_400_000);
+        }
+    }
+
     #[test]
     fn exported_consent_is_imported_unchanged(
         source in "[a-z][a-z ]{0,20}[a-z]", proof in "['=+@-]{0,2}[^\0\r]{0,60}", ip in prop::option::of(Just("::1")),

@@ -61,7 +61,7 @@ impl OperationalEvent {
             number,
             change.source.as_str(),
             &change.error_code,
-            if change.in_force { "begun" } else { "ended" },
+            if change.is_open { "begun" } else { "ended" },
             &change.changed_at_ms.to_string(),
         ];
         OperationalEvent {
@@ -76,10 +76,11 @@ impl OperationalEvent {
             data: present(json!({
                 "contact": number,
                 "channel": channel,
-                "suppressed": change.in_force,
+                "suppressed": change.is_open,
                 "source": change.source.as_str(),
                 "error_code": non_empty(&change.error_code),
                 "since": rfc3339(change.since_ms),
+                "expires_at": change.expires_at_ms.and_then(rfc3339),
                 "message_sid": change.message_sid,
                 "sender": change.sender.as_deref().and_then(non_empty),
                 "changed_by": change.changed_by,

@@ -46,6 +46,27 @@ fn language_is_in_effect_where_it_is_chosen() {
 }
 
 #[test]
+fn keyword_has_the_languages_that_chose_it() {
+    let locales = vec!["es".into(), "pt".into()];
+    let both = Keywords { locales, ..crate::defaults::section("optout") };
+    let both = both.lexicon().unwrap();
+    assert_eq!(both.languages("Alto!"), ["es"]);
+    assert_eq!(both.languages("ayuda"), ["es"]);
+    for general in ["STOP", "start", "HELP", "Alto que", ""] {
+        assert!(both.languages(general).is_empty(), "{general}");
+    }
+    assert!(shipped().languages("ALTO").is_empty(), "the language is not chosen");
+    let all = everywhere().lexicon().unwrap();
+    for locale in LOCALES.iter() {
+        for word in locale.stop.iter().chain(&locale.start).chain(&locale.help) {
+            let languages = all.languages(word);
+            let is_general = shipped().classify(word, None).is_some();
+            assert_eq!(languages.contains(&locale.tag), !is_general, "{word}: {languages:?}");
+        }
+    }
+}
+
+#[test]
 fn invalid_or_ambiguous_keyword_is_refused() {
     let refused = |change: fn(&mut Keywords)| {
         let mut keywords: Keywords = crate::defaults::section("optout");

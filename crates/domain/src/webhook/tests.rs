@@ -57,6 +57,22 @@ fn whatsapp_stop_is_read_from_its_form() {
 }
 
 #[test]
+fn keyword_of_a_language_is_read_with_it() {
+    let locales = vec!["fr".into()];
+    let french = crate::optout::Keywords { locales, ..crate::defaults::section("optout") };
+    let french = french.lexicon().unwrap();
+    let languages = |rest: &str| {
+        let form = format!("From=whatsapp%3A%2B15551234567&To=whatsapp%3A%2B15559&{rest}");
+        Webhook::from_claim(claim(&form), &french).unwrap().inbound.unwrap().languages
+    };
+    assert_eq!(languages("Body=arr%C3%AAt%20!"), ["fr"]);
+    assert_eq!(languages("Body=ARRET&ButtonText=ARRET"), ["fr"]);
+    assert!(languages("Body=stop").is_empty(), "STOP is a keyword of all languages");
+    assert!(languages("Body=bonjour").is_empty());
+    assert!(languages("Body=bonjour&ButtonText=bonjour").is_empty());
+}
+
+#[test]
 fn user_id_beside_a_number_is_linked_and_certain_if_it_has_one_place() {
     let links = |rest: &str| {
         let form = format!("From=whatsapp%3A%2B14155557903&To=whatsapp%3A%2B15559&{rest}");

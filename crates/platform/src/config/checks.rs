@@ -39,6 +39,10 @@ impl Config {
                 self.sending.concurrency_floor
             ));
         }
+        if !self.policy.replies.is_empty() && self.sending.file.is_empty() {
+            let refused = "policy.replies has texts, but sending.file is empty: every reply is refused as no_credentials";
+            warnings.push(refused.to_owned());
+        }
         warnings
     }
 

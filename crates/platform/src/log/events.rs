@@ -134,6 +134,11 @@ const ALL: &[(&str, &str, &str)] = &[
         "The sidecar could not read the keys of the ledger after its start; it retries, and every claim reads the ledger",
     ),
     (
+        "keyword.answered",
+        "info",
+        "The sidecar stored the reply to STOP, START or HELP: `keyword`, `state`, `code` of a refused one (docs/COMPLIANCE.md)",
+    ),
+    (
         "log.lines_suppressed",
         "info",
         "The sidecar suppressed log lines of the event `of`, because there were too many: `count`",
@@ -344,7 +349,12 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "The reconciler could not read or store the status of a sent message that no callback reported; it retries",
     ),
-    ("suppression.changed", "info", "An opt-out or opt-in changed a suppression"),
+    ("suppression.changed", "info", "An opt-out or opt-in changed a suppression, or it expired"),
+    (
+        "suppressions.expire_failed",
+        "warn",
+        "The sidecar could not store the end of expired suppressions; it retries, and they are without effect: `reason`",
+    ),
     (
         "task.failed",
         "error",

@@ -9,11 +9,16 @@ use prometheus_client::{
 };
 
 use super::catalogue::{Catalogue, Labels, Measure};
+use twilio_edge_contract::Opt;
 use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_domain::sending::backlog::MessageBacklog;
 use twilio_edge_domain::sending::{
     call_failure::CallFailure, errors::FallbackTarget, rate_limit::Rate,
 };
+
+/// States of new replies to keywords.
+const QUEUED: &str = "queued";
+const REFUSED: &str = "refused";
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 
@@ -55,6 +60,7 @@ pub struct MessageMetrics {
     refusals: Family<Labels<1>, Counter>,
     reconciled: Family<Labels<1>, Counter>,
     switched: Family<Labels<1>, Counter>,
+    replies: Family<Labels<2>, Counter>,
     calls: Histogram,
     errors: Family<Labels<1>, Counter>,
     under_way: Gauge,
@@ -90,6 +96,11 @@ impl MessageMetrics {
                 "fallbacks",
                 &["to"],
                 "Replacements for messages that their channel did not accept: a `template`, or a message on another `channel` (docs/SENDING.md)",
+            ),
+            replies: all.counters(
+                "keyword_replies",
+                &["keyword", "state"],
+                "Replies to keywords, by keyword (`stop`, `start`, `help`) and state: `queued`, or `refused` by a rule (docs/COMPLIANCE.md)",
             ),
             calls: all.histogram(
                 "twilio_call_seconds",
@@ -148,6 +159,12 @@ impl MessageMetrics {
         for to in [FallbackTarget::Template, FallbackTarget::Channel] {
             self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
         }
+        for keyword in Opt::ALL {
+            for state in [QUEUED, REFUSED] {
+                let labels = [("keyword", keyword.as_str()), ("state", state)];
+                self.replies.get_or_create(&labels).inc_by(0);
+            }
+        }
         for code in RefusalCode::of_send_rules() {
             self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
         }
@@ -178,6 +195,13 @@ impl MessageMetrics {
             }
             named.insert(sender.to_owned());
         }
+    }
+
+    /// Counts the reply to a keyword; a rule may have refused it.
+    pub fn replied(&self, keyword: Opt, is_refused: bool) {
+        let state = if is_refused { REFUSED } else { QUEUED };
+        let labels = [("keyword", keyword.as_str()), ("state", state)];
+        self.replies.get_or_create(&labels).inc();
     }
 
     /// Counts the outcome of an attempt.

@@ -29,6 +29,8 @@ pub enum Task {
     Archivist,
     /// Redacts and deletes expired data.
     Retention,
+    /// Ends expired suppressions.
+    SuppressionExpiry,
     /// Puts changed tenant profiles into effect.
     TenantsRefresh,
     /// Puts a changed routing file into effect.
@@ -47,7 +49,7 @@ pub enum Task {
 
 impl Task {
     /// All background tasks.
-    pub const ALL: [Task; 19] = [
+    pub const ALL: [Task; 20] = [
         Task::Listener,
         Task::LogRepeats,
         Task::JournalWriter,
@@ -60,6 +62,7 @@ impl Task {
         Task::Replays,
         Task::Archivist,
         Task::Retention,
+        Task::SuppressionExpiry,
         Task::TenantsRefresh,
         Task::RoutingFile,
         Task::MediaCleanup,
@@ -126,6 +129,11 @@ impl Task {
             Task::Retention => {
                 ("retention", "Redacts and deletes expired data every `redaction.every_s`", STOPPED)
             }
+            Task::SuppressionExpiry => (
+                "suppression_expiry",
+                "Stores and reports the end of suppressions whose time to live is over, every second",
+                STOPPED,
+            ),
             Task::TenantsRefresh => (
                 "tenants_refresh",
                 "Puts changed profiles of accounts into effect, every second",

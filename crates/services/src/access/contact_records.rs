@@ -5,11 +5,12 @@ use std::future::Future;
 
 use crate::access::{api_keys::Caller, permissions::Permissions};
 use twilio_edge_domain::{
-    address::Address,
     consent::Consent,
     csv_import::{self, CsvList, ImportContext},
     cursor::Cursor,
+    suppression::NewSuppression,
 };
+use twilio_edge_platform::clock::now_ms;
 use twilio_edge_store::{ConsentsPage, StoreError, SuppressionsPage};
 
 /// Kind of a list.
@@ -74,14 +75,14 @@ pub enum SuppressionRecords {}
 pub enum ConsentRecords {}
 
 impl ContactRecords for SuppressionRecords {
-    type Line = Address;
+    type Line = NewSuppression;
 
     const NAME: &'static str = "suppressions";
 
     fn parse<C: AsRef<[u8]>>(
         csv: C,
         context: ImportContext,
-    ) -> Result<CsvList<C, Address>, String> {
+    ) -> Result<CsvList<C, NewSuppression>, String> {
         CsvList::of_suppressions(csv, context)
     }
 
@@ -89,7 +90,7 @@ impl ContactRecords for SuppressionRecords {
         permissions: &Permissions,
         by: &Caller,
         account_sid: &str,
-        lines: impl Iterator<Item = Address> + Send,
+        lines: impl Iterator<Item = NewSuppression> + Send,
         now_ms: i64,
     ) -> Result<usize, StoreError> {
         permissions.suppress_list(by, account_sid, lines, now_ms).await
@@ -110,6 +111,7 @@ impl ContactRecords for SuppressionRecords {
             source: None,
             channels: None,
             ended: false,
+            now_ms: now_ms(),
             after,
             most,
         };

@@ -6,14 +6,14 @@ use std::{collections::BTreeSet, slice, sync::Arc};
 
 use serde_json::json;
 
-use crate::access::api_keys::Caller;
+use crate::access::{answered_keyword::AnsweredKeyword, api_keys::Caller};
 use twilio_edge_domain::{
     address::Address,
     check::{self, Facts, Kind, Question, Verdict},
     consent::{self, Consent, State},
     phone::{self, Region},
     policy::{Category, Policies},
-    suppression::{self, EVERY_CHANNEL, Source, Suppression},
+    suppression::{self, EVERY_CHANNEL, NewSuppression, Source, Suppression},
     window,
 };
 use twilio_edge_platform::metrics::Metrics;
@@ -52,6 +52,8 @@ pub struct Intent {
     pub category: Category,
     /// Kind: session message or template.
     pub kind: Kind,
+    /// Keyword to which the message replies.
+    pub reply: Option<AnsweredKeyword>,
 }
 
 /// Number of entries of a list that are written in one transaction.
@@ -67,8 +69,8 @@ impl Permissions {
         Permissions { suppressions: consents.suppressions(), consents, policies, metrics }
     }
 
-    /// Suppresses contacts of an account. Returns the suppressions that are new for this source. Repeating it changes
-    /// nothing.
+    /// Suppresses contacts of an account. Returns the suppressions that are new for this source, or that it prolonged.
+    /// Repeating it changes nothing.
     ///
     /// # Errors
     /// Returns an error if the database fails.
@@ -76,18 +78,19 @@ impl Permissions {
         &self,
         by: &Caller,
         account_sid: &str,
-        addresses: &[Address],
+        contacts: &[NewSuppression],
         source: Source,
         now_ms: i64,
     ) -> Result<Vec<Suppression>, StoreError> {
-        let numbers: Vec<&str> = addresses.iter().map(|address| address.number.as_str()).collect();
-        let begin = |address: &Address| Suppression {
+        let numbers: Vec<&str> = contacts.iter().map(|new| new.address.number.as_str()).collect();
+        let begin = |new: &NewSuppression| Suppression {
             account_sid: account_sid.to_owned(),
-            address: address.clone(),
+            address: new.address.clone(),
             source,
             error_code: String::new(),
-            in_force: true,
+            is_open: true,
             since_ms: now_ms,
+            expires_at_ms: new.expires_at_ms,
             changed_at_ms: now_ms,
             message_sid: None,
             route: None,
@@ -97,8 +100,8 @@ impl Permissions {
             changed_by: Some(by.actor.clone()),
         };
         let change = |suppressions: &mut twilio_edge_domain::suppression::SuppressionSet| {
-            for address in addresses {
-                suppressions.begin(begin(address));
+            for new in contacts {
+                suppressions.begin(begin(new));
             }
         };
         let audit_entry = |changes: &[Suppression]| {
@@ -106,7 +109,11 @@ impl Permissions {
                 Source::Import => "suppressions.imported",
                 _ => "suppression.added",
             };
-            entry(by, account_sid, action, &subject_of(changes), json!({"source": source}), now_ms)
+            let mut detail = json!({"source": source});
+            if let [Suppression { expires_at_ms: Some(expires_at_ms), .. }] = changes {
+                detail["expires_at"] = json!(window::rfc3339(*expires_at_ms));
+            }
+            entry(by, account_sid, action, &subject_of(changes), detail, now_ms)
         };
         let changes = self.suppressions.change(account_sid, &numbers, change, audit_entry).await?;
         self.count(&changes);
@@ -121,11 +128,11 @@ impl Permissions {
         &self,
         by: &Caller,
         account_sid: &str,
-        mut addresses: impl Iterator<Item = Address>,
+        mut contacts: impl Iterator<Item = NewSuppression>,
         now_ms: i64,
     ) -> Result<usize, StoreError> {
         let mut added = 0;
-        while let Some(batch) = next_batch(&mut addresses) {
+        while let Some(batch) = next_batch(&mut contacts) {
             added += self.suppress(by, account_sid, &batch, Source::Import, now_ms).await?.len();
         }
         Ok(added)
@@ -278,11 +285,13 @@ impl Permissions {
     }
 
     fn count(&self, changes: &[Suppression]) {
-        if let Some(metrics) = &self.metrics {
-            changes
-                .iter()
-                .for_each(|one| metrics.webhooks.suppression_changed(one.in_force, one.source));
-        }
+        let Some(metrics) = &self.metrics else { return };
+        // One that was only prolonged neither began nor ended.
+        let is_counted = |one: &&Suppression| !one.is_open || one.since_ms == one.changed_at_ms;
+        changes
+            .iter()
+            .filter(is_counted)
+            .for_each(|one| metrics.webhooks.suppression_changed(one.is_open, one.source));
     }
 }
 
@@ -315,7 +324,7 @@ impl Checks {
     /// # Errors
     /// Returns an error if the stores fail.
     pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
-        let Intent { account_sid, from, to, category, kind } = intent;
+        let Intent { account_sid, from, to, category, kind, reply } = intent;
         let keys = self.stores.contacts().keys(account_sid, &to.number).await?;
         let numbers = keys.certain_keys();
         let policy = self.policies.of(account_sid);
@@ -333,6 +342,8 @@ impl Checks {
                 self.stores.last_inbound(account_sid, &to.channel, &numbers, is_open).await?;
             facts.last_inbound_ms = last(&found);
         }
+        let received_ms = reply.as_ref().map(|reply| reply.received_ms);
+        facts.last_inbound_ms = facts.last_inbound_ms.max(received_ms);
         let all = keys.all();
         let consents = self.stores.consents().of_numbers(account_sid, &all).await?;
         let is_in_effect = |consent: &Consent| {
@@ -345,6 +356,9 @@ impl Checks {
         facts.consent = consent::current(consents.into_iter().filter(is_in_effect));
         // Suppressions are read last, so that a STOP that arrives during the check is not missed.
         facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &all).await?;
+        if let Some(reply) = reply {
+            facts.suppressions.retain(|known| !known.is_begun_by(&reply.message_sid));
+        }
         let question =
             Question { channel: &to.channel, number: &to.number, category: *category, kind: *kind };
         let verdicts = check::may_send(&policy, &question, &facts, now_ms);

@@ -8,6 +8,7 @@ use twilio_edge_contract::{Class, Identity, Opt};
 use super::claims::Claims;
 use crate::{access::marketing::Withdrawal, outbound::deliveries::StatusReport};
 use twilio_edge_domain::{optout::Arrival, suppression::OptEvent, webhook::Webhook};
+use twilio_edge_store::{OptEffect, ReceivedOpt};
 
 impl Claims {
     /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Statuses that name no message
@@ -143,33 +144,58 @@ impl Claims {
         failed
     }
 
-    /// Records every opt-out and opt-in durably. Returns the claim ids for which that failed.
+    /// Records every opt-out and opt-in durably, and queues the replies to keywords. Returns the claim ids for which that
+    /// failed.
     pub(super) async fn record_opts(
         &self,
         webhooks: impl Iterator<Item = &Webhook>,
         arrival: Arrival,
         now_ms: i64,
     ) -> HashSet<String> {
-        let (claim_ids, events): (Vec<String>, Vec<OptEvent>) = webhooks
-            .filter_map(|webhook| Some((webhook.claim_id.clone(), OptEvent::of(webhook, arrival)?)))
-            .unzip();
-        if events.is_empty() {
-            return HashSet::new();
+        let (mut claim_ids, mut received) = (HashSet::new(), Vec::new());
+        for webhook in webhooks {
+            let Some(event) = OptEvent::of(webhook, arrival) else { continue };
+            let policy = self.stores.policies().of(&event.account_sid);
+            // Without random bytes there is no id; the filter sends the webhook again.
+            let Ok(reply) = self.sending.reply_to(webhook, &policy, now_ms) else {
+                claim_ids.insert(webhook.claim_id.clone());
+                continue;
+            };
+            if event.opt != Opt::Help || reply.is_some() {
+                received
+                    .push((&webhook.claim_id, ReceivedOpt { event, reply: reply.map(Box::new) }));
+            }
         }
-        match self.stores.record_opts(events.clone(), now_ms).await {
-            Ok(changed) => {
-                let changes = events.iter().zip(changed).filter(|(_, changed)| *changed);
-                changes.for_each(|(event, _)| {
-                    self.metrics.webhooks.suppression_changed(event.opt == Opt::Stop, event.source);
-                    log_change(event);
-                });
-                HashSet::new()
+        if received.is_empty() {
+            return claim_ids;
+        }
+        let (of_received, received): (Vec<&String>, Vec<ReceivedOpt>) =
+            received.into_iter().unzip();
+        match self.stores.record_opts(received.clone(), now_ms).await {
+            Ok(effects) => {
+                received.iter().zip(effects).for_each(|(one, effect)| self.report_opt(one, effect));
+                claim_ids
             }
             Err(reason) => {
-                let count = events.len();
+                let count = received.len();
                 tracing::error!(event = "optout.persist_failed", %reason, count, "the sidecar could not record opt-outs; their webhooks wait");
-                claim_ids.into_iter().collect()
+                claim_ids.extend(of_received.into_iter().cloned());
+                claim_ids
             }
+        }
+    }
+
+    /// Counts and logs the effect of a keyword, and wakes the dispatcher for its reply.
+    fn report_opt(&self, received: &ReceivedOpt, effect: OptEffect) {
+        let ReceivedOpt { event, reply } = received;
+        if effect.has_changed {
+            self.metrics.webhooks.suppression_changed(event.opt == Opt::Stop, event.source);
+            log_change(event);
+        }
+        if let Some(reply) = reply.as_deref().filter(|_| effect.is_answered) {
+            self.metrics.messages.replied(event.opt, reply.state == "refused");
+            self.sending.wakeup.wake();
+            tracing::info!(event = "keyword.answered", message.id = %reply.id, account.sid = %reply.account_sid, webhook.sid = %event.message_sid, keyword = event.opt.as_str(), state = %reply.state, code = %reply.code, "the sidecar stored the reply to a keyword");
         }
     }
 }

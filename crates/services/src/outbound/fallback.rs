@@ -2,7 +2,7 @@
 //! for which every rule is evaluated again. It is stored in the same transaction that ends the first message, so that
 //! it is sent once. The table of error codes decides which codes cause a fallback; the domain decides what is sent.
 
-use crate::outbound::sending::{Sending, masked};
+use crate::outbound::sending::{Sending, refuse};
 use twilio_edge_domain::{
     address::Address,
     check::Kind,
@@ -120,13 +120,7 @@ impl Sending {
         // For the caller it is the same message.
         row.metadata.clone_from(&message.metadata);
         row.valid_until_ms = message.valid_until_ms;
-        let refusal = verdicts.iter().find_map(|verdict| Some((verdict.code?, &verdict.detail)));
-        if let Some((code, detail)) = refusal {
-            row.recipient = masked(&row);
-            (row.state, row.code) = ("refused".to_owned(), code.as_str().to_owned());
-            row.reason.clone_from(detail);
-            (row.form, row.fallback, row.fallback_to) = Default::default();
-        }
+        refuse(&mut row, verdicts);
         Ok(Some(Fallback { to: *to, message: row }))
     }
 

@@ -14,7 +14,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_platform::metrics::Metrics;
-use twilio_edge_store::{OutboundMessage, Stores};
+use twilio_edge_store::{OutboundMessage, ReceivedOpt, Stores};
 
 /// Route of the recorded opt-outs.
 const ROUTE: &str = "/v1/messages";
@@ -62,9 +62,10 @@ impl OptOutRecorder {
             sender: sender.map(|sender| sender.number).unwrap_or_default(),
             service_sid,
         };
-        match self.stores.record_opts(vec![event], now_ms()).await {
-            Ok(changed) => {
-                if changed.contains(&true) {
+        let received = ReceivedOpt { event, reply: None };
+        match self.stores.record_opts(vec![received], now_ms()).await {
+            Ok(effects) => {
+                if effects.iter().any(|effect| effect.has_changed) {
                     self.metrics.webhooks.suppression_changed(true, Source::Callback);
                 }
                 tracing::info!(event = "suppression.changed", message.id = %message.id, account.sid = %message.account_sid, address = %recipient, code, "the sidecar recorded a suppression");

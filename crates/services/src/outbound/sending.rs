@@ -128,6 +128,7 @@ impl Sending {
             to: request.to.clone(),
             category: request.category(),
             kind: request.kind(),
+            reply: None,
         };
         let urls: &[String] = match &request.content {
             Content::Session { media, .. } => media,
@@ -293,6 +294,17 @@ pub fn errors(file: &str) -> Result<ErrorTable, Vec<String>> {
         }
     };
     ErrorTable::of(over)
+}
+
+/// Ends a new message as `refused` if a rule forbids it, so that callers can see the reason.
+pub fn refuse(message: &mut OutboundMessage, verdicts: &[Verdict]) {
+    let refusal = verdicts.iter().find_map(|verdict| Some((verdict.code?, &verdict.detail)));
+    let Some((code, detail)) = refusal else { return };
+    message.recipient = masked(message);
+    (message.state, message.code) = ("refused".to_owned(), code.as_str().to_owned());
+    message.reason.clone_from(detail);
+    (message.form, message.fallback, message.fallback_to) = Default::default();
+    message.repeat_until_ms = 0;
 }
 
 /// Returns the recipient in the masked form that is shown after the message has ended.

@@ -68,6 +68,7 @@ CREATE TABLE suppressions (
     error_code     TEXT COLLATE "C" NOT NULL DEFAULT '',  -- of a callback
     suppressed     BOOLEAN NOT NULL,  -- false: no longer in force
     since_ms       BIGINT NOT NULL,  -- start of the current or last period in force
+    expires_at_ms  BIGINT,  -- from then on it is not in force, even if suppressed is true; NULL: never
     changed_at_ms  BIGINT NOT NULL,
     message_sid    TEXT COLLATE "C",  -- message that caused it
     route          TEXT,
@@ -78,14 +79,16 @@ CREATE TABLE suppressions (
     PRIMARY KEY (tenant, number, channel, error_code, source)
 );
 CREATE INDEX suppressions_source ON suppressions (tenant, source, number, channel, error_code);
+CREATE INDEX suppressions_expiring ON suppressions (expires_at_ms) WHERE suppressed AND expires_at_ms IS NOT NULL;
 
--- Every STOP and START, once for each message. Never deleted, so that an old one cannot take effect twice.
+-- Every STOP and START, and every HELP that got a reply, once for each message. Never deleted, so that an old one cannot take
+-- effect twice.
 CREATE TABLE opt_events (
     account_sid    TEXT COLLATE "C" NOT NULL,
     message_sid    TEXT COLLATE "C" NOT NULL,
     channel        TEXT COLLATE "C" NOT NULL,
     number         TEXT COLLATE "C" NOT NULL,
-    opt            TEXT COLLATE "C" NOT NULL CHECK (opt IN ('stop', 'start')),
+    opt            TEXT COLLATE "C" NOT NULL CHECK (opt IN ('stop', 'start', 'help')),
     cause          TEXT COLLATE "C" NOT NULL,  -- keyword or opt_out_type
     route          TEXT NOT NULL,
     recorded_at_ms BIGINT NOT NULL,
@@ -408,7 +411,9 @@ CREATE TABLE outbound_messages (
     repeat_until_ms  BIGINT NOT NULL DEFAULT 0,  -- until then form and recipient are stored, to repeat the message if its delivery fails
     repetitions      BIGINT NOT NULL DEFAULT 0,  -- number of times it was sent again after a failed delivery
     replaced_sids    TEXT COLLATE "C" NOT NULL DEFAULT '',  -- SIDs of the failed deliveries, separated by blanks
-    metadata         TEXT COLLATE "C" NOT NULL DEFAULT ''  -- data of the caller, as JSON; empty: none
+    metadata         TEXT COLLATE "C" NOT NULL DEFAULT '',  -- data of the caller, as JSON; empty: none
+    reply_to         TEXT COLLATE "C" NOT NULL DEFAULT '',  -- inbound message to whose keyword it replies
+    reply_keyword    TEXT COLLATE "C" NOT NULL DEFAULT ''  -- meaning of that keyword: stop, start or help
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
@@ -419,6 +424,8 @@ CREATE INDEX outbound_messages_held ON outbound_messages (due_at_ms) WHERE state
 CREATE INDEX outbound_messages_unknown ON outbound_messages (created_at_ms) WHERE state = 'unknown';
 CREATE INDEX outbound_messages_lookup ON outbound_messages (lookup_due_at_ms) WHERE state = 'unknown' AND lookup_due_at_ms > 0;
 CREATE UNIQUE INDEX outbound_messages_fallback_of ON outbound_messages (fallback_of) WHERE fallback_of <> '';
+-- One reply to each keyword.
+CREATE UNIQUE INDEX outbound_messages_reply_to ON outbound_messages (account_sid, reply_to, reply_keyword) WHERE reply_to <> '';
 CREATE INDEX outbound_messages_with_fallback ON outbound_messages (changed_at_ms) WHERE fallback <> '';
 CREATE INDEX outbound_messages_poll ON outbound_messages (lookup_due_at_ms) WHERE state = 'sent' AND lookup_due_at_ms > 0;
 CREATE INDEX outbound_messages_repeatable ON outbound_messages (repeat_until_ms) WHERE state = 'sent' AND repeat_until_ms > 0;

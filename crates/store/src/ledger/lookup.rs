@@ -14,21 +14,23 @@ use twilio_edge_domain::{
 #[derive(Debug, Default)]
 pub(crate) struct LookupResult {
     pub(crate) leases: HashMap<String, Lease>,
+    /// Channels on which a contact is suppressed at the time of the lookup.
     suppressed: HashMap<ContactKey, Vec<String>>,
     /// Milliseconds for which a sidecar remains cut off from Redis; 0 if none is.
     pub(crate) partition_ms: i64,
 }
 
 impl LookupResult {
-    /// Reads the rows of a lookup. A lease is forgotten `result_ms` milliseconds after its end.
-    pub(super) fn of(rows: Vec<LookupRow>, result_ms: i64) -> LookupResult {
+    /// Reads the rows of a lookup at `now_ms`. A lease is forgotten `result_ms` milliseconds after its end.
+    pub(super) fn of(rows: Vec<LookupRow>, result_ms: i64, now_ms: i64) -> LookupResult {
         let mut known = LookupResult::default();
         for row in rows {
             match row.read(result_ms) {
                 LookupItem::Webhook(key, lease) => {
                     known.leases.insert(key, lease);
                 }
-                LookupItem::Suppressed(person, channel) => {
+                LookupItem::Suppressed(.., Some(expires_at_ms)) if expires_at_ms <= now_ms => {}
+                LookupItem::Suppressed(person, channel, _) => {
                     known.suppressed.entry(person).or_default().push(channel);
                 }
                 LookupItem::Partition(ms) => known.partition_ms = known.partition_ms.max(ms),

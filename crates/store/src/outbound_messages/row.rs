@@ -134,10 +134,19 @@ pub struct OutboundMessage {
     replaced_sids: String,
     /// Data of the caller, as JSON; empty without any.
     metadata: String,
+    /// SID of the inbound message to whose keyword this message replies; empty otherwise.
+    reply_to: String,
+    /// Meaning of that keyword: `stop`, `start` or `help`; empty otherwise.
+    reply_keyword: String,
 }
 }
 
 impl OutboundMessage {
+    /// Returns whether the message is the reply to an opt-out keyword, an opt-in keyword or a request for help.
+    pub fn is_reply(&self) -> bool {
+        !self.reply_to.is_empty()
+    }
+
     /// Returns the SIDs of the failed deliveries that were repeated, oldest first.
     pub fn replaced_sids(&self) -> impl Iterator<Item = &str> {
         self.replaced_sids.split_whitespace()
@@ -158,12 +167,13 @@ impl OutboundMessage {
 )]
 pub(super) use outbound_message_columns;
 
-/// Inserts a row with the values of [`OutboundMessage::values`]. A second fallback of one message is ignored.
+/// Inserts a row with the values of [`OutboundMessage::values`]. A second fallback of one message is ignored, and a second
+/// reply to one keyword.
 pub(super) static ADD: LazyLock<String> = LazyLock::new(|| {
     let columns = OutboundMessage::COLUMNS;
     let values: Vec<String> = (1..=columns.len()).map(|number| format!("${number}")).collect();
     format!(
-        "INSERT INTO outbound_messages ({}) VALUES ({}) ON CONFLICT (fallback_of) WHERE fallback_of <> '' DO NOTHING",
+        "INSERT INTO outbound_messages ({}) VALUES ({}) ON CONFLICT DO NOTHING",
         columns.join(", "),
         values.join(", "),
     )

@@ -276,7 +276,7 @@ impl Write {
 }
 
 /// Returns the counters of a new message.
-fn of_new(message: &OutboundMessage) -> Vec<MessageCount> {
+pub(super) fn of_new(message: &OutboundMessage) -> Vec<MessageCount> {
     let at_ms = message.created_at_ms;
     let refused = (message.state == "refused")
         .then(|| message.count(MessageEvent::Refused, &message.code, at_ms));

@@ -30,11 +30,11 @@ macro_rules! partitions {
 const LOOK_UP_KEYS: &str = concat!(known_webhooks!(), partitions!());
 
 /// Webhooks, and the suppressions of contacts: of the tenants `$2`, the numbers `$3`. A suppression of an id that belongs to
-/// the same contact counts too.
+/// the same contact counts too. Its expiry is in the column `received_at_ms`.
 const LOOK_UP: &str = concat!(
     known_webhooks!(),
     " UNION ALL \
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number \
+    SELECT NULL, NULL, known.expires_at_ms, NULL, NULL, NULL, NULL, NULL, input.tenant, known.channel, input.number \
     FROM unnest($2::text[], $3::text[]) AS input(tenant, number) \
         CROSS JOIN LATERAL (SELECT input.number AS id \
             UNION ALL SELECT tied.other FROM contact_links AS tied \

@@ -41,20 +41,21 @@ macro_rules! partitions {
 /// Webhooks without contacts, as most status callbacks are.
 const LOOK_UP_KEYS: &str = concat!(known_webhooks!(), partitions!());
 
-/// Webhooks, and the suppressions of the contacts `?2`. A suppression of an id that belongs to the same contact counts too.
+/// Webhooks, and the suppressions of the contacts `?2`. A suppression of an id that belongs to the same contact counts
+/// too. Its expiry is in the column `received_at_ms`.
 const LOOK_UP: &str = concat!(
     known_webhooks!(),
     " UNION ALL \
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tenant, channel, number \
+    SELECT NULL, NULL, expires_at_ms, NULL, NULL, NULL, NULL, NULL, tenant, channel, number \
     FROM json_each(?2) CROSS JOIN suppressions ON tenant = value ->> 0 AND number = value ->> 1 \
     WHERE suppressed \
     UNION ALL \
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
+    SELECT NULL, NULL, known.expires_at_ms, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
     FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1 \
         CROSS JOIN suppressions AS known ON known.tenant = tied.tenant AND known.number = tied.other \
     WHERE suppressed \
     UNION ALL \
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
+    SELECT NULL, NULL, known.expires_at_ms, NULL, NULL, NULL, NULL, NULL, tied.tenant, known.channel, value ->> 1 \
     FROM json_each(?2) CROSS JOIN contact_links AS tied ON tied.tenant = value ->> 0 AND tied.number = value ->> 1 \
         CROSS JOIN contact_links AS far ON far.tenant = tied.tenant AND far.number = tied.other \
         CROSS JOIN suppressions AS known ON known.tenant = far.tenant AND known.number = far.other \

@@ -370,6 +370,8 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "locale" => "en",
         "content_sid" => "HX00112233445566778899aabbccddeeff",
         "at" => "2026-11-23T12:00:00Z",
+        // It must be in the future, and within a hundred years.
+        "expires_at" => "2100-01-01T00:00:00Z",
         "ip" => "192.0.2.1",
         "status_callback" => "https://app.example/status",
         "since" => "2001-01-01T00:00:00Z",

@@ -7,5 +7,6 @@ pub(crate) mod isolation;
 pub(crate) mod people;
 pub(crate) mod permissions;
 pub(crate) mod security_model;
+pub(crate) mod suppression_expiry;
 pub(crate) mod tenants;
 pub(crate) mod webhook_keys;

@@ -306,3 +306,32 @@ fn contradicting_limits_are_reported() {
     let narrow = said(&[("TWILIO_EDGE_API_BURST", "10")]);
     assert!(narrow.contains("api.burst (10) is less than api.requests_per_second"), "{narrow}");
 }
+
+#[test]
+fn replies_of_the_settings_file_are_checked() {
+    let folder = TempDir::new().unwrap();
+    let shown = |policy: &str| {
+        std::fs::write(folder.path().join("edge.toml"), format!("[policy]\n{policy}\n")).unwrap();
+        twilio_edge(folder.path(), &["print-config", "--config", "edge.toml"], &[])
+    };
+    let texts = "replies = [{ keyword = \"stop\", text = \"bye\" }, { keyword = \"stop\", text = \"au revoir\", language = \"fr\" }]";
+    let output = shown(texts);
+    let config = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success() && config.contains("au revoir"), "{config}");
+    let warned = "policy.replies has texts, but sending.file is empty";
+    assert!(stderr(&output).contains(warned), "{}", stderr(&output));
+    for (policy, problem) in [
+        ("replies = [{ keyword = \"stop\", text = \"\" }]", "policy.replies[0].text: must have"),
+        (
+            "replies = [{ keyword = \"stop\", text = \"bye\", channel = \"sms\" }]",
+            "policy.replies[0].channel: Twilio answers keywords on sms",
+        ),
+        ("replies = [{ keyword = \"cancel\", text = \"bye\" }]", "cancel"),
+        ("replies = [{ keyword = \"stop\", text = \"bye\", locale = \"fr\" }]", "locale"),
+        ("stop_lasts_days = 40000", "policy.stop_lasts_days: must be 0 to 36500"),
+    ] {
+        let output = shown(policy);
+        assert!(!output.status.success(), "{policy}");
+        assert!(stderr(&output).contains(problem), "{policy}: {}", stderr(&output));
+    }
+}

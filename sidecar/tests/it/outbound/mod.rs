@@ -7,6 +7,7 @@ pub(crate) mod dropin;
 pub(crate) mod fair_scheduling;
 pub(crate) mod fallbacks;
 pub(crate) mod idempotency;
+pub(crate) mod keyword_replies;
 pub(crate) mod media;
 pub(crate) mod message_options;
 pub(crate) mod never_twice;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use crate::{
-    access::permissions::{Checks, Intent},
+    access::{
+        answered_keyword::AnsweredKeyword,
+        permissions::{Checks, Intent},
+    },
     outbound::{
         media::Media,
         opt_out_from_error::OptOutRecorder,
@@ -176,6 +179,8 @@ impl SendAttempt {
             Some("the validity period of the message is over")
         } else if message.repetitions > 0 && is_over(message.repeat_until_ms) {
             Some("Twilio could not deliver the message, and the time for repetitions is over")
+        } else if AnsweredKeyword::of(message).is_some_and(|keyword| keyword.is_over(now_ms)) {
+            Some("the conversation window of the keyword to which the message replies is over")
         } else if now_ms.saturating_sub(message.first_due_at_ms) > self.give_up_ms {
             Some("the message waited longer than sending.give_up_s")
         } else {
@@ -364,6 +369,7 @@ fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
         to: recipient.clone(),
         category: category.unwrap_or_else(|| kind.default_category()),
         kind,
+        reply: AnsweredKeyword::of(message),
     }
 }
 
