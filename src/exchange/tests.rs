@@ -5,7 +5,7 @@ mod outcomes;
 mod properties;
 mod requests;
 
-use twilio_edge_contract::{Opt, Settlement, headers};
+use twilio_edge_contract::{MediaLink, Opt, Settlement, headers};
 
 use super::saved_answer::MAX_SAVED_BYTES;
 use super::settlement::RELEASE_HOLD_MS;

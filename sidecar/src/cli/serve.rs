@@ -26,7 +26,7 @@ use twilio_edge_platform::{
     traces::Telemetry,
 };
 use twilio_edge_services::{
-    inbound::{dead_letters, delivery_worker::DeliveryWorkers, replays},
+    inbound::{dead_letters, delivery_worker::DeliveryWorkers, media::MediaFetcher, replays},
     operations::{archive::Archivist, retention::Job},
     outbound::{
         dispatcher::Dispatcher, opt_out_from_error::OptOutRecorder, reconciler::Reconciler,
@@ -198,8 +198,9 @@ async fn start_background_tasks(
     // Webhooks: deliveries, dead letters, replays, archive.
     let claims = &services.claims;
     let (outbox, sinks) = (stores.outbox(), &claims.sinks);
+    let links = claims.media_links.as_ref();
     let delivery_workers =
-        DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, metrics, &name, tasks);
+        DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, links, metrics, &name, tasks);
     if sinks.iter().next().is_some() {
         let measuring = dead_letters::update_metric(outbox, sinks.clone(), metrics.clone());
         tasks.spawn(Task::DeadLetterAge, measuring);
@@ -222,6 +223,17 @@ async fn start_background_tasks(
     let sending = &services.sending;
     if let Some(library) = sending.media.library() {
         tasks.spawn(Task::MediaCleanup, library.clone().run_cleanup(cleanup_interval));
+        let fetcher = MediaFetcher::new(
+            library.clone(),
+            sending.twilio.clone(),
+            stores.policies(),
+            claims.retention_policies.clone(),
+            &config.media,
+            metrics.clone(),
+            &name,
+        );
+        let fetcher = fetcher.map_err(|problem| format!("media.{problem}"))?;
+        tasks.spawn(Task::InboundMedia, fetcher.run());
     }
     tasks.spawn(Task::TemplatesRefresh, sending.templates.clone().run());
 

@@ -45,9 +45,9 @@ impl fmt::Display for NotPublic {
 impl std::error::Error for NotPublic {}
 
 /// Resolver that returns only permitted addresses.
-pub(super) struct PublicResolver {
-    pub(super) lookup: Arc<dyn Lookup>,
-    pub(super) places: Arc<UrlPolicy>,
+pub(crate) struct PublicResolver {
+    pub(crate) lookup: Arc<dyn Lookup>,
+    pub(crate) places: Arc<UrlPolicy>,
 }
 
 impl Resolve for PublicResolver {
