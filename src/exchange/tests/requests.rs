@@ -12,6 +12,21 @@ fn link(id: &str) -> MediaLink {
 }
 
 #[test]
+fn json_event_has_the_links_of_the_verdict() {
+    let mut case = Case::awaiting_verdict("/json");
+    let claim = case.claims().remove(0);
+    let verdict = verdict(&claim.claim_id, Decision::Proceed);
+    case.apply(Event::Verdict(Verdict { media: vec![link("mi_1")], ..verdict }));
+    let expected = serde_json::json!([{
+        "id": "mi_1", "content_type": "image/jpeg", "url": "https://media.example/media/mi_1",
+    }]);
+    assert_eq!(case.event().unwrap()["media"], expected);
+    let mut case = Case::awaiting_verdict("/json");
+    case.decide(Decision::Proceed);
+    assert_eq!(case.event().unwrap().get("media"), None);
+}
+
+#[test]
 fn proven_message_is_forwarded_after_the_verdict_with_its_facts() {
     let mut case = Case::awaiting_verdict("/in?tenant=7");
     assert!(!case.was_forwarded(), "not before the verdict");

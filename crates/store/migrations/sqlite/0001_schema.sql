@@ -481,7 +481,7 @@ CREATE TABLE inbound_media (
     ended_at_ms     INTEGER NOT NULL,  -- when it was stored, refused, deleted or erased; 0: pending
     twilio_state    TEXT NOT NULL CHECK (twilio_state IN ('kept', 'requested', 'deleted', 'failed')),
     twilio_attempts INTEGER NOT NULL,
-    deleted_by      TEXT NOT NULL,  -- who requested the deletion at Twilio; empty: nobody
+    deleted_by      TEXT NOT NULL,  -- author of the deletion at Twilio; empty: none was requested
     is_open         INTEGER NOT NULL,  -- 1: a fetch or a deletion at Twilio is due
     due_at_ms       INTEGER NOT NULL,
     held_by         TEXT NOT NULL

@@ -1,6 +1,6 @@
 //! Requests for our own links. A link to a medium of an inbound message is valid before the medium is stored.
 
-use object_store::{Error, GetOptions, GetRange, GetResult, ObjectStoreExt};
+use object_store::{Error, GetOptions, GetRange, GetResult};
 
 use super::{Library, LibraryError};
 use twilio_edge_connectors::bucket::reason;
