@@ -181,7 +181,7 @@ refusals! {
         title: "The media item was deleted or has expired",
         remedy: "None: the media store does not have its bytes any more.",
         drop_in: None }
-    MediaPending { code: "media_pending", status: 503, actor: None, origin: Request,
+    MediaPending { code: "media_pending", status: 503, actor: Operator, origin: Request,
         title: "The media item is not fetched from Twilio yet",
         remedy: "Repeat the request after the time in Retry-After. `GET /v1/messages/{id}/media` shows the state and the latest failure.",
         drop_in: None }
