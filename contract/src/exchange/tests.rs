@@ -90,16 +90,18 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     let link = (text(), text(), text());
     let link = link.prop_map(|(id, content_type, url)| MediaLink { id, content_type, url });
     (text(), select(&Decision::ALL), attempt, rest, vec(link, 0..3)).prop_map(
-        |(claim_id, decision, attempt, (opt, suppressed, window_expires, answer, step), media)| Verdict {
-            claim_id,
-            decision,
-            attempt,
-            opt,
-            suppressed,
-            window_expires,
-            answer,
-            step,
-            media,
+        |(claim_id, decision, attempt, (opt, suppressed, window_expires, answer, step), media)| {
+            Verdict {
+                claim_id,
+                decision,
+                attempt,
+                opt,
+                suppressed,
+                window_expires,
+                answer,
+                step,
+                media,
+            }
         },
     )
 }

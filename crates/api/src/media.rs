@@ -37,9 +37,7 @@ use twilio_edge_services::{
     inbound,
     outbound::media::library::{Library, LibraryError, Upload},
 };
-use twilio_edge_store::{
-    IdempotencyClaim, InboundMedium, Medium, message_history::MessageHistory,
-};
+use twilio_edge_store::{IdempotencyClaim, InboundMedium, Medium, message_history::MessageHistory};
 
 /// A stored medium.
 #[derive(Serialize, ToSchema)]
@@ -256,7 +254,9 @@ async fn remove(
             inbound::media::remove(media, &caller, &account_sid, &id, at_twilio, now_ms).await
         }
         false if at_twilio => {
-            return Err(Problem::malformed("at_twilio: only media of inbound messages are at Twilio"));
+            return Err(Problem::malformed(
+                "at_twilio: only media of inbound messages are at Twilio",
+            ));
         }
         false => library.drop(&id, &account_sid).await,
     };

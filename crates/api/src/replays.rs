@@ -59,7 +59,8 @@ struct CreateReplayRequest {
     /// True: count the webhooks without delivering them.
     #[serde(default)]
     dry_run: bool,
-    /// Source: `ledger`, with the webhooks that retention has not redacted, `archive`, or `events`, the operational events.
+    /// Source: `ledger`, with the webhooks that retention has not redacted, `archive`, or `events`, the operational events,
+    /// which have no `class`.
     #[serde(default)]
     from: Origin,
 }
@@ -140,6 +141,9 @@ async fn start(
     };
     if !is_clear {
         return Err(Problem::of(RefusalCode::SelectorRequired));
+    }
+    if filter.from == Origin::Events && filter.class.is_some() {
+        return Err(Problem::with(RefusalCode::InvalidField, replays::CLASS_OF_EVENTS));
     }
     let replay = replays::validate(&caller, filter, now_ms());
     let replay = replay.map_err(|refusal| Problem::refused(refusal, Scope::Admin))?;

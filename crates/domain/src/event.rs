@@ -175,7 +175,7 @@ impl<'a> Event<'a> {
         let contact = if is_from_contact { &from } else { &to };
         let channel = contact.as_deref().and_then(Address::parse).map(|address| address.channel);
         let reply = match known.class {
-            Class::Inbound => Reply::read(&text),
+            Class::Inbound => Reply::read(text),
             Class::Status | Class::Other => Reply::default(),
         };
         let num_media = text("NumMedia").filter(|count| count.len() <= COUNT_DIGITS);

@@ -50,11 +50,7 @@ struct Inbound {
     account: Option<String>,
 }
 
-async fn inbound(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn inbound(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let inbound: Inbound = match serde_json::from_slice(&body) {
         Ok(inbound) => inbound,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the body: {error}")),

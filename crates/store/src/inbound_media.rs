@@ -150,8 +150,7 @@ impl InboundMedia {
         account_sid: Option<&str>,
     ) -> Result<Option<InboundMedium>, StoreError> {
         let found: Vec<InboundMedium> = self.database.read_bound(FIND, &[Bind::Text(id)]).await?;
-        let is_theirs =
-            |one: &InboundMedium| account_sid.is_none_or(|sid| sid == one.account_sid);
+        let is_theirs = |one: &InboundMedium| account_sid.is_none_or(|sid| sid == one.account_sid);
         Ok(found.into_iter().find(is_theirs))
     }
 

@@ -4,7 +4,6 @@
 
 use sqlx::FromRow;
 
-use super::outbound_messages::OutboundMessage;
 use crate::{
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
@@ -193,30 +192,41 @@ pub(crate) async fn stage(tx: &mut Transaction, medium: &Medium) -> Result<(), S
     tx.execute_bound(STAGE, &medium.binds()).await.map(|_| ())
 }
 
+/// Message whose form may refer to stored media.
+#[derive(Clone, Copy)]
+pub(super) struct MediaUser<'a> {
+    pub(super) message_id: &'a str,
+    pub(super) account_sid: &'a str,
+    pub(super) channel: &'a str,
+    pub(super) recipient: &'a str,
+    /// Form of the request to Twilio.
+    pub(super) form: &'a str,
+    pub(super) created_at_ms: i64,
+    pub(super) due_at_ms: i64,
+}
+
 /// Records the use of stored media in these messages. A medium is kept for `keep_ms` after the due time of its last
 /// message.
 pub(super) async fn record_uses<'a>(
     tx: &mut Transaction,
-    messages: impl Iterator<Item = &'a OutboundMessage>,
+    users: impl Iterator<Item = MediaUser<'a>>,
 ) -> Result<(), StoreError> {
-    let mut uses: Vec<(String, &OutboundMessage)> = messages
-        .flat_map(|message| {
-            media_of_form(&message.form).into_iter().map(move |name| (name, message))
-        })
-        .filter_map(|(name, message)| Some((referenced_id(&name)?.to_owned(), message)))
+    let mut uses: Vec<(String, MediaUser<'_>)> = users
+        .flat_map(|user| media_of_form(user.form).into_iter().map(move |name| (name, user)))
+        .filter_map(|(name, user)| Some((referenced_id(&name)?.to_owned(), user)))
         .collect();
     uses.sort_by(|(one, _), (other, _)| one.cmp(other));
-    for (id, message) in uses {
+    for (id, user) in uses {
         let binds = [
             Bind::Text(&id),
-            Bind::Text(&message.id),
-            Bind::Text(&message.account_sid),
-            Bind::Text(&message.channel),
-            Bind::Text(&message.recipient),
-            Bind::Whole(message.created_at_ms),
+            Bind::Text(user.message_id),
+            Bind::Text(user.account_sid),
+            Bind::Text(user.channel),
+            Bind::Text(user.recipient),
+            Bind::Whole(user.created_at_ms),
         ];
         tx.execute_bound(USE, &binds).await?;
-        tx.execute_bound(EXTEND, &[Bind::Text(&id), Bind::Whole(message.due_at_ms)]).await?;
+        tx.execute_bound(EXTEND, &[Bind::Text(&id), Bind::Whole(user.due_at_ms)]).await?;
     }
     Ok(())
 }

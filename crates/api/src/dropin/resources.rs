@@ -203,7 +203,11 @@ pub(super) enum Location {
     Ended(Box<OutboundMessage>),
 }
 
-pub(super) async fn locate(sending: &Sending, account_sid: &str, sid: &str) -> Result<Location, Problem> {
+pub(super) async fn locate(
+    sending: &Sending,
+    account_sid: &str,
+    sid: &str,
+) -> Result<Location, Problem> {
     Ok(match find_own(sending, account_sid, sid).await? {
         Some(message) if message.state == "sent" => Location::Twilio(message.message_sid),
         Some(message) if matches!(message.state.as_str(), "refused" | "not_sent" | "canceled") => {

@@ -68,11 +68,7 @@ pub struct FetchError {
 
 impl InboundMediaItem {
     /// Creates the view at `now_ms`, in milliseconds since 1970.
-    pub fn of(
-        medium: &InboundMedium,
-        links: Option<&MediaLinks>,
-        now_ms: i64,
-    ) -> InboundMediaItem {
+    pub fn of(medium: &InboundMedium, links: Option<&MediaLinks>, now_ms: i64) -> InboundMediaItem {
         let state = medium.current_state(now_ms);
         let (is_stored, is_pending) = (state == "stored", state == "pending");
         let has_link = matches!(state, "pending" | "stored" | "refused");

@@ -493,7 +493,7 @@ type = "http"
                 "{path}: {problems:?}"
             );
         }
-        assert_eq!(problems.len(), 12, "{problems:?}");
+        assert_eq!(problems.len(), 13, "{problems:?}");
         let idle = "[[sink]]\nname = \"a\"\ntype = \"http\"\nurl = \"http://a\"\nclasses = []";
         assert!(parse(idle, TYPES).unwrap_err()[0].contains("receives nothing"));
         for empty in ["", "sink = []", "sink = 7", "[sink]"] {

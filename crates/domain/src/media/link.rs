@@ -74,8 +74,7 @@ pub fn is_valid(key: &str, id: &str, query: &str, now_ms: i64) -> bool {
 pub fn expires_at_ms(key: &str, id: &str, query: &str) -> Option<i64> {
     let (expires, signature) = read(query)?;
     let mac = mac(key, id, expires)?;
-    let is_signed =
-        is_id(id) && key.len() >= MIN_KEY_BYTES && mac.verify_slice(&signature).is_ok();
+    let is_signed = is_id(id) && key.len() >= MIN_KEY_BYTES && mac.verify_slice(&signature).is_ok();
     is_signed.then(|| expires.saturating_mul(1000))
 }
 

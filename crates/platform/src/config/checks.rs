@@ -209,10 +209,7 @@ impl Config {
             check(false, &format!("policy.{problem}"));
         }
         let has_links = self.media.store.inbound_links().is_some();
-        check(
-            has_links || !self.policy.inbound_media.fetch,
-            &format!("policy.{NO_MEDIA_STORE}"),
-        );
+        check(has_links || !self.policy.inbound_media.fetch, &format!("policy.{NO_MEDIA_STORE}"));
         for problem in self.optout.lexicon().err().unwrap_or_default() {
             check(false, &format!("optout.{problem}"));
         }

@@ -55,14 +55,13 @@ impl InboundMedia {
         let is_domain = |host: &String| {
             let is_part = |part: &str| {
                 !part.is_empty()
-                    && part.bytes().all(|byte| {
-                        matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')
-                    })
+                    && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
             };
             host.split('.').all(is_part)
         };
         for host in self.hosts.iter().filter(|host| !is_domain(host)) {
-            problems.push(format!("hosts: {host}: must be a domain in lower case, as in twilio.com"));
+            problems
+                .push(format!("hosts: {host}: must be a domain in lower case, as in twilio.com"));
         }
         for (is_good, problem) in [
             ((1..=128 << 20).contains(&self.max_bytes), "max_bytes: must be 1 to 134217728"),

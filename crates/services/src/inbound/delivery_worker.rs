@@ -153,7 +153,9 @@ impl DeliveryWorker {
             let (links, metrics) = (self.links.clone(), self.metrics.clone());
             self.running.spawn(async move {
                 match sinks.get(&sink) {
-                    Some(sink) => deliver_lane(sink, lane, until_ms, links.as_deref(), &metrics).await,
+                    Some(sink) => {
+                        deliver_lane(sink, lane, until_ms, links.as_deref(), &metrics).await
+                    }
                     // Cannot happen: the name comes from the same list.
                     None => (
                         DeliveryRound { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms },

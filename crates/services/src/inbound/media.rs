@@ -25,9 +25,7 @@ use twilio_edge_platform::{
     config,
     metrics::Metrics,
 };
-use twilio_edge_store::{
-    AuditEntry, InboundMedia, InboundMediaJob, StoreError, TwilioDeletion,
-};
+use twilio_edge_store::{AuditEntry, InboundMedia, InboundMediaJob, StoreError, TwilioDeletion};
 
 /// Interval between reads of due media.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -177,11 +175,7 @@ impl MediaFetcher {
     }
 
     /// Stores the bytes. Returns false if the medium was deleted, or is another sidecar's by now.
-    async fn store(
-        &self,
-        job: &InboundMediaJob,
-        bytes: StoredBytes,
-    ) -> Result<bool, LibraryError> {
+    async fn store(&self, job: &InboundMediaJob, bytes: StoredBytes) -> Result<bool, LibraryError> {
         let rules = self.retention_policies.now();
         let retention = rules.of_account(&job.account_sid).media.keep;
         let policy = self.policies.of(&job.account_sid).inbound_media;

@@ -46,6 +46,9 @@ pub struct ReplayRequest {
     pub from: Origin,
 }
 
+/// Problem of a replay of operational events that specifies a class.
+pub const CLASS_OF_EVENTS: &str = "class: operational events have no class; remove the field";
+
 /// Source of a replay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -113,7 +116,7 @@ pub fn validate(by: &Caller, request: ReplayRequest, now_ms: i64) -> Result<Repl
     replay.class = class.map(|class| class.as_str().to_owned());
     let replay = replay.since(since_ms.unwrap_or_default());
     if from == Origin::Events && replay.class.is_some() {
-        return Err(invalid("class: operational events have none"));
+        return Err(invalid(CLASS_OF_EVENTS));
     }
     Ok(match from {
         Origin::Ledger => replay,

@@ -12,13 +12,28 @@ use crate::{
     error::StoreError,
     group::Group,
     idempotency::{self, CompletedRequest},
-    media, operational_events,
+    media::{self, MediaUser},
+    operational_events,
 };
 use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent},
     sending::statistics::MessageEvent,
 };
 use twilio_edge_platform::tasks::Supervisor;
+
+impl OutboundMessage {
+    fn media_user(&self) -> MediaUser<'_> {
+        MediaUser {
+            message_id: &self.id,
+            account_sid: &self.account_sid,
+            channel: &self.channel,
+            recipient: &self.recipient,
+            form: &self.form,
+            created_at_ms: self.created_at_ms,
+            due_at_ms: self.due_at_ms,
+        }
+    }
+}
 
 /// One write.
 #[derive(Debug, Clone)]
@@ -172,7 +187,7 @@ async fn write_all(
         Write::Add { messages, .. } => messages.as_slice(),
         Write::Change(_) => &[],
     });
-    media::record_uses(&mut tx, added).await?;
+    media::record_uses(&mut tx, added.map(OutboundMessage::media_user)).await?;
     operational_events::record(&mut tx, database.reporting(), &events).await?;
     counts::increment(&mut tx, &total).await?;
     tx.commit().await?;

@@ -201,7 +201,8 @@ async fn inbound_media_reach_the_application_by_our_link(world: World) {
     ] {
         assert_eq!(theirs.refusal(method, &path, &Value::Null).await, coded(404, code), "{path}");
     }
-    let table = command(&world, &["media", "list", &claim.identity.message_sid, "--account", ACCOUNT]);
+    let table =
+        command(&world, &["media", "list", &claim.identity.message_sid, "--account", ACCOUNT]);
     assert!(table.contains(id) && table.contains("stored"), "{table}");
     let log = sidecar.stop();
     assert!(!log.contains("sig=") && !log.contains(SECRET), "{log}");
@@ -226,9 +227,8 @@ async fn inbound_media_are_deleted_at_twilio_after_their_fetch(world: World) {
     .await;
     let listed = app.get(&media_of(&claim)).await;
     assert_eq!(link_status(&sidecar, &listed["media"][0]["url"]).await, 200, "ours is kept");
-    let audited = world
-        .stored("SELECT actor || ' ' || action FROM audit WHERE action LIKE 'media.%'")
-        .await;
+    let audited =
+        world.stored("SELECT actor || ' ' || action FROM audit WHERE action LIKE 'media.%'").await;
     let expected = "policy.inbound_media.delete_after_fetch media.deleted_at_twilio";
     assert_eq!(audited, [expected, expected]);
 }
@@ -268,7 +268,8 @@ async fn inbound_media_of_an_erased_contact_are_gone(world: World) {
     assert_eq!(counted["found"], erased["found"]);
     assert_eq!(link_status(&sidecar, link).await, 410);
     assert_eq!(field(&app.get(&media_of(&claim)).await, "state"), [json!("erased")]);
-    let left = world.stored("SELECT contact FROM inbound_media UNION SELECT recipient FROM media_uses");
+    let left =
+        world.stored("SELECT contact FROM inbound_media UNION SELECT recipient FROM media_uses");
     assert_eq!(left.await, [""]);
     eventually("the bytes are gone", async || {
         world.stored("SELECT id FROM media").await.is_empty()
@@ -350,8 +351,7 @@ async fn python_sdk_lists_and_deletes_inbound_media() {
     let sid = &claim.identity.message_sid;
     eventually("Twilio has none", async || setup.at_twilio(sid).await == 0).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let config =
-        json!({"base": sidecar.base, "account": ACCOUNT, "token": token, "message": sid});
+    let config = json!({"base": sidecar.base, "account": ACCOUNT, "token": token, "message": sid});
     let judged = tokio::time::timeout(
         Duration::from_secs(60),
         Command::new(root.join(".venv/bin/python"))

@@ -128,8 +128,7 @@ impl Downloader {
         let location = location.and_then(|location| location.to_str().ok());
         let url = location.and_then(|location| response.url().join(location).ok());
         let url = url.ok_or_else(|| refused("a redirect without a valid Location".to_owned()))?;
-        let unavailable =
-            |reason: String| DownloadFailure::new(FetchFailure::Unavailable, reason);
+        let unavailable = |reason: String| DownloadFailure::new(FetchFailure::Unavailable, reason);
         if self.twilio.is_own_origin(&url) {
             return self.twilio.media_at(url, self.limit).await.map_err(unavailable);
         }
@@ -180,9 +179,8 @@ impl Downloader {
             }
             bytes.extend_from_slice(&chunk);
         }
-        check_content(&kind, &bytes).map_err(|problem| {
-            DownloadFailure::new(FetchFailure::Mismatch, problem.detail)
-        })?;
+        check_content(&kind, &bytes)
+            .map_err(|problem| DownloadFailure::new(FetchFailure::Mismatch, problem.detail))?;
         Ok(StoredBytes { content_type: kind, bytes: Bytes::from(bytes) })
     }
 

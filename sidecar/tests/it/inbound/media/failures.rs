@@ -33,15 +33,21 @@ async fn inbound_medium_that_is_not_fetched_says_why() {
     let claim = setup.send("c1", &media).await;
     sidecar.claim(claim.clone()).await;
     let listed = until_states(&app, &claim, &["stored", "refused", "refused", "refused"]).await;
-    let codes: Vec<Value> = field(&listed, "error").iter().map(|error| error["code"].clone()).collect();
+    let codes: Vec<Value> =
+        field(&listed, "error").iter().map(|error| error["code"].clone()).collect();
     assert_eq!(codes, [Value::Null, json!("mismatch"), json!("too_large"), json!("too_large")]);
     assert_eq!(listed["media"][2]["error"]["actor"], "operator");
-    let bytes = sidecar.client.get(listed["media"][0]["url"].as_str().unwrap()).send().await.unwrap();
+    let bytes =
+        sidecar.client.get(listed["media"][0]["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(bytes.bytes().await.unwrap(), PNG);
-    let refused = sidecar.client.get(listed["media"][1]["url"].as_str().unwrap()).send().await.unwrap();
+    let refused =
+        sidecar.client.get(listed["media"][1]["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(refused.status(), 404);
     let problem: Value = refused.json().await.unwrap();
-    assert_eq!((&problem["code"], &problem["actor"]), (&json!("media_refused"), &json!("recipient")));
+    assert_eq!(
+        (&problem["code"], &problem["actor"]),
+        (&json!("media_refused"), &json!("recipient"))
+    );
     let id = listed["media"][1]["id"].as_str().unwrap();
     let shown = app.refusal(Method::GET, &format!("/v1/media/{id}"), &Value::Null).await;
     assert_eq!(shown, coded(404, "media_refused"));
