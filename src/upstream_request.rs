@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use twilio_edge_contract::{Class, Decision, Opt, Verdict, headers};
+use twilio_edge_contract::{Class, Decision, MediaLink, Opt, Verdict, headers};
 
 use crate::config::BodyFormat;
 use crate::form::Form;
@@ -96,6 +96,10 @@ impl<'a> Facts<'a> {
         self.granted.and_then(|granted| granted.window_expires.as_deref())
     }
 
+    fn media(&self) -> &[MediaLink] {
+        self.granted.map_or(&[], |granted| granted.media.as_slice())
+    }
+
     fn attempt(&self) -> Option<u32> {
         self.granted.and_then(|granted| granted.attempt)
     }
@@ -103,6 +107,8 @@ impl<'a> Facts<'a> {
     fn headers(&self) -> Vec<(&'static str, String)> {
         let webhook = &self.proof.webhook;
         let attempt = self.attempt().map(|attempt| attempt.to_string());
+        let links: Vec<&str> = self.media().iter().map(|medium| medium.url.as_str()).collect();
+        let links = Some(links.join(" ")).filter(|links| !links.is_empty());
         let known = [
             (headers::VERIFIED, Some(self.proof.account_sid.as_str())),
             (headers::KEY, Some(self.proof.key.as_str())),
@@ -115,6 +121,7 @@ impl<'a> Facts<'a> {
             (headers::OPT, self.opt()),
             (headers::SUPPRESSED, self.suppressed().map(|yes| if yes { "true" } else { "false" })),
             (headers::WINDOW_EXPIRES, self.window_expires()),
+            (headers::MEDIA, links.as_deref()),
             (headers::ATTEMPT, attempt.as_deref()),
             (headers::DEDUPE, Some(self.dedupe)),
         ];
@@ -160,6 +167,9 @@ impl Serialize for JsonEvent<'_> {
         }
         if let Some(media) = form.get("NumMedia").and_then(|count| count.parse::<u32>().ok()) {
             event.serialize_entry("num_media", &media)?;
+        }
+        if !facts.media().is_empty() {
+            event.serialize_entry("media", facts.media())?;
         }
         if let Some(suppressed) = facts.suppressed() {
             event.serialize_entry("suppressed", &suppressed)?;

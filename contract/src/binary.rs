@@ -229,6 +229,18 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Reads a list of records within a record. It is empty at the end of the record.
+    pub(crate) fn list<T: Record>(&mut self) -> Result<Vec<T>, FieldProblem> {
+        if self.rest.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = self.number()?;
+        if count > MAX_RECORDS {
+            return Err(FieldProblem::TooManyRecords);
+        }
+        (0..count).map(|_| T::read(&mut self.record()?)).collect()
+    }
+
     /// Reads a number that an older writer does not know. It is absent at the end of the record.
     pub(crate) fn optional_number(&mut self) -> Result<Option<u32>, FieldProblem> {
         if self.rest.is_empty() {

@@ -183,6 +183,21 @@ pub struct Verdict {
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-f]{16}$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// Only with `proceed`: media of an inbound message that the sidecar stores, in the order of `MediaUrl0..9`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub media: Vec<MediaLink>,
+}
+
+/// Medium of an inbound message in the media store of the sidecar. Its link is valid before the medium is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MediaLink {
+    /// Id of the medium, `mi_..`.
+    pub id: String,
+    /// Content type as Twilio declared it.
+    pub content_type: String,
+    /// Link to the bytes, the same in every event of the message.
+    pub url: String,
 }
 
 impl Verdict {
@@ -197,6 +212,7 @@ impl Verdict {
             window_expires: None,
             answer: None,
             step: None,
+            media: Vec::new(),
         }
     }
 }

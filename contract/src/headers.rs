@@ -24,6 +24,8 @@ pub const OPT: &str = "x-twilio-edge-opt";
 pub const SUPPRESSED: &str = "x-twilio-edge-suppressed";
 /// End of the 24-hour window that this message opened, RFC 3339 in UTC.
 pub const WINDOW_EXPIRES: &str = "x-twilio-edge-window-expires";
+/// Links to the media of an inbound message in the sidecar's media store, in the order of `MediaUrl0..9`, separated by spaces.
+pub const MEDIA: &str = "x-twilio-edge-media";
 /// `first` when the sidecar saw this webhook for the first time, `unknown` without a verdict.
 pub const DEDUPE: &str = "x-twilio-edge-dedupe";
 /// Number of times this webhook was forwarded to the backend, this time included, from 1.
@@ -34,7 +36,7 @@ pub const KEY: &str = "x-twilio-edge-key";
 pub const REASON: &str = "x-twilio-edge-reason";
 
 /// Every trusted header of the filter.
-const ALL: [&str; 14] = [
+const ALL: [&str; 15] = [
     VERIFIED,
     CLASS,
     MESSAGE_SID,
@@ -45,6 +47,7 @@ const ALL: [&str; 14] = [
     OPT,
     SUPPRESSED,
     WINDOW_EXPIRES,
+    MEDIA,
     DEDUPE,
     ATTEMPT,
     KEY,

@@ -34,7 +34,7 @@ pub mod string_enum;
 mod wire;
 
 pub use binary::{DecodeError, FieldProblem};
-pub use claim::{Claim, Decision, Delivery, Envelope, Opt, SavedAnswer, Verdict};
+pub use claim::{Claim, Decision, Delivery, Envelope, MediaLink, Opt, SavedAnswer, Verdict};
 pub use exchange::{ExchangeReply, ExchangeRequest, encode_request};
 pub use identity::{Class, Identity, is_url_digest};
 pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};

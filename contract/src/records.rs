@@ -1,7 +1,7 @@
 //! Binary form of each wire type: its fields, in the order of the format. New fields are added at the end only.
 
 use crate::binary::{FieldProblem, Reader, Record, Writer};
-use crate::claim::{Claim, Decision, Delivery, Envelope, Opt, SavedAnswer, Verdict};
+use crate::claim::{Claim, Decision, Delivery, Envelope, MediaLink, Opt, SavedAnswer, Verdict};
 use crate::identity::{Class, Identity};
 use crate::settlement::{Outcome, Settlement, SettlementAck, SettlementResult, UnclaimedWebhook};
 
@@ -154,6 +154,8 @@ impl Record for Verdict {
         writer.optional_text(self.window_expires.as_deref());
         write_optional(self.answer.as_ref(), writer);
         writer.optional_text(self.step.as_deref());
+        let media: Vec<Vec<u8>> = self.media.iter().map(Record::encode).collect();
+        writer.list(&media);
     }
 
     fn read(fields: &mut Reader<'_>) -> Result<Self, FieldProblem> {
@@ -166,6 +168,23 @@ impl Record for Verdict {
             window_expires: fields.optional_text("window_expires")?,
             answer: read_optional(fields)?,
             step: fields.optional_text("step")?,
+            media: fields.list()?,
+        })
+    }
+}
+
+impl Record for MediaLink {
+    fn write(&self, writer: &mut Writer) {
+        writer.text(&self.id);
+        writer.text(&self.content_type);
+        writer.text(&self.url);
+    }
+
+    fn read(fields: &mut Reader<'_>) -> Result<Self, FieldProblem> {
+        Ok(Self {
+            id: fields.text("media.id")?,
+            content_type: fields.text("media.content_type")?,
+            url: fields.text("media.url")?,
         })
     }
 }

@@ -5,7 +5,7 @@ mod outcomes;
 mod properties;
 mod requests;
 
-use twilio_edge_contract::{Opt, Settlement, headers};
+use twilio_edge_contract::{MediaLink, Opt, Settlement, headers};
 
 use super::saved_answer::MAX_SAVED_BYTES;
 use super::settlement::RELEASE_HOLD_MS;
@@ -28,6 +28,7 @@ fn config(edit: impl FnOnce(&mut serde_json::Value)) -> Rc<Config> {
         ],
         "routes": [
             {"path": "/in", "class": "inbound"},
+            {"path": "/json", "class": "inbound", "body": "json"},
             {"path": "/strict", "class": "inbound", "on_unavailable": "reject"},
             {"path": "/status", "class": "status"},
             {"path": "/both", "class": "inbound", "methods": ["GET", "POST"], "forward_signature": false},
@@ -142,6 +143,14 @@ impl Case {
             _ => None,
         });
         upstream?.headers().find(|(set, _)| *set == name).map(|(_, value)| value.as_str())
+    }
+
+    fn event(&self) -> Option<serde_json::Value> {
+        let body = self.effects.iter().find_map(|effect| match effect {
+            Effect::SetUpstream(upstream_request) => upstream_request.body.as_deref(),
+            _ => None,
+        });
+        serde_json::from_str(body?).ok()
     }
 
     fn was_forwarded(&self) -> bool {

@@ -5,8 +5,8 @@ use proptest::sample::select;
 
 use super::*;
 use crate::{
-    Class, Decision, Delivery, Envelope, FieldProblem, Identity, Opt, Outcome, SavedAnswer,
-    SettlementResult, UnclaimedWebhook,
+    Class, Decision, Delivery, Envelope, FieldProblem, Identity, MediaLink, Opt, Outcome,
+    SavedAnswer, SettlementResult, UnclaimedWebhook,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -87,16 +87,21 @@ fn settlement() -> impl Strategy<Value = Settlement> {
 fn verdict() -> impl Strategy<Value = Verdict> {
     let attempt = of(0..u32::MAX);
     let rest = (of(select(&Opt::ALL)), any::<bool>(), of(text()), of(answer()), of(text()));
-    (text(), select(&Decision::ALL), attempt, rest).prop_map(
-        |(claim_id, decision, attempt, (opt, suppressed, window_expires, answer, step))| Verdict {
-            claim_id,
-            decision,
-            attempt,
-            opt,
-            suppressed,
-            window_expires,
-            answer,
-            step,
+    let link = (text(), text(), text());
+    let link = link.prop_map(|(id, content_type, url)| MediaLink { id, content_type, url });
+    (text(), select(&Decision::ALL), attempt, rest, vec(link, 0..3)).prop_map(
+        |(claim_id, decision, attempt, (opt, suppressed, window_expires, answer, step), media)| {
+            Verdict {
+                claim_id,
+                decision,
+                attempt,
+                opt,
+                suppressed,
+                window_expires,
+                answer,
+                step,
+                media,
+            }
         },
     )
 }

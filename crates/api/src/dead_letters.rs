@@ -24,10 +24,11 @@ use crate::{
     body::{json, object},
 };
 use twilio_edge_domain::refusal::RefusalCode;
-use twilio_edge_domain::{cursor::Cursor, window::rfc3339};
+use twilio_edge_domain::{cursor::Cursor, media::inbound::MediaLinks, window::rfc3339};
 use twilio_edge_services::{
     access::api_keys::Caller,
     inbound::dead_letters::{self, DeadLetterFilter, DecisionResult},
+    outbound::media::library::Library,
     wakeup::Wakeup,
 };
 use twilio_edge_store::{DeadLetter, DeadLetterAction, DeadLetterDetail, DeadLetters, Outbox};
@@ -198,6 +199,7 @@ async fn list(
 )]
 async fn fetch(
     State(outbox): State<Outbox>,
+    State(library): State<Option<Library>>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<i64>, PathRejection>,
 ) -> Result<Response, Problem> {
@@ -205,7 +207,8 @@ async fn fetch(
     let Path(id) = id.map_err(|_| not_found())?;
     let found = outbox.dead_letter(id, caller.account_sid.as_deref()).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    Ok(json(&DeadLetterView::of(found.ok_or_else(not_found)?)))
+    let links = library.as_ref().and_then(Library::links);
+    Ok(json(&DeadLetterView::of(found.ok_or_else(not_found)?, links.map(AsRef::as_ref))))
 }
 
 /// Queues dead letters for delivery again, with a fresh retry budget, before later deliveries of the same contact.
@@ -300,9 +303,9 @@ impl DeadLetterSummary {
 }
 
 impl DeadLetterView {
-    fn of(letter: DeadLetterDetail) -> DeadLetterView {
-        let event =
-            letter.due.delivery().and_then(|delivery| serde_json::to_value(delivery.event).ok());
+    fn of(letter: DeadLetterDetail, links: Option<&MediaLinks>) -> DeadLetterView {
+        let delivery = letter.due.delivery(links);
+        let event = delivery.and_then(|delivery| serde_json::to_value(delivery.event).ok());
         let DeadLetterDetail { state, sink, reason, ended_at_ms, due } = letter;
         DeadLetterView {
             id: due.seq,

@@ -5,6 +5,7 @@
 
 mod codes;
 mod forwarding;
+mod media;
 mod refusals;
 mod resources;
 
@@ -72,11 +73,8 @@ pub(super) fn router(app: &App) -> Router<App> {
         .route(account, get(resources::account))
         .route(&format!("{account}/Messages.json"), get(list).post(create))
         .route(&message, get(resources::fetch).post(resources::update).delete(resources::remove))
-        .route(&format!("{message}/Media.json"), get(resources::media_list))
-        .route(
-            &format!("{message}/Media/{{medium}}"),
-            get(resources::media_fetch).delete(resources::media_remove),
-        )
+        .route(&format!("{message}/Media.json"), get(media::list))
+        .route(&format!("{message}/Media/{{medium}}"), get(media::fetch).delete(media::remove))
         .route(&format!("{message}/Feedback.json"), post(resources::feedback))
         .layer(middleware::from_fn_with_state(app.clone(), idempotency::run_once))
         .layer(middleware::from_fn_with_state(app.clone(), refresh_replay))

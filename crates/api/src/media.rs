@@ -1,5 +1,5 @@
-//! `/v1/media`: uploads media for later messages, shows them with a link of limited lifetime, and deletes them. The media
-//! library stores the bytes.
+//! `/v1/media`: uploads media for later messages, shows them with a link of limited lifetime, and deletes them. It also has
+//! the media of inbound messages. The media library stores the bytes.
 
 use axum::{
     Extension,
@@ -12,8 +12,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -24,14 +24,20 @@ use super::{
 use crate::{
     app::App,
     body::{json, whole},
+    views::InboundMediaItem,
 };
-use twilio_edge_domain::refusal::RefusalCode;
-use twilio_edge_domain::{media::limits::content_type, window::rfc3339};
+use twilio_edge_domain::{
+    media::{limits::content_type, link::is_inbound_id},
+    refusal::RefusalCode,
+    window::rfc3339,
+};
+use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
+    inbound,
     outbound::media::library::{Library, LibraryError, Upload},
 };
-use twilio_edge_store::{IdempotencyClaim, Medium};
+use twilio_edge_store::{IdempotencyClaim, InboundMedium, Medium, message_history::MessageHistory};
 
 /// A stored medium.
 #[derive(Serialize, ToSchema)]
@@ -56,8 +62,27 @@ struct MediaItem {
     url_expires_at: Option<String>,
 }
 
+/// Media of an inbound message that the sidecar fetches from Twilio, in order.
+#[derive(Serialize, ToSchema)]
+struct InboundMediaList {
+    media: Vec<InboundMediaItem>,
+}
+
+/// Options of a deletion.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DeleteQuery {
+    /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
+    #[param(pattern = "^AC[0-9a-f]{32}$")]
+    account_sid: Option<String>,
+    /// `true` also deletes the medium at Twilio, in the background. Only for media of inbound messages.
+    #[serde(default)]
+    at_twilio: bool,
+}
+
 pub(super) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(fetch, remove))
+    OpenApiRouter::new().routes(routes!(fetch, remove)).routes(routes!(of_message))
 }
 
 /// Route of the upload, which has a body limit of its own.
@@ -148,17 +173,68 @@ async fn fetch(
     let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let library = configured(library.as_ref())?;
     let found = library.fetch(&id, &account_sid).await;
-    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    render(library, found.ok_or_else(|| Problem::of(RefusalCode::NoSuchMedia))?).await
+    match found.map_err(|reason| Problem::unavailable(&reason))? {
+        Some(medium) => render(library, medium).await,
+        None if is_inbound_id(&id) => Err(absent(library, &id, &account_sid).await),
+        None => Err(Problem::of(RefusalCode::NoSuchMedia)),
+    }
+}
+
+/// Returns why a medium of an inbound message has no bytes.
+async fn absent(library: &Library, id: &str, account_sid: &str) -> Problem {
+    match library.inbound().find(id, Some(account_sid)).await {
+        Err(reason) => Problem::unavailable(&reason),
+        Ok(None) => Problem::of(RefusalCode::NoSuchMedia),
+        Ok(Some(medium)) => match medium.state.as_str() {
+            "pending" => Problem::media_pending(),
+            "refused" => match medium.code.parse() {
+                Ok(failure) => Problem::media_refused(failure),
+                Err(_) => Problem::of(RefusalCode::MediaRefused),
+            },
+            _ => Problem::of(RefusalCode::MediaGone),
+        },
+    }
+}
+
+/// Lists the media of an inbound message that the sidecar fetches from Twilio, with their states and links. The list is
+/// empty for a message without such media.
+#[utoipa::path(
+    get,
+    path = "/v1/messages/{id}/media",
+    tag = "media",
+    params(("id" = String, Path, description = "SID of the inbound message"), AccountQuery),
+    operation_id = "list_message_media",
+    responses((status = 200, description = "The media of the message", body = InboundMediaList), Problem),
+    security(("key" = [])),
+)]
+async fn of_message(
+    State(library): State<Option<Library>>,
+    State(histories): State<MessageHistory>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
+    let library = configured(library.as_ref())?;
+    let unavailable = |reason| Problem::unavailable(&reason);
+    let found = library.inbound().of_message(&account_sid, &id).await.map_err(unavailable)?;
+    if found.is_empty() {
+        let message = histories.message(&account_sid, &id).await.map_err(unavailable)?;
+        message.ok_or_else(|| Problem::of(RefusalCode::NoSuchMessage))?;
+    }
+    let (links, now_ms) = (library.links().map(AsRef::as_ref), now_ms());
+    let item = |medium: &InboundMedium| InboundMediaItem::of(medium, links, now_ms);
+    Ok(json(&InboundMediaList { media: found.iter().map(item).collect() }))
 }
 
 /// Deletes a medium: it is not served any more, and its bytes are deleted within `redaction.every_s`. Messages that wait
-/// with it are refused when they are due.
+/// with it are refused when they are due. With `at_twilio`, the sidecar also deletes a medium of an inbound message at Twilio,
+/// in the background, and repeats failed attempts.
 #[utoipa::path(
     delete,
     path = "/v1/media/{id}",
     tag = "media",
-    params(("id" = String, Path, description = "Id of the media item"), AccountQuery),
+    params(("id" = String, Path, description = "Id of the media item"), DeleteQuery),
     operation_id = "delete_media",
     responses((status = 204, description = "The media item is deleted"), Problem),
     security(("key" = [])),
@@ -167,10 +243,23 @@ async fn remove(
     State(library): State<Option<Library>>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    query: Result<Query<AccountQuery>, QueryRejection>,
+    query: Result<Query<DeleteQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
-    let dropped = configured(library.as_ref())?.drop(&id, &account_sid).await;
+    let DeleteQuery { account_sid, at_twilio } = query::read(query)?;
+    let account_sid = query::account(&caller, account_sid)?;
+    let library = configured(library.as_ref())?;
+    let dropped = match is_inbound_id(&id) {
+        true => {
+            let (media, now_ms) = (library.inbound(), now_ms());
+            inbound::media::remove(media, &caller, &account_sid, &id, at_twilio, now_ms).await
+        }
+        false if at_twilio => {
+            return Err(Problem::malformed(
+                "at_twilio: only media of inbound messages are at Twilio",
+            ));
+        }
+        false => library.drop(&id, &account_sid).await,
+    };
     match dropped.map_err(|reason| Problem::unavailable(&reason))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => Err(Problem::of(RefusalCode::NoSuchMedia)),

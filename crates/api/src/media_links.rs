@@ -1,5 +1,6 @@
 //! `/media/{id}`: serves the media links on a listener of its own, which may be public. A valid link gives access to its
-//! medium until it expires; every other path is not found.
+//! medium until it expires; every other path is not found. A link to a medium of an inbound message gets a problem while its
+//! bytes are not there.
 
 use std::io;
 
@@ -14,10 +15,13 @@ use axum::{
 use futures_util::TryStreamExt;
 use object_store::GetRange;
 
-use crate::app::App;
-use twilio_edge_domain::media::disposition::{CONTENT_SECURITY_POLICY, disposition};
+use crate::{app::App, problem::Problem};
+use twilio_edge_domain::{
+    media::disposition::{CONTENT_SECURITY_POLICY, disposition},
+    refusal::RefusalCode,
+};
 use twilio_edge_platform::listener::admission::{CallerKind, Connection};
-use twilio_edge_services::outbound::media::library::{Library, LibraryError};
+use twilio_edge_services::outbound::media::library::{Library, LibraryError, LinkTarget};
 
 pub(super) fn router(app: &App) -> Router {
     Router::new()
@@ -45,13 +49,16 @@ async fn fetch(
     let range = header.and_then(|range| range.to_str().ok()).and_then(part);
     let query = query.unwrap_or_default();
     let (medium, got) = match library.open_link(&id, &query, range.clone(), is_head).await {
-        Ok(Some(found)) => found,
-        Ok(None) => return not_found(),
-        // The store also reports an error for a range outside the medium. TomlReader the whole medium shows which error it
-        // is.
+        Ok(LinkTarget::Bytes(medium, got)) => (medium, got),
+        Ok(LinkTarget::NotFound) => return not_found(),
+        Ok(LinkTarget::Pending) => return Problem::media_pending().into_response(),
+        Ok(LinkTarget::Refused(why)) => return Problem::media_refused(why).into_response(),
+        Ok(LinkTarget::Gone) => return Problem::of(RefusalCode::MediaGone).into_response(),
+        // The store also reports an error for a range outside the medium. A request for the whole medium shows which error
+        // it is.
         Err(LibraryError::Bucket(_)) if range.is_some() => {
             match library.open_link(&id, &query, None, true).await {
-                Ok(Some((_, whole))) => {
+                Ok(LinkTarget::Bytes(_, whole)) => {
                     let size = format!("bytes */{}", whole.meta.size);
                     return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, size)])
                         .into_response();

@@ -17,11 +17,15 @@ use utoipa::{
 use twilio_edge_domain::{
     actor::Actor,
     api_key::Scope,
+    media::inbound::FetchFailure,
     refusal::{Refusal, RefusalCode},
     template::catalogue::OfferedTemplate,
 };
 use twilio_edge_services::access::api_keys;
 use twilio_edge_store::StoreError;
+
+/// Pause before the next request for a medium that is not fetched yet.
+const MEDIA_PAUSE: Duration = Duration::from_secs(1);
 
 /// A refusal. `code` never changes its meaning; `actor` is the one who must act.
 #[derive(Debug, Serialize, ToSchema)]
@@ -149,6 +153,16 @@ impl Problem {
 
     pub(super) fn request_in_progress() -> Problem {
         Problem::of(RefusalCode::RequestInProgress).after(Duration::ZERO)
+    }
+
+    pub(super) fn media_pending() -> Problem {
+        Problem::of(RefusalCode::MediaPending).after(MEDIA_PAUSE)
+    }
+
+    /// Creates the refusal of a medium that was not fetched.
+    pub(super) fn media_refused(failure: FetchFailure) -> Problem {
+        let detail = format!("{}. {}", failure.title(), failure.remedy());
+        Problem { actor: failure.actor(), ..Problem::with(RefusalCode::MediaRefused, detail) }
     }
 
     pub(super) fn rate_limited(wait: Duration) -> Problem {

@@ -1,9 +1,11 @@
 //! Views of stored data, shared by the API and the JSON output of the command line. Times are in RFC 3339 and UTC. The
 //! views decide nothing and read no store.
 
+mod media;
 mod messages;
 mod statistics;
 
+pub use self::media::{FetchError, InboundMediaItem};
 pub use self::messages::{
     Message, MessageAttempts, MessageError, MessageLinks, MessageSummary, TimelineEntry,
     TimelineEvent,

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod forward;
+mod media;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 pub use self::accounts::problems;
 use self::accounts::{Account, read};
 pub use self::forward::{Forward, Forwarded};
+pub use self::media::MediaAnswer;
 use crate::causes::with_causes;
 use twilio_edge_domain::{
     delivery::parse_retry_after,

@@ -1,5 +1,5 @@
-//! Policy about who may receive messages: the settings that a tenant can override, and the decisions that follow from
-//! them. [`Policy`] is `[policy]` of the configuration. A tenant's own policy is a JSON document that names only the
+//! Policy of an account: who may receive messages, and whether media of inbound messages are fetched. It has the
+//! settings that a tenant can override, and the decisions that follow from them. [`Policy`] is `[policy]` of the configuration. A tenant's own policy is a JSON document that names only the
 //! differences; [`Policy::with`] merges it. This module knows no store and no clock.
 //!
 //! ```json
@@ -53,6 +53,18 @@ pub struct Policy {
     pub consent: ConsentRules,
     /// Channels on which free text may be sent only while the conversation window is open.
     pub windowed_channels: Vec<String>,
+    /// Media of inbound messages.
+    pub inbound_media: InboundMediaRules,
+}
+
+/// Rules about media of inbound messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InboundMediaRules {
+    /// True if the sidecar fetches media of inbound messages from Twilio and stores them.
+    pub fetch: bool,
+    /// True if the sidecar deletes a medium at Twilio after it has stored it.
+    pub delete_after_fetch: bool,
 }
 
 /// Channels that a suppression covers.
@@ -192,6 +204,11 @@ impl Policy {
     /// Returns every problem of the policy, each with its path.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
+        if self.inbound_media.delete_after_fetch && !self.inbound_media.fetch {
+            problems.push(
+                "inbound_media.delete_after_fetch: needs inbound_media.fetch = true".to_owned(),
+            );
+        }
         for word in &self.start_ends {
             let is_code = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
             if !is_code && Source::try_from(word.clone()).is_err() {

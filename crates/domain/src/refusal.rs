@@ -173,6 +173,18 @@ refusals! {
         title: "The media item does not exist",
         remedy: "Upload it with `POST /v1/media` and use the id in the answer. The item may belong to another account, or be deleted or expired.",
         drop_in: None }
+    MediaRefused { code: "media_refused", status: 404, actor: Operator, origin: Request,
+        title: "The media item was not fetched from Twilio",
+        remedy: "See the reason with `GET /v1/messages/{id}/media`.",
+        drop_in: None }
+    MediaGone { code: "media_gone", status: 410, actor: Caller, origin: Request,
+        title: "The media item was deleted or has expired",
+        remedy: "None: the media store does not have its bytes any more.",
+        drop_in: None }
+    MediaPending { code: "media_pending", status: 503, actor: Operator, origin: Request,
+        title: "The media item is not fetched from Twilio yet",
+        remedy: "Repeat the request after the time in Retry-After. `GET /v1/messages/{id}/media` shows the state and the latest failure.",
+        drop_in: None }
     NoMediaStore { code: "no_media_store", status: 404, actor: Operator, origin: Request,
         title: "No media store is configured",
         remedy: "Set media.store.url (TWILIO_EDGE_MEDIA_STORE_URL) of this sidecar, or use a public URL in the message.",

@@ -35,6 +35,11 @@ impl RetentionPeriod {
         (self != RetentionPeriod::FOREVER).then(|| now_ms.saturating_sub(self.0))
     }
 
+    /// Returns the period in milliseconds, and at most `ms`.
+    pub fn at_most_ms(self, ms: i64) -> i64 {
+        self.0.min(ms)
+    }
+
     fn is_less_than(self, ms: i64) -> bool {
         self.0 < ms
     }

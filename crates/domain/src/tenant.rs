@@ -15,6 +15,9 @@ const MAX_NAME_CHARS: usize = 100;
 /// Maximum number of senders, and of Messaging Services.
 const MAX_ENTRIES: usize = 1000;
 
+/// Problem of a policy that fetches media without a store for them.
+pub const NO_MEDIA_STORE: &str = "inbound_media.fetch: needs a media store with links of its own: the operator has to set media.store.url, media.store.public_url and media.store.link_key";
+
 /// Profile of an account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
@@ -61,6 +64,8 @@ pub struct GeneralRules {
     pub result_ms: i64,
     /// True if a hash key is configured.
     pub hashes: bool,
+    /// True if the settings permit links to stored media of inbound messages.
+    pub links_media: bool,
 }
 
 /// Reason why a profile is invalid.
@@ -94,6 +99,9 @@ impl Profile {
             )
         };
         let policy = general.policy.with(&self.policy).map_err(|them| meaning("policy", them))?;
+        if policy.inbound_media.fetch && !general.links_media {
+            return Err(meaning("policy", vec![NO_MEDIA_STORE.to_owned()]));
+        }
         let overlay: RetentionOverlay = serde_json::from_value(self.retention.clone())
             .map_err(|error| ProfileError::Invalid(format!("retention: {error}")))?;
         let retention = general.retention.with(&overlay);
@@ -168,6 +176,7 @@ mod tests {
             retention: crate::defaults::section("retention"),
             result_ms: 7 * 24 * 60 * 60 * 1000,
             hashes: false,
+            links_media: false,
         }
     }
 
@@ -202,6 +211,17 @@ mod tests {
             (Profile { services: vec!["MG1".into()], ..empty() }, "services"),
             (Profile { policy: json!([]), ..empty() }, "policy"),
             (Profile { policy: json!({"nonsense": 1}), ..empty() }, "policy.nonsense"),
+            (
+                Profile { policy: json!({"inbound_media": {"fetch": true}}), ..empty() },
+                "policy.inbound_media.fetch",
+            ),
+            (
+                Profile {
+                    policy: json!({"inbound_media": {"delete_after_fetch": true}}),
+                    ..empty()
+                },
+                "policy.inbound_media.delete_after_fetch",
+            ),
             (Profile { retention: json!({"body": {"keep": "soon"}}), ..empty() }, "retention"),
             (Profile { retention: json!({"events": "1h"}), ..empty() }, "retention.events"),
             (

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 pub use self::sources::parse;
 pub use self::{
-    media::{Media, MediaStore},
+    media::{InboundMedia, Media, MediaStore},
     sources::{Merged, without_password},
 };
 use crate::config::bucket_location::BucketLocation;

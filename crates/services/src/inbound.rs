@@ -1,9 +1,10 @@
-//! Webhooks from Twilio: claims, settlements, delivery to sinks, replays.
+//! Webhooks from Twilio: claims, settlements, delivery to sinks, replays, media.
 
 pub mod claims;
 pub mod dead_letters;
 pub mod delivery_worker;
 mod effects;
+pub mod media;
 pub mod redirects;
 pub mod replays;
 pub mod settlements;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -14,9 +14,10 @@ use twilio_edge_filter::signature::Key;
 
 use super::content::Content;
 use super::delivery;
-use super::messages::Message;
+use super::messages::{Message, content_type};
 use super::request::{is_address, is_person, is_url, is_whatsapp};
-use super::rest::Json;
+use super::rest::{Json, origin};
+use super::samples::sample;
 use super::webhook::{self, set};
 use crate::state::{Shared, fresh_sid, now_ms};
 
@@ -49,7 +50,7 @@ struct Inbound {
     account: Option<String>,
 }
 
-async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+async fn inbound(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let inbound: Inbound = match serde_json::from_slice(&body) {
         Ok(inbound) => inbound,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the body: {error}")),
@@ -67,8 +68,10 @@ async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         Some("from and to: both with whatsapp: before them, or none")
     } else if inbound.body.chars().count() > 1600 {
         Some("body: at most 1600 characters")
-    } else if inbound.media.len() > 10 || !inbound.media.iter().all(|url| is_url(url)) {
-        Some("media: at most 10 URLs of http or https")
+    } else if inbound.media.len() > 10
+        || !inbound.media.iter().all(|medium| is_url(medium) || sample(medium).is_some())
+    {
+        Some("media: at most 10 URLs of http or https, or types with a sample, such as image/jpeg")
     } else {
         None
     };
@@ -107,8 +110,12 @@ async fn inbound(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     };
     let mut parameters =
         parameters.inbound(&message.body, u32::try_from(message.media.len()).unwrap_or(0));
-    for (index, url) in message.media.iter().enumerate() {
-        set(&mut parameters, &format!("MediaUrl{index}"), url);
+    // As at Twilio, each URL is one of the API and needs credentials.
+    for (index, medium) in (0_u32..).zip(&message.media) {
+        let sid = message.media_sid(index);
+        let url = format!("{}{}/Media/{sid}", origin(&headers), message.uri());
+        set(&mut parameters, &format!("MediaUrl{index}"), &url);
+        set(&mut parameters, &format!("MediaContentType{index}"), content_type(medium));
     }
     let settings = &shared.settings;
     let outcomes = super::post::send(

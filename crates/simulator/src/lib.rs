@@ -25,6 +25,7 @@ mod refusal;
 mod request;
 mod resources;
 mod rest;
+mod samples;
 mod state;
 pub mod webhook;
 

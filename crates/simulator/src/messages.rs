@@ -174,7 +174,11 @@ pub(super) fn rfc2822(ms: i64) -> String {
     time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
-fn content_type(url: &str) -> &'static str {
+/// Returns the type of a medium: a sample is named by its type, a URL has an extension.
+pub(super) fn content_type(url: &str) -> &str {
+    if !url.contains("://") {
+        return url;
+    }
     let path = url.split(['?', '#']).next().unwrap_or(url);
     match path.rsplit('.').next().unwrap_or("").to_ascii_lowercase().as_str() {
         "png" => "image/png",
@@ -182,6 +186,7 @@ fn content_type(url: &str) -> &'static str {
         "pdf" => "application/pdf",
         "mp4" => "video/mp4",
         "ogg" => "audio/ogg",
+        "vcf" => "text/vcard",
         _ => "image/jpeg",
     }
 }

@@ -4,14 +4,15 @@
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::json;
 
 use super::listing::{PAGE, page};
 use super::messages::rfc2822;
 use super::refusal::Refusal;
-use super::rest::{App, Json, allowed, finish, pairs, with_message};
+use super::rest::{App, Json, allowed, finish, origin, pairs, with_message};
+use super::samples::sample;
 use crate::state::now_ms;
 
 pub(super) async fn media_list(
@@ -38,14 +39,37 @@ pub(super) async fn media_fetch(
         let found =
             all.into_iter().find(|(shown, _)| shown.get("sid").is_some_and(|sid| sid == media_sid));
         let (shown, url) = found.ok_or_else(|| Refusal::not_found(&media))?;
-        // Without .json Twilio redirects to the URL of the medium.
+        // Without .json Twilio redirects to the URL of the medium in its content network.
         Ok(if media.ends_with(".json") {
             Json(shown).into_response()
-        } else {
+        } else if url.contains("://") {
             Redirect::temporary(url).into_response()
+        } else {
+            let path = format!("/simulator/media/{}/{url}", message.sid);
+            Redirect::temporary(&(origin(&headers) + &path)).into_response()
         })
     });
     finish(&shared, "media", answer)
+}
+
+/// Path of samples: the content network of the simulator.
+pub(super) const CONTENT_PATH: &str = "/simulator/media/{message}/{kind}/{subtype}";
+
+/// Returns a sample. As S3 does, it refuses a request with credentials: they must not leave Twilio's API.
+pub(super) async fn media_content(
+    State(shared): App,
+    Path((_, kind, subtype)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let content_type = format!("{kind}/{subtype}");
+    let answer = match sample(&content_type) {
+        _ if headers.contains_key(header::AUTHORIZATION) => {
+            Err(Refusal::bad(20001, "The content network accepts no credentials"))
+        }
+        Some(bytes) => Ok(([(header::CONTENT_TYPE, content_type)], bytes).into_response()),
+        None => Err(Refusal::not_found(&content_type)),
+    };
+    finish(&shared, "media_content", answer)
 }
 
 pub(super) async fn media_remove(

@@ -37,6 +37,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
             &format!("{account}/Messages/{{sid}}/Media/{{media}}"),
             get(resources::media_fetch).delete(resources::media_remove),
         )
+        .route(resources::CONTENT_PATH, get(resources::media_content))
         .route(&format!("{account}/Messages/{{sid}}/Feedback.json"), post(resources::feedback))
         .route("/2010-04-01/Accounts/{account}", get(resources::account_fetch))
         .route("/v1/Content", get(content_list))
@@ -347,7 +348,7 @@ pub(super) fn pairs(form: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(form).into_owned().collect()
 }
 
-fn origin(headers: &HeaderMap) -> String {
+pub(super) fn origin(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
     format!("http://{host}")
 }

@@ -5,6 +5,7 @@ use twilio_edge_contract::Outcome;
 
 use super::{
     event::{ACCEPTED, Event},
+    inbound_media::recording,
     ledger::{Ledger, each_once},
     operational_events::windows,
     outbox::NewDelivery,
@@ -93,6 +94,7 @@ impl Ledger {
             .within_timeout(async {
                 let mut tx = self.database.begin(Durability::Power).await?;
                 tx.write_events(&events, now_ms.saturating_sub(self.periods.result_ms)).await?;
+                recording::record(&mut tx, &self.policies, &events).await?;
                 let reporting = self.database.reporting();
                 windows::record_opened(&mut tx, reporting, &events, &owed).await?;
                 tx.commit().await

@@ -1,7 +1,7 @@
 //! Fragments of statements that both databases share.
 
 /// Columns of a due delivery and its event: a webhook `e` or an operational event `o`. `metadata` is that of the outbound
-/// message which the webhook is about.
+/// message which the webhook is about, `media` the number of media that the sidecar stores.
 macro_rules! due_columns {
     () => {
         "d.seq, d.delivery_id, d.dedupe_key, d.replay_id, d.lane, d.recorded_at_ms, d.tries, d.attempts, d.facts, \
@@ -10,7 +10,8 @@ macro_rules! due_columns {
          o.recorded_at_ms AS event_at_ms, coalesce(nullif(o.contact, ''), o.subject) AS event_key, \
          coalesce((SELECT m.metadata FROM outbound_messages AS m WHERE m.message_sid = e.message_sid AND m.message_sid <> '' \
          AND m.account_sid = e.account_sid LIMIT 1), (SELECT m.metadata FROM replaced_sids AS s JOIN outbound_messages AS m \
-         ON m.id = s.message_id WHERE s.message_sid = e.message_sid LIMIT 1), '') AS metadata"
+         ON m.id = s.message_id WHERE s.message_sid = e.message_sid LIMIT 1), '') AS metadata, \
+         (SELECT count(*) FROM inbound_media AS i WHERE i.account_sid = e.account_sid AND i.message_sid = e.message_sid) AS media"
     };
 }
 pub(super) use due_columns;

@@ -7,6 +7,7 @@ use sqlx::FromRow;
 use super::{
     archive_queue::ADD_ERASURE,
     contacts,
+    inbound_media::erasure as inbound_media,
     message_history::Range,
     operational_events,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
@@ -93,12 +94,12 @@ macro_rules! uses_of {
     };
 }
 
-/// Without a message or contact: the media received in the period. Otherwise: the media that only the requested messages
-/// use.
+/// Without a message or contact: the uploads of the period. Otherwise: the uploads that only the requested messages use.
+/// `inbound_media/erasure.rs` erases the media of inbound messages.
 macro_rules! media_of {
     () => {
         concat!(
-            "account_sid = $1 AND expires_at_ms > 0 AND (($4 = '' AND $5 = '' AND created_at_ms >= $2 AND created_at_ms <= $3) \
+            "account_sid = $1 AND created_by <> 'twilio' AND expires_at_ms > 0 AND (($4 = '' AND $5 = '' AND created_at_ms >= $2 AND created_at_ms <= $3) \
              OR (($4 <> '' OR $5 <> '') AND EXISTS (SELECT 1 FROM media_uses u WHERE u.media_id = media.id AND ",
             uses_of!(),
             ") AND NOT EXISTS (SELECT 1 FROM media_uses u WHERE u.media_id = media.id AND NOT (",
@@ -113,9 +114,10 @@ const COUNT_MEDIA: &str = concat!("SELECT count(*) AS found FROM media WHERE ", 
 /// Expires the media immediately; the task that manages the bucket deletes the bytes.
 const ERASE_MEDIA: &str = concat!("UPDATE media SET expires_at_ms = 0 WHERE ", media_of!());
 
-/// Deletes the recipients of the other media.
+/// Deletes the recipients of the other media. The uses of outbound messages have our message ids.
 const ERASE_USES: &str = concat!(
-    "DELETE FROM media_uses WHERE (media_id, message_id) IN (SELECT u.media_id, u.message_id FROM media_uses u WHERE ",
+    "DELETE FROM media_uses WHERE (media_id, message_id) IN (SELECT u.media_id, u.message_id FROM media_uses u \
+     WHERE u.message_id LIKE 'ms%' AND ",
     uses_of!(),
     ")"
 );
@@ -323,7 +325,7 @@ fn binds_of<'a>(erasure: &'a Erasure, number: Option<&'a NumberQuery>) -> Vec<Bi
     ]
 }
 
-/// Erases the texts of outbound messages and the media stored for them. Returns their number.
+/// Erases the texts of outbound messages, the media stored for them, and media of inbound messages. Returns their number.
 async fn erase_messages(
     tx: &mut Transaction,
     erasure: &Erasure,
@@ -337,6 +339,9 @@ async fn erase_messages(
             let counted: Vec<CountRow> = tx.fetch_bound(statement, &binds).await?;
             found += counted.first().map_or(0, |counted| counted.found);
         }
+        if !erasure.text_only {
+            found += inbound_media::count(tx, &binds).await?;
+        }
         return Ok(usize::try_from(found).unwrap_or_default());
     }
     let asked = binds.clone();
@@ -345,7 +350,11 @@ async fn erase_messages(
     // The same lock order as in writes of messages: messages first, then media.
     let media = tx.execute_bound(ERASE_MEDIA, &asked).await?;
     tx.execute_bound(ERASE_USES, &asked).await?;
-    Ok(usize::try_from(media + rows).unwrap_or(usize::MAX))
+    let inbound = match erasure.text_only {
+        true => 0,
+        false => inbound_media::erase(tx, &asked, now_ms).await?,
+    };
+    Ok(usize::try_from(media + rows + inbound).unwrap_or(usize::MAX))
 }
 
 /// Returns the plan that erases every part.

@@ -26,6 +26,7 @@ use super::{
     contacts::Contacts,
     event::Event,
     idempotency::Idempotency,
+    inbound_media::{InboundMedia, recording},
     media::MediaIndex,
     operational_events::windows,
     outbound_messages::OutboundMessages,
@@ -169,7 +170,12 @@ impl Ledger {
         ArchiveQueue::of(self.database.clone())
     }
 
-    /// Returns the media stored for outbound messages, in the same database.
+    /// Returns the media of inbound messages, in the same database.
+    pub(super) fn inbound_media(&self) -> InboundMedia {
+        InboundMedia::of(self.database.clone())
+    }
+
+    /// Returns the stored media, in the same database.
     pub(super) fn media(&self) -> MediaIndex {
         MediaIndex::of(self.database.clone())
     }
@@ -285,7 +291,10 @@ impl Ledger {
         let received = events.iter().map(|event| (event.account_sid, event.received_at_ms));
         let late = late(received, twilio_edge_platform::clock::now_ms());
         let reporting = self.database.reporting();
-        if late.is_empty() && !windows::may_open(reporting, events) {
+        if late.is_empty()
+            && !windows::may_open(reporting, events)
+            && !recording::has_any(&self.policies, events)
+        {
             return self.database.write_events(events, forgotten_ms).await;
         }
         self.database
@@ -293,6 +302,7 @@ impl Ledger {
                 let mut tx = self.database.begin(Durability::Power).await?;
                 tx.write_events(events, forgotten_ms).await?;
                 rewind(&mut tx, late).await?;
+                recording::record(&mut tx, &self.policies, events).await?;
                 windows::record_opened(&mut tx, reporting, events, &[]).await?;
                 tx.commit().await
             })
@@ -357,6 +367,7 @@ impl Ledger {
         let events = each_once(events);
         tx.write_events(&events, now_ms.saturating_sub(self.periods.result_ms)).await?;
         tx.execute(self.database.statements().keep_claim_ends, &endings).await?;
+        recording::record(tx, &self.policies, &events).await?;
         windows::record_opened(tx, self.database.reporting(), &events, &[]).await
     }
 

@@ -38,6 +38,7 @@ mod error;
 mod event;
 mod group;
 mod idempotency;
+mod inbound_media;
 mod journal;
 mod known_keys;
 mod leases;
@@ -83,6 +84,7 @@ pub use self::{
     erasure::{Erasure, ErasurePosition},
     error::StoreError,
     idempotency::{Admission, CompletedRequest, Idempotency, IdempotencyClaim, IdempotentRequest},
+    inbound_media::{InboundMedia, InboundMediaJob, InboundMedium, TwilioDeletion},
     ledger::ClaimResult,
     media::{MediaIndex, Medium},
     opt_events::{OptEffect, ReceivedOpt},

@@ -1,5 +1,6 @@
-//! Media that callers uploaded for outbound messages: their type, their lifetime and their use in messages. A row is
-//! inserted before its bytes are stored, and deleted after them. This module must not know where the bytes are.
+//! Stored media: uploads for outbound messages, and media of inbound messages (`inbound_media.rs`). A row has the type, the
+//! lifetime and the use in messages. It is inserted before its bytes are stored, and deleted after them. This module must
+//! not know where the bytes are.
 
 use sqlx::FromRow;
 
@@ -25,6 +26,14 @@ const ADD: &str = "
     INSERT INTO media (id, account_sid, content_type, bytes, digest, created_at_ms, created_by, keep_ms, expires_at_ms, is_stored)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0) ON CONFLICT (id) DO NOTHING";
 
+/// Inserts a row, or refreshes that of an interrupted fetch, so that it is not deleted as the remains of a crash.
+const STAGE: &str = "
+    INSERT INTO media (id, account_sid, content_type, bytes, digest, created_at_ms, created_by, keep_ms, expires_at_ms, is_stored)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0)
+    ON CONFLICT (id) DO UPDATE SET content_type = excluded.content_type, bytes = excluded.bytes, digest = excluded.digest,
+        created_at_ms = excluded.created_at_ms, keep_ms = excluded.keep_ms, expires_at_ms = excluded.expires_at_ms
+    WHERE media.is_stored = 0";
+
 const MARK_STORED: &str = "UPDATE media SET is_stored = 1 WHERE id = $1 AND expires_at_ms > 0";
 
 const FETCH: &str = select_media!("WHERE id = $1 AND is_stored = 1 AND expires_at_ms > $2");
@@ -37,10 +46,11 @@ const DUE: &str = select_media!(
     "WHERE expires_at_ms <= $1 OR (is_stored = 0 AND created_at_ms <= $2) ORDER BY expires_at_ms LIMIT $3"
 );
 
-const DELETE: &str = "DELETE FROM media WHERE id = $1";
+/// Spares a row that was stored again meanwhile.
+const DELETE: &str = "DELETE FROM media WHERE id = $1 AND (is_stored = 0 OR expires_at_ms <= $2)";
 const DELETE_USES: &str = "DELETE FROM media_uses WHERE media_id = $1";
 
-const USE: &str = "
+pub(crate) const USE: &str = "
     INSERT INTO media_uses (media_id, message_id, account_sid, channel, recipient, at_ms)
     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (media_id, message_id) DO NOTHING";
 
@@ -48,7 +58,7 @@ const EXTEND: &str = "
     UPDATE media SET expires_at_ms = $2 + keep_ms
     WHERE id = $1 AND expires_at_ms > 0 AND expires_at_ms < $2 + keep_ms";
 
-/// Uploaded medium.
+/// Stored medium.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Medium {
     /// Media id: `md_..`.
@@ -71,6 +81,23 @@ pub struct Medium {
     pub expires_at_ms: i64,
 }
 
+impl Medium {
+    /// Returns the values of the columns of an INSERT.
+    fn binds(&self) -> [Bind<'_>; 9] {
+        [
+            Bind::Text(&self.id),
+            Bind::Text(&self.account_sid),
+            Bind::Text(&self.content_type),
+            Bind::Whole(self.bytes),
+            Bind::Text(&self.digest),
+            Bind::Whole(self.created_at_ms),
+            Bind::Text(&self.created_by),
+            Bind::Whole(self.keep_ms),
+            Bind::Whole(self.expires_at_ms),
+        ]
+    }
+}
+
 /// The media of one database.
 #[derive(Debug, Clone)]
 pub struct MediaIndex {
@@ -87,18 +114,7 @@ impl MediaIndex {
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the row.
     pub async fn add(&self, medium: &Medium) -> Result<(), StoreError> {
-        let binds = [
-            Bind::Text(&medium.id),
-            Bind::Text(&medium.account_sid),
-            Bind::Text(&medium.content_type),
-            Bind::Whole(medium.bytes),
-            Bind::Text(&medium.digest),
-            Bind::Whole(medium.created_at_ms),
-            Bind::Text(&medium.created_by),
-            Bind::Whole(medium.keep_ms),
-            Bind::Whole(medium.expires_at_ms),
-        ];
-        self.database.execute_bound(Durability::Power, ADD, &binds).await.map(|_| ())
+        self.database.execute_bound(Durability::Power, ADD, &medium.binds()).await.map(|_| ())
     }
 
     /// Records that all bytes are stored.
@@ -158,16 +174,22 @@ impl MediaIndex {
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
+    pub async fn delete(&self, id: &str, now_ms: i64) -> Result<(), StoreError> {
         self.database
             .within_timeout(async {
                 let mut tx = self.database.begin(Durability::Power).await?;
-                tx.execute_bound(DELETE_USES, &[Bind::Text(id)]).await?;
-                tx.execute_bound(DELETE, &[Bind::Text(id)]).await?;
+                if tx.execute_bound(DELETE, &[Bind::Text(id), Bind::Whole(now_ms)]).await? == 1 {
+                    tx.execute_bound(DELETE_USES, &[Bind::Text(id)]).await?;
+                }
                 tx.commit().await
             })
             .await
     }
+}
+
+/// Inserts the row of a medium of an inbound message before its bytes are stored.
+pub(crate) async fn stage(tx: &mut Transaction, medium: &Medium) -> Result<(), StoreError> {
+    tx.execute_bound(STAGE, &medium.binds()).await.map(|_| ())
 }
 
 /// Message whose form may refer to stored media.

@@ -304,6 +304,15 @@ pub(super) const STATEMENTS: Statements = Statements {
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
             SET ending = excluded.ending, expires_at_ms = excluded.expires_at_ms",
 
+    inbound_media: "
+        INSERT INTO inbound_media (id, account_sid, message_sid, media_sid, position, channel, contact, content_type,
+            received_at_ms, state, code, attempts, ended_at_ms, twilio_state, twilio_attempts, deleted_by, is_open, due_at_ms, held_by)
+        SELECT id, account_sid, message_sid, media_sid, position, channel, contact, content_type, received_at_ms,
+            'pending', '', 0, 0, 'kept', 0, '', 1, due_at_ms, ''
+        FROM json_to_recordset($1::json) AS r(id text, account_sid text, message_sid text, media_sid text, position bigint,
+            channel text, contact text, content_type text, received_at_ms bigint, due_at_ms bigint)
+        ON CONFLICT (id) DO NOTHING",
+
     record_opts: "
         INSERT INTO opt_events
             (account_sid, message_sid, channel, number, opt, cause, route, recorded_at_ms)

@@ -338,6 +338,15 @@ pub(super) const STATEMENTS: Statements = Statements {
         ON CONFLICT (dedupe_key, claim_id) DO UPDATE
             SET ending = excluded.ending, expires_at_ms = excluded.expires_at_ms",
 
+    inbound_media: "
+        INSERT INTO inbound_media (id, account_sid, message_sid, media_sid, position, channel, contact, content_type,
+            received_at_ms, state, code, attempts, ended_at_ms, twilio_state, twilio_attempts, deleted_by, is_open, due_at_ms, held_by)
+        SELECT value ->> 'id', value ->> 'account_sid', value ->> 'message_sid', value ->> 'media_sid', value ->> 'position',
+            value ->> 'channel', value ->> 'contact', value ->> 'content_type', value ->> 'received_at_ms',
+            'pending', '', 0, 0, 'kept', 0, '', 1, value ->> 'due_at_ms', ''
+        FROM json_each($1) WHERE true
+        ON CONFLICT (id) DO NOTHING",
+
     record_opts: "
         INSERT INTO opt_events
             (account_sid, message_sid, channel, number, opt, cause, route, recorded_at_ms)

@@ -13,6 +13,8 @@ pub(super) struct Statements {
     /// Returns the messages that follow another message of the same pair within the time of a window.
     pub(super) following_inbound: &'static str,
     pub(super) record_opts: &'static str,
+    /// Inserts media of inbound messages that do not exist yet.
+    pub(super) inbound_media: &'static str,
     pub(super) api_keys: ApiKeyStatements,
     pub(super) audit: AuditStatements,
     pub(super) retention: RetentionStatements,

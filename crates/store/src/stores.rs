@@ -11,7 +11,7 @@ use twilio_edge_contract::SettlementResult;
 
 use super::{
     acceptance::Acceptance, archive_queue::ArchiveQueue, consents::Consents, contacts::Contacts,
-    error::StoreError, idempotency::Idempotency, media::MediaIndex,
+    error::StoreError, idempotency::Idempotency, inbound_media::InboundMedia, media::MediaIndex,
     outbound_messages::OutboundMessages, outbox::Outbox, retention::Sweeper,
     suppressions::Suppressions, templates::Templates, tenants::Tenants,
 };
@@ -296,7 +296,12 @@ impl Stores {
         self.ledger.archive_queue()
     }
 
-    /// Returns the media that are stored for outbound messages.
+    /// Returns the media of inbound messages.
+    pub fn inbound_media(&self) -> InboundMedia {
+        self.ledger.inbound_media()
+    }
+
+    /// Returns the stored media.
     pub fn media(&self) -> MediaIndex {
         self.ledger.media()
     }

@@ -18,6 +18,7 @@ mod keys;
 mod ledger;
 mod listing;
 mod load;
+mod media;
 mod messages;
 mod migrate;
 mod permissions;
@@ -81,6 +82,8 @@ enum Command {
     Suppressions(suppressions::Args),
     /// Record, withdraw, list, import or export consents
     Consents(consents::Args),
+    /// List media of inbound messages, and delete them, here and at Twilio
+    Media(media::Args),
     /// Show deliveries to sinks and their attempts; retry or discard dead letters
     Deliveries(deliveries::Args),
     /// List the sinks, or send a test event to one
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Tenants(args) => tenants::run(args, globals),
         Command::Suppressions(args) => suppressions::run(args, globals),
         Command::Consents(args) => consents::run(args, globals),
+        Command::Media(args) => media::run(args, globals),
         Command::Deliveries(args) => deliveries::run(args, globals),
         Command::Sinks(args) => sinks::run(args, globals),
         Command::Replay(args) => replay::run(args, globals),

@@ -27,7 +27,7 @@ use twilio_edge_platform::{
 };
 use twilio_edge_services::{
     access::suppression_expiry,
-    inbound::{dead_letters, delivery_worker::DeliveryWorkers, replays},
+    inbound::{dead_letters, delivery_worker::DeliveryWorkers, media::MediaFetcher, replays},
     operations::{archive::Archivist, retention::Job},
     outbound::{
         dispatcher::Dispatcher, opt_out_from_error::OptOutRecorder, reconciler::Reconciler,
@@ -202,9 +202,11 @@ async fn start_background_tasks(
     // Webhooks: deliveries, dead letters, replays, archive.
     let claims = &services.claims;
     let (outbox, sinks) = (stores.outbox(), &claims.sinks);
+    let links = claims.media_links.as_ref();
     let all = [sinks, &services.status_callbacks];
-    let delivery_workers = all
-        .map(|sinks| DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, metrics, &name, tasks));
+    let delivery_workers = all.map(|sinks| {
+        DeliveryWorkers::start(sinks, &outbox, &claims.wakeup, links, metrics, &name, tasks)
+    });
     let names: Vec<String> =
         all.iter().flat_map(|sinks| sinks.iter()).map(|sink| sink.name().to_owned()).collect();
     if !names.is_empty() {
@@ -231,6 +233,17 @@ async fn start_background_tasks(
     let sending = &services.sending;
     if let Some(library) = sending.media.library() {
         tasks.spawn(Task::MediaCleanup, library.clone().run_cleanup(cleanup_interval));
+        let fetcher = MediaFetcher::new(
+            library.clone(),
+            sending.twilio.clone(),
+            stores.policies(),
+            claims.retention_policies.clone(),
+            &config.media,
+            metrics.clone(),
+            &name,
+        );
+        let fetcher = fetcher.map_err(|problem| format!("media.{problem}"))?;
+        tasks.spawn(Task::InboundMedia, fetcher.run());
     }
     tasks.spawn(Task::TemplatesRefresh, sending.templates.clone().run());
 

@@ -38,6 +38,9 @@ enum Action {
         /// URL of the simulator
         #[arg(long, default_value = "http://127.0.0.1:8083")]
         simulator: String,
+        /// Medium of the message, repeatable: a URL, or a type with a sample, for instance image/jpeg
+        #[arg(long, value_name = "URL|TYPE")]
+        media: Vec<String>,
         /// Text of the message
         body: String,
     },
@@ -85,7 +88,9 @@ struct Serve {
 
 pub(super) fn run(args: Args) -> ExitCode {
     let ran = match args.action {
-        Some(Action::Reply { from, to, simulator, body }) => reply(&simulator, &from, &to, &body),
+        Some(Action::Reply { from, to, simulator, media, body }) => {
+            reply(&simulator, &from, &to, &media, &body)
+        }
         None => args.serve.settings().and_then(|settings| {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -111,10 +116,17 @@ async fn serve(listen: SocketAddr, settings: Settings) -> io::Result<()> {
     simulator::serve(listener, settings, stop).await
 }
 
-fn reply(simulator: &str, from: &str, to: &str, body: &str) -> Result<(), String> {
+fn reply(
+    simulator: &str,
+    from: &str,
+    to: &str,
+    media: &[String],
+    body: &str,
+) -> Result<(), String> {
     let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(40)));
     let agent = config.proxy(None).http_status_as_error(false).build().new_agent();
-    let json = serde_json::json!({ "from": from, "to": to, "body": body }).to_string();
+    let json = serde_json::json!({ "from": from, "to": to, "body": body, "media": media });
+    let json = json.to_string();
     let url = format!("{simulator}/simulator/inbound");
     let sent = agent.post(&url).header("Content-Type", "application/json").send(json);
     let mut answer = sent.map_err(|error| format!("{url}: {error}"))?;

@@ -3,6 +3,29 @@
 use super::*;
 use crate::upstream_request::header_safe;
 
+fn link(id: &str) -> MediaLink {
+    MediaLink {
+        id: id.to_owned(),
+        content_type: "image/jpeg".to_owned(),
+        url: format!("https://media.example/media/{id}"),
+    }
+}
+
+#[test]
+fn json_event_has_the_links_of_the_verdict() {
+    let mut case = Case::awaiting_verdict("/json");
+    let claim = case.claims().remove(0);
+    let verdict = verdict(&claim.claim_id, Decision::Proceed);
+    case.apply(Event::Verdict(Verdict { media: vec![link("mi_1")], ..verdict }));
+    let expected = serde_json::json!([{
+        "id": "mi_1", "content_type": "image/jpeg", "url": "https://media.example/media/mi_1",
+    }]);
+    assert_eq!(case.event().unwrap()["media"], expected);
+    let mut case = Case::awaiting_verdict("/json");
+    case.decide(Decision::Proceed);
+    assert_eq!(case.event().unwrap().get("media"), None);
+}
+
 #[test]
 fn proven_message_is_forwarded_after_the_verdict_with_its_facts() {
     let mut case = Case::awaiting_verdict("/in?tenant=7");
@@ -15,6 +38,7 @@ fn proven_message_is_forwarded_after_the_verdict_with_its_facts() {
         suppressed: true,
         window_expires: Some("2026-11-24T12:00:00Z".to_owned()),
         attempt: Some(2),
+        media: vec![link("mi_1"), link("mi_2")],
         ..verdict(&claim.claim_id, Decision::Proceed)
     }));
     assert!(case.was_forwarded() && case.effects.contains(&Effect::Forward));
@@ -29,6 +53,7 @@ fn proven_message_is_forwarded_after_the_verdict_with_its_facts() {
         (headers::OPT, "stop"),
         (headers::SUPPRESSED, "true"),
         (headers::WINDOW_EXPIRES, "2026-11-24T12:00:00Z"),
+        (headers::MEDIA, "https://media.example/media/mi_1 https://media.example/media/mi_2"),
         (headers::DEDUPE, "first"),
         (headers::ATTEMPT, "2"),
     ] {

@@ -1,4 +1,4 @@
-//! Messages, their media and feedback, and the account, as Twilio has them. Requests that Twilio carries out are
+//! Messages, their feedback, and the account, as Twilio has them. Requests that Twilio carries out are
 //! forwarded with the account's credentials, and Twilio's answer is passed back. Redaction and deletion also change our
 //! own store.
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::{
     Extension,
     body::Bytes,
-    extract::{Path, RawQuery, State, rejection::BytesRejection},
+    extract::{Path, State, rejection::BytesRejection},
     http::{Method, StatusCode},
     response::IntoResponse,
 };
@@ -27,7 +27,6 @@ use twilio_edge_domain::{
     api_key::Scope,
     dropin::{
         DropInError,
-        request::is_sid,
         resource::{self, StoredMessage},
     },
 };
@@ -137,57 +136,6 @@ pub(super) async fn remove(
     answer.json()
 }
 
-/// Returns the media of a message. A message that waits here has none at Twilio yet.
-pub(super) async fn media_list(
-    State(sending): State<Arc<Sending>>,
-    Extension(caller): Extension<Caller>,
-    Path((account_sid, sid)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-) -> Answer {
-    let account_sid = query::account(&caller, Some(account_sid))?;
-    let sid = message_sid(&sid)?;
-    let path = match locate(&sending, &account_sid, sid).await? {
-        Location::Twilio(sid) => format!("/Messages/{sid}/Media.json"),
-        Location::Queued(_) | Location::Ended(_) => {
-            let uri = format!("/2010-04-01/Accounts/{account_sid}/Messages/{sid}/Media.json");
-            return Ok(json(&json!({
-                "media_list": [], "first_page_uri": &uri, "uri": &uri, "next_page_uri": null,
-                "previous_page_uri": null, "page": 0, "page_size": 50, "start": 0, "end": 0,
-            })));
-        }
-    };
-    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    get(&sending.twilio, &account_sid, &format!("{path}{query}")).await
-}
-
-/// Returns one medium: its resource, or without `.json` the redirect to its content.
-pub(super) async fn media_fetch(
-    State(sending): State<Arc<Sending>>,
-    Extension(caller): Extension<Caller>,
-    Path((account_sid, sid, medium)): Path<(String, String, String)>,
-) -> Answer {
-    let account_sid = query::account(&caller, Some(account_sid))?;
-    let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
-    let request = Forward { method: Method::GET, path: &path, form: None };
-    let answer = forward(&sending.twilio, &account_sid, request).await?;
-    match medium.ends_with(".json") || answer.status() >= 400 {
-        true => answer.json(),
-        false => Ok(answer.unchanged()),
-    }
-}
-
-/// Deletes one medium at Twilio.
-pub(super) async fn media_remove(
-    State(sending): State<Arc<Sending>>,
-    Extension(caller): Extension<Caller>,
-    Path((account_sid, sid, medium)): Path<(String, String, String)>,
-) -> Answer {
-    let account_sid = query::account(&caller, Some(account_sid))?;
-    let path = medium_path(&sending, &account_sid, &sid, &medium).await?;
-    let request = Forward { method: Method::DELETE, path: &path, form: None };
-    forward(&sending.twilio, &account_sid, request).await?.json()
-}
-
 /// Reports to Twilio that the recipient has done what the message was for.
 pub(super) async fn feedback(
     State(sending): State<Arc<Sending>>,
@@ -246,7 +194,7 @@ impl Change {
 }
 
 /// Location of a message.
-enum Location {
+pub(super) enum Location {
     /// At Twilio under this SID, or not found anywhere.
     Twilio(String),
     /// Here: it waits to be sent, or it is unknown whether Twilio has it.
@@ -255,7 +203,11 @@ enum Location {
     Ended(Box<OutboundMessage>),
 }
 
-async fn locate(sending: &Sending, account_sid: &str, sid: &str) -> Result<Location, Problem> {
+pub(super) async fn locate(
+    sending: &Sending,
+    account_sid: &str,
+    sid: &str,
+) -> Result<Location, Problem> {
     Ok(match find_own(sending, account_sid, sid).await? {
         Some(message) if message.state == "sent" => Location::Twilio(message.message_sid),
         Some(message) if matches!(message.state.as_str(), "refused" | "not_sent" | "canceled") => {
@@ -275,23 +227,6 @@ async fn find_replaced(
     let Some(id) = resource::id_of_sid(sid) else { return Ok(None) };
     let found = sending.messages.fetch(&id, Some(account_sid)).await;
     found.map(|found| found.map(Box::new)).map_err(|reason| Problem::unavailable(&reason))
-}
-
-async fn medium_path(
-    sending: &Sending,
-    account_sid: &str,
-    sid: &str,
-    medium: &str,
-) -> Result<String, DropInRefusal> {
-    let not_found =
-        || Problem::with(RefusalCode::NotFound, "a medium is ME and 32 hexadecimal digits");
-    if !is_sid(medium.strip_suffix(".json").unwrap_or(medium), "ME") {
-        return Err(not_found().into());
-    }
-    match locate(sending, account_sid, message_sid(sid)?).await? {
-        Location::Twilio(sid) => Ok(format!("/Messages/{sid}/Media/{medium}")),
-        Location::Queued(_) | Location::Ended(_) => Err(not_at_twilio()),
-    }
 }
 
 async fn cancel(sending: &Sending, caller: &Caller, message: &OutboundMessage) -> Answer {
@@ -349,7 +284,7 @@ fn not_complete(what: &str) -> DropInRefusal {
     DropInError::new(20009, message).with_status(409).into()
 }
 
-fn not_at_twilio() -> DropInRefusal {
+pub(super) fn not_at_twilio() -> DropInRefusal {
     let message = "Twilio does not have this message: it waits in the sidecar, or was not sent";
     DropInError::new(20404, message).with_status(404).into()
 }

@@ -69,6 +69,34 @@ pub fn message_resource(known: &StoredMessage<'_>) -> Value {
     resource
 }
 
+/// Properties of a medium.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredMedium<'a> {
+    /// SID of the medium.
+    pub sid: &'a str,
+    /// Account of the medium.
+    pub account_sid: &'a str,
+    /// SID of its message.
+    pub message_sid: &'a str,
+    /// Content type.
+    pub content_type: &'a str,
+    /// Creation time, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// Time of the last change, in milliseconds since 1970.
+    pub updated_ms: i64,
+}
+
+/// Returns the resource of a medium in Twilio's format.
+pub fn media_resource(known: &StoredMedium<'_>) -> Value {
+    let StoredMedium { sid, account_sid, message_sid, content_type, .. } = known;
+    json!({
+        "sid": sid, "account_sid": account_sid, "parent_sid": message_sid,
+        "content_type": content_type, "date_created": rfc2822(known.created_ms),
+        "date_updated": rfc2822(known.updated_ms),
+        "uri": format!("/2010-04-01/Accounts/{account_sid}/Messages/{message_sid}/Media/{sid}.json"),
+    })
+}
+
 /// Updates the SID and the status of a resource.
 pub fn update(resource: &mut Value, known: &StoredMessage<'_>) {
     let sid = match known.message_sid {

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
-use twilio_edge_contract::{Class, Opt};
+use twilio_edge_contract::{Class, MediaLink, Opt};
 
 use super::replies::Reply;
 use crate::{
@@ -106,6 +106,8 @@ pub struct Event<'a> {
     body: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     num_media: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    media: Vec<MediaLink>,
     #[serde(skip_serializing_if = "Option::is_none")]
     opt: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +204,7 @@ impl<'a> Event<'a> {
             error_code: known.error_code,
             body: text("Body"),
             num_media: num_media.and_then(|count| count.parse().ok()),
+            media: Vec::new(),
             opt: known.arrival.opt.map(Opt::as_str),
             suppressed: known.arrival.suppressed,
             window_expires: known.arrival.window_expires_ms.and_then(rfc3339),
@@ -214,6 +217,11 @@ impl<'a> Event<'a> {
             metadata: Metadata::read(known.metadata).0,
             raw,
         }
+    }
+
+    /// Adds links to the media of an inbound message in the media store.
+    pub fn with_media(self, media: Vec<MediaLink>) -> Event<'a> {
+        Event { media, ..self }
     }
 }
 
@@ -316,6 +324,21 @@ mod tests {
         assert_eq!(event["button"], json!({"payload": "STOP"}));
         let status = WebhookFacts { class: Class::Status, ..KNOWN };
         assert_eq!(published(status, "ButtonPayload=STOP").get("button"), None);
+    }
+
+    #[test]
+    fn inbound_event_has_links_to_stored_media() {
+        let link = MediaLink {
+            id: "mi_1".into(),
+            content_type: "image/png".into(),
+            url: "https://media.example/mi_1".into(),
+        };
+        let event = Event::of(KNOWN, "NumMedia=1").with_media(vec![link]);
+        let event = serde_json::to_value(event).unwrap();
+        let expected = json!([
+            {"id": "mi_1", "content_type": "image/png", "url": "https://media.example/mi_1"},
+        ]);
+        assert_eq!(event["media"], expected);
     }
 
     #[test]

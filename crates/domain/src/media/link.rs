@@ -2,27 +2,52 @@
 //! expiry. Pure.
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
-/// Prefix of every id.
+/// Prefix of the id of an upload.
 const PREFIX: &str = "md_";
+
+/// Prefix of the id of a medium of an inbound message.
+const INBOUND_PREFIX: &str = "mi_";
 
 /// Domain separator: the key signs nothing else with this text.
 const PURPOSE: &[u8] = b"twilio-edge media link 1\n";
 
+/// Domain separator of the digest that is the id of a medium of an inbound message.
+const INBOUND_PURPOSE: &[u8] = b"twilio-edge inbound media 1\n";
+
 /// Minimum length of a key, in bytes.
 pub const MIN_KEY_BYTES: usize = 32;
 
-/// Returns the id for 128 bits.
+/// Returns the id of an upload for 128 bits.
 pub fn id(bits: u128) -> String {
     format!("{PREFIX}{bits:032x}")
 }
 
-/// Returns whether a text has the syntax of an id.
+/// Returns the id of a medium of an inbound message. It depends only on these names.
+pub fn inbound_id(names: &[&str]) -> String {
+    let mut all = Sha256::new_with_prefix(INBOUND_PURPOSE);
+    for name in names {
+        all.update((name.len() as u64).to_be_bytes());
+        all.update(name);
+    }
+    let digest = all.finalize();
+    let bits = digest.iter().take(16).fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
+    format!("{INBOUND_PREFIX}{bits:032x}")
+}
+
+/// Returns whether a text has the syntax of an id, of an upload or of a medium of an inbound message.
 pub fn is_id(text: &str) -> bool {
-    text.strip_prefix(PREFIX).is_some_and(|rest| {
-        rest.len() == 32 && rest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    text.strip_prefix(PREFIX).is_some_and(is_digits) || is_inbound_id(text)
+}
+
+/// Returns whether a text has the syntax of the id of a medium of an inbound message.
+pub fn is_inbound_id(text: &str) -> bool {
+    text.strip_prefix(INBOUND_PREFIX).is_some_and(is_digits)
+}
+
+fn is_digits(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn mac(key: &str, id: &str, expires_s: i64) -> Option<Hmac<Sha256>> {
@@ -39,14 +64,18 @@ pub fn path(key: &str, id: &str, expires_s: i64) -> String {
     format!("/media/{id}?expires={expires_s}&sig={signature}")
 }
 
-/// Returns whether a link has a valid signature and has not expired, in constant time for each key.
+/// Returns whether a link has a valid signature and has not expired.
 pub fn is_valid(key: &str, id: &str, query: &str, now_ms: i64) -> bool {
-    let Some((expires, signature)) = read(query) else { return false };
-    let Some(mac) = mac(key, id, expires) else { return false };
-    is_id(id)
-        && key.len() >= MIN_KEY_BYTES
-        && mac.verify_slice(&signature).is_ok()
-        && now_ms < expires.saturating_mul(1000)
+    expires_at_ms(key, id, query).is_some_and(|expires_ms| now_ms < expires_ms)
+}
+
+/// Returns the expiry of a link, in milliseconds since 1970; `None` if its signature is invalid. Takes constant time for
+/// each key.
+pub fn expires_at_ms(key: &str, id: &str, query: &str) -> Option<i64> {
+    let (expires, signature) = read(query)?;
+    let mac = mac(key, id, expires)?;
+    let is_signed = is_id(id) && key.len() >= MIN_KEY_BYTES && mac.verify_slice(&signature).is_ok();
+    is_signed.then(|| expires.saturating_mul(1000))
 }
 
 /// Parses a query exactly as [`path`] writes it; no other form has a signature.

@@ -1,10 +1,11 @@
 //! Decisions about media of a message: permitted locations (`url_policy.rs`), limits of Twilio and the channel
-//! (`limits.rs`), types detected from the bytes (`magic.rs`), and links to stored media (`link.rs`). Fetching media is
-//! the caller's task.
+//! (`limits.rs`), types detected from the bytes (`magic.rs`), links to stored media (`link.rs`), and media of inbound
+//! messages (`inbound.rs`). Fetching media is the caller's task.
 
 use form_urlencoded::Serializer;
 
 pub mod disposition;
+pub mod inbound;
 pub mod limits;
 pub mod link;
 mod magic;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use crate::file_access;
 use crate::listener::ListenAddress;
-use twilio_edge_domain::{archive, secret};
+use twilio_edge_domain::{archive, secret, tenant::NO_MEDIA_STORE};
 
 /// Largest batch of the archive in bytes; it is held in memory as lines and as an object.
 const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
@@ -212,6 +212,8 @@ impl Config {
         for problem in self.policy.problems() {
             check(false, &format!("policy.{problem}"));
         }
+        let has_links = self.media.store.inbound_links().is_some();
+        check(has_links || !self.policy.inbound_media.fetch, &format!("policy.{NO_MEDIA_STORE}"));
         for problem in self.optout.lexicon().err().unwrap_or_default() {
             check(false, &format!("optout.{problem}"));
         }

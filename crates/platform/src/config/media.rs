@@ -1,11 +1,14 @@
-//! Settings of media: whether they are probed, from which hosts they may come, and the limits of each channel.
+//! Settings of media: whether they are probed, from which hosts they may come, the limits of each channel, and fetches of
+//! media of inbound messages.
 
 use serde::Deserialize;
 
 use super::{OFF, Secret};
 use crate::config::bucket_location::BucketLocation;
 use crate::listener::ListenAddress;
-use twilio_edge_domain::media::{limits::MediaLimits, link::MIN_KEY_BYTES, url_policy::UrlPolicy};
+use twilio_edge_domain::media::{
+    inbound::MediaLinks, limits::MediaLimits, link::MIN_KEY_BYTES, url_policy::UrlPolicy,
+};
 
 /// Valid lifetime of a link, in seconds: Twilio fetches a message's media within ten minutes, and no bucket signs links
 /// for longer than a week.
@@ -29,9 +32,49 @@ pub struct Media {
     pub concurrency: usize,
     pub concurrency_per_account: usize,
     pub store: MediaStore,
+    pub inbound: InboundMedia,
     pub whatsapp: MediaLimits,
     pub sms: MediaLimits,
     pub rcs: MediaLimits,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct InboundMedia {
+    pub hosts: Vec<String>,
+    pub max_bytes: usize,
+    pub timeout_ms: u64,
+    pub concurrency: usize,
+    pub give_up_s: u32,
+}
+
+impl InboundMedia {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let is_domain = |host: &String| {
+            let is_part = |part: &str| {
+                !part.is_empty()
+                    && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            };
+            host.split('.').all(is_part)
+        };
+        for host in self.hosts.iter().filter(|host| !is_domain(host)) {
+            problems
+                .push(format!("hosts: {host}: must be a domain in lower case, as in twilio.com"));
+        }
+        for (is_good, problem) in [
+            ((1..=128 << 20).contains(&self.max_bytes), "max_bytes: must be 1 to 134217728"),
+            ((1_000..=300_000).contains(&self.timeout_ms), "timeout_ms: must be 1000 to 300000"),
+            ((1..=64).contains(&self.concurrency), "concurrency: must be 1 to 64"),
+            ((60..=2_592_000).contains(&self.give_up_s), "give_up_s: must be 60 to 2592000"),
+        ] {
+            if !is_good {
+                problems.push(problem.to_owned());
+            }
+        }
+        problems
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -59,6 +102,16 @@ impl MediaStore {
     /// Returns the listen address of media links; `None` if the listener is disabled.
     pub fn address(&self) -> Option<&str> {
         Some(self.listen.as_str()).filter(|listen| !listen.is_empty() && *listen != OFF)
+    }
+
+    /// Returns the creator of links to media of inbound messages; `None` without a store or without links of its own.
+    pub fn inbound_links(&self) -> Option<MediaLinks> {
+        let is_complete = !self.url.is_empty() && !self.public_url.is_empty();
+        is_complete.then(|| MediaLinks {
+            base_url: self.public_url.trim_end_matches('/').to_owned(),
+            key: self.link_key.expose().to_owned(),
+            keep_ms: i64::from(self.keep_days).saturating_mul(86_400_000),
+        })
     }
 
     fn problems(&self, serving: bool) -> Vec<String> {
@@ -123,6 +176,8 @@ impl Media {
         let mut problems: Vec<String> = self.places().err().into_iter().collect();
         let of_store = self.store.problems(serving);
         problems.extend(of_store.into_iter().map(|problem| format!("store.{problem}")));
+        let of_inbound = self.inbound.problems().into_iter();
+        problems.extend(of_inbound.map(|problem| format!("inbound.{problem}")));
         let mut check = |good: bool, problem: &str| {
             if !good {
                 problems.push(problem.to_owned());

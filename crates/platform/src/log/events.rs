@@ -121,6 +121,21 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "The sidecar could not release the idempotency key of a request that was refused or failed",
     ),
+    (
+        "inbound_media.delete_failed",
+        "warn",
+        "The sidecar could not delete a medium of an inbound message at Twilio: `media.id`, `reason`; `is_given_up` shows whether it retries",
+    ),
+    (
+        "inbound_media.fetch_failed",
+        "warn",
+        "The sidecar could not fetch a medium of an inbound message: `media.id`, `code`, `reason`; `is_given_up` shows whether it retries",
+    ),
+    (
+        "inbound_media.persist_failed",
+        "warn",
+        "The database did not store the result of a fetch, or did not return due media; the sidecar retries",
+    ),
     ("key.created", "info", "An administrator created an API key"),
     (
         "key.last_use_failed",

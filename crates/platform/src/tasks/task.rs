@@ -37,6 +37,8 @@ pub enum Task {
     RoutingFile,
     /// Deletes expired media.
     MediaCleanup,
+    /// Fetches media of inbound messages.
+    InboundMedia,
     /// Puts changed templates into effect.
     TemplatesRefresh,
     /// Reads templates from Twilio.
@@ -66,6 +68,7 @@ impl Task {
         Task::TenantsRefresh,
         Task::RoutingFile,
         Task::MediaCleanup,
+        Task::InboundMedia,
         Task::TemplatesRefresh,
         Task::TemplatesSync,
         Task::Dispatcher,
@@ -155,6 +158,11 @@ impl Task {
             Task::TemplatesSync => (
                 "templates_sync",
                 "Reads the templates of each account from Twilio every `sending.templates_every_s`",
+                STOPPED,
+            ),
+            Task::InboundMedia => (
+                "inbound_media",
+                "Fetches media of inbound messages from Twilio every 500 ms, and deletes them there on request; only with `media.store.url`",
                 STOPPED,
             ),
             Task::Dispatcher => (

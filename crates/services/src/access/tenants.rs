@@ -70,6 +70,7 @@ impl Tenants {
             retention: config.retention.clone(),
             result_ms: config.leases.periods().result_ms,
             hashes: !config.redaction.hash_key.is_empty(),
+            links_media: config.media.store.inbound_links().is_some(),
         };
         let closed = Arc::default();
         Tenants { store, defaults: Arc::new(defaults), policies, retention_policies, closed }

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use twilio_edge_contract::{Claim, Decision, Verdict};
+use twilio_edge_contract::{Claim, Class, Decision, Identity, MediaLink, Verdict};
 
 use crate::{
     inbound::redirects::{Redirects, StoredAnswer},
@@ -16,6 +16,7 @@ use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::{
     event::ArrivalFacts,
     lease::ClaimOutcome,
+    media::inbound::{MediaLinks, has_media},
     optout::{Arrival, Lexicon},
     webhook::Webhook,
     window,
@@ -40,6 +41,8 @@ pub struct Claims {
     pub retention_policies: RetentionPolicies,
     /// Receives the statuses of our own messages.
     pub sending: Sending,
+    /// Creates links to media of inbound messages; `None` without a media store that has links of its own.
+    pub media_links: Option<Arc<MediaLinks>>,
     /// Largest backend answer that is stored for duplicates, in bytes.
     pub max_answer_bytes: usize,
     /// Steps of messages after a TwiML `<Redirect>`.
@@ -81,6 +84,7 @@ impl Claims {
             let mut verdict = self.verdict(webhook, grant);
             if let Some(durable) = accepted.get(&webhook.claim_id) {
                 verdict.attempt = None;
+                verdict.media.clear();
                 verdict.decision =
                     if *durable { Decision::Accepted } else { Decision::Unavailable };
             }
@@ -218,6 +222,20 @@ impl Claims {
 }
 
 impl Claims {
+    /// Returns links to the media of an inbound message, if its account stores them.
+    fn media_links(&self, webhook: &Webhook, received_at_ms: i64) -> Vec<MediaLink> {
+        let identity = &webhook.identity;
+        let links = self.media_links.as_ref().filter(|_| {
+            identity.class == Class::Inbound
+                && has_media(&webhook.form)
+                && self.stores.policies().of(&identity.account_sid).inbound_media.fetch
+        });
+        links.map_or_else(Vec::new, |links| {
+            let Identity { account_sid, message_sid, .. } = identity;
+            links.of(&webhook.form, account_sid, message_sid, received_at_ms)
+        })
+    }
+
     /// Builds the verdict for the filter. Without a grant the decision is `unavailable`.
     fn verdict(&self, webhook: &Webhook, grant: Option<ClaimResult>) -> Verdict {
         let mut verdict = Verdict::new(webhook.claim_id.clone(), Decision::Unavailable);
@@ -227,7 +245,8 @@ impl Claims {
         verdict.window_expires =
             grant.last_inbound_ms.map(window::expires_ms).and_then(window::rfc3339);
         verdict.decision = match grant.claimed {
-            ClaimOutcome::Proceed { attempt, .. } => {
+            ClaimOutcome::Proceed { attempt, first_seen_ms } => {
+                verdict.media = self.media_links(webhook, first_seen_ms);
                 verdict.attempt = Some(attempt);
                 verdict.step = webhook.step.clone();
                 Decision::Proceed

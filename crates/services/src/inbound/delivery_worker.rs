@@ -15,6 +15,7 @@ use twilio_edge_domain::{
     delivery::{CircuitBreaker, DeliveryOutcome, NextStep, RetryPolicy, SinkAnswer},
     delivery_attempt,
     event::Delivery,
+    media::inbound::MediaLinks,
 };
 use twilio_edge_platform::{
     clock::{millis, now_ms, ticks},
@@ -40,11 +41,13 @@ pub struct DeliveryWorkers {
 }
 
 impl DeliveryWorkers {
-    /// Starts one worker for each sink; `name` identifies this sidecar among the others.
+    /// Starts one worker for each sink. `links` creates links to media of inbound messages; `name` identifies this sidecar
+    /// among the others.
     pub fn start(
         sinks: &Sinks,
         outbox: &Outbox,
         wakeup: &Wakeup,
+        links: Option<&Arc<MediaLinks>>,
         metrics: &Arc<Metrics>,
         name: &str,
         tasks: &Supervisor,
@@ -57,6 +60,7 @@ impl DeliveryWorkers {
             sink,
             outbox: outbox.clone(),
             wakeup: wakeup.subscribe(),
+            links: links.cloned(),
             metrics: metrics.clone(),
             name: name.to_owned(),
             breaker: CircuitBreaker::new(),
@@ -89,6 +93,7 @@ struct DeliveryWorker {
     sink: String,
     outbox: Outbox,
     wakeup: WakeupReceiver,
+    links: Option<Arc<MediaLinks>>,
     metrics: Arc<Metrics>,
     name: String,
     breaker: CircuitBreaker,
@@ -145,10 +150,12 @@ impl DeliveryWorker {
         for lane in claimed {
             self.breaker.begin();
             let (sinks, sink) = (self.sinks.clone(), self.sink.clone());
-            let metrics = self.metrics.clone();
+            let (links, metrics) = (self.links.clone(), self.metrics.clone());
             self.running.spawn(async move {
                 match sinks.get(&sink) {
-                    Some(sink) => deliver_lane(sink, lane, until_ms, &metrics).await,
+                    Some(sink) => {
+                        deliver_lane(sink, lane, until_ms, links.as_deref(), &metrics).await
+                    }
                     // Cannot happen: the name comes from the same list.
                     None => (
                         DeliveryRound { lane: lane.lane, ended: Vec::new(), due_at_ms: until_ms },
@@ -214,6 +221,7 @@ async fn deliver_lane(
     sink: &Sink,
     lane: OrderedDeliveries,
     until_ms: i64,
+    links: Option<&MediaLinks>,
     metrics: &Metrics,
 ) -> (DeliveryRound, Option<DeliveryOutcome>) {
     let mut round = DeliveryRound { lane: lane.lane, ended: Vec::new(), due_at_ms: now_ms() };
@@ -229,7 +237,7 @@ async fn deliver_lane(
             break;
         }
         let began_ms = now_ms();
-        let answer = match due.delivery() {
+        let answer = match due.delivery(links) {
             Some(delivery) => deliver(sink, &delivery).await,
             None => DeliveryOutcome::Refused {
                 reason: "the ledger does not have its event any more".into(),

@@ -469,3 +469,31 @@ CREATE TABLE media_uses (
     PRIMARY KEY (media_id, message_id)
 );
 CREATE INDEX media_uses_by_recipient ON media_uses (account_sid, recipient);
+
+-- Media of inbound messages that the sidecar fetches from Twilio, and deletes there. A row is written with the event of its webhook,
+-- and deleted when its link has expired. The bytes of a stored one are in `media` under the same id.
+CREATE TABLE inbound_media (
+    id              TEXT NOT NULL PRIMARY KEY,  -- mi_.., derived from account, message and medium
+    account_sid     TEXT NOT NULL,
+    message_sid     TEXT NOT NULL,
+    media_sid       TEXT NOT NULL,  -- ME..; empty: its URL is not one of Twilio's API
+    position        INTEGER NOT NULL,  -- N of MediaUrlN
+    channel         TEXT NOT NULL,
+    contact         TEXT NOT NULL,  -- empty: erased
+    content_type    TEXT NOT NULL,  -- as Twilio declared it
+    received_at_ms  INTEGER NOT NULL,
+    state           TEXT NOT NULL CHECK (state IN ('pending', 'stored', 'refused', 'deleted', 'erased')),
+    code            TEXT NOT NULL,  -- of the latest failure; empty: none
+    attempts        INTEGER NOT NULL,
+    ended_at_ms     INTEGER NOT NULL,  -- when it was stored, refused, deleted or erased; 0: pending
+    twilio_state    TEXT NOT NULL CHECK (twilio_state IN ('kept', 'requested', 'deleted', 'failed')),
+    twilio_attempts INTEGER NOT NULL,
+    deleted_by      TEXT NOT NULL,  -- author of the deletion at Twilio; empty: none was requested
+    is_open         INTEGER NOT NULL,  -- 1: a fetch or a deletion at Twilio is due
+    due_at_ms       INTEGER NOT NULL,
+    held_by         TEXT NOT NULL
+);
+CREATE INDEX inbound_media_due ON inbound_media (due_at_ms) WHERE is_open = 1;
+CREATE INDEX inbound_media_of_message ON inbound_media (account_sid, message_sid);
+CREATE INDEX inbound_media_of_contact ON inbound_media (account_sid, contact);
+CREATE INDEX inbound_media_received ON inbound_media (received_at_ms);

@@ -4,6 +4,7 @@ use sqlx::FromRow;
 use twilio_edge_contract::Class;
 use twilio_edge_domain::{
     event::{ArrivalFacts, Delivery, Event, SinkEvent, WebhookFacts, delivery_id},
+    media::inbound::MediaLinks,
     operational_event::{PublishedEvent, StoredEvent},
 };
 
@@ -46,6 +47,8 @@ pub struct PendingDelivery {
     pub received_at_ms: Option<i64>,
     /// Metadata of the outbound message that the webhook is about, as JSON; empty without any.
     pub metadata: String,
+    /// Number of media of the inbound message that the sidecar stores.
+    pub media: i64,
     /// Type of an operational event.
     pub event_type: Option<String>,
     /// Content of an operational event, as JSON.
@@ -57,11 +60,11 @@ pub struct PendingDelivery {
 }
 
 impl PendingDelivery {
-    /// Returns the delivery; `None` if its event was removed from the database.
-    pub fn delivery(&self) -> Option<Delivery<'_>> {
+    /// Returns the delivery, with links to stored media; `None` if its event was removed from the database.
+    pub fn delivery(&self, links: Option<&MediaLinks>) -> Option<Delivery<'_>> {
         let (event, form) = match self.operational_event() {
             Some(event) => (SinkEvent::Operational(event), None),
-            None => (SinkEvent::Webhook(Box::new(self.webhook()?)), self.form.as_deref()),
+            None => (SinkEvent::Webhook(Box::new(self.webhook(links)?)), self.form.as_deref()),
         };
         Some(Delivery {
             id: delivery_id(&self.dedupe_key, self.replay_id.as_deref()),
@@ -83,7 +86,7 @@ impl PendingDelivery {
         })
     }
 
-    fn webhook(&self) -> Option<Event<'_>> {
+    fn webhook(&self, links: Option<&MediaLinks>) -> Option<Event<'_>> {
         let form = self.form.as_deref()?;
         let known = WebhookFacts {
             event_id: &self.dedupe_key,
@@ -98,7 +101,16 @@ impl PendingDelivery {
             metadata: &self.metadata,
             arrival: ArrivalFacts::read(&self.facts),
         };
-        Some(Event::of(known, form))
+        let event = Event::of(known, form);
+        Some(match links.filter(|_| self.media > 0 && known.class == Class::Inbound) {
+            Some(links) => event.with_media(links.of(
+                form,
+                known.account_sid,
+                known.message_sid,
+                known.received_at_ms,
+            )),
+            None => event,
+        })
     }
 
     /// Returns the class of the event; `None` for any other word.

@@ -76,6 +76,7 @@ impl Services {
             sending: sending.clone(),
             max_answer_bytes: config.leases.max_answer_bytes,
             redirects: Redirects::default(),
+            media_links: sending.media.library().and_then(|library| library.links().cloned()),
         };
         Ok(Services { accounts, status_callbacks, claims, replay_sources, sending, tenants })
     }
@@ -164,7 +165,7 @@ fn sending(
     metrics.messages.name(named, usual);
     let errors = sending::errors(&settings.errors_file).map_err(of_file("sending.errors_file"))?;
     let routes = Routes::open(&settings.routing_file).map_err(of_file("sending.routing_file"))?;
-    let library = Library::open(&config.media.store, stores.media())
+    let library = Library::open(&config.media.store, stores.media(), stores.inbound_media())
         .map_err(|problem| format!("media.store.{problem}"))?;
     let probe_limit = Duration::from_millis(config.http.request_timeout_ms).mul_f64(REMOTE_SHARE);
     let media = Media::open(&config.media, probe_limit, metrics)

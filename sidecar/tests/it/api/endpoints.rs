@@ -43,7 +43,8 @@ pub(crate) async fn refused(response: reqwest::Response) -> (u16, String) {
     assert_eq!(problem["type"], format!("urn:twilio-edge:problem:{code}"));
     assert!(!problem["title"].as_str().unwrap().is_empty());
     assert!(!problem["detail"].as_str().unwrap().is_empty());
-    assert!(["caller", "operator"].contains(&problem["actor"].as_str().unwrap()));
+    let actors = ["caller", "operator", "recipient"];
+    assert!(actors.contains(&problem["actor"].as_str().unwrap()));
     (status, code)
 }
 

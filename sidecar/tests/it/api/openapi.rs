@@ -15,6 +15,7 @@ const MAIN: &[(&str, &str)] = &[
     ("get", "/v1/key"),
     ("get", "/v1/messages"),
     ("get", "/v1/messages/{id}"),
+    ("get", "/v1/messages/{id}/media"),
     ("get", "/v1/events"),
     ("get", "/v1/events/{id}"),
     ("get", "/v1/windows"),

@@ -10,6 +10,7 @@ pub(crate) mod event_formats;
 pub(crate) mod exchanges;
 pub(crate) mod kafka;
 pub(crate) mod kills;
+pub(crate) mod media;
 pub(crate) mod pubsub;
 pub(crate) mod redirects;
 pub(crate) mod redis_streams;

@@ -99,7 +99,7 @@ async fn added_sink_type_gets_deliveries_retries_and_dead_letters(world: World) 
     let outbox = Outbox::open(&config.database).await.unwrap();
     let metrics = Arc::new(Metrics::default());
     let (wakeup, tasks) = (Wakeup::default(), Supervisor::new(metrics.clone()));
-    let workers = DeliveryWorkers::start(&sinks, &outbox, &wakeup, &metrics, "test", &tasks);
+    let workers = DeliveryWorkers::start(&sinks, &outbox, &wakeup, None, &metrics, "test", &tasks);
 
     eventually("the attempts fail without the folder", async || {
         let failed = "SELECT delivery_id FROM deliveries WHERE reason LIKE 'No such file%'";

@@ -2,7 +2,7 @@
 //! it or a name resolves to it. The probe also verifies the headers of media servers against the content.
 
 mod kept;
-mod server;
+pub(crate) mod server;
 
 use std::{
     collections::VecDeque,

@@ -1,13 +1,18 @@
-//! Store of uploaded media. Stores their bytes in the bucket and signs links for Twilio when a message is sent. A link
-//! is valid for some time, and points either to the bucket or to our own endpoint. Expired media and unfinished uploads
-//! are deleted: the bytes first, then the row.
+//! Store of uploaded media, and of media of inbound messages. Stores their bytes in the bucket and signs links for Twilio
+//! when a message is sent. A link is valid for some time, and points either to the bucket or to our own endpoint. Expired
+//! media and unfinished uploads are deleted: the bytes first, then the row.
+
+mod inbound;
+mod links;
+
+pub use self::{inbound::StoredBytes, links::LinkTarget};
 
 use std::{sync::Arc, time::Duration};
 
 use axum::body::Bytes;
 use object_store::{
-    Attribute, Attributes, Error, GetOptions, GetRange, GetResult, ObjectStoreExt, PutOptions,
-    signer::Method, signer::SignedUrlOptions,
+    Attribute, Attributes, Error, ObjectStoreExt, PutOptions, signer::Method,
+    signer::SignedUrlOptions,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,12 +21,13 @@ use twilio_edge_connectors::bucket::{Bucket, reason};
 use twilio_edge_domain::media::{
     MediaProblem, MediaProblemKind,
     disposition::attachment,
+    inbound::MediaLinks,
     limits::{FetchedMedia, check_content},
     link,
 };
 use twilio_edge_platform::clock::{now_ms, ticks};
 use twilio_edge_platform::config;
-use twilio_edge_store::{MediaIndex, Medium, StoreError};
+use twilio_edge_store::{InboundMedia, MediaIndex, Medium, StoreError};
 
 /// Number of expired media per read.
 const ROWS_PER_READ: u32 = 100;
@@ -37,6 +43,9 @@ const MAX_DOWNLOADS: usize = 256;
 pub struct Library {
     bucket: Bucket,
     rows: MediaIndex,
+    inbound: InboundMedia,
+    /// `None` if links point to the bucket.
+    links: Option<Arc<MediaLinks>>,
     settings: Arc<config::MediaStore>,
     uploads: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
@@ -81,6 +90,7 @@ impl Library {
     pub fn open(
         settings: &config::MediaStore,
         rows: MediaIndex,
+        inbound: InboundMedia,
     ) -> Result<Option<Library>, String> {
         if settings.url.is_empty() {
             return Ok(None);
@@ -88,8 +98,19 @@ impl Library {
         let bucket = Bucket::open(&settings.bucket_location())?;
         let uploads = Arc::new(Semaphore::new(MAX_UPLOADS));
         let fetches = Arc::new(Semaphore::new(MAX_DOWNLOADS));
+        let links = settings.inbound_links().map(Arc::new);
         let settings = Arc::new(settings.clone());
-        Ok(Some(Library { bucket, rows, settings, uploads, fetches }))
+        Ok(Some(Library { bucket, rows, inbound, links, settings, uploads, fetches }))
+    }
+
+    /// Returns the media of inbound messages.
+    pub fn inbound(&self) -> &InboundMedia {
+        &self.inbound
+    }
+
+    /// Returns the creator of links to media of inbound messages; `None` if links point to the bucket.
+    pub fn links(&self) -> Option<&Arc<MediaLinks>> {
+        self.links.as_ref()
     }
 
     /// Waits for a slot for one upload.
@@ -109,19 +130,29 @@ impl Library {
     pub async fn add(&self, upload: Upload) -> Result<Medium, LibraryError> {
         check_content(&upload.content_type, &upload.bytes).map_err(LibraryError::MediaProblem)?;
         let digest = Sha256::digest(&upload.bytes);
-        let keep_ms = i64::from(self.settings.keep_days).saturating_mul(86_400_000);
+        let keep_ms = self.keep_ms();
         let medium = Medium {
             id: link::id(id_bits(&upload, &digest).map_err(LibraryError::Bucket)?),
             account_sid: upload.account_sid,
             content_type: upload.content_type,
             bytes: i64::try_from(upload.bytes.len()).unwrap_or(i64::MAX),
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: hexadecimal(&digest),
             created_at_ms: upload.at_ms,
             created_by: upload.by,
             keep_ms,
             expires_at_ms: now_ms().saturating_add(keep_ms),
         };
         self.rows.add(&medium).await?;
+        self.put(&medium, upload.bytes).await?;
+        self.rows.mark_stored(&medium.id).await?;
+        Ok(medium)
+    }
+
+    fn keep_ms(&self) -> i64 {
+        i64::from(self.settings.keep_days).saturating_mul(86_400_000)
+    }
+
+    async fn put(&self, medium: &Medium, bytes: Bytes) -> Result<(), LibraryError> {
         let mut options = PutOptions::default();
         // A folder stores no content types; our own endpoint sends the type from the row.
         if self.bucket.signer().is_some() {
@@ -133,11 +164,9 @@ impl Library {
                 (Attribute::ContentDisposition, disposition),
             ]);
         }
-        let path = self.path(&medium);
-        let put = self.bucket.objects().put_opts(&path, upload.bytes.into(), options).await;
-        put.map_err(|error| LibraryError::Bucket(reason(&error)))?;
-        self.rows.mark_stored(&medium.id).await?;
-        Ok(medium)
+        let path = self.path(medium);
+        let put = self.bucket.objects().put_opts(&path, bytes.into(), options).await;
+        put.map(|_| ()).map_err(|error| LibraryError::Bucket(reason(&error)))
     }
 
     /// Returns a medium of this account, if it exists and has not expired.
@@ -240,30 +269,6 @@ impl Library {
         Ok((url, expires_s.saturating_mul(1000)))
     }
 
-    /// Serves one of our own links: returns the medium with its bytes, a range of them, or only their metadata. Returns
-    /// `None` if the link is invalid or expired, or the medium does not exist any more.
-    ///
-    /// # Errors
-    /// Returns [`LibraryError`] if the database or the bucket fails.
-    pub async fn open_link(
-        &self,
-        id: &str,
-        query: &str,
-        range: Option<GetRange>,
-        head: bool,
-    ) -> Result<Option<(Medium, GetResult)>, LibraryError> {
-        if !link::is_valid(self.settings.link_key.expose(), id, query, now_ms()) {
-            return Ok(None);
-        }
-        let Some(medium) = self.rows.fetch(id, None, now_ms()).await? else { return Ok(None) };
-        let options = GetOptions { range, head, ..GetOptions::default() };
-        match self.bucket.objects().get_opts(&self.path(&medium), options).await {
-            Ok(got) => Ok(Some((medium, got))),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(LibraryError::Bucket(reason(&error))),
-        }
-    }
-
     /// Deletes expired media, at this interval, for ever.
     pub async fn run_cleanup(self, interval: Duration) {
         let mut poll = ticks(interval);
@@ -291,10 +296,14 @@ impl Library {
                     Ok(()) | Err(Error::NotFound { .. }) => {}
                     Err(error) => return Err(reason(&error)),
                 }
-                self.rows.delete(&medium.id).await.map_err(|reason| reason.to_string())?;
+                let deleted = self.rows.delete(&medium.id, now_ms()).await;
+                deleted.map_err(|reason| reason.to_string())?;
             }
             if due.len() < usize::try_from(ROWS_PER_READ).unwrap_or(usize::MAX) {
-                return Ok(());
+                // The links to these media have expired.
+                let until_ms = now_ms().saturating_sub(self.keep_ms());
+                let deleted = self.inbound.delete_until(until_ms).await;
+                return deleted.map_err(|reason| reason.to_string());
             }
         }
     }
@@ -302,6 +311,10 @@ impl Library {
     fn path(&self, medium: &Medium) -> object_store::path::Path {
         self.bucket.path(&format!("media/{}/{}", medium.account_sid, medium.id))
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the bits of the id: a digest if the upload is repeatable, otherwise random bits that cannot be guessed.
