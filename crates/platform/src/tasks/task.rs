@@ -51,7 +51,7 @@ pub enum Task {
 
 impl Task {
     /// All background tasks.
-    pub const ALL: [Task; 20] = [
+    pub const ALL: [Task; 21] = [
         Task::Listener,
         Task::LogRepeats,
         Task::JournalWriter,
