@@ -146,7 +146,7 @@ impl Reader<'_> {
             self.problem(&at("delivery"), problem);
         }
         let has_answers = delivery == Delivery::Accept && class == Some(Class::Inbound);
-        let answers = self.answers(&at, route, has_answers);
+        let answers = self.answers(at, route, has_answers);
         let body = match word("body") {
             None | Some("form") => BodyFormat::Form,
             Some("json") => BodyFormat::Json,

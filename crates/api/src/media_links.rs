@@ -49,7 +49,7 @@ async fn fetch(
     let range = header.and_then(|range| range.to_str().ok()).and_then(part);
     let query = query.unwrap_or_default();
     let (medium, got) = match library.open_link(&id, &query, range.clone(), is_head).await {
-        Ok(LinkTarget::Bytes(medium, got)) => (medium, got),
+        Ok(LinkTarget::Bytes(target)) => *target,
         Ok(LinkTarget::NotFound) => return not_found(),
         Ok(LinkTarget::Pending) => return Problem::media_pending().into_response(),
         Ok(LinkTarget::Refused(why)) => return Problem::media_refused(why).into_response(),
@@ -58,8 +58,8 @@ async fn fetch(
         // it is.
         Err(LibraryError::Bucket(_)) if range.is_some() => {
             match library.open_link(&id, &query, None, true).await {
-                Ok(LinkTarget::Bytes(_, whole)) => {
-                    let size = format!("bytes */{}", whole.meta.size);
+                Ok(LinkTarget::Bytes(target)) => {
+                    let size = format!("bytes */{}", target.1.meta.size);
                     return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, size)])
                         .into_response();
                 }

@@ -109,10 +109,12 @@ impl Permissions {
                 Source::Import => "suppressions.imported",
                 _ => "suppression.added",
             };
-            let mut detail = json!({"source": source});
-            if let [Suppression { expires_at_ms: Some(expires_at_ms), .. }] = changes {
-                detail["expires_at"] = json!(window::rfc3339(*expires_at_ms));
-            }
+            let detail = match changes {
+                [Suppression { expires_at_ms: Some(expires_at_ms), .. }] => {
+                    json!({"source": source, "expires_at": window::rfc3339(*expires_at_ms)})
+                }
+                _ => json!({"source": source}),
+            };
             entry(by, account_sid, action, &subject_of(changes), detail, now_ms)
         };
         let changes = self.suppressions.change(account_sid, &numbers, change, audit_entry).await?;

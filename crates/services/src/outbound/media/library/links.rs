@@ -12,7 +12,7 @@ use twilio_edge_store::Medium;
 #[derive(Debug)]
 pub enum LinkTarget {
     /// A medium, with its bytes or a part of them.
-    Bytes(Medium, GetResult),
+    Bytes(Box<(Medium, GetResult)>),
     /// The link is invalid or has expired, or its upload does not exist any more.
     NotFound,
     /// A medium of an inbound message that is not fetched yet.
@@ -55,7 +55,7 @@ impl Library {
         };
         let options = GetOptions { range, head, ..GetOptions::default() };
         match self.bucket.objects().get_opts(&self.path(&medium), options).await {
-            Ok(got) => Ok(LinkTarget::Bytes(medium, got)),
+            Ok(got) => Ok(LinkTarget::Bytes(Box::new((medium, got)))),
             Err(Error::NotFound { .. }) => Ok(missing),
             Err(error) => Err(LibraryError::Bucket(reason(&error))),
         }
