@@ -21,7 +21,7 @@ pub struct NewDelivery {
     pub lane: String,
     /// Time of recording, in milliseconds since 1970.
     pub recorded_at_ms: i64,
-    /// Facts at the arrival of an inbound message ([`ArrivalFacts::stored`]); empty for others.
+    /// Facts at the arrival of an inbound message ([`twilio_edge_domain::event::ArrivalFacts::stored`]); empty for others.
     pub facts: String,
 }
 
