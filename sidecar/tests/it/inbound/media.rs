@@ -170,6 +170,8 @@ async fn inbound_media_reach_the_application_by_our_link(world: World) {
     assert_eq!((&stored["digest"], &stored["bytes"]), (&first["digest"], &first["bytes"]));
     assert_eq!((setup.answers("media", 307).await, setup.answers("media", 401).await), (2, 0));
     assert_eq!(setup.answers("media_content", 200).await, 2, "without credentials");
+    let plain = sidecar.client.get(event["raw"]["MediaUrl0"].as_str().unwrap()).send().await;
+    assert_eq!(plain.unwrap().status(), 401, "Twilio's own URL needs credentials");
 
     // Forwarded: the verdict has the links for the filter, and a copy has none.
     let claim = setup.send("c2", &["image/png"]).await;
