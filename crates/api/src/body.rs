@@ -6,6 +6,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use serde::Deserialize;
 use twilio_edge_domain::refusal::RefusalCode;
 
 use super::problem::Problem;
@@ -30,6 +31,20 @@ pub(crate) fn object<T: serde::de::DeserializeOwned>(
         return Err(Problem::malformed("the body must be a JSON object, not a list"));
     }
     serde_json::from_slice(&body).map_err(|error| Problem::malformed(&error.to_string()))
+}
+
+/// Reads an optional integer. JSON Schema counts `60.0` as an integer, and some clients write numbers that way.
+pub(crate) fn integer<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let text = number.to_string();
+    let integer = text.strip_suffix(".0").unwrap_or(&text).parse();
+    let expected =
+        || serde::de::Error::custom(format!("{text} is not an integer from 0 to 4294967295"));
+    integer.map(Some).map_err(|_| expected())
 }
 
 /// Parses the body of a filter's request as `T`; `version` returns the protocol version of the parsed value.

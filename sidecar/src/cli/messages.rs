@@ -117,7 +117,7 @@ const COLUMNS: [&str; 9] =
     ["id", "sid", "direction", "from", "to", "state", "status", "error", "created_at"];
 
 /// Fields of a message, in the order of its JSON.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 24] = [
     "id",
     "sid",
     "account_sid",
@@ -135,6 +135,7 @@ const FIELDS: [&str; 23] = [
     "category",
     "kind",
     "fallback_of",
+    "reply_to",
     "due_at",
     "valid_until",
     "created_at",

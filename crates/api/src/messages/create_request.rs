@@ -6,7 +6,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::acceptance::NewMessage;
-use crate::{addresses, problem::Problem, query};
+use crate::{addresses, body::integer, problem::Problem, query};
 use twilio_edge_domain::{
     address::Address,
     media::reference_to,
@@ -84,6 +84,7 @@ pub(super) struct CreateMessageRequest {
     status_callback: Option<String>,
     /// Time in seconds, from the earliest time of sending, after which the message must no longer be sent. Defaults to the
     /// settings of the sidecar, and at Twilio to 36000.
+    #[serde(default, deserialize_with = "integer")]
     #[schema(minimum = 1, maximum = 36000)]
     validity_period_s: Option<u32>,
     /// Twilio's `MaxPrice`, a decimal number. Twilio ignores it since June 2024.

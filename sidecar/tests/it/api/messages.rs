@@ -143,6 +143,11 @@ async fn message_shows_status_error_attempts_and_timeline(world: World) {
     accepted(&sidecar, &[status_callback(sid, "undelivered", Some("30003"), RECIPIENT)]).await;
     let path = format!("/v1/messages/{id}");
     eventually("the failure is written", async || app.get(&path).await["webhooks"] == 2).await;
+    // The URLs of the callbacks have no id of ours, so the row of the message follows in the background.
+    eventually("the failure is counted", async || {
+        app.get("/v1/statistics").await["totals"]["failed"] == 1
+    })
+    .await;
     let shown = app.get(&path).await;
     assert_eq!(shown, app.get(&format!("/v1/messages/{sid}")).await, "by id and by SID");
     let expected = json!({

@@ -201,6 +201,7 @@ async fn reply_is_exempt_from_its_own_suppression_only(world: World) {
     sidecar.claim(keyword("SM4", "STOP")).await;
     assert_eq!(reply(&app, "SM4", "refused").await["error"]["code"], "no_consent");
     sidecar.claim(keyword("SM5", "START")).await;
+    assert_eq!(reply(&app, "SM5", "refused").await["error"]["code"], "no_consent");
     let now = jiff::Timestamp::now().to_string();
     let agreed = json!({"number": ALICE, "category": "service", "source": "form", "at": now});
     let agreed = app.send(Method::POST, "/v1/consents", agreed.to_string()).await;

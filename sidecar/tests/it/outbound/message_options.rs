@@ -154,7 +154,7 @@ async fn message_is_not_sent_after_its_validity_period(world: World) {
     );
     assert!(simulator.made().await.is_empty());
     // Twilio gets the rest of the period.
-    let message = created(&app, &text(json!({"validity_period_s": 3600}))).await;
+    let message = created(&app, &text(json!({"validity_period_s": 3600.0}))).await;
     let path = format!("/v1/messages/{}", message["id"].as_str().unwrap());
     eventually("it is sent", async || app.get(&path).await["state"] == "sent").await;
 }
