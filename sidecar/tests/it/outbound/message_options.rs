@@ -1,7 +1,5 @@
 //! Options of a message: callback URL, validity period, metadata, bounds of the send time, batches and quiet hours.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use serde_json::{Value, json};
 use twilio_edge_contract::Decision;
@@ -278,7 +276,10 @@ async fn marketing_waits_for_the_end_of_quiet_hours(world: World) {
     .await;
     assert_eq!(app.get(&path).await["attempts"]["count"], 0);
     std::fs::write(&routing, "quiet_hours: []\n").unwrap();
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    world.stored(due).await;
-    eventually("it is sent", async || app.get(&path).await["state"] == "sent").await;
+    // Until the sidecar has read the new file, it holds the message again.
+    eventually("it is sent", async || {
+        world.stored(due).await;
+        app.get(&path).await["state"] == "sent"
+    })
+    .await;
 }
