@@ -1,6 +1,6 @@
 //! Every message is delivered exactly once, however often a sidecar is killed, if Twilio reports the failure of its first delivery:
 //! the sidecar sends such a message again. The simulator reports the failures in status callbacks, and the test hands each one
-//! on to the sidecar that runs, as the filter does, until one answers.
+//! on to the sidecar that runs, as the filter does, until one answers. Copies of earlier callbacks follow at any time, as from Twilio.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,10 +67,21 @@ impl Relay {
         let task = tokio::spawn(async move {
             let client =
                 reqwest::Client::builder().timeout(Duration::from_secs(6)).build().unwrap();
-            let mut relayed = 0;
+            let (mut relayed, mut copies) = (0, 0_usize);
             loop {
-                for callback in receiver.taken().into_iter().skip(relayed) {
-                    let claim = callback.status_claim(&format!("relayed {relayed}"));
+                let received = receiver.taken();
+                // One copy of an earlier callback in each round, each of them in turn.
+                let copy = (relayed > 0).then(|| received.get(copies % relayed)).flatten();
+                copies += 1;
+                let new = received.iter().skip(relayed);
+                for (callback, is_copy) in
+                    copy.map(|copy| (copy, true)).into_iter().chain(new.map(|new| (new, false)))
+                {
+                    let claim_id = match is_copy {
+                        true => format!("copy {copies}"),
+                        false => format!("relayed {relayed}"),
+                    };
+                    let claim = callback.status_claim(&claim_id);
                     let exchange =
                         json!({"v": PROTOCOL_VERSION, "claims": [claim], "settlements": []});
                     let url = format!("{}{EXCHANGE_PATH}", current.lock().unwrap());
@@ -84,7 +95,7 @@ impl Relay {
                     if decision.is_none_or(|decision| decision == "unavailable") {
                         break;
                     }
-                    relayed += 1;
+                    relayed += usize::from(!is_copy);
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
