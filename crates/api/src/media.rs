@@ -35,7 +35,7 @@ use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
     inbound,
-    outbound::media::library::{Library, LibraryError, Upload},
+    outbound::media::library::{Library, LibraryError, LinkTarget, Upload},
 };
 use twilio_edge_store::{IdempotencyClaim, InboundMedium, Medium, message_history::MessageHistory};
 
@@ -185,12 +185,9 @@ async fn absent(library: &Library, id: &str, account_sid: &str) -> Problem {
     match library.inbound().find(id, Some(account_sid)).await {
         Err(reason) => Problem::unavailable(&reason),
         Ok(None) => Problem::of(RefusalCode::NoSuchMedia),
-        Ok(Some(medium)) => match medium.state.as_str() {
-            "pending" => Problem::media_pending(),
-            "refused" => match medium.code.parse() {
-                Ok(failure) => Problem::media_refused(failure),
-                Err(_) => Problem::of(RefusalCode::MediaRefused),
-            },
+        Ok(Some(medium)) => match LinkTarget::without_bytes(&medium) {
+            LinkTarget::Pending => Problem::media_pending(),
+            LinkTarget::Refused(failure) => Problem::media_refused(failure),
             _ => Problem::of(RefusalCode::MediaGone),
         },
     }

@@ -299,8 +299,8 @@ impl Policy {
         }
     }
 
-    /// Returns the time at which an opt-out of this source, recorded at `now_ms`, ends by itself. Twilio decides about those
-    /// that it reports with an error code.
+    /// Returns the time at which an opt-out of this source, recorded at `now_ms`, ends by itself; `None` if it does not.
+    /// An opt-out that Twilio reports with an error code does not end, because Twilio still refuses messages to the contact.
     pub fn opt_out_expires_ms(&self, source: Source, now_ms: i64) -> Option<i64> {
         let is_stop = matches!(source, Source::Keyword | Source::OptOutType);
         let lasts_ms = i64::from(self.stop_lasts_days).saturating_mul(DAY_MS);

@@ -6,7 +6,7 @@ use super::{Library, LibraryError};
 use twilio_edge_connectors::bucket::reason;
 use twilio_edge_domain::media::{inbound::FetchFailure, link};
 use twilio_edge_platform::clock::now_ms;
-use twilio_edge_store::Medium;
+use twilio_edge_store::{InboundMedium, Medium};
 
 /// Target of one of our own links.
 #[derive(Debug)]
@@ -21,6 +21,17 @@ pub enum LinkTarget {
     Refused(FetchFailure),
     /// A medium of an inbound message that was deleted or has expired.
     Gone,
+}
+
+impl LinkTarget {
+    /// Returns why a medium of an inbound message has no bytes.
+    pub fn without_bytes(medium: &InboundMedium) -> LinkTarget {
+        match medium.state.as_str() {
+            "pending" => LinkTarget::Pending,
+            "refused" => medium.code.parse().map_or(LinkTarget::Gone, LinkTarget::Refused),
+            _ => LinkTarget::Gone,
+        }
+    }
 }
 
 impl Library {
@@ -70,11 +81,7 @@ impl Library {
     ) -> Result<LinkTarget, LibraryError> {
         let links = self.links.as_ref();
         Ok(match self.inbound.find(id, None).await? {
-            Some(medium) if medium.state == "pending" => LinkTarget::Pending,
-            Some(medium) if medium.state == "refused" => {
-                medium.code.parse().map_or(LinkTarget::Gone, LinkTarget::Refused)
-            }
-            Some(_) => LinkTarget::Gone,
+            Some(medium) => LinkTarget::without_bytes(&medium),
             None if links.is_some_and(|it| it.may_be_unrecorded(link_expires_ms, now_ms)) => {
                 LinkTarget::Pending
             }
