@@ -17,7 +17,8 @@ mod webhook;
 
 use std::borrow::Cow;
 
-use self::byte_search::{positions, separators_and_escapes};
+pub(crate) use self::byte_search::is_printable;
+use self::byte_search::separators_and_escapes;
 pub(crate) use self::field::Field;
 pub use self::keywords::is_opt_keyword;
 pub use self::signed_text::SignedText;
@@ -58,8 +59,6 @@ pub struct Form<'a> {
 /// Place of a parameter in the signed order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    /// The first eight bytes of the name as a number, which decides most comparisons.
-    prefix: u64,
     index: u16,
     field: Option<Field>,
 }
@@ -110,15 +109,15 @@ impl<'a> Form<'a> {
                     _ => {}
                 }
             }
-            let prefix = prefix(parameter.0.as_bytes());
-            let is_before = |other: &Place| match other.prefix == prefix {
-                true => parameters.get(usize::from(other.index)) < Some(parameter),
-                false => other.prefix < prefix,
+            // The order of the fields is that of their names, so most names need not be compared.
+            let is_before = |other: &Place| match (other.field, field) {
+                (Some(other), Some(field)) if other != field => other < field,
+                _ => parameters.get(usize::from(other.index)) < Some(parameter),
             };
             let at = signed_order.partition_point(is_before);
-            let next = signed_order.get(at).filter(|next| next.prefix == prefix);
+            let next = signed_order.get(at).filter(|next| next.field == field);
             if next.and_then(|next| parameters.get(usize::from(next.index))) != Some(parameter) {
-                signed_order.insert(at, Place { prefix, index, field });
+                signed_order.insert(at, Place { index, field });
             }
         }
     }
@@ -179,17 +178,6 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Returns the first eight bytes of a name as a number that is ordered like the name.
-fn prefix(name: &[u8]) -> u64 {
-    match name.first_chunk::<8>() {
-        Some(first) => u64::from_be_bytes(*first),
-        None => {
-            let padded = name.iter().chain(std::iter::repeat(&0)).take(8);
-            padded.fold(0, |number, byte| number << 8 | u64::from(*byte))
-        }
-    }
-}
-
 /// Visits all pairs of a form, and reports whether all of it is ASCII. Most pairs contain no escape.
 fn decode<'t>(text: &'t str, visit: &mut impl FnMut(Pair<'t>)) -> Result<bool, TooManyParameters> {
     let bytes = text.as_bytes();
@@ -204,14 +192,13 @@ fn decode<'t>(text: &'t str, visit: &mut impl FnMut(Pair<'t>)) -> Result<bool, T
             visit(Pair { name, value, is_escaped });
         }
     };
-    for at in positions(bytes, separators_and_escapes) {
+    byte_search::visit(bytes, separators_and_escapes, |at| {
         match bytes.get(at) {
             Some(b'&') => {
                 separators += 1;
-                if separators >= MAX_PARAMETERS {
-                    return Err(TooManyParameters);
+                if separators < MAX_PARAMETERS {
+                    end_pair(start, &mut equals, is_escaped, at);
                 }
-                end_pair(start, &mut equals, is_escaped, at);
                 (start, is_escaped) = (at + 1, false);
             }
             Some(b'=') => equals = equals.or(Some(at)),
@@ -222,6 +209,10 @@ fn decode<'t>(text: &'t str, visit: &mut impl FnMut(Pair<'t>)) -> Result<bool, T
             }
             _ => is_ascii = false,
         }
+        separators < MAX_PARAMETERS
+    });
+    if separators >= MAX_PARAMETERS {
+        return Err(TooManyParameters);
     }
     end_pair(start, &mut equals, is_escaped, bytes.len());
     Ok(is_ascii)
@@ -252,26 +243,24 @@ impl Parameter<'_> {
 
 /// Decodes a name or a value. Any text has a decoded form.
 fn unescaped(text: &str) -> Cow<'_, str> {
-    let is_escape = |byte: &u8| matches!(byte, b'+' | b'%');
     let mut rest = text.as_bytes();
-    if !rest.iter().any(is_escape) {
-        return text.into();
-    }
+    let is_escape = |byte: &u8| matches!(byte, b'+' | b'%');
+    let Some(first) = rest.iter().position(is_escape) else { return text.into() };
     let mut bytes = Vec::with_capacity(text.len());
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => match after.split_first_chunk::<2>() {
-                Some((digits, after)) if let Some(byte) = escaped_byte(*digits) => {
-                    rest = after;
-                    byte
-                }
-                _ => b'%',
-            },
-            byte => *byte,
-        });
+    let mut next = Some(first);
+    while let Some((plain, escaped)) = next.and_then(|at| rest.split_at_checked(at)) {
+        bytes.extend_from_slice(plain);
+        let digits = escaped.get(1..).and_then(<[u8]>::first_chunk::<2>);
+        let (byte, length) = match (escaped.first(), digits.and_then(|it| escaped_byte(*it))) {
+            (Some(b'+'), _) => (b' ', 1),
+            (_, Some(byte)) => (byte, 3),
+            (_, None) => (b'%', 1),
+        };
+        bytes.push(byte);
+        rest = escaped.get(length..).unwrap_or_default();
+        next = rest.iter().position(is_escape);
     }
+    bytes.extend_from_slice(rest);
     match String::from_utf8(bytes) {
         Ok(text) => text.into(),
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into(),

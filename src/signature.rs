@@ -25,6 +25,9 @@ const MAX_SIGNATURE_BYTES: usize = 44;
 /// The one media type whose parameters are signed.
 const FORM_MEDIA_TYPE: &[u8] = b"application/x-www-form-urlencoded";
 
+/// The content type of Twilio's forms.
+pub(crate) const TWILIO_MEDIA_TYPE: &[u8] = b"application/x-www-form-urlencoded; charset=UTF-8";
+
 /// Key that may have signed, with both HMAC pads hashed already. The algorithm belongs to the key: a request may name a key,
 /// but never choose its algorithm.
 #[derive(Clone)]
@@ -190,6 +193,10 @@ impl BodyRule {
     pub fn for_request(method: &[u8], content_type: Option<&[u8]>, body: &[u8]) -> Self {
         if matches!(method, b"GET" | b"HEAD") {
             return if body.is_empty() { Self::None } else { Self::Hash };
+        }
+        // Nearly every webhook.
+        if content_type == Some(TWILIO_MEDIA_TYPE) {
+            return Self::Form;
         }
         let media_type = content_type
             .and_then(|value| value.split(|byte| *byte == b';').next())

@@ -9,7 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use twilio_edge_contract::{Class, Decision, MediaLink, Opt, Verdict, headers};
 
 use crate::config::BodyFormat;
-use crate::form::Form;
+use crate::form::{Form, is_printable};
 use crate::verification::Proof;
 
 /// Changes to a proven request before it is forwarded.
@@ -237,7 +237,7 @@ impl Serialize for Raw<'_> {
 /// Returns a value that is safe in a header. Header values are visible ASCII and spaces; any other address (some channels
 /// allow it) is percent-escaped.
 pub(crate) fn header_safe(value: &str) -> Cow<'_, str> {
-    if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+    if is_printable(value.as_bytes()) {
         return Cow::Borrowed(value);
     }
     percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).into()

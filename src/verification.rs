@@ -235,7 +235,8 @@ pub(crate) fn verify<'a>(
     let webhook = Webhook::read(route.class, &signed).map_err(refuse)?;
     let form = form.text().ok_or_else(|| refuse(ShapeError::NotUtf8))?;
     let origin = origin.to_owned();
-    let proof = Proof { webhook, account_sid: account.sid.clone(), key: key.to_owned(), slot, origin };
+    let proof =
+        Proof { webhook, account_sid: account.sid.clone(), key: key.to_owned(), slot, origin };
     Ok(VerifiedRequest { route, proof, form, form_is_body: rule == BodyRule::Form })
 }
 
@@ -283,14 +284,15 @@ fn prove<'c>(
     let named = form
         .field(Field::AccountSid)
         .filter(|sid| route.class != Class::Other || is_account_sid(sid));
-    let accepted = |account: &&Account| {
+    let is_accepted = |account: &&Account| {
         route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
     };
-    let accounts: Vec<&Account> = match named {
-        Some(sid) => config.account(sid).filter(accepted).into_iter().collect(),
-        None => config.accounts.iter().filter(accepted).collect(),
+    let accounts = match named {
+        Some(sid) => config.account(sid).map_or(&[][..], std::slice::from_ref),
+        None => &config.accounts,
     };
-    if accounts.is_empty() {
+    let accounts = || accounts.iter().filter(is_accepted);
+    if accounts().next().is_none() {
         return Err(Refusal::new(Reason::UnknownAccount));
     }
     let refusal = |reason| match named {
@@ -298,29 +300,25 @@ fn prove<'c>(
         None => Refusal::new(reason),
     };
     let settings = SignatureSettings::parse(head.signature_settings.as_deref());
-    let keys: Vec<(&Account, &[Key])> = accounts
-        .into_iter()
-        .map(|account| (account, account.keys_for(settings)))
-        .filter(|(_, keys)| !keys.is_empty())
-        .collect();
-    if keys.is_empty() && settings != SignatureSettings::AuthToken {
+    let keys = || accounts().map(|account| (account, account.keys_for(settings)));
+    let count: usize = keys().map(|(_, keys)| keys.len()).sum();
+    if count == 0 && settings != SignatureSettings::AuthToken {
         return Err(refusal(Reason::UnknownKey));
     }
     if named.is_none() {
-        let keys: usize = keys.iter().map(|(_, keys)| keys.len()).sum();
-        let signatures = keys * 2 * config.origins.len();
+        let signatures = count * 2 * config.origins.len();
         if signatures > MAX_UNNAMED_SIGNATURES
-            || (keys > 1 && signatures.saturating_mul(text.as_str().len()) > MAX_UNNAMED_BYTES)
+            || (count > 1 && signatures.saturating_mul(text.as_str().len()) > MAX_UNNAMED_BYTES)
         {
             return Err(Refusal::new(Reason::UnnamedAccount));
         }
     }
-    if !keys.is_empty() {
+    if count > 0 {
         signature::check_body_hash(target, payload).map_err(|mismatch| refusal(mismatch.into()))?;
     }
     let signature = head.signature.as_deref().unwrap_or_default();
     for origin in &config.origins {
-        for (account, keys) in &keys {
+        for (account, keys) in keys() {
             if let Some(found) = signature::verify_at(origin, text, signature, keys) {
                 let key = keys.get(found.key).map(Key::label).unwrap_or_default();
                 return Ok((account, key, slot(settings, found.key), origin));

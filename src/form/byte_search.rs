@@ -7,32 +7,54 @@ const EACH: u64 = 0x0101_0101_0101_0101;
 /// The highest bit of each byte.
 const HIGHEST: u64 = EACH * 0x80;
 
-/// Returns the positions of the bytes whose highest bit is set in the result of `mask`.
+/// Visits the positions of the bytes whose highest bit is set in the result of `mask`, until the visitor returns false.
 #[inline]
-pub(super) fn positions(bytes: &[u8], mask: impl Fn(u64) -> u64) -> impl Iterator<Item = usize> {
+pub(super) fn visit(bytes: &[u8], mask: impl Fn(u64) -> u64, mut visit: impl FnMut(usize) -> bool) {
     let (chunks, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
     last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    let mut chunks = chunks.iter();
-    let (mut start, mut found, mut is_last) = (0_usize, 0, false);
-    let mut next = 0_usize;
-    std::iter::from_fn(move || {
-        while found == 0 {
-            start = next;
-            found = match chunks.next() {
-                Some(chunk) => mask(u64::from_le_bytes(*chunk)),
-                None if is_last => return None,
-                None => {
-                    is_last = true;
-                    mask(u64::from_le_bytes(last))
-                }
-            };
-            next += 8;
+    let mut start = 0;
+    for chunk in chunks.iter().chain(std::iter::once(&last)) {
+        let mut found = mask(u64::from_le_bytes(*chunk));
+        while found != 0 {
+            if !visit(start + (found.trailing_zeros() / 8) as usize) {
+                return;
+            }
+            found &= found - 1;
         }
-        let bit = found.trailing_zeros();
-        found &= found - 1;
-        Some(start + (bit / 8) as usize)
-    })
+        start += 8;
+    }
+}
+
+/// Reports whether every byte is a visible ASCII character or a space.
+#[inline]
+pub(crate) fn is_printable(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    chunks.iter().all(|chunk| within(u64::from_le_bytes(*chunk), b' ', b'~') == HIGHEST)
+        && rest.iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Returns the positions of `word` in `text`, at most `N`. The word begins with a capital letter. The library's search
+/// prepares for long words, which costs more than such a search.
+pub(super) fn find<const N: usize>(text: &str, word: &str) -> [Option<usize>; N] {
+    let mut found = [None; N];
+    let mut free = found.iter_mut();
+    let bytes = text.as_bytes();
+    let initial = word.bytes().next().unwrap_or_default();
+    visit(
+        bytes,
+        |eight| within(eight, initial, initial),
+        |at| {
+            if bytes.get(at..).is_some_and(|rest| rest.starts_with(word.as_bytes())) {
+                match free.next() {
+                    Some(place) => *place = Some(at),
+                    None => return false,
+                }
+            }
+            true
+        },
+    );
+    found
 }
 
 /// Marks capital letters.
@@ -66,6 +88,15 @@ mod tests {
 
     use super::*;
 
+    fn visited(bytes: &[u8], mask: impl Fn(u64) -> u64) -> Vec<usize> {
+        let mut positions = Vec::new();
+        visit(bytes, mask, |at| {
+            positions.push(at);
+            true
+        });
+        positions
+    }
+
     fn reference(bytes: &[u8], is_marked: impl Fn(u8) -> bool) -> Vec<usize> {
         let each = bytes.iter().enumerate().filter(|(_, byte)| is_marked(**byte));
         each.map(|(at, _)| at).collect()
@@ -76,10 +107,19 @@ mod tests {
         fn marked_bytes_are_found_in_any_text(
             bytes in proptest::collection::vec(prop_oneof![any::<u8>(), 30_u8..95], 0..64),
         ) {
-            let found: Vec<usize> = positions(&bytes, capitals).collect();
+            let found = visited(&bytes, capitals);
             prop_assert_eq!(found, reference(&bytes, |byte| byte.is_ascii_uppercase()));
-            let found: Vec<usize> = positions(&bytes, separators_and_escapes).collect();
+            let found = visited(&bytes, separators_and_escapes);
             prop_assert_eq!(found, reference(&bytes, |byte| b"&=+%".contains(&byte) || byte >= 128));
+            let is_printable = reference(&bytes, |byte| byte != b' ' && !byte.is_ascii_graphic());
+            prop_assert_eq!(super::is_printable(&bytes), is_printable.is_empty());
+        }
+
+        #[test]
+        fn words_are_found_in_any_text(text in "(Body|B|o|d|y|Bo|é){0,24}") {
+            let all: Vec<usize> = text.match_indices("Body").map(|(at, _)| at).collect();
+            let found = find::<2>(&text, "Body");
+            prop_assert_eq!(found, [all.first().copied(), all.get(1).copied()]);
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The parameters of Twilio's that the filter reads, each with a number, so that a form is searched for names only once.
+//! The parameters that Twilio sends often or that the filter reads, each with a number: a form is searched for names only once,
+//! and numbers are compared in place of names.
 //!
-//! Decides which names are known, and which of them Twilio sends once.
+//! Decides which of them Twilio sends at most once. A name outside of the list is compared as text.
 
 twilio_edge_contract::string_enum! {
     /// A known parameter. The order is the one in which Twilio signs them.
@@ -33,6 +34,8 @@ twilio_edge_contract::string_enum! {
         ListId = "ListId",
         ListTitle = "ListTitle",
         Longitude = "Longitude",
+        MediaContentType0 = "MediaContentType0",
+        MediaUrl0 = "MediaUrl0",
         MessageSid = "MessageSid",
         MessageStatus = "MessageStatus",
         MessageType = "MessageType",
@@ -42,11 +45,17 @@ twilio_edge_contract::string_enum! {
         OptOutType = "OptOutType",
         OriginalRepliedMessageSid = "OriginalRepliedMessageSid",
         ProfileName = "ProfileName",
+        RawDlrDoneDate = "RawDlrDoneDate",
         ReferralNumMedia = "ReferralNumMedia",
         SmsMessageSid = "SmsMessageSid",
         SmsSid = "SmsSid",
         SmsStatus = "SmsStatus",
+        StructuredMessage = "StructuredMessage",
         To = "To",
+        ToCity = "ToCity",
+        ToCountry = "ToCountry",
+        ToState = "ToState",
+        ToZip = "ToZip",
         Username = "Username",
         WaId = "WaId",
     }
@@ -69,18 +78,21 @@ impl Field {
         match bytes {
             2 => &[To],
             4 => &[From, Body, WaId],
-            5 => &[Label],
-            6 => &[SmsSid, AddOns, ListId],
-            7 => &[FromZip, Address],
+            5 => &[ToZip, Label],
+            6 => &[SmsSid, ToCity, AddOns, ListId],
+            7 => &[FromZip, ToState, Address],
             8 => &[NumMedia, FromCity, ErrorUrl, Latitude, Username],
-            9 => &[SmsStatus, FromState, ErrorCode, EventType, Forwarded, ListTitle, Longitude],
+            9 => &[
+                SmsStatus, FromState, ToCountry, ErrorCode, MediaUrl0, EventType, Forwarded,
+                ListTitle, Longitude,
+            ],
             10 => &[AccountSid, MessageSid, ApiVersion, ButtonText, OptOutType],
             11 => &[NumSegments, FromCountry, MessageType, ProfileName],
             13 => &[MessageStatus, SmsMessageSid, ChannelPrefix, ButtonPayload],
-            14 => &[ExternalUserId],
+            14 => &[RawDlrDoneDate, ExternalUserId],
             15 => &[ChannelMetadata],
             16 => &[ChannelToAddress, ReferralNumMedia],
-            17 => &[ChannelInstallSid],
+            17 => &[ChannelInstallSid, StructuredMessage, MediaContentType0],
             19 => &[MessagingServiceSid, FrequentlyForwarded],
             25 => &[OriginalRepliedMessageSid],
             _ => &[],
@@ -100,19 +112,31 @@ impl Field {
                 | FromZip
                 | ListId
                 | ListTitle
+                | MediaContentType0
+                | MediaUrl0
                 | OriginalRepliedMessageSid
+                | RawDlrDoneDate
                 | ReferralNumMedia
+                | StructuredMessage
+                | ToCity
+                | ToCountry
+                | ToState
+                | ToZip
         )
     }
 }
 
 /// Compares two texts of the same length, eight bytes at a time: the library compares single bytes in WebAssembly.
 fn is_same(left: &[u8], right: &[u8]) -> bool {
-    match (left.first_chunk::<8>(), right.first_chunk::<8>()) {
+    if let (Some(first), Some(other)) = (left.first_chunk::<8>(), right.first_chunk::<8>()) {
+        return u64::from_le_bytes(*first) == u64::from_le_bytes(*other)
+            && left.last_chunk::<8>() == right.last_chunk::<8>()
+            && (left.len() <= 16 || left == right);
+    }
+    match (left.first_chunk::<4>(), right.first_chunk::<4>()) {
         (Some(first), Some(other)) => {
-            u64::from_le_bytes(*first) == u64::from_le_bytes(*other)
-                && left.last_chunk::<8>() == right.last_chunk::<8>()
-                && (left.len() <= 16 || left == right)
+            u32::from_le_bytes(*first) == u32::from_le_bytes(*other)
+                && left.last_chunk::<4>() == right.last_chunk::<4>()
         }
         _ => left == right,
     }

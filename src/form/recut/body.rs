@@ -3,6 +3,7 @@
 
 use super::Cut;
 use crate::form::Field;
+use crate::form::byte_search;
 use crate::form::keywords::is_opt_keyword;
 use crate::form::signed_text::Entry;
 use crate::form::value_shapes::{self, sid_bytes};
@@ -52,11 +53,11 @@ impl Cut<'_> {
             };
         };
         // The text between them is not the author's, unless there is no version to separate the address from the body.
-        let mut mentions = before_sender.match_indices("Body").map(|(at, _)| pinned + at);
-        let first = mentions.next() == Some(body_start);
+        let [first, second] = byte_search::find(before_sender, "Body");
+        let first = first.map(|at| pinned + at) == Some(body_start);
         let free = version.is_none()
             && [Field::Address, Field::AddOns].iter().any(|field| self.entry(*field).is_some());
-        if !first || (free && mentions.next().is_some()) {
+        if !first || (free && second.is_some()) {
             return Err(ShapeError::Ambiguous("Body"));
         }
         if swallows(body) {

@@ -3,7 +3,7 @@
 
 use super::addresses::{may_follow_recipient, may_follow_sender};
 use crate::form::Field;
-use crate::form::byte_search::{capitals, positions};
+use crate::form::byte_search::{self, capitals};
 use crate::form::value_shapes::{is_channel, sid_bytes, starts_with_api_version};
 
 /// Fields of identity or effect.
@@ -39,8 +39,8 @@ pub(super) fn scan(
     mut visit: impl FnMut(Hit, usize) -> bool,
 ) {
     let bytes = text.as_bytes();
-    for at in positions(bytes, capitals) {
-        let Some(two) = bytes.get(at..).and_then(<[u8]>::first_chunk::<2>) else { continue };
+    byte_search::visit(bytes, capitals, |at| {
+        let Some(two) = bytes.get(at..).and_then(<[u8]>::first_chunk::<2>) else { return true };
         let fields: &[Field] = match two {
             b"Ac" => &[Field::AccountSid],
             b"Ap" => &[Field::ApiVersion],
@@ -52,29 +52,23 @@ pub(super) fn scan(
             b"Sm" => &[Field::SmsMessageSid, Field::SmsSid, Field::SmsStatus],
             b"To" => &[Field::To],
             b"Wa" => &[Field::WaId],
-            _ => continue,
+            _ => return true,
         };
-        for field in fields.iter().copied() {
-            if is_skipped(field, at) {
-                continue;
-            }
-            let rest = text.get(at..).and_then(|rest| rest.strip_prefix(field.as_str()));
-            let Some(value) = rest else { continue };
-            let hit = if shape_bytes(field, value).is_some() {
-                Hit::Place(field)
-            } else if let Some(value) = value.strip_prefix('=')
-                && matches!(field, Field::AccountSid | Field::MessageSid)
-                && sid_of(field, value).is_some()
-            {
-                Hit::Pair(field)
-            } else {
-                continue;
-            };
-            if !visit(hit, at) {
-                return;
-            }
-        }
+        fields.iter().all(|field| {
+            is_skipped(*field, at) || find_at(text, *field, at).is_none_or(|hit| visit(hit, at))
+        })
+    });
+}
+
+/// Returns the match of a field at this position.
+fn find_at(text: &str, field: Field, at: usize) -> Option<Hit> {
+    let value = text.get(at..)?.strip_prefix(field.as_str())?;
+    if shape_bytes(field, value).is_some() {
+        return Some(Hit::Place(field));
     }
+    let is_pair = matches!(field, Field::AccountSid | Field::MessageSid)
+        && sid_of(field, value.strip_prefix('=')?).is_some();
+    is_pair.then_some(Hit::Pair(field))
 }
 
 /// Returns the length of the field's value at the beginning of `text`, if there is one and the text can continue after it.
