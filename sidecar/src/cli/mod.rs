@@ -2,7 +2,6 @@
 
 mod archive;
 mod backend;
-mod captured;
 mod consents;
 mod credentials;
 mod deliveries;
@@ -14,6 +13,7 @@ mod failure;
 mod globals;
 mod health;
 mod history;
+mod json_line;
 mod keys;
 mod ledger;
 mod listing;
