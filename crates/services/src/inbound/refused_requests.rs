@@ -46,6 +46,8 @@ struct Reported {
     request: RefusedRequest,
     origins: Arc<Vec<PublicOrigin>>,
     at_ms: i64,
+    /// Account of the filter's key: keys of others are not tried.
+    account_sid: Option<Arc<str>>,
 }
 
 impl RefusedRequests {
@@ -72,17 +74,20 @@ impl RefusedRequests {
     }
 
     /// Queues the requests of a report. Returns the number of queued ones; the others are dropped.
-    pub fn report(&self, report: RefusalReport, now_ms: i64) -> u32 {
+    /// `account_sid` is the account of the filter's key, if the key is bound to one.
+    pub fn report(&self, report: RefusalReport, account_sid: Option<&str>, now_ms: i64) -> u32 {
         let metrics = &self.metrics.refused_requests;
         let Some(queue) = &self.queue else {
             metrics.reported(ReportOutcome::Disabled, report.requests.len() as u64);
             return 0;
         };
         let origins = Arc::new(report.origins);
+        let account_sid: Option<Arc<str>> = account_sid.map(Arc::from);
         let mut queued = 0;
         for request in report.requests {
             let at_ms = now_ms.saturating_sub(i64::from(request.age_ms).min(MAX_AGE_MS));
-            let reported = Reported { request, origins: origins.clone(), at_ms };
+            let (origins, account_sid) = (origins.clone(), account_sid.clone());
+            let reported = Reported { request, origins, at_ms, account_sid };
             let outcome = match queue.try_send(reported) {
                 Ok(()) => {
                     queued += 1;
@@ -110,10 +115,13 @@ impl RefusedRequests {
     }
 
     async fn examine(&self, reported: Reported) {
-        let keys = match &self.keys {
+        let mut keys = match &self.keys {
             Some(keys) => known_keys(keys.current().await.ring.accounts.as_deref()),
             None => Vec::new(),
         };
+        if let Some(account_sid) = &reported.account_sid {
+            keys.retain(|key| key.account_sid == **account_sid);
+        }
         // The search computes thousands of signatures.
         let examined = tokio::task::spawn_blocking(move || examined(&reported, &keys)).await;
         let Ok(examined) = examined else {
@@ -175,7 +183,7 @@ fn known_keys(accounts: Option<&[AccountKeys]>) -> Vec<KnownKey> {
 }
 
 fn examined(reported: &Reported, keys: &[KnownKey]) -> ExaminedRequest {
-    let Reported { request, origins, at_ms } = reported;
+    let Reported { request, origins, at_ms, .. } = reported;
     let found: Explanation = explain(request, origins, keys);
     let authority = request.headers.iter().find(|line| line.name == ":authority");
     let path = request.target.split(['?', '#']).next().unwrap_or_default();
