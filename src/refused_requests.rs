@@ -90,8 +90,7 @@ impl RefusedRequests {
             && self.waiting.len() < MAX_WAITING
             && self.bytes.saturating_add(request.bytes()) <= MAX_WAITING_BYTES;
         let is_full = self.pairs.len() >= MAX_PAIRS;
-        let is_same =
-            |pair: &Pair| pair.reason == request.reason && pair.route == request.route;
+        let is_same = |pair: &Pair| pair.reason == request.reason && pair.route == request.route;
         if !self.pairs.iter().any(is_same) {
             if is_full {
                 // A pair with all its tokens was refused nothing for a minute.
@@ -269,7 +268,6 @@ fn lossy(value: &[u8], max_bytes: usize) -> String {
     String::from_utf8_lossy(value.get(..max_bytes).unwrap_or(value)).into_owned()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,7 +409,8 @@ mod tests {
             ..Head::default()
         };
         let of = |body, max_body_bytes, bytes: Option<&[u8]>| {
-            let (content, text) = Reports { body, max_body_bytes, per_minute: 1 }.body_of(&head, bytes);
+            let (content, text) =
+                Reports { body, max_body_bytes, per_minute: 1 }.body_of(&head, bytes);
             (content.as_str(), text)
         };
         let form = b"From=%2B1415&Body".as_slice();

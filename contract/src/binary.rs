@@ -103,10 +103,7 @@ pub(crate) trait Record: Sized {
 }
 
 /// Returns the body of two lists of encoded records.
-pub(crate) fn encode_lists(
-    first: &[impl AsRef<[u8]>],
-    second: &[impl AsRef<[u8]>],
-) -> Vec<u8> {
+pub(crate) fn encode_lists(first: &[impl AsRef<[u8]>], second: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let bytes = first.iter().map(|item| item.as_ref().len()).sum::<usize>()
         + second.iter().map(|item| item.as_ref().len()).sum::<usize>();
     let mut body = Writer::with_capacity(bytes + (first.len() + second.len()) * 3 + 16);

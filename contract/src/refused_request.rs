@@ -5,7 +5,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::PROTOCOL_VERSION;
-use crate::binary::{DecodeError, FieldProblem, Reader, Record, Writer, decode_lists, encode_lists};
+use crate::binary::{
+    DecodeError, FieldProblem, Reader, Record, Writer, decode_lists, encode_lists,
+};
 use crate::wire::whole;
 
 /// Most requests of one report; a sidecar answers 413 to more.

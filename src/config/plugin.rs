@@ -95,7 +95,8 @@ impl Reader<'_> {
         let is_enabled =
             self.boolean("refused_requests.report", field(object, "report"), has_sidecar);
         if is_enabled && !has_sidecar {
-            let problem = "needs a sidecar, which gets the reports: configure one, or remove this field";
+            let problem =
+                "needs a sidecar, which gets the reports: configure one, or remove this field";
             self.problem("refused_requests.report", problem);
         }
         let body = match field(object, "body").map(Value::as_str) {

@@ -130,7 +130,8 @@ async fn report(
     };
     let count = report.requests.len();
     if count > MAX_REPORTED {
-        let detail = format!("The report has {count} requests; split it to {MAX_REPORTED} at most.");
+        let detail =
+            format!("The report has {count} requests; split it to {MAX_REPORTED} at most.");
         return Err(Problem::with(RefusalCode::BatchTooLarge, detail));
     }
     let accepted = refused.report(report, caller.account_sid.as_deref(), now_ms());
@@ -175,10 +176,8 @@ async fn list(
     };
     let found = refused.store().groups(&filter).await;
     let found = found.map_err(|reason| Problem::unavailable(&reason))?;
-    let cursor = |last: &RefusedGroup| Cursor::RefusedGroup {
-        at_ms: last.last_at_ms,
-        id: last.id.clone(),
-    };
+    let cursor =
+        |last: &RefusedGroup| Cursor::RefusedGroup { at_ms: last.last_at_ms, id: last.id.clone() };
     let (refusals, next_cursor) = page.page(found, cursor, RefusalGroup::of);
     Ok(json(&RefusalGroupList { refusals, next_cursor }))
 }

@@ -9,9 +9,9 @@ use percent_encoding::{percent_decode, percent_decode_str};
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{BodyRule, hash_body};
 
+use crate::captured::Captured;
 use crate::change::{Change, What};
 use crate::url::Url;
-use crate::captured::Captured;
 
 const UNTOUCHED: &str = "Find what reads and writes the form again before the edge (a firewall, a gateway), and make it pass the bytes.";
 const TYPE: &str = "Find the proxy that changes Content-Type, or the client that sets it.";

@@ -11,12 +11,12 @@ use twilio_edge_filter::reply::Reason;
 use twilio_edge_filter::signature::{BodyRule, Candidate, Key, candidate_urls, hash_body, sign};
 
 use crate::body_changes;
+use crate::captured::{Captured, Rejection, SIGNATURE_HEADER};
 use crate::change::{Change, What};
 use crate::report::{Computed, Report, SCHEMA, Shape, Signed};
 use crate::route::{RouteVerdict, Routes, Sent};
 use crate::search::{Claim, Fit, Found, Outcome, Search, SearchLimits, Suspect};
 use crate::url::{Clues, Url};
-use crate::captured::{Captured, Rejection, SIGNATURE_HEADER};
 
 /// Auth token, or secret of a SharedKey, and its name.
 #[derive(Clone, PartialEq, Eq)]

@@ -106,12 +106,11 @@ pub fn explain(
     }
     let named = form.as_ref().and_then(|form| form.get("AccountSid"));
     let candidates = candidates(&captured, named, keys);
-    let message_sid = form.as_ref().and_then(|form| form.get("MessageSid")).filter(|sid| is_sid(sid));
+    let message_sid =
+        form.as_ref().and_then(|form| form.get("MessageSid")).filter(|sid| is_sid(sid));
     let message_sid = message_sid.map(str::to_owned);
-    let tokens = candidates.iter().map(|key| Token {
-        label: key.label.clone(),
-        secret: key.secret.clone(),
-    });
+    let tokens =
+        candidates.iter().map(|key| Token { label: key.label.clone(), secret: key.secret.clone() });
     let mut clues = Clues::of(&captured.headers);
     if rule == BodyRule::Hash && !captured.body.is_empty() {
         clues.body_hash = Some(twilio_edge_filter::signature::hash_body(&captured.body));
@@ -151,7 +150,11 @@ pub fn explain(
     remove_values(&mut report);
     let is_proven = owner.is_some();
     let message_sid = message_sid.filter(|_| is_proven);
-    Explanation { parameters, message_sid, ..Explanation::of(verdict, owner, Some(report), Vec::new()) }
+    Explanation {
+        parameters,
+        message_sid,
+        ..Explanation::of(verdict, owner, Some(report), Vec::new())
+    }
 }
 
 impl Explanation {
@@ -249,7 +252,10 @@ fn genuine(request: &RefusedRequest, account_sid: &str) -> Verdict {
             "Add the SharedKey to `shared_keys` of the account, with its algorithm.",
         ),
         Some(
-            Reason::NoKeys | Reason::InvalidSignature | Reason::MissingSignature | Reason::InvalidBodyHash,
+            Reason::NoKeys
+            | Reason::InvalidSignature
+            | Reason::MissingSignature
+            | Reason::InvalidBodyHash,
         ) => Verdict::new(
             Cause::FilterKeys,
             format!("were signed by a key of account {account_sid} that the filter lacks"),
@@ -269,7 +275,7 @@ fn genuine(request: &RefusedRequest, account_sid: &str) -> Verdict {
         ) => Verdict::new(
             Cause::Recut,
             format!("have a right signature, but the parameters were cut differently ({reason})"),
-            "Nothing: somebody moved text between the parameters of a genuine webhook (docs/SIGNATURES.md).",
+            "Nothing: a sender moved text between the parameters of a genuine webhook (docs/SIGNATURES.md).",
         ),
         _ => Verdict::new(
             Cause::Route,
@@ -291,7 +297,9 @@ fn changed(signed: &Signed) -> Verdict {
         return Verdict::new(
             Cause::Origin,
             format!("were signed for {origin}"),
-            format!("Add {origin} to `origins` of the filter, or correct the URL in the Twilio console."),
+            format!(
+                "Add {origin} to `origins` of the filter, or correct the URL in the Twilio console."
+            ),
         )
         .about(&origin);
     }
@@ -308,7 +316,11 @@ fn changed(signed: &Signed) -> Verdict {
     }
     let Some(change) = signed.changes.first() else {
         let finding = "were signed by a key of the sidecar, for the same URL";
-        return Verdict::new(Cause::FilterKeys, finding, "Give the filter the keys of the sidecar.");
+        return Verdict::new(
+            Cause::FilterKeys,
+            finding,
+            "Give the filter the keys of the sidecar.",
+        );
     };
     let cause = match change.what {
         What::Url | What::Scheme | What::Host | What::Port | What::Userinfo => Cause::Url,
@@ -321,7 +333,8 @@ fn changed(signed: &Signed) -> Verdict {
         What::Signature => Cause::SignatureHeader,
         What::Token => Cause::Key,
     };
-    let finding = format!("were changed before they arrived: {}", change.finding.trim_end_matches('.'));
+    let finding =
+        format!("were changed before they arrived: {}", change.finding.trim_end_matches('.'));
     Verdict::new(cause, finding, change.fix).about(&change.finding)
 }
 
@@ -416,9 +429,16 @@ mod tests {
     #[test]
     fn request_for_another_origin_names_it_and_the_setting() {
         let found = explained(&signed_for("https://old.example.com/in?tenant=acme"));
-        assert_eq!((found.cause, found.subject.as_str()), (Cause::Origin, "https://old.example.com"));
+        assert_eq!(
+            (found.cause, found.subject.as_str()),
+            (Cause::Origin, "https://old.example.com")
+        );
         assert_eq!(found.finding, "were signed for https://old.example.com");
-        assert!(found.remedy.contains("Add https://old.example.com to `origins`"), "{}", found.remedy);
+        assert!(
+            found.remedy.contains("Add https://old.example.com to `origins`"),
+            "{}",
+            found.remedy
+        );
         assert_eq!(found.account_sid.as_deref(), Some(ACCOUNT));
         assert_eq!(found.message_sid.as_deref(), Some("SM00112233445566778899aabbccddeeff"));
         assert_eq!(found.cause.kind(), RefusalKind::Misconfiguration);
@@ -437,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_is_told_apart() {
+    fn each_cause_is_distinguished() {
         type Change = fn(&mut RefusedRequest);
         let here = "https://hooks.example.com/in?tenant=acme";
         let cases: [(&str, Change, Cause); 9] = [

@@ -11,10 +11,10 @@ use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, candidate_urls, sign};
 
 use crate::body_changes::{self, Signed};
+use crate::captured::Captured;
 use crate::change::Change;
 use crate::url::{Clues, Url};
 use crate::url_changes;
-use crate::captured::Captured;
 
 /// Limits of one search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,11 +96,7 @@ pub(crate) struct Search<'a> {
 type Reached = (Vec<Change>, Url);
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(
-        suspects: &'a [Suspect],
-        claims: &'a [Claim],
-        limits: SearchLimits,
-    ) -> Self {
+    pub(crate) fn new(suspects: &'a [Suspect], claims: &'a [Claim], limits: SearchLimits) -> Self {
         Self { suspects, claims, tried: 0, bytes: 0, left_out: false, limits }
     }
 

@@ -50,7 +50,7 @@ twilio_edge_contract::string_enum! {
         FilterKeys = "filter_keys",
         /// The signature is right, and the route does not accept such webhooks.
         Route = "route",
-        /// The signature is right, and somebody moved text between the parameters.
+        /// The signature is right, and a sender moved text between the parameters.
         Recut = "recut",
         /// No key signed the request, nor a similar one.
         Stranger = "stranger",
@@ -65,7 +65,7 @@ twilio_edge_contract::string_enum! {
     pub enum RefusalKind: serde {
         /// Twilio signed it, and the configuration or something before the edge is wrong: a webhook may be lost.
         Misconfiguration = "misconfiguration",
-        /// Twilio did not sign it, or somebody changed it on purpose.
+        /// Twilio did not sign it, or a sender changed it on purpose.
         Stranger = "stranger",
         /// Unknown: the sidecar could not examine it.
         Unexamined = "unexamined",
@@ -245,7 +245,8 @@ mod tests {
         let finding = "were signed for https://old.example.com";
         let one = "1 request at 1970-01-01T00:00:00.000Z was signed for https://old.example.com";
         assert_eq!(summary(1, 0, finding), one);
-        let many = "39 requests since 1970-01-01T00:00:00.000Z were signed for https://old.example.com";
+        let many =
+            "39 requests since 1970-01-01T00:00:00.000Z were signed for https://old.example.com";
         assert_eq!(summary(39, 0, finding), many);
     }
 

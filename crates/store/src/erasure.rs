@@ -201,7 +201,8 @@ impl Sweeper {
                     if !erasure.text_only {
                         let binds = binds_of(erasure, None);
                         let binds = binds.get(..4).unwrap_or_default();
-                        let refused = refused_requests::erase(&mut tx, binds, erasure.dry_run).await?;
+                        let refused =
+                            refused_requests::erase(&mut tx, binds, erasure.dry_run).await?;
                         messages += usize::try_from(refused).unwrap_or_default();
                     }
                     (swept.found, swept.rows) = (swept.found + messages, swept.rows + messages);

@@ -98,9 +98,7 @@ pub use self::{
         AttemptResult, DeliveryRound, NewDelivery, OrderedDeliveries, Outbox, PendingDelivery,
     },
     rate_limiter::{RateLimiter, TokenRequest},
-    refused_requests::{
-        RefusedGroup, RefusedRequests, RefusedRequestsPage, StoredRefusedRequest,
-    },
+    refused_requests::{RefusedGroup, RefusedRequests, RefusedRequestsPage, StoredRefusedRequest},
     replays::Replay,
     retention::Sweeper,
     settlement_input::SettlementInput,

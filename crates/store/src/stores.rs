@@ -12,9 +12,8 @@ use twilio_edge_contract::SettlementResult;
 use super::{
     acceptance::Acceptance, archive_queue::ArchiveQueue, consents::Consents, contacts::Contacts,
     error::StoreError, idempotency::Idempotency, inbound_media::InboundMedia, media::MediaIndex,
-    outbound_messages::OutboundMessages, outbox::Outbox,
-    refused_requests::RefusedRequests, retention::Sweeper,
-    suppressions::Suppressions, templates::Templates, tenants::Tenants,
+    outbound_messages::OutboundMessages, outbox::Outbox, refused_requests::RefusedRequests,
+    retention::Sweeper, suppressions::Suppressions, templates::Templates, tenants::Tenants,
 };
 use super::{
     group::Group,

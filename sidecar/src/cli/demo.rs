@@ -142,7 +142,8 @@ impl Demo {
         let sending = self.account.write_sending(&self.args.data);
         let sending = sending.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
         let accounts = self.account.write_accounts(&self.args.data);
-        let accounts = accounts.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
+        let accounts =
+            accounts.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
         let mut sidecar = self.on_our_data(&us);
         sidecar.arg("serve").env("TWILIO_EDGE_TOKEN", &self.account.edge_token);
         sidecar.env("TWILIO_EDGE_DEMO", "true");

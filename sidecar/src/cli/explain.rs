@@ -103,74 +103,73 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
 }
 
 fn read_case(args: &Args) -> Result<Case, String> {
-        let routes = args.filter_config.as_deref().map(filter_config::routes).transpose()?;
-        let mut notes = Vec::new();
-        let mut tokens = credentials::tokens_in(&args.token_file)?;
-        tokens.extend(credentials::tokens_in_environment());
-        let (request, urls) = match (&args.request, &args.url) {
-            (Some(file), _) => {
-                let raw = read_all(file)?;
-                let problem = |problem: String| format!("{}: {problem}", file.display());
-                if raw.trim_ascii_start().first() == Some(&b'{') {
-                    let line: JsonLine =
-                        serde_json::from_slice(&raw).map_err(|error| problem(error.to_string()))?;
-                    if let Some(secret) = line.auth_token.clone() {
-                        tokens
-                            .push(Token { label: "auth_token of the request".to_owned(), secret });
-                    }
-                    let request = line.into_captured().map_err(problem)?;
-                    let url = request.url.clone();
-                    (request, vec![url])
-                } else {
-                    let capture = capture::parse(&raw).map_err(problem)?;
-                    place(capture, &args.origin, &mut notes)?
+    let routes = args.filter_config.as_deref().map(filter_config::routes).transpose()?;
+    let mut notes = Vec::new();
+    let mut tokens = credentials::tokens_in(&args.token_file)?;
+    tokens.extend(credentials::tokens_in_environment());
+    let (request, urls) = match (&args.request, &args.url) {
+        (Some(file), _) => {
+            let raw = read_all(file)?;
+            let problem = |problem: String| format!("{}: {problem}", file.display());
+            if raw.trim_ascii_start().first() == Some(&b'{') {
+                let line: JsonLine =
+                    serde_json::from_slice(&raw).map_err(|error| problem(error.to_string()))?;
+                if let Some(secret) = line.auth_token.clone() {
+                    tokens.push(Token { label: "auth_token of the request".to_owned(), secret });
                 }
+                let request = line.into_captured().map_err(problem)?;
+                let url = request.url.clone();
+                (request, vec![url])
+            } else {
+                let capture = capture::parse(&raw).map_err(problem)?;
+                place(capture, &args.origin, &mut notes)?
             }
-            (None, Some(url)) => (captured_of_flags(url, args)?, vec![url.clone()]),
-            (None, None) => return Err("--request or --url is required".to_owned()),
-        };
-        if tokens.is_empty() {
-            return Err(format!(
-                "there is no auth token: set {}, or use --token-file",
-                TOKEN_VARIABLES.join(", ")
-            ));
         }
-        let mut clues = Clues::of(&request.headers);
-        if request.body_rule() == BodyRule::Hash && !request.body.is_empty() {
-            clues.body_hash = Some(hash_body(&request.body));
-        }
-        if let Some(url) = urls.iter().find(|url| Url::parse(url).is_none()) {
-            return Err(format!("{url}: must be a URL, scheme://host/path"));
-        }
-        for url in &args.try_url {
-            let problem = || format!("--try-url: {url}: must be a URL, scheme://host/path");
-            clues.guesses.push(Url::parse(url).ok_or_else(problem)?);
-        }
-        let account = args.account.clone().or_else(|| variable("TWILIO_ACCOUNT_SID"));
-        Ok(Case {
-            request,
-            urls,
-            tokens,
-            account,
-            class: args.class,
-            routes,
-            clues,
-            notes,
-            show_signatures: args.show_signatures,
-            limits: SearchLimits::INTERACTIVE,
-        })
+        (None, Some(url)) => (captured_of_flags(url, args)?, vec![url.clone()]),
+        (None, None) => return Err("--request or --url is required".to_owned()),
+    };
+    if tokens.is_empty() {
+        return Err(format!(
+            "there is no auth token: set {}, or use --token-file",
+            TOKEN_VARIABLES.join(", ")
+        ));
+    }
+    let mut clues = Clues::of(&request.headers);
+    if request.body_rule() == BodyRule::Hash && !request.body.is_empty() {
+        clues.body_hash = Some(hash_body(&request.body));
+    }
+    if let Some(url) = urls.iter().find(|url| Url::parse(url).is_none()) {
+        return Err(format!("{url}: must be a URL, scheme://host/path"));
+    }
+    for url in &args.try_url {
+        let problem = || format!("--try-url: {url}: must be a URL, scheme://host/path");
+        clues.guesses.push(Url::parse(url).ok_or_else(problem)?);
+    }
+    let account = args.account.clone().or_else(|| variable("TWILIO_ACCOUNT_SID"));
+    Ok(Case {
+        request,
+        urls,
+        tokens,
+        account,
+        class: args.class,
+        routes,
+        clues,
+        notes,
+        show_signatures: args.show_signatures,
+        limits: SearchLimits::INTERACTIVE,
+    })
 }
 
 fn captured_of_flags(url: &str, args: &Args) -> Result<Captured, String> {
-        let body = match (&args.data, &args.data_file) {
-            (Some(data), _) => data.clone().into_bytes(),
-            (None, Some(file)) => read_all(file)?,
-            (None, None) => Vec::new(),
-        };
-        let headers =
-            args.headers.iter().map(|line| capture::header(line)).collect::<Result<_, _>>()?;
-        let method = args.method.clone().unwrap_or_else(|| "POST".to_owned());
-        Ok(Captured { method, url: url.to_owned(), headers, body })
+    let body = match (&args.data, &args.data_file) {
+        (Some(data), _) => data.clone().into_bytes(),
+        (None, Some(file)) => read_all(file)?,
+        (None, None) => Vec::new(),
+    };
+    let headers =
+        args.headers.iter().map(|line| capture::header(line)).collect::<Result<_, _>>()?;
+    let method = args.method.clone().unwrap_or_else(|| "POST".to_owned());
+    Ok(Captured { method, url: url.to_owned(), headers, body })
 }
 
 /// Returns the public URLs of a raw request: its target at each origin, as the filter builds them.

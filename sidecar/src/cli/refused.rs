@@ -163,10 +163,12 @@ fn explain(found: StoredRefusedRequest, globals: &Globals) -> ExitCode {
 
 /// Returns the explanation as sentences.
 fn text(request: &ExplainedRequest, json: &Value) -> String {
-    let field = |name: &str| line(json.get(name).and_then(Value::as_str).unwrap_or("-")).into_owned();
+    let field =
+        |name: &str| line(json.get(name).and_then(Value::as_str).unwrap_or("-")).into_owned();
     let [at, method, path, authority, reason] =
         ["at", "method", "path", "authority", "reason"].map(field);
-    let mut text = format!("{at}  {method} {path} at {authority}\nThe filter refused it: {reason}.\n\n");
+    let mut text =
+        format!("{at}  {method} {path} at {authority}\nThe filter refused it: {reason}.\n\n");
     // Writing to a String cannot fail.
     let _ = writeln!(text, "Cause: {} ({})", field("cause"), field("kind"));
     let _ = writeln!(text, "  Such requests {}.", line(request.finding.trim_end_matches('.')));

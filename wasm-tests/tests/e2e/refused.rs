@@ -45,7 +45,8 @@ async fn webhook_for_another_origin_is_captured_and_explained(stack: &Stack) -> 
     refused(stack, &request, Reason::InvalidSignature).await?;
     let key = stack.api_key().await?;
     let get = async |path: &str| -> Result<Value> {
-        let request = Request::new("GET", path, "").header("Authorization", format!("Bearer {key}"));
+        let request =
+            Request::new("GET", path, "").header("Authorization", format!("Bearer {key}"));
         let response = send(stack.sidecar()?.address(), &request).await?;
         ensure!(response.status == 200, "{} {}", response.status, response.text());
         Ok(serde_json::from_slice(&response.body)?)

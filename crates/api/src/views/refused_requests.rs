@@ -123,7 +123,7 @@ impl RefusedRequestSummary {
 pub struct ExplainedRequest {
     #[serde(flatten)]
     summary: RefusedRequestSummary,
-    /// What the diagnosis found.
+    /// Finding of the diagnosis.
     pub finding: String,
     /// The one change that would make the request pass.
     pub remedy: String,

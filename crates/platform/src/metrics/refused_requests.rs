@@ -6,7 +6,7 @@ use super::catalogue::{Catalogue, Labels};
 use twilio_edge_domain::refused_request::Cause;
 
 twilio_edge_contract::string_enum! {
-    /// What became of a reported request.
+    /// Result of a report of one request.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum ReportOutcome {
         /// It waits for its examination.

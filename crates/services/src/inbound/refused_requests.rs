@@ -15,10 +15,7 @@ use twilio_edge_domain::{
     refused_request::{ExaminedRequest, RefusalKind},
     retention::RetentionPeriod,
 };
-use twilio_edge_platform::{
-    clock::now_ms,
-    metrics::{Metrics, ReportOutcome},
-};
+use twilio_edge_platform::metrics::{Metrics, ReportOutcome};
 use twilio_edge_store::RefusedRequests as Store;
 
 /// Most requests that wait for their examination.

@@ -105,8 +105,9 @@ impl Services {
         histories: MessageHistory,
         telemetry: Telemetry,
     ) -> twilio_edge_api::Services {
-        let Services { accounts, claims, refused_requests, replay_sources, sending, tenants, .. } =
-            self;
+        let Services {
+            accounts, claims, refused_requests, replay_sources, sending, tenants, ..
+        } = self;
         twilio_edge_api::Services {
             claims,
             webhook_keys: accounts,

@@ -131,11 +131,7 @@ impl Native {
         }
     }
 
-    pub(super) fn report_refusal(
-        &mut self,
-        root: u32,
-        mut request: RefusedRequest,
-    ) -> Result<()> {
+    pub(super) fn report_refusal(&mut self, root: u32, mut request: RefusedRequest) -> Result<()> {
         if !self.root(root)?.reports.admits(&mut request) {
             return self.count(Counter::Report(ReportResult::Skipped));
         }
