@@ -53,7 +53,7 @@ pub struct Reports {
     /// Part of the body that is reported.
     pub body: ReportedBody,
     /// Longest body that is reported, in bytes.
-    pub max_body_bytes: usize,
+    pub max_body_bytes: u32,
     /// Most reports of one worker per minute.
     pub per_minute: u32,
 }

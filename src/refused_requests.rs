@@ -240,7 +240,7 @@ impl Reports {
         let Some(body) = body.or(is_absent.then_some(b"".as_slice())) else { return nothing };
         let Ok(text) = std::str::from_utf8(body) else { return nothing };
         match self.body {
-            _ if text.len() > self.max_body_bytes => nothing,
+            _ if text.len() as u64 > u64::from(self.max_body_bytes) => nothing,
             ReportedBody::Full => (BodyContent::Full, text.to_owned()),
             ReportedBody::None => nothing,
             ReportedBody::Names if text.is_empty() => (BodyContent::Full, String::new()),

@@ -115,7 +115,7 @@ impl Reader<'_> {
         let per_minute = self.integer(path, value, 60, 1..=600);
         is_enabled.then_some(Reports {
             body,
-            max_body_bytes: usize::try_from(max_body_bytes).unwrap_or_default(),
+            max_body_bytes: u32::try_from(max_body_bytes).unwrap_or_default(),
             per_minute: u32::try_from(per_minute).unwrap_or(1),
         })
     }
