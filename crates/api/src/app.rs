@@ -14,7 +14,7 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::WebhookKeys,
     },
-    inbound::{claims::Claims, replays::ReplaySources},
+    inbound::{claims::Claims, refused_requests::RefusedRequests, replays::ReplaySources},
     outbound::{media::library::Library, sending::Sending, templates::Templates},
     wakeup::Wakeup,
 };
@@ -42,6 +42,8 @@ pub struct Services {
     pub sending: Sending,
     /// Sources of replays.
     pub replay_sources: ReplaySources,
+    /// Requests that filters refused.
+    pub refused_requests: RefusedRequests,
 }
 
 /// Timeouts of requests.
@@ -96,6 +98,7 @@ parts! {
     metrics: Arc<Metrics>,
     outbox: Outbox,
     permissions: Arc<Permissions>,
+    refused_requests: RefusedRequests,
     replay_sources: ReplaySources,
     sending: Arc<Sending>,
     sinks: Sinks,
@@ -119,6 +122,7 @@ impl App {
             telemetry,
             sending,
             replay_sources,
+            refused_requests,
         } = services;
         let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
         let keys = Keys::new(stores.api_keys(), config.token.expose());
@@ -151,6 +155,7 @@ impl App {
             metrics,
             outbox: stores.outbox(),
             permissions: Arc::new(permissions),
+            refused_requests,
             replay_sources,
             sinks: claims.sinks.clone(),
             sweeper: stores.sweeper(),

@@ -9,6 +9,7 @@ mod labels;
 mod media;
 mod messages;
 mod process;
+mod refused_requests;
 mod requests;
 mod retention;
 mod series;
@@ -24,6 +25,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
 pub use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
+pub use self::refused_requests::ReportOutcome;
 use self::{
     archive::ArchiveMetrics,
     catalogue::{Catalogue, Labels},
@@ -32,6 +34,7 @@ use self::{
     media::MediaMetrics,
     messages::MessageMetrics,
     process::Process,
+    refused_requests::RefusedRequestMetrics,
     requests::Requests,
     retention::RetentionMetrics,
     sinks::SinkMetrics,
@@ -71,6 +74,8 @@ pub struct Metrics {
     pub templates: TemplateMetrics,
     /// Metrics of deliveries to sinks.
     pub sinks: SinkMetrics,
+    /// Metrics of refused requests.
+    pub refused_requests: RefusedRequestMetrics,
     /// Metrics of background tasks and panics.
     pub tasks: TaskMetrics,
 }
@@ -113,6 +118,7 @@ impl Default for Metrics {
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
+            refused_requests: RefusedRequestMetrics::of(all),
             tasks: TaskMetrics::of(all),
             catalogue: Catalogue::default(),
         };
@@ -137,6 +143,7 @@ impl Metrics {
         self.messages.begin();
         self.media.begin();
         self.templates.begin();
+        self.refused_requests.begin();
         for denial in Denial::ALL {
             self.denied.get_or_create(&[("reason", denial.as_str())]).inc_by(0);
         }

@@ -56,6 +56,7 @@ mod rate_limiter;
 mod reader;
 mod recovery;
 mod redis;
+mod refused_requests;
 mod replays;
 mod retention;
 mod rows;
@@ -97,6 +98,7 @@ pub use self::{
         AttemptResult, DeliveryRound, NewDelivery, OrderedDeliveries, Outbox, PendingDelivery,
     },
     rate_limiter::{RateLimiter, TokenRequest},
+    refused_requests::{RefusedGroup, RefusedRequests, RefusedRequestsPage, StoredRefusedRequest},
     replays::Replay,
     retention::Sweeper,
     settlement_input::SettlementInput,

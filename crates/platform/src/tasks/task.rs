@@ -31,6 +31,8 @@ pub enum Task {
     Retention,
     /// Ends expired suppressions.
     SuppressionExpiry,
+    /// Finds the causes of refused requests.
+    RefusedRequests,
     /// Puts changed tenant profiles into effect.
     TenantsRefresh,
     /// Puts a changed routing file into effect.
@@ -51,7 +53,7 @@ pub enum Task {
 
 impl Task {
     /// All background tasks.
-    pub const ALL: [Task; 21] = [
+    pub const ALL: [Task; 22] = [
         Task::Listener,
         Task::LogRepeats,
         Task::JournalWriter,
@@ -65,6 +67,7 @@ impl Task {
         Task::Archivist,
         Task::Retention,
         Task::SuppressionExpiry,
+        Task::RefusedRequests,
         Task::TenantsRefresh,
         Task::RoutingFile,
         Task::MediaCleanup,
@@ -136,6 +139,11 @@ impl Task {
                 "suppression_expiry",
                 "Stores and reports the end of suppressions whose time to live is over, every second",
                 STOPPED,
+            ),
+            Task::RefusedRequests => (
+                "refused_requests",
+                "Finds the causes of refused requests that filters reported, at most four a second; only with `retention.refused_requests`",
+                "Is interrupted; the waiting reports are lost",
             ),
             Task::TenantsRefresh => (
                 "tenants_refresh",
