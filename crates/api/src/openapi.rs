@@ -61,7 +61,10 @@ pub(super) fn router(document: &OpenApi) -> Router<App> {
     Router::new()
         .route("/openapi.json", get(document))
         // A relative target also works behind a proxy that adds a path.
-        .route("/docs", get(async || (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "docs/")])))
+        .route(
+            "/docs",
+            get(async || (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "docs/")])),
+        )
         .route("/docs/", get(async move || file("index.html", &page)))
         .route("/docs/{file}", get(async move |Path(name): Path<String>| file(&name, &files)))
 }

@@ -120,10 +120,7 @@ mod tests {
         }}});
         add(&mut document);
         let at = |pointer: &str| document.pointer(&format!("/components/schemas/{pointer}"));
-        assert_eq!(
-            at("MessageSummary/properties/status/examples/0"),
-            Some(&"delivered".into())
-        );
+        assert_eq!(at("MessageSummary/properties/status/examples/0"), Some(&"delivered".into()));
         assert!(at("MessageSummary/properties/error/examples").is_none());
         assert_eq!(at("AttemptView/properties/status/examples/0"), Some(&503.into()));
         let sid = at("Rows/allOf/0/properties/rows/items/properties/sid/examples/0").unwrap();
