@@ -14,7 +14,7 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::WebhookKeys,
     },
-    inbound::{claims::Claims, replays::ReplaySources},
+    inbound::{claims::Claims, live_feed::LiveFeed, replays::ReplaySources},
     outbound::{media::library::Library, sending::Sending, templates::Templates},
     wakeup::Wakeup,
 };
@@ -42,6 +42,8 @@ pub struct Services {
     pub sending: Sending,
     /// Sources of replays.
     pub replay_sources: ReplaySources,
+    /// Recorded webhooks, for live streams.
+    pub live_feed: LiveFeed,
 }
 
 /// Timeouts of requests.
@@ -93,6 +95,7 @@ parts! {
     idempotency: Idempotency,
     keys: Keys,
     library: Option<Library>,
+    live_feed: LiveFeed,
     metrics: Arc<Metrics>,
     outbox: Outbox,
     permissions: Arc<Permissions>,
@@ -119,6 +122,7 @@ impl App {
             telemetry,
             sending,
             replay_sources,
+            live_feed,
         } = services;
         let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
         let keys = Keys::new(stores.api_keys(), config.token.expose());
@@ -148,6 +152,7 @@ impl App {
             idempotency: stores.idempotency(hold, keep),
             keys,
             library: sending.media.library().cloned(),
+            live_feed,
             metrics,
             outbox: stores.outbox(),
             permissions: Arc::new(permissions),

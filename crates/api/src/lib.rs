@@ -34,6 +34,7 @@ mod replays;
 mod request_log;
 mod sinks;
 mod statistics;
+mod stream;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
@@ -78,6 +79,7 @@ pub fn router(app: &App) -> Router {
         .merge(messages::router())
         .merge(statistics::router())
         .merge(events::router())
+        .merge(stream::router())
         .merge(windows::router())
         .merge(numbers::router())
         .merge(templates::router())

@@ -14,6 +14,7 @@ mod retention;
 mod series;
 mod sinks;
 mod stores;
+mod streams;
 mod tasks;
 mod templates;
 mod webhooks;
@@ -36,6 +37,7 @@ use self::{
     retention::RetentionMetrics,
     sinks::SinkMetrics,
     stores::StoreMetrics,
+    streams::StreamMetrics,
     tasks::TaskMetrics,
     templates::TemplateMetrics,
     webhooks::WebhookMetrics,
@@ -71,6 +73,8 @@ pub struct Metrics {
     pub templates: TemplateMetrics,
     /// Metrics of deliveries to sinks.
     pub sinks: SinkMetrics,
+    /// Metrics of live streams.
+    pub streams: StreamMetrics,
     /// Metrics of background tasks and panics.
     pub tasks: TaskMetrics,
 }
@@ -113,6 +117,7 @@ impl Default for Metrics {
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
+            streams: StreamMetrics::of(all),
             tasks: TaskMetrics::of(all),
             catalogue: Catalogue::default(),
         };
@@ -137,6 +142,7 @@ impl Metrics {
         self.messages.begin();
         self.media.begin();
         self.templates.begin();
+        self.streams.begin();
         for denial in Denial::ALL {
             self.denied.get_or_create(&[("reason", denial.as_str())]).inc_by(0);
         }

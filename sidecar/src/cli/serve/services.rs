@@ -8,7 +8,7 @@ use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
-    inbound::{claims::Claims, redirects::Redirects, replays::ReplaySources},
+    inbound::{claims::Claims, live_feed::LiveFeed, redirects::Redirects, replays::ReplaySources},
     operations::{archive::Archive, retention::RetentionPolicies},
     outbound::{
         deliveries::DeliveryTimes,
@@ -81,11 +81,12 @@ impl Services {
         Ok(Services { accounts, status_callbacks, claims, replay_sources, sending, tenants })
     }
 
-    /// Returns the services that handlers use, with the histories and the traces.
+    /// Returns the services that handlers use, with the histories, the traces and the live feed.
     pub(super) fn for_api(
         self,
         histories: MessageHistory,
         telemetry: Telemetry,
+        live_feed: LiveFeed,
     ) -> twilio_edge_api::Services {
         let Services { accounts, claims, replay_sources, sending, tenants, .. } = self;
         twilio_edge_api::Services {
@@ -96,6 +97,7 @@ impl Services {
             telemetry,
             sending,
             replay_sources,
+            live_feed,
         }
     }
 }

@@ -26,6 +26,7 @@ const MAIN: &[(&str, &str)] = &[
     ("get", "/v1/messages/{id}/media"),
     ("get", "/v1/events"),
     ("get", "/v1/events/{id}"),
+    ("get", "/v1/stream"),
     ("get", "/v1/windows"),
     ("get", "/v1/statistics"),
     ("post", "/v1/messages"),
