@@ -130,7 +130,7 @@ impl Task {
             Task::LiveFeed => (
                 "live_feed",
                 "Reads the ledger for live streams every 250 ms; only while a stream is open",
-                "Is interrupted after the streams were told to connect again",
+                "Is interrupted, after the streams ended with a request to connect again",
             ),
             Task::Archivist => (
                 "archivist",
