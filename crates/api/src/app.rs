@@ -14,7 +14,10 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::WebhookKeys,
     },
-    inbound::{claims::Claims, refused_requests::RefusedRequests, replays::ReplaySources},
+    inbound::{
+        claims::Claims, live_feed::LiveFeed, refused_requests::RefusedRequests,
+        replays::ReplaySources,
+    },
     outbound::{media::library::Library, sending::Sending, templates::Templates},
     wakeup::Wakeup,
 };
@@ -44,6 +47,8 @@ pub struct Services {
     pub replay_sources: ReplaySources,
     /// Requests that filters refused.
     pub refused_requests: RefusedRequests,
+    /// Recorded webhooks, for live streams.
+    pub live_feed: LiveFeed,
 }
 
 /// Timeouts of requests.
@@ -95,6 +100,7 @@ parts! {
     idempotency: Idempotency,
     keys: Keys,
     library: Option<Library>,
+    live_feed: LiveFeed,
     metrics: Arc<Metrics>,
     outbox: Outbox,
     permissions: Arc<Permissions>,
@@ -123,6 +129,7 @@ impl App {
             sending,
             replay_sources,
             refused_requests,
+            live_feed,
         } = services;
         let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
         let keys = Keys::new(stores.api_keys(), config.token.expose());
@@ -152,6 +159,7 @@ impl App {
             idempotency: stores.idempotency(hold, keep),
             keys,
             library: sending.media.library().cloned(),
+            live_feed,
             metrics,
             outbox: stores.outbox(),
             permissions: Arc::new(permissions),

@@ -35,6 +35,7 @@ mod replays;
 mod request_log;
 mod sinks;
 mod statistics;
+mod stream;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
@@ -81,6 +82,7 @@ pub fn router(app: &App) -> Router {
         .merge(statistics::router())
         .merge(events::router())
         .merge(refused_requests::router())
+        .merge(stream::router())
         .merge(windows::router())
         .merge(numbers::router())
         .merge(templates::router())

@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::{consent::Consent, suppression::Suppression};
+use crate::{consent::Consent, live_stream::StreamPosition, suppression::Suppression};
 
 /// Maximum length of a cursor's text, in bytes.
 const MAX_LENGTH: usize = 4096;
@@ -25,6 +25,16 @@ pub enum Cursor {
         /// Key among those of the same time.
         #[serde(rename = "k")]
         key: String,
+    },
+    /// Position in a live stream, in the order of recording.
+    #[serde(rename = "v")]
+    Stream {
+        /// Position in the order of recording.
+        #[serde(rename = "p")]
+        position: StreamPosition,
+        /// Time at which the stream was there, in milliseconds since 1970.
+        #[serde(rename = "a")]
+        at_ms: i64,
     },
     /// Position in conversation windows, by our number.
     #[serde(rename = "w")]
@@ -191,6 +201,7 @@ impl FromStr for Cursor {
         // PostgreSQL refuses NUL in text.
         let parts = match &cursor {
             Cursor::Event { key, .. } | Cursor::Message { key, .. } => vec![key],
+            Cursor::Stream { position, .. } => vec![&position.key],
             Cursor::Pair { ours, channel } => vec![ours, channel],
             Cursor::Suppression { number, channel, error_code, source } => {
                 vec![number, channel, error_code, source]

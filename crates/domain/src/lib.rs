@@ -22,6 +22,7 @@ pub mod event;
 pub mod idempotency;
 pub mod keyword_reply;
 pub mod lease;
+pub mod live_stream;
 pub mod media;
 pub mod merge;
 pub mod message;

@@ -333,6 +333,10 @@ refusals! {
         title: "The key exceeds its rate limit",
         remedy: "Send the request again after Retry-After, and send fewer requests. The operator may raise api.requests_per_second and api.burst.",
         drop_in: twilio(20429, 429, "too many requests") }
+    TooManyStreams { code: "too_many_streams", status: 429, actor: Caller, origin: Request,
+        title: "There are too many open live streams",
+        remedy: "Close a stream of this key, or filter and share one. The operator may raise stream.max_per_key and stream.max.",
+        drop_in: None }
     TooManyBadTokens { code: "too_many_bad_tokens", status: 429, actor: Caller, origin: Request,
         title: "This address sent too many invalid tokens",
         remedy: "Stop the client at this address that sends an invalid or revoked token, and retry after Retry-After. The operator may raise api.bad_tokens_per_minute.",

@@ -40,6 +40,7 @@ pub struct Config {
     pub demo: bool,
     pub admin: Admin,
     pub api: Api,
+    pub stream: Stream,
     pub connections: Connections,
     pub accounts: Accounts,
     pub sinks: Sinks,
@@ -106,6 +107,17 @@ pub struct Connections {
     pub known_idle_timeout_ms: u64,
     pub http2_streams: u32,
     pub max_header_bytes: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Stream {
+    pub max: usize,
+    pub max_per_key: usize,
+    pub heartbeat_ms: u64,
+    pub slow_ms: u64,
+    pub max_age_s: u64,
 }
 
 impl Connections {

@@ -15,6 +15,7 @@ mod retention;
 mod series;
 mod sinks;
 mod stores;
+mod streams;
 mod tasks;
 mod templates;
 mod webhooks;
@@ -39,6 +40,7 @@ use self::{
     retention::RetentionMetrics,
     sinks::SinkMetrics,
     stores::StoreMetrics,
+    streams::StreamMetrics,
     tasks::TaskMetrics,
     templates::TemplateMetrics,
     webhooks::WebhookMetrics,
@@ -76,6 +78,8 @@ pub struct Metrics {
     pub sinks: SinkMetrics,
     /// Metrics of refused requests.
     pub refused_requests: RefusedRequestMetrics,
+    /// Metrics of live streams.
+    pub streams: StreamMetrics,
     /// Metrics of background tasks and panics.
     pub tasks: TaskMetrics,
 }
@@ -119,6 +123,7 @@ impl Default for Metrics {
             templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
             refused_requests: RefusedRequestMetrics::of(all),
+            streams: StreamMetrics::of(all),
             tasks: TaskMetrics::of(all),
             catalogue: Catalogue::default(),
         };
@@ -144,6 +149,7 @@ impl Metrics {
         self.media.begin();
         self.templates.begin();
         self.refused_requests.begin();
+        self.streams.begin();
         for denial in Denial::ALL {
             self.denied.get_or_create(&[("reason", denial.as_str())]).inc_by(0);
         }

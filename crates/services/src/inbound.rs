@@ -1,9 +1,10 @@
-//! Webhooks from Twilio: claims, settlements, delivery to sinks, replays, media.
+//! Webhooks from Twilio: claims, settlements, delivery to sinks, replays, media, live streams.
 
 pub mod claims;
 pub mod dead_letters;
 pub mod delivery_worker;
 mod effects;
+pub mod live_feed;
 pub mod media;
 pub mod redirects;
 pub mod refused_requests;

@@ -6,6 +6,7 @@
 mod contact;
 pub mod messages;
 mod permissions;
+mod recording;
 mod rows;
 mod search;
 mod windows;
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub(super) use self::{
+    recording::{RECORDED, RecordingRange, RecordingRow},
     rows::{Range, WALK, WALK_NUMBER, Walk, WebhookRow},
     windows::{Pairs, WINDOWS, WindowRow},
 };

@@ -290,6 +290,9 @@ pub(super) const STATEMENTS: Statements = Statements {
             JOIN events ON dedupe_key BETWEEN input.first AND input.last"
     ),
 
+    // The oldest running transaction.
+    end_of_recording: "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint",
+
     find_claim_ends: "
         SELECT claim_ends.dedupe_key, claim_ends.claim_id, claim_ends.ending, claim_ends.expires_at_ms
         FROM claim_ends JOIN json_to_recordset($1::json) AS r(dedupe_key text, claim_id text, now_ms bigint)

@@ -7,7 +7,10 @@ use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{
     contacts,
-    message_history::{Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WebhookRow, WindowRow},
+    message_history::{
+        Pairs, RECORDED, Range, RecordingRange, RecordingRow, WALK, WALK_NUMBER, WINDOWS, Walk,
+        WebhookRow, WindowRow,
+    },
     outbound_messages::{
         OutboundMessage,
         pages::{ROW, ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, RowRange, Sid},
@@ -18,7 +21,7 @@ use crate::{
     error::{StoreError, json},
     statements::Statements,
 };
-use twilio_edge_domain::contact::StoredLink;
+use twilio_edge_domain::{contact::StoredLink, live_stream::StreamPosition};
 use twilio_edge_platform::{config, metrics::Connections};
 
 /// SQLite or PostgreSQL.
@@ -76,6 +79,29 @@ impl Reader {
             }
             None => fetched!(self, WALK, account_sid, since_ms, before_ms, before_key, limit),
         }?)
+    }
+
+    /// Returns the position before which every commit is complete.
+    pub(super) async fn end_of_recording(&self) -> Result<i64, StoreError> {
+        let (end,): (i64,) = match self {
+            Reader::Sqlite(pool) => {
+                sqlx::query_as(sqlite::STATEMENTS.end_of_recording).fetch_one(pool).await?
+            }
+            Reader::Postgres(pool) => {
+                sqlx::query_as(postgres::STATEMENTS.end_of_recording).fetch_one(pool).await?
+            }
+        };
+        Ok(end)
+    }
+
+    /// Returns the next webhooks in the order of recording.
+    pub(super) async fn recorded(
+        &self,
+        range: &RecordingRange<'_>,
+    ) -> Result<Vec<RecordingRow>, StoreError> {
+        let RecordingRange { after, end, limit } = *range;
+        let StreamPosition { commit, received_ms, key } = after;
+        Ok(fetched!(self, RECORDED, commit, received_ms, key, end, limit)?)
     }
 
     /// Returns the webhooks whose keys are in these ranges.

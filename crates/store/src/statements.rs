@@ -7,6 +7,8 @@ pub(super) struct Statements {
     pub(super) begin: &'static str,
     pub(super) lock_keys: &'static str,
     pub(super) histories: &'static str,
+    /// Returns the position before which every commit is complete. It takes no rows.
+    pub(super) end_of_recording: &'static str,
     pub(super) find_claim_ends: &'static str,
     pub(super) keep_claim_ends: &'static str,
     pub(super) last_inbound: &'static str,

@@ -1,5 +1,6 @@
 //! Commands of `twilio-edge`: one file per command, with its arguments and its `run`. This file has no other logic.
 
+mod api_options;
 mod archive;
 mod backend;
 mod consents;
@@ -16,7 +17,9 @@ mod history;
 mod json_line;
 mod keys;
 mod ledger;
+mod listen;
 mod listing;
+mod live;
 mod load;
 mod media;
 mod messages;
@@ -36,6 +39,7 @@ mod simulator;
 mod sinks;
 mod stats;
 mod suppressions;
+mod tail;
 mod templates;
 mod tenants;
 mod vectors;
@@ -75,6 +79,10 @@ enum Command {
     Stats(stats::Args),
     /// List received webhooks with all their parameters
     Events(events::Args),
+    /// Show webhooks as they are recorded, through the API of a sidecar
+    Tail(tail::Args),
+    /// Deliver a copy of each webhook to a program on this machine, through the API of a sidecar
+    Listen(listen::Args),
     /// List, show or refresh the templates of an account
     Templates(templates::Args),
     /// List, show or change the profiles of accounts
@@ -142,6 +150,8 @@ pub fn main() -> ExitCode {
         Command::Messages(args) => messages::run(args, globals),
         Command::Stats(args) => stats::run(args, globals),
         Command::Events(args) => events::run(args, globals),
+        Command::Tail(args) => tail::run(args, globals),
+        Command::Listen(args) => listen::run(args, globals),
         Command::Templates(args) => templates::run(args, globals),
         Command::Tenants(args) => tenants::run(args, globals),
         Command::Suppressions(args) => suppressions::run(args, globals),

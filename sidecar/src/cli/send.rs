@@ -1,22 +1,19 @@
 //! `twilio-edge send`: sends one message through the API of a sidecar with an API key, as an application does. Every request
 //! has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Map, Value, json};
 use ureq::{Agent, http::Request};
 
-use super::{credentials::variable, listing};
+use super::{
+    api_options::{ApiOptions, problem},
+    listing,
+};
 use crate::cli::failure::fail;
-
-/// Environment variable with the API key, for calls without a key file.
-const KEY: &str = "TWILIO_EDGE_API_KEY";
 
 /// Time limit of an answer, in addition to `--wait`.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Largest key file, in bytes.
-const LARGEST_KEY: usize = 4096;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -79,12 +76,8 @@ pub(super) struct Args {
     /// Account of the message, for a key that is bound to no account: AC..
     #[arg(long, value_name = "SID")]
     account: Option<String>,
-    /// URL of the sidecar
-    #[arg(long, env = "TWILIO_EDGE_API_URL", default_value = "http://127.0.0.1:8081")]
-    url: String,
-    /// File with an API key of scope app; default: TWILIO_EDGE_API_KEY
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    api: ApiOptions,
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -93,7 +86,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let token = match args.token() {
+    let token = match args.api.token() {
         Ok(token) => token,
         Err(problem) => return fail(problem),
     };
@@ -112,22 +105,6 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 impl Args {
-    fn token(&self) -> Result<String, String> {
-        let Some(file) = &self.key_file else {
-            return variable(KEY)
-                .ok_or_else(|| format!("there is no API key: use --key-file, or set {KEY}"));
-        };
-        let text = twilio_edge_platform::file_access::read_secret(file)
-            .map_err(|problem| format!("--key-file: {}: {problem}", file.display()))?;
-        let token = text.trim();
-        let is_one = (1..=LARGEST_KEY).contains(&token.len())
-            && token.bytes().all(|byte| byte.is_ascii_graphic());
-        match is_one {
-            true => Ok(token.to_owned()),
-            false => Err(format!("--key-file: {}: has no key", file.display())),
-        }
-    }
-
     /// Sends the request; returns the HTTP status and the text to print.
     fn request(&self, token: &str, key: &str) -> Result<(u16, String), String> {
         let wait = Duration::from_secs(self.wait.unwrap_or_default().into());
@@ -139,8 +116,7 @@ impl Args {
             .proxy(None)
             .build()
             .new_agent();
-        let url =
-            format!("{}/v1/messages?wait_ms={}", self.url.trim_end_matches('/'), wait.as_millis());
+        let url = self.api.url_of(&format!("/v1/messages?wait_ms={}", wait.as_millis()));
         let mut request = Request::post(url)
             .header("Authorization", format!("Bearer {token}"))
             .header("Content-Type", "application/json");
@@ -148,14 +124,14 @@ impl Args {
             request = request.header("Idempotency-Key", key);
         }
         let request = request.body(self.body().to_string()).map_err(|error| error.to_string())?;
-        let mut answer = agent.run(request).map_err(|error| format!("{}: {error}", self.url))?;
+        let place = self.api.url();
+        let mut answer = agent.run(request).map_err(|error| format!("{place}: {error}"))?;
         let status = answer.status().as_u16();
         let body =
-            answer.body_mut().read_to_string().map_err(|error| format!("{}: {error}", self.url))?;
+            answer.body_mut().read_to_string().map_err(|error| format!("{place}: {error}"))?;
         let body: Value = serde_json::from_str(&body).map_err(|_| {
             format!(
-                "--url: {}: answered with status {status} and no JSON; check that it is a sidecar",
-                self.url
+                "--url: {place}: answered with status {status} and no JSON; check that it is a sidecar"
             )
         })?;
         let shown = match status {
@@ -213,13 +189,4 @@ impl Args {
         }
         Value::Object(fields)
     }
-}
-
-/// Formats a problem document as one line.
-fn problem(body: &Value) -> String {
-    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (code, title, detail, remedy) =
-        (text("code"), text("title"), text("detail"), text("remedy"));
-    let text = if detail.is_empty() { title } else { detail };
-    format!("{code}: {text} {remedy}").trim().to_owned()
 }

@@ -13,6 +13,9 @@ const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
 /// Longest interval of a background task in seconds. A clock cannot represent the end of a much longer one.
 const YEAR_S: u64 = 365 * 86_400;
 
+/// Greatest age of a live stream in seconds: less than the longest response of a listener.
+const MOST_STREAM_S: u64 = 3500;
+
 impl Config {
     /// Returns warnings about limits that are valid by themselves but do not fit together.
     pub fn warnings(&self) -> Vec<String> {
@@ -181,6 +184,10 @@ impl Config {
             ("connections.http2_streams", u64::from(self.connections.http2_streams), 1),
             ("connections.max_header_bytes", self.connections.max_header_bytes as u64, 8192),
             ("api.burst", u64::from(self.api.burst), 1),
+            ("stream.max_per_key", self.stream.max_per_key as u64, 1),
+            ("stream.heartbeat_ms", self.stream.heartbeat_ms, 100),
+            ("stream.slow_ms", self.stream.slow_ms, 100),
+            ("stream.max_age_s", self.stream.max_age_s, 1),
             ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),
             ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),
             ("api.max_import_bytes", self.api.max_import_bytes as u64, 1024),
@@ -205,6 +212,16 @@ impl Config {
                 level.trim().parse::<tracing::level_filters::LevelFilter>().is_ok()
             }),
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
+        );
+        check(
+            self.stream.heartbeat_ms < self.connections.idle_timeout_ms,
+            "stream.heartbeat_ms: must be less than connections.idle_timeout_ms, after which a listener closes a quiet connection",
+        );
+        check(
+            self.stream.max_age_s <= MOST_STREAM_S,
+            &format!(
+                "stream.max_age_s: must be at most {MOST_STREAM_S}, because a listener closes older responses"
+            ),
         );
         for problem in self.media.problems(serving) {
             check(false, &format!("media.{problem}"));

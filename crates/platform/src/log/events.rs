@@ -374,6 +374,17 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "The reconciler could not read or store the status of a sent message that no callback reported; it retries",
     ),
+    (
+        "stream.closed",
+        "info",
+        "A live stream ended: `actor`, `reason`, `webhooks`, `duration_ms` (docs/STREAM.md)",
+    ),
+    ("stream.opened", "info", "A caller opened a live stream: `actor`, `source`, `account.sid`"),
+    (
+        "stream.read_failed",
+        "warn",
+        "The sidecar could not read the ledger for live streams; it retries, and the streams miss nothing: `reason`",
+    ),
     ("suppression.changed", "info", "An opt-out or opt-in changed a suppression, or it expired"),
     (
         "suppressions.expire_failed",

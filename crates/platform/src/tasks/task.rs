@@ -25,6 +25,8 @@ pub enum Task {
     DeadLetterAge,
     /// Continues replays.
     Replays,
+    /// Reads the ledger for live streams.
+    LiveFeed,
     /// Writes webhooks to the archive.
     Archivist,
     /// Redacts and deletes expired data.
@@ -64,6 +66,7 @@ impl Task {
         Task::DeliveryWorker,
         Task::DeadLetterAge,
         Task::Replays,
+        Task::LiveFeed,
         Task::Archivist,
         Task::Retention,
         Task::SuppressionExpiry,
@@ -127,6 +130,11 @@ impl Task {
                 STOPPED,
             ),
             Task::Replays => ("replays", "Continues running replays every second", STOPPED),
+            Task::LiveFeed => (
+                "live_feed",
+                "Reads the ledger for live streams every 250 ms; only while a stream is open",
+                "Is interrupted, after the streams ended with a request to connect again",
+            ),
             Task::Archivist => (
                 "archivist",
                 "Writes queued webhooks to the archive, and erases redacted content from it",

@@ -23,8 +23,14 @@ CREATE TABLE events (
     answer         TEXT,  -- of an accepted webhook: response of the backend, as JSON
     redacted       BIGINT,  -- removed parts, as bits: body 1, media 2, person 4, addresses 8, other 16, answer 32; NULL: none
     redacted_at_ms BIGINT,
-    envelope       TEXT  -- with an archive: method, public URL and some headers of the request, as JSON
+    envelope       TEXT,  -- with an archive: method, public URL and some headers of the request, as JSON
+    -- Transaction that recorded the arrival. Transactions that are older than every running one are complete, so a live stream that
+    -- reads only their rows misses none (docs/adr/0041-live-stream.md).
+    commit_position BIGINT NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)
 );
+-- Rows in the order of their transactions, for live streams. New entries are at the end of the index, and those of one transaction
+-- share an entry, so that it costs an insert nothing that can be measured.
+CREATE INDEX events_recorded ON events (commit_position) WHERE received_at_ms IS NOT NULL;
 -- Rows arrive in order of time: one range for each block finds a day, and an insert costs nothing.
 CREATE INDEX events_received ON events USING brin (received_at_ms);
 -- Latest inbound message of a pair of addresses, for the conversation window.
@@ -342,6 +348,15 @@ END
 $$;
 CREATE TRIGGER events_form_added AFTER UPDATE OF form ON events FOR EACH ROW
     WHEN (OLD.form IS NULL AND NEW.form IS NOT NULL) EXECUTE FUNCTION queue_for_archive();
+-- An arrival that is recorded after its settlement is new to live streams.
+CREATE FUNCTION move_to_end() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.commit_position := pg_current_xact_id()::text::bigint;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER events_arrival_added BEFORE UPDATE OF received_at_ms ON events FOR EACH ROW
+    WHEN (OLD.received_at_ms IS NULL AND NEW.received_at_ms IS NOT NULL) EXECUTE FUNCTION move_to_end();
 
 -- Templates of an account, from Twilio's Content API and from administrators.
 CREATE TABLE templates (

@@ -3,7 +3,9 @@
 -- Ledger: each webhook once, as received, with its holder or its outcome. One insert is enough when the backend answers soon.
 -- form is empty only if the sidecar received the settlement of the webhook and not its claim.
 CREATE TABLE events (
-    dedupe_key     TEXT NOT NULL PRIMARY KEY,  -- begins with class, account and message: finds the webhooks of a message
+    -- Number in the order of recording, which live streams follow. A number is never given twice.
+    commit_position INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    dedupe_key     TEXT NOT NULL UNIQUE,  -- begins with class, account and message: finds the webhooks of a message
     class          TEXT NOT NULL,
     account_sid    TEXT NOT NULL,
     message_sid    TEXT NOT NULL,
@@ -326,6 +328,14 @@ BEGIN
     INSERT INTO archive_queue (dedupe_key, account_sid, received_at_ms, bytes)
     VALUES (NEW.dedupe_key, NEW.account_sid, coalesce(NEW.received_at_ms, 0), length(CAST(NEW.form AS BLOB)))
     ON CONFLICT (dedupe_key) DO NOTHING;
+END;
+-- An arrival that is recorded after its settlement is new to live streams.
+CREATE TRIGGER events_arrival_added AFTER UPDATE OF received_at_ms ON events
+    WHEN OLD.received_at_ms IS NULL AND NEW.received_at_ms IS NOT NULL
+BEGIN
+    UPDATE events SET commit_position = 1 + max((SELECT max(commit_position) FROM events),
+        (SELECT seq FROM sqlite_sequence WHERE name = 'events'))
+    WHERE dedupe_key = NEW.dedupe_key;
 END;
 
 -- Templates of an account, from Twilio's Content API and from administrators.

@@ -9,8 +9,8 @@ use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
     inbound::{
-        claims::Claims, redirects::Redirects, refused_requests::RefusedRequests,
-        replays::ReplaySources,
+        claims::Claims, live_feed::LiveFeed, redirects::Redirects,
+        refused_requests::RefusedRequests, replays::ReplaySources,
     },
     operations::{archive::Archive, retention::RetentionPolicies},
     outbound::{
@@ -99,11 +99,12 @@ impl Services {
         })
     }
 
-    /// Returns the services that handlers use, with the histories and the traces.
+    /// Returns the services that handlers use, with the histories, the traces and the live feed.
     pub(super) fn for_api(
         self,
         histories: MessageHistory,
         telemetry: Telemetry,
+        live_feed: LiveFeed,
     ) -> twilio_edge_api::Services {
         let Services {
             accounts, claims, refused_requests, replay_sources, sending, tenants, ..
@@ -117,6 +118,7 @@ impl Services {
             sending,
             replay_sources,
             refused_requests,
+            live_feed,
         }
     }
 }

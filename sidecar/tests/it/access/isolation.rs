@@ -54,6 +54,8 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
             ("TWILIO_EDGE_SENDING_FILE", sending.to_str().unwrap()),
             // No server listens here, so no message is sent.
             ("TWILIO_EDGE_SENDING_BASE_URL", "http://127.0.0.1:1"),
+            // A stream ends soon, so that its answer can be searched.
+            ("TWILIO_EDGE_STREAM_MAX_AGE_S", "1"),
             ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),
             ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "https://media.example.com"),
             ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "6f1c0a9be54d4f62a3d87c15e0b29f48"),

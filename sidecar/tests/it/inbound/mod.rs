@@ -10,6 +10,8 @@ pub(crate) mod event_formats;
 pub(crate) mod exchanges;
 pub(crate) mod kafka;
 pub(crate) mod kills;
+pub(crate) mod live_commands;
+pub(crate) mod live_streams;
 pub(crate) mod media;
 pub(crate) mod pubsub;
 pub(crate) mod redirects;
