@@ -17,7 +17,7 @@ use crate::{
     wakeup::Wakeup,
 };
 use twilio_edge_connectors::{
-    send_client::{ProviderStatus, UnknownMessage},
+    send_client::{ProviderStatus, SentMessage, UnknownMessage},
     twilio::Twilio,
 };
 use twilio_edge_domain::{
@@ -251,7 +251,12 @@ impl ReconcilerTask {
         let provider = message.provider();
         let client = self.sending.clients.get(provider);
         let client = client.ok_or_else(|| format!("the provider {provider} is not configured"))?;
-        client.status(send_request(message), &message.message_sid).await
+        let sent = SentMessage {
+            request: send_request(message),
+            provider_id: &message.message_sid,
+            sent_ms: message.attempted_at_ms,
+        };
+        client.status(sent).await
     }
 
     /// Searches a provider other than Twilio's list of messages.

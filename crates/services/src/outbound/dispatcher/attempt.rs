@@ -355,6 +355,7 @@ fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
 pub(crate) fn send_request(message: &OutboundMessage) -> SendRequest<'_> {
     SendRequest {
         account_sid: &message.account_sid,
+        channel: &message.channel,
         sender: &message.sender,
         form: &message.form,
         id: &message.id,
