@@ -274,6 +274,11 @@ impl Stores {
         self.ledger.outbound_messages()
     }
 
+    /// Returns the counters of verifications.
+    pub fn verification_starts(&self) -> VerificationStarts {
+        VerificationStarts::of(self.ledger.database.clone())
+    }
+
     /// Returns the rate limiter of the senders, which all sidecars share.
     pub fn rate_limiter(&self) -> RateLimiter {
         let redis = match &self.leases {

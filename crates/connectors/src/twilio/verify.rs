@@ -199,7 +199,7 @@ impl SendClient for Verify {
             let search = AttemptSearch { channel: request.channel, begun_ms, until_ms };
             // Twilio accepts whole seconds only.
             let since_ms = search.since_ms().div_euclid(1000).saturating_mul(1000);
-            let since = rfc3339(since_ms).unwrap_or_default();
+            let since = rfc3339(since_ms).unwrap_or_default().replace(".000Z", "Z");
             let to = form_urlencoded::parse(request.form.as_bytes()).find(|(name, _)| name == "To");
             let to = to.map(|(_, to)| to.into_owned()).unwrap_or_default();
             let conditions = [

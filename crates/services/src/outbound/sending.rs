@@ -14,6 +14,7 @@ use crate::{
     outbound::{
         deliveries::DeliveryTimes, media::Media, outcome_waiters::OutcomeWaiters,
         routing_file::Routes, status_queue::StatusQueue, templates::Templates,
+        verifications::Verifications,
     },
     wakeup::Wakeup,
 };
@@ -60,6 +61,8 @@ pub struct Sending {
     pub twilio: Twilio,
     /// Clients of the providers that take messages.
     pub clients: SendClients,
+    /// Verification of numbers.
+    pub verifications: Verifications,
     /// Wakes the dispatcher.
     pub wakeup: Wakeup,
     /// Meaning of Twilio's error codes.
@@ -135,6 +138,7 @@ impl Sending {
             category: request.category(),
             kind: request.kind(),
             reply: None,
+            ignores_opt_outs: false,
         };
         let urls: &[String] = match &request.content {
             Content::Session { media, .. } => media,
@@ -194,6 +198,46 @@ impl Sending {
         let (country, category) = (country(&request.to), request.category());
         let held_ms = self.held_until_ms(&request.account_sid, &country, category, wanted_ms);
         let due_at_ms = held_ms.unwrap_or(wanted_ms);
+        let row = self.blank_row(
+            &request.account_sid,
+            &request.to,
+            request.category(),
+            created_by,
+            now_ms,
+        )?;
+        Ok(OutboundMessage {
+            provider: Provider::Messaging.as_str().to_owned(),
+            sender: request.sender_name(),
+            kind: match request.kind() {
+                check::Kind::Session => "session".to_owned(),
+                check::Kind::Template => "template".to_owned(),
+            },
+            form: request.form(),
+            segments: request.segments().and_then(|count| i64::try_from(count).ok()).unwrap_or(0),
+            template: request.template_name(),
+            due_at_ms,
+            first_due_at_ms: due_at_ms,
+            code: held_ms.map_or_else(String::new, |_| QUIET_HOURS.to_owned()),
+            reason: held_ms.map_or_else(String::new, quiet_reason),
+            metadata: request.options.metadata.to_json(),
+            fallback_to: plan.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
+            fallback: plan.map_or_else(String::new, |plan| plan.to_json()),
+            ..row
+        })
+    }
+
+    /// Builds a row without content, in state `queued` and due now, with new ids of the message and its notification.
+    ///
+    /// # Errors
+    /// Returns an error if the system supplies no random bytes for the ids.
+    pub(super) fn blank_row(
+        &self,
+        account_sid: &str,
+        to: &Address,
+        category: Category,
+        created_by: &str,
+        now_ms: i64,
+    ) -> Result<OutboundMessage, StoreError> {
         let random = || {
             getrandom::u64()
                 .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))
@@ -202,33 +246,19 @@ impl Sending {
         Ok(OutboundMessage {
             id: format!("{PREFIX}{digits}"),
             notification_id: format!("{NOTIFICATION_PREFIX}{digits}"),
-            provider: Provider::Messaging.as_str().to_owned(),
-            contact: request.to.number.clone(),
-            account_sid: request.account_sid.clone(),
-            channel: request.to.channel.clone(),
-            recipient: request.to.number.clone(),
-            sender: request.sender_name(),
-            category: request.category().as_str().to_owned(),
-            kind: match request.kind() {
-                check::Kind::Session => "session".to_owned(),
-                check::Kind::Template => "template".to_owned(),
-            },
-            priority: priority(request.category()),
-            form: request.form(),
-            segments: request.segments().and_then(|count| i64::try_from(count).ok()).unwrap_or(0),
-            template: request.template_name(),
-            country,
+            account_sid: account_sid.to_owned(),
+            channel: to.channel.clone(),
+            recipient: to.number.clone(),
+            contact: to.number.clone(),
+            country: country(to),
+            category: category.as_str().to_owned(),
+            priority: priority(category),
             state: "queued".to_owned(),
-            due_at_ms,
-            first_due_at_ms: due_at_ms,
-            code: held_ms.map_or_else(String::new, |_| QUIET_HOURS.to_owned()),
-            reason: held_ms.map_or_else(String::new, quiet_reason),
-            metadata: request.options.metadata.to_json(),
+            due_at_ms: now_ms,
+            first_due_at_ms: now_ms,
             created_at_ms: now_ms,
             created_by: created_by.to_owned(),
             changed_at_ms: now_ms,
-            fallback_to: plan.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
-            fallback: plan.map_or_else(String::new, |plan| plan.to_json()),
             ..OutboundMessage::default()
         })
     }

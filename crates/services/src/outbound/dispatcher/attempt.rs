@@ -29,7 +29,7 @@ use twilio_edge_domain::{
     policy::Category,
     sending::{
         errors::ErrorTable, options::with_rest_of_validity, outcome::SendOutcome,
-        rate_limit::retry_pause, rules::code_of_problem, sender::is_service,
+        provider::Provider, rate_limit::retry_pause, rules::code_of_problem, sender::is_service,
     },
 };
 use twilio_edge_platform::clock::{millis, now_ms};
@@ -78,7 +78,11 @@ impl SendAttempt {
             self.end(&message, &recipient, expired, "").await;
             return CallOutcome::NoEvidence;
         }
-        let wants = intent(&message, &recipient);
+        let wants = Intent {
+            ignores_opt_outs: message.provider() == Provider::Verify
+                && self.sending.verifications.ignores_opt_outs(),
+            ..intent(&message, &recipient)
+        };
         let held_ms = self.sending.held_until_ms(
             &message.account_sid,
             &message.country,
@@ -274,7 +278,7 @@ impl SendAttempt {
         }
         let lookup_due_at_ms = match state {
             "unknown" => now_ms(),
-            "sent" => self.sending.delivery_times.lookup_at_ms(now_ms(), 0),
+            "sent" => self.sending.lookup_at_ms(message, now_ms(), 0),
             _ => 0,
         };
         let outcome = AttemptOutcome {
@@ -374,6 +378,7 @@ fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
         category: category.unwrap_or_else(|| kind.default_category()),
         kind,
         reply: AnsweredKeyword::of(message),
+        ignores_opt_outs: false,
     }
 }
 
