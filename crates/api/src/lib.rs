@@ -38,6 +38,7 @@ mod statistics;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
+mod verifications;
 pub mod views;
 mod windows;
 
@@ -69,6 +70,9 @@ pub fn router(app: &App) -> Router {
     let sending = messages::create::router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
+    let verifications = verifications::starting_router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), verifications::waited));
     let batches =
         messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
@@ -87,6 +91,8 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(verifications)
+        .merge(verifications::router())
         .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())

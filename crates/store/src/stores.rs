@@ -14,6 +14,7 @@ use super::{
     error::StoreError, idempotency::Idempotency, inbound_media::InboundMedia, media::MediaIndex,
     outbound_messages::OutboundMessages, outbox::Outbox, retention::Sweeper,
     suppressions::Suppressions, templates::Templates, tenants::Tenants,
+    verification_starts::VerificationStarts,
 };
 use super::{
     group::Group,

@@ -142,9 +142,11 @@ impl Verify {
         account_sid: &str,
         conditions: &[(&str, &str)],
     ) -> Result<(Vec<ListedAttempt>, bool), String> {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(conditions).append_pair("PageSize", &PAGE_SIZE.to_string());
-        let url = format!("{}/v2/Attempts?{}", self.base_url, query.finish());
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(conditions)
+            .append_pair("PageSize", &PAGE_SIZE.to_string())
+            .finish();
+        let url = format!("{}/v2/Attempts?{query}", self.base_url);
         let request = self.authorized(account_sid, self.twilio.client.get(url));
         match call(request.ok_or(NO_CREDENTIALS)?, MAX_PAGE_BYTES).await.0 {
             CallResponse::Http { status: 200, body, .. } => {

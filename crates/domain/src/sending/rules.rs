@@ -48,6 +48,8 @@ pub enum Rule {
     Freshness,
     /// See [`check::Rule`].
     Window,
+    /// Few verifications of the number, and of the end user, started before.
+    Limit,
     /// Twilio can fetch the media, and the channel accepts them. This rule comes last because it fetches them, which must
     /// not happen for a recipient who may not be contacted.
     Media,
@@ -194,6 +196,12 @@ pub(super) fn verify_service(service_sid: Option<&str>) -> Verdict {
     }
     let detail = "the account has no Verify Service: set verify_service_sid of the account in the file of sending.file";
     refuse(Rule::Sender, RefusalCode::NoVerifyService, Actor::Operator, detail)
+}
+
+/// Returns the verdict about a verification of a number, or of an end user, that started too many of them.
+pub fn start_limit() -> Verdict {
+    let detail = "too many verifications of this number or this end user started";
+    refuse(Rule::Limit, RefusalCode::VerificationLimit, Actor::Caller, detail)
 }
 
 pub(super) fn recipient(to: &Address) -> Verdict {

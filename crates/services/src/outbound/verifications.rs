@@ -22,7 +22,7 @@ use twilio_edge_domain::{
         errors::FallbackTarget,
         options::Metadata,
         provider::Provider,
-        rules::Verdict,
+        rules::{Verdict, start_limit},
         verification::{
             CATEGORY, Facts, OptOutPolicy, SMS, VALID_FOR_MS, VerificationChannel,
             VerificationRequest, evaluate,
@@ -148,8 +148,8 @@ impl Sending {
                 if let Some(rest) =
                     self.verifications.count_start(request, end_user, now_ms).await?
                 {
-                    let reason = "too many verifications of this number or this end user started";
-                    let declined = (*channel, RefusalCode::VerificationLimit, reason.to_owned());
+                    let Verdict { detail, .. } = start_limit();
+                    let declined = (*channel, RefusalCode::VerificationLimit, detail);
                     return self.declined(request, declined, Some(rest), created_by, now_ms);
                 }
                 let rest = request.channels().get(position.saturating_add(1));

@@ -3,7 +3,10 @@
 
 use std::slice;
 
-use super::{OutboundMessage, OutboundMessages, events::MessageChange, writes::Change};
+use super::{
+    OutboundMessage, OutboundMessages, events::MessageChange, outbound_message_columns,
+    writes::Change,
+};
 use crate::{
     audit_log::{self, AuditEntry},
     database::{Bind, Durability},
@@ -23,7 +26,29 @@ const END_VERIFICATION: &str = "
         reason = '', form = '', fallback = '', fallback_to = '', recipient = $5, lookup_due_at_ms = 0
     WHERE id = $1 AND provider = 'verify' AND state IN ('attempting', 'sent', 'unknown') AND status <> $3";
 
+const LATEST: &str = concat!(
+    "SELECT ",
+    outbound_message_columns!(),
+    " FROM outbound_messages WHERE account_sid = $1 AND contact = $3 AND contact <> '' AND provider = 'verify' AND sender = $2
+        AND state <> 'declined' ORDER BY created_at_ms DESC, id DESC LIMIT 1"
+);
+
 impl OutboundMessages {
+    /// Returns the latest message that sent a code of this Verify Service to a number.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
+    pub async fn latest_verification(
+        &self,
+        account_sid: &str,
+        service_sid: &str,
+        number: &str,
+    ) -> Result<Option<OutboundMessage>, StoreError> {
+        let binds = [Bind::Text(account_sid), Bind::Text(service_sid), Bind::Text(number)];
+        let found: Vec<OutboundMessage> = self.database.read_bound(LATEST, &binds).await?;
+        Ok(found.into_iter().next())
+    }
+
     /// Records the end of a verification. Returns `false` if it was recorded before, or if no code was sent.
     ///
     /// # Errors

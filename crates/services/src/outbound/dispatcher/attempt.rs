@@ -2,11 +2,9 @@
 //! outcome. It starts no call that could end after its hold has expired. The domain decides the meaning of an answer
 //! and the time of the next attempt.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use super::feedback::feedback;
 
 use crate::{
     access::{
@@ -41,9 +39,6 @@ pub(super) const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Time that an attempt may wait for the database, in addition to the call itself.
 const DATABASE_ALLOWANCE: Duration = Duration::from_secs(20);
-
-/// Codes of a 429 that may be about the account: Twilio's own code, and the bare status if the answer has no code.
-const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
 
 /// Dependencies of an attempt.
 #[derive(Clone)]
@@ -336,25 +331,6 @@ impl SendAttempt {
     }
 }
 
-/// Maps the end of a call to feedback for the concurrency limit. A 429 with another code than the account's (63018: of
-/// the sender, the channel or the recipient) delays only its own message.
-fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
-    match meaning {
-        SendOutcome::Retry { is_throttled: true, retry_after, code, .. }
-            if ACCOUNT_THROTTLED.contains(&code.as_str()) =>
-        {
-            let mut hasher = DefaultHasher::new();
-            recipient.hash(&mut hasher);
-            CallOutcome::Throttled {
-                pause: retry_after.unwrap_or_default(),
-                recipient: hasher.finish(),
-            }
-        }
-        SendOutcome::Sent { .. } | SendOutcome::Refused { .. } => CallOutcome::Accepted,
-        SendOutcome::Retry { .. } | SendOutcome::Unknown { .. } => CallOutcome::NoEvidence,
-    }
-}
-
 /// Returns the message as its provider gets it.
 pub(crate) fn send_request(message: &OutboundMessage) -> SendRequest<'_> {
     SendRequest {
@@ -379,36 +355,5 @@ fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
         kind,
         reply: AnsweredKeyword::of(message),
         ignores_opt_outs: false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn account_is_throttled_only_by_a_429_without_the_code_of_another_limit() {
-        let of = |code: &str, is_throttled| {
-            let (code, retry_after) = (code.to_owned(), None);
-            feedback(
-                &SendOutcome::Retry { code, reason: String::new(), retry_after, is_throttled },
-                "+1",
-            )
-        };
-        for (code, is_throttled, is_about_account) in [
-            ("20429", true, true),
-            ("429", true, true),
-            ("63018", true, false),
-            ("21611", true, false),
-            ("21611", false, false),
-            ("not_connected", false, false),
-        ] {
-            let feedback = of(code, is_throttled);
-            assert_eq!(
-                matches!(feedback, CallOutcome::Throttled { .. }),
-                is_about_account,
-                "{code}"
-            );
-        }
     }
 }

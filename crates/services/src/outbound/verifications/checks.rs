@@ -1,5 +1,7 @@
 //! Checks and cancellations of verifications. A code passes through a check to Twilio and is never stored or logged.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::{
@@ -13,7 +15,8 @@ use twilio_edge_domain::sending::{
 use twilio_edge_store::{OutboundMessage, StoreError};
 
 impl Sending {
-    /// Returns the messages of a verification, in the order of their attempts; empty if the account has no such verification.
+    /// Returns the messages of a verification, in the order of their attempts, once the last one has an outcome, or after `wait`. The
+    /// list is empty if the account has no such verification.
     ///
     /// # Errors
     /// Returns an error if the database fails.
@@ -21,14 +24,23 @@ impl Sending {
         &self,
         account_sid: &str,
         first_id: &str,
+        wait: Duration,
     ) -> Result<Vec<OutboundMessage>, StoreError> {
-        let mut messages = Vec::new();
-        let mut next = self.messages.fetch(first_id, Some(account_sid)).await?;
-        while let Some(message) = next.filter(|message| message.provider() == Provider::Verify) {
-            next = self.messages.find_fallback_of(&message.id).await?;
+        let deadline = Instant::now() + wait;
+        let (mut messages, mut id) = (Vec::new(), first_id.to_owned());
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let found = self.outcome_waiters.wait(&self.messages, account_sid, &id, wait).await?;
+            let Some(message) = found.filter(|found| found.provider() == Provider::Verify) else {
+                return Ok(messages);
+            };
+            let fallback = self.messages.find_fallback_of(&message.id).await?;
             messages.push(message);
+            match fallback {
+                Some(fallback) => id = fallback.id,
+                None => return Ok(messages),
+            }
         }
-        Ok(messages)
     }
 
     /// Checks a code. `form` has the parameter `Code`, and others that Twilio accepts. An approval is stored before the answer.
