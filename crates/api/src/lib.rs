@@ -24,6 +24,7 @@ mod keys;
 mod media;
 mod media_links;
 mod messages;
+mod notifications;
 mod numbers;
 mod openapi;
 mod page;
@@ -39,6 +40,7 @@ mod stream;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
+mod verifications;
 pub mod views;
 mod windows;
 
@@ -71,6 +73,9 @@ pub fn router(app: &App) -> Router {
     let sending = messages::create::router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
+    let verifications = verifications::starting_router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), verifications::waited));
     let batches =
         messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
@@ -79,6 +84,7 @@ pub fn router(app: &App) -> Router {
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
         .merge(messages::router())
+        .merge(notifications::router())
         .merge(statistics::router())
         .merge(events::router())
         .merge(refused_requests::router())
@@ -90,6 +96,8 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(verifications)
+        .merge(verifications::router())
         .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())

@@ -4,10 +4,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Map, Value, json};
-use ureq::{Agent, http::Request};
 
 use super::{
     api_options::{ApiOptions, problem},
+    api_client::{ApiClient, ApiRequest, idempotency_key, pair},
     listing,
 };
 use crate::cli::failure::fail;
@@ -83,6 +83,7 @@ pub(super) struct Args {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("must be NAME=TEXT")?;
     Ok((name.to_owned(), value.to_owned()))
+    api: ApiClient,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -90,12 +91,19 @@ pub(super) fn run(args: Args) -> ExitCode {
         Ok(token) => token,
         Err(problem) => return fail(problem),
     };
-    let key = match (&args.idempotency_key, getrandom::u64()) {
-        (Some(key), _) => key.clone(),
-        (None, Ok(dice)) => format!("cli-{dice:016x}"),
-        (None, Err(error)) => return fail(format_args!("no random bytes: {error}")),
+    let key = match idempotency_key(args.idempotency_key.as_deref()) {
+        Ok(key) => key,
+        Err(problem) => return fail(problem),
     };
-    match args.request(&token, &key) {
+    let wait = Duration::from_secs(args.wait.unwrap_or_default().into());
+    let request = ApiRequest {
+        method: "POST",
+        path: &format!("/v1/messages?wait_ms={}", wait.as_millis()),
+        body: Some(&args.body()),
+        idempotency_key: (!args.dry_run).then_some(key.as_str()),
+        wait,
+    };
+    match args.api.request(&token, request) {
         Ok((200..=299, shown)) => listing::write(&(shown + "\n")),
         Ok((_, problem)) => fail(problem),
         Err(problem) => fail(format_args!(
