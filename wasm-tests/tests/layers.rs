@@ -8,7 +8,7 @@ use toml::Table;
 use twilio_edge_wasm_tests::repository;
 
 /// Crates of the service, from the lowest to the highest, each with the crates that it may depend on.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("contract", &[]),
     ("filter", &["contract"]),
     ("domain", &["contract"]),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("connectors", &["contract", "domain", "platform"]),
     ("services", &["contract", "domain", "platform", "store", "connectors"]),
     ("api", &["contract", "domain", "platform", "store", "connectors", "services"]),
+    ("console", &["domain", "platform"]),
     ("simulator", &["contract", "domain", "platform", "filter"]),
     ("demo", &["contract"]),
     (
@@ -30,6 +31,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "connectors",
             "services",
             "api",
+            "console",
             "simulator",
             "demo",
         ],

@@ -55,6 +55,10 @@ pub(crate) struct Timeouts {
     pub(crate) drop_in_wait: Duration,
 }
 
+/// Longest lifetime of a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionLifetime(pub(crate) Duration);
+
 /// Largest request bodies, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimits {
@@ -98,6 +102,7 @@ parts! {
     permissions: Arc<Permissions>,
     replay_sources: ReplaySources,
     sending: Arc<Sending>,
+    session_lifetime: SessionLifetime,
     sinks: Sinks,
     stores: Stores,
     sweeper: Sweeper,
@@ -152,6 +157,7 @@ impl App {
             outbox: stores.outbox(),
             permissions: Arc::new(permissions),
             replay_sources,
+            session_lifetime: SessionLifetime(Duration::from_secs(config.console.session_s)),
             sinks: claims.sinks.clone(),
             sweeper: stores.sweeper(),
             stores,

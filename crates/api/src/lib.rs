@@ -32,6 +32,7 @@ mod query;
 mod redactions;
 mod replays;
 mod request_log;
+mod sessions;
 mod sinks;
 mod statistics;
 mod suppressions;
@@ -75,6 +76,7 @@ pub fn router(app: &App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), media::limit_uploads))
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
+        .merge(sessions::router())
         .merge(messages::router())
         .merge(statistics::router())
         .merge(events::router())
@@ -138,6 +140,14 @@ fn finish(app: &App, document: OpenApi, router: OpenApiRouter<App>) -> Router {
         .layer(middleware::from_fn(dropin::translate_refusals))
         .layer(middleware::from_fn_with_state(app.clone(), request_log::record))
         .with_state(app.clone())
+}
+
+/// Adds the limits of size and time and the request log of the API to routes of a crate above.
+pub fn limited(app: &App, router: Router) -> Router {
+    router
+        .layer(DefaultBodyLimit::max(app.body_limits().api))
+        .layer(middleware::from_fn_with_state(app.clone(), limit_time))
+        .layer(middleware::from_fn_with_state(app.clone(), request_log::record))
 }
 
 async fn limit_time(State(timeouts): State<Timeouts>, request: Request, next: Next) -> Response {

@@ -37,6 +37,7 @@ pub mod refusal;
 pub mod retention;
 pub mod secret;
 pub mod sending;
+pub mod session;
 pub mod sink_filter;
 pub mod spreadsheet;
 pub mod status;

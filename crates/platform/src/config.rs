@@ -40,6 +40,7 @@ pub struct Config {
     pub demo: bool,
     pub admin: Admin,
     pub api: Api,
+    pub console: Console,
     pub connections: Connections,
     pub accounts: Accounts,
     pub sinks: Sinks,
@@ -76,6 +77,16 @@ impl Leases {
     }
 }
 
+impl Config {
+    /// Returns the URL of the simulator that a demo sends messages to; `None` if they go to Twilio.
+    pub fn simulator_url(&self) -> Option<&str> {
+        let url = self.sending.base_url.as_str();
+        let host = url.strip_prefix("http://")?;
+        let is_local = ["127.0.0.1:", "[::1]:", "localhost:"].iter().any(|local| host.starts_with(local));
+        (self.demo && is_local).then_some(url)
+    }
+}
+
 impl Admin {
     /// Returns the listen address; `None` if the listener is disabled.
     pub fn address(&self) -> Option<&str> {
@@ -93,6 +104,14 @@ pub struct Api {
     pub max_body_bytes: usize,
     pub max_import_bytes: usize,
     pub idempotency_ttl_s: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Console {
+    pub enabled: bool,
+    pub session_s: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

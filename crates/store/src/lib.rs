@@ -60,6 +60,7 @@ mod replays;
 mod retention;
 mod rows;
 mod scripts;
+mod sessions;
 mod settlement_input;
 mod settlements;
 mod spool;
@@ -99,6 +100,7 @@ pub use self::{
     rate_limiter::{RateLimiter, TokenRequest},
     replays::Replay,
     retention::Sweeper,
+    sessions::{Session, Sessions},
     settlement_input::SettlementInput,
     stores::{Health, Stores},
     suppressions::{Suppressions, SuppressionsPage},

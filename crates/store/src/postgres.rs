@@ -26,8 +26,8 @@ use crate::{
     error::StoreError,
     statements::{
         ApiKeyStatements, AuditStatements, ConsentStatements, IdempotencyStatements,
-        OutboxStatements, PeerStatements, RetentionStatements, Statements, SuppressionStatements,
-        TenantStatements,
+        OutboxStatements, PeerStatements, RetentionStatements, SessionStatements, Statements,
+        SuppressionStatements, TenantStatements,
     },
 };
 use twilio_edge_platform::config;
@@ -551,6 +551,36 @@ pub(super) const STATEMENTS: Statements = Statements {
             WHERE api_keys.id = input.id AND coalesce(last_used_at_ms, 0) < input.now_ms",
 
         // One writer at a time, so that ids become visible in order and a reader's cursor skips none.
+    },
+
+    sessions: SessionStatements {
+        add: "
+            INSERT INTO sessions (secret_sha256, key_id, created_at_ms, expires_at_ms)
+            SELECT secret_sha256, key_id, created_at_ms, expires_at_ms
+            FROM json_to_recordset($1::json) AS r(secret_sha256 text, key_id text, created_at_ms bigint,
+                expires_at_ms bigint)",
+
+        find: "
+            SELECT sessions.* FROM json_to_recordset($1::json) AS input(secret_sha256 text)
+                JOIN sessions ON sessions.secret_sha256 = input.secret_sha256",
+
+        end: "
+            DELETE FROM sessions USING json_to_recordset($1::json) AS input(secret_sha256 text)
+            WHERE sessions.secret_sha256 = input.secret_sha256
+            RETURNING sessions.*",
+
+        prune: "
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(key_id text, now_ms bigint, most bigint)),
+            extra AS (SELECT sessions.secret_sha256 FROM input JOIN sessions
+                    ON sessions.expires_at_ms <= input.now_ms
+                UNION ALL
+                SELECT secret_sha256 FROM (
+                    SELECT sessions.secret_sha256 FROM input JOIN sessions
+                        ON sessions.key_id = input.key_id
+                    ORDER BY sessions.created_at_ms DESC
+                    OFFSET (SELECT most FROM input)) AS oldest)
+            DELETE FROM sessions USING extra WHERE sessions.secret_sha256 = extra.secret_sha256",
     },
 
     audit: AuditStatements {

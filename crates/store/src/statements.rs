@@ -16,6 +16,7 @@ pub(super) struct Statements {
     /// Inserts media of inbound messages that do not exist yet.
     pub(super) inbound_media: &'static str,
     pub(super) api_keys: ApiKeyStatements,
+    pub(super) sessions: SessionStatements,
     pub(super) audit: AuditStatements,
     pub(super) retention: RetentionStatements,
     pub(super) suppressions: SuppressionStatements,
@@ -34,6 +35,15 @@ pub(super) struct ApiKeyStatements {
     pub(super) list_keys: &'static str,
     pub(super) revoke_key: &'static str,
     pub(super) touch_key: &'static str,
+}
+
+/// Statements of sessions. Each takes one JSON array of rows.
+pub(super) struct SessionStatements {
+    pub(super) add: &'static str,
+    pub(super) find: &'static str,
+    pub(super) end: &'static str,
+    /// Deletes expired sessions, and the oldest ones of a key beyond its bound.
+    pub(super) prune: &'static str,
 }
 
 /// Statements of the audit log. Each takes one JSON array of rows.
