@@ -4,6 +4,7 @@
 //! Architecture invariant: reads requests and renders responses; decisions are made in the crates below.
 
 mod access;
+mod activity;
 mod addresses;
 mod api_keys;
 mod app;
@@ -77,6 +78,7 @@ pub fn router(app: &App) -> Router {
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
         .merge(sessions::router())
+        .merge(activity::router())
         .merge(messages::router())
         .merge(statistics::router())
         .merge(events::router())

@@ -25,8 +25,8 @@ pub(crate) fn state(state: &str) -> Markup {
     let class = match state {
         "delivered" | "read" | "received" | "accepted" | "done" | "ok" | "granted" | "open"
         | "approved" => "good",
-        "failed" | "undelivered" | "refused" | "dead" | "unavailable" | "not_sent" | "withdrawn"
-        | "suppressed" | "rejected" => "bad",
+        "failed" | "undelivered" | "refused" | "dead" | "unavailable" | "not_sent"
+        | "withdrawn" | "suppressed" | "rejected" => "bad",
         "unknown" | "stale" | "waiting" | "queued" | "attempting" | "running" => "wait",
         _ => "plain",
     };

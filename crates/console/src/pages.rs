@@ -37,6 +37,7 @@ pub(crate) fn of(viewer: &Viewer) -> impl Iterator<Item = &'static Page> {
     let is_administrator = viewer.is_administrator();
     let has_simulator = viewer.console.simulator().is_some();
     ALL.iter().filter(move |page| {
-        (page.api == Api::Application || is_administrator) && (!page.needs_simulator || has_simulator)
+        (page.api == Api::Application || is_administrator)
+            && (!page.needs_simulator || has_simulator)
     })
 }

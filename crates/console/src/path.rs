@@ -39,7 +39,8 @@ mod tests {
     #[test]
     fn values_of_a_path_and_a_query_are_escaped() {
         assert_eq!(join("/v1/events", "a/b?c"), "/v1/events/a%2Fb%3Fc");
-        let query = query("/v1/events", [("number", Some("+1 5&x")), ("sid", Some("")), ("a", None)]);
+        let query =
+            query("/v1/events", [("number", Some("+1 5&x")), ("sid", Some("")), ("a", None)]);
         assert_eq!(query, "/v1/events?number=%2B1+5%26x");
     }
 
@@ -48,7 +49,16 @@ mod tests {
         for good in ["/console", "/console/webhooks?number=%2B1", "/console?a=b"] {
             assert_eq!(of_console(good), Some(good));
         }
-        for bad in ["", "/", "//evil.example", "https://evil.example", "/consolex", "/console//x", "/console/\\x", "/console/\r\nx"] {
+        for bad in [
+            "",
+            "/",
+            "//evil.example",
+            "https://evil.example",
+            "/consolex",
+            "/console//x",
+            "/console/\\x",
+            "/console/\r\nx",
+        ] {
             assert_eq!(of_console(bad), None, "{bad}");
         }
     }

@@ -106,7 +106,10 @@ pub(crate) async fn sign_in(
 pub(crate) async fn sign_out(viewer: Viewer) -> Result<Response, Failure> {
     viewer.client.act(Api::Application, Method::DELETE, "/v1/session").await?;
     let mut response = Redirect::to("/console/sign-in").into_response();
-    set_cookie(&mut response, &format!("{SESSION}=; Path={ROOT}; HttpOnly; SameSite=Strict; Max-Age=0"));
+    set_cookie(
+        &mut response,
+        &format!("{SESSION}=; Path={ROOT}; HttpOnly; SameSite=Strict; Max-Age=0"),
+    );
     Ok(response)
 }
 
@@ -180,7 +183,10 @@ mod tests {
     #[test]
     fn cookie_is_found_among_others() {
         let mut headers = HeaderMap::new();
-        headers.append(COOKIE, HeaderValue::from_static("a=b; twilio_edge_session=twilio_edge_session_x"));
+        headers.append(
+            COOKIE,
+            HeaderValue::from_static("a=b; twilio_edge_session=twilio_edge_session_x"),
+        );
         headers.append(COOKIE, HeaderValue::from_static("c=d"));
         assert_eq!(token(&headers), Some("twilio_edge_session_x"));
         assert_eq!((cookie(&headers, "c"), cookie(&headers, "e")), (Some("d"), None));

@@ -82,7 +82,8 @@ impl Config {
     pub fn simulator_url(&self) -> Option<&str> {
         let url = self.sending.base_url.as_str();
         let host = url.strip_prefix("http://")?;
-        let is_local = ["127.0.0.1:", "[::1]:", "localhost:"].iter().any(|local| host.starts_with(local));
+        let is_local =
+            ["127.0.0.1:", "[::1]:", "localhost:"].iter().any(|local| host.starts_with(local));
         (self.demo && is_local).then_some(url)
     }
 }

@@ -794,7 +794,8 @@ mod tests {
     #[tokio::test]
     async fn lists_and_lookups_use_an_index() {
         let mut ledger = ledger().await;
-        let Statements { suppressions, consents, api_keys, sessions, idempotency, .. } = &STATEMENTS;
+        let Statements { suppressions, consents, api_keys, sessions, idempotency, .. } =
+            &STATEMENTS;
         for (statement, index) in [
             (
                 suppressions.of_contacts,

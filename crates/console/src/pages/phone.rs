@@ -12,8 +12,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
-pub use self::simulator::Simulator;
 use self::simulator::SimulatedMessage;
+pub use self::simulator::Simulator;
 use super::{Page, messages, webhooks};
 use crate::{
     Console,
@@ -105,7 +105,8 @@ async fn page(
     unsent: &str,
 ) -> Result<Markup, Failure> {
     let simulator = simulator(viewer)?;
-    let conversation = simulator.conversation(&channel.address(CONTACT), &channel.address(OWN)).await?;
+    let conversation =
+        simulator.conversation(&channel.address(CONTACT), &channel.address(OWN)).await?;
     let path = join("/v1/numbers", &channel.address(CONTACT));
     let path = viewer.of_account(&path, [("limit", Some(SHOWN))]);
     let history: History = viewer.client.get(Api::Application, &path).await?;

@@ -12,8 +12,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-pub use self::{caller::Caller, sessions::StartedSession};
 use self::key_cache::KeyCache;
+pub use self::{caller::Caller, sessions::StartedSession};
 use twilio_edge_domain::{
     api_key::{self, KeyToken, Scope},
     session::SessionToken,

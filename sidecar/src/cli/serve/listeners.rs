@@ -109,9 +109,8 @@ fn with_consoles(app: &App, config: &Config) -> [Router; 2] {
         console = console.with_simulator(simulator);
     }
     let administration = console.clone().with_administration(admin.clone());
-    let add = |api: Router, console: Console| {
-        api.merge(twilio_edge_api::limited(app, console.router()))
-    };
+    let add =
+        |api: Router, console: Console| api.merge(twilio_edge_api::limited(app, console.router()));
     [add(main, console), add(admin, administration)]
 }
 

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn raw_form_is_escaped_as_twilio_escapes_it() {
-        let parameter = |name: &str, value: &str| Parameter { name: name.into(), value: value.into() };
+        let parameter =
+            |name: &str, value: &str| Parameter { name: name.into(), value: value.into() };
         let form = raw_form(&[parameter("Body", "a b&c"), parameter("From", "whatsapp:+1")]);
         assert_eq!(form, "Body=a+b%26c&From=whatsapp%3A%2B1");
     }

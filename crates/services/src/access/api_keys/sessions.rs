@@ -84,9 +84,7 @@ impl Keys {
     ) -> Result<(Session, StoredKey), AccessError> {
         let found = self.sessions.find(&presented.secret_sha256()).await?;
         let session = found
-            .filter(|session| {
-                session.key_id == presented.key_id && session.expires_at_ms > now_ms
-            })
+            .filter(|session| session.key_id == presented.key_id && session.expires_at_ms > now_ms)
             .ok_or(AccessError::Unknown)?;
         let stored = self.cache.find(presented.key_id).await?.ok_or(AccessError::Unknown)?;
         Ok((session, stored))
