@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 
 use twilio_edge_connectors::sinks::Sinks;
-use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
+use twilio_edge_platform::{
+    config::{Config, Setting},
+    metrics::Metrics,
+    traces::Telemetry,
+};
 use twilio_edge_services::{
     access::{
         api_keys::Keys,
@@ -59,6 +63,13 @@ pub(crate) struct Timeouts {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SessionLifetime(pub(crate) Duration);
 
+/// Settings in effect, without secrets, and the warnings about them.
+#[derive(Debug)]
+pub(crate) struct EffectiveSettings {
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) warnings: Vec<String>,
+}
+
 /// Largest request bodies, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimits {
@@ -93,6 +104,7 @@ parts! {
     checks: Arc<Checks>,
     claims: Arc<Claims>,
     delivery_wakeup: Wakeup,
+    effective_settings: Arc<EffectiveSettings>,
     histories: MessageHistory,
     idempotency: Idempotency,
     keys: Keys,
@@ -149,6 +161,10 @@ impl App {
             },
             checks: Arc::new(sending.checks.clone()),
             delivery_wakeup: claims.wakeup.clone(),
+            effective_settings: Arc::new(EffectiveSettings {
+                settings: config.effective.clone(),
+                warnings: config.warnings(),
+            }),
             histories,
             idempotency: stores.idempotency(hold, keep),
             keys,

@@ -34,6 +34,7 @@ mod redactions;
 mod replays;
 mod request_log;
 mod sessions;
+mod settings;
 mod sinks;
 mod statistics;
 mod suppressions;
@@ -100,7 +101,7 @@ pub fn router(app: &App) -> Router {
 
 /// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
-    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, and the import and export of suppressions and consents.";
+    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, settings in effect, and the import and export of suppressions and consents.";
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let lists = suppressions::import_router()
         .merge(consents::import_router())
@@ -118,6 +119,7 @@ pub fn admin_router(app: &App) -> Router {
         .merge(deliveries::router())
         .merge(sinks::router())
         .merge(replays::router())
+        .merge(settings::router())
         .merge(suppressions::admin_router())
         .merge(changing)
         .merge(lists)

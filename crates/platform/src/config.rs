@@ -58,6 +58,21 @@ pub struct Config {
     pub retention: Retention,
     pub redaction: Redaction,
     pub telemetry: Telemetry,
+    #[serde(skip)]
+    pub effective: Vec<Setting>,
+}
+
+/// One setting in effect, without its secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Path of the setting, such as `leases.period_ms`.
+    pub name: String,
+    /// Environment variable of the setting.
+    pub variable: String,
+    /// Value in effect; a secret is replaced by `***`.
+    pub value: toml::Value,
+    /// True if the value is that of `defaults.toml`.
+    pub is_default: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

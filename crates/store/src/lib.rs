@@ -96,6 +96,7 @@ pub use self::{
     },
     outbox::{
         AttemptResult, DeliveryRound, NewDelivery, OrderedDeliveries, Outbox, PendingDelivery,
+        SinkBacklog,
     },
     rate_limiter::{RateLimiter, TokenRequest},
     replays::Replay,

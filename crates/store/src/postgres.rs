@@ -478,6 +478,20 @@ pub(super) const STATEMENTS: Statements = Statements {
                 WHERE state = 'dead' AND deliveries.sink = r.sink) AS ended_at_ms
             FROM json_to_recordset($1::json) AS r(sink text)",
 
+        backlog: "
+            SELECT r.sink,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'waiting' AND deliveries.sink = r.sink LIMIT 1000) AS waiting) AS waiting,
+                (SELECT min(first_ms) FROM (SELECT (SELECT recorded_at_ms FROM deliveries
+                        WHERE state = 'waiting' AND deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane
+                        ORDER BY seq LIMIT 1) AS first_ms
+                    FROM lanes WHERE lanes.sink = r.sink ORDER BY due_at_ms LIMIT 1000) AS firsts) AS oldest_waiting_ms,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'dead' AND deliveries.sink = r.sink LIMIT 1000) AS dead) AS dead,
+                (SELECT min(ended_at_ms) FROM deliveries
+                    WHERE state = 'dead' AND deliveries.sink = r.sink) AS oldest_dead_ms
+            FROM json_to_recordset($1::json) AS r(sink text)",
+
         bring_back: "
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.now_ms, ended_at_ms = NULL
             FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text, sink text, now_ms bigint)

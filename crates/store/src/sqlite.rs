@@ -483,6 +483,20 @@ pub(super) const STATEMENTS: Statements = Statements {
                 WHERE state = 'dead' AND sink = input.value ->> 'sink') AS ended_at_ms
             FROM json_each($1) AS input",
 
+        backlog: "
+            SELECT input.value ->> 'sink' AS sink,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'waiting' AND sink = input.value ->> 'sink' LIMIT 1000)) AS waiting,
+                (SELECT min(first_ms) FROM (SELECT (SELECT recorded_at_ms FROM deliveries
+                        WHERE state = 'waiting' AND deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane
+                        ORDER BY seq LIMIT 1) AS first_ms
+                    FROM lanes WHERE lanes.sink = input.value ->> 'sink' ORDER BY due_at_ms LIMIT 1000)) AS oldest_waiting_ms,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'dead' AND sink = input.value ->> 'sink' LIMIT 1000)) AS dead,
+                (SELECT min(ended_at_ms) FROM deliveries
+                    WHERE state = 'dead' AND sink = input.value ->> 'sink') AS oldest_dead_ms
+            FROM json_each($1) AS input",
+
         bring_back: "
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.value ->> 'now_ms',
                 ended_at_ms = NULL

@@ -104,6 +104,8 @@ pub(super) struct OutboxStatements {
     /// All deliveries of one event.
     pub(super) of_event: &'static str,
     pub(super) oldest_dead: &'static str,
+    /// Waiting deliveries and dead letters of sinks, each counted up to a limit.
+    pub(super) backlog: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
     /// Ends the open deliveries of events.
