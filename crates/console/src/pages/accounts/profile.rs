@@ -209,10 +209,11 @@ async fn save(
         Err(failure) => Err(failure),
     };
     // The refused form keeps what was written.
-    let form = async |notice| {
-        Ok(frame(&viewer, &account_sid, &html! { (notice) (form(&account_sid, &fields)) }))
+    let refused = async |notice: Markup| {
+        let body = html! { (notice) (form(&account_sid, &fields)) };
+        Ok(frame(&viewer, &account_sid, &body))
     };
-    answer(saved, |_| done(&account_sid, "saved"), form).await
+    answer(saved, |_| done(&account_sid, "saved"), refused).await
 }
 
 async fn close(
@@ -221,8 +222,8 @@ async fn close(
     Form(fields): Form<ProfileForm>,
 ) -> Result<Response, Failure> {
     let closed = change(&viewer, Method::DELETE, &account_sid, &fields, &json!({})).await;
-    let page = async |notice| page(&viewer, &account_sid, notice).await;
-    answer(closed, |_| done(&account_sid, "closed"), page).await
+    let refused = async |notice| page(&viewer, &account_sid, notice).await;
+    answer(closed, |_| done(&account_sid, "closed"), refused).await
 }
 
 async fn change(

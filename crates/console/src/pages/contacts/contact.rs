@@ -269,7 +269,7 @@ fn consent_form(number: &str) -> Markup {
                 label for="consent-at" { "Time (UTC), empty for now" }
                 input #consent-at name="at" placeholder="2026-01-31T12:00:00Z" spellcheck="false";
                 label for="consent-channel" { "Channel" }
-                (channel_field("consent-channel", number))
+                (channel_field("consent-channel", number, "sms"))
                 button.primary type="submit" { "Record the consent" }
             }
         }
@@ -277,11 +277,11 @@ fn consent_form(number: &str) -> Markup {
 }
 
 /// Renders the field for a channel; a number with a channel prefix needs none.
-fn channel_field(id: &str, number: &str) -> Markup {
-    let is_given = number.contains(':');
+fn channel_field(id: &str, number: &str, default: &str) -> Markup {
+    let given = number.split_once(':').map(|(channel, _)| channel);
     html! {
-        input id=(id) name="channel" placeholder="sms, whatsapp, .." spellcheck="false" disabled[is_given]
-            value=(number.split_once(':').map(|(channel, _)| channel).unwrap_or_default());
+        input id=(id) name="channel" placeholder="sms, whatsapp, .." spellcheck="false" disabled[given.is_some()]
+            value=(given.unwrap_or(default));
     }
 }
 
@@ -320,7 +320,7 @@ fn suppression_form(number: &str) -> Markup {
             form.card method="post" action={ (path(number)) "/suppress" } {
                 input type="hidden" name="form_key" value=(form_key());
                 label for="suppression-channel" { "Channel; * for every channel" }
-                (channel_field("suppression-channel", number))
+                (channel_field("suppression-channel", number, "*"))
                 label for="suppression-end" { "Ends by itself (UTC), empty for never" }
                 input #suppression-end name="expires_at" placeholder="2026-12-31T00:00:00Z" spellcheck="false";
                 button.danger type="submit" { "Suppress the contact" }
