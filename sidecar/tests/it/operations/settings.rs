@@ -153,8 +153,9 @@ async fn administrator_of_all_accounts_sees_the_settings_in_effect_without_secre
 
     // Settings concern all accounts.
     let (_, key) = root.create("admin", Some(ACCOUNT), "admin of one account").await;
-    let refused = Caller::admin(&sidecar, &key).refusal(Method::GET, "/v1/settings", &Value::Null);
-    assert_eq!(refused.await, coded(403, "other_account"));
+    let bound = Caller::admin(&sidecar, &key);
+    let refused = bound.refusal(Method::GET, "/v1/settings", &Value::Null).await;
+    assert_eq!(refused, coded(403, "other_account"));
 }
 
 #[test]

@@ -144,8 +144,8 @@ async fn texts(
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut texts = BTreeMap::new();
     for event in events.iter().filter(|event| event.class == "inbound") {
-        let found = viewer.client.get::<Event>(Api::Application, &join("/v1/events", &event.id));
-        let parameters = match found.await {
+        let path = join("/v1/events", &event.id);
+        let parameters = match viewer.client.get::<Event>(Api::Application, &path).await {
             Ok(event) => event.parameters,
             // Retention may have deleted the webhook meanwhile.
             Err(failure) => failure.refusal().map(|_| Vec::new())?,
