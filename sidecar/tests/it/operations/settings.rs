@@ -125,7 +125,7 @@ async fn administrator_of_all_accounts_sees_the_settings_in_effect_without_secre
     let sidecar = world
         .sidecar_with(&[
             ("TWILIO_EDGE_API_BURST", "150"),
-            ("TWILIO_EDGE_REDACTION_HASH_KEY", "hush-hush-hush-hush-hush-hush-hush-hush"),
+            ("TWILIO_EDGE_REDACTION_HASH_KEY", "hush-0123456789abcdef0123456789abcdef"),
         ])
         .await;
     let root = administrator(&sidecar).await;
