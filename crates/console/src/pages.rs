@@ -1,7 +1,5 @@
 //! Pages of the console. A page is one module with a constant `PAGE`, and one line of [`PAGES`].
 
-mod contacts;
-mod deliveries;
 mod messages;
 mod overview;
 pub(crate) mod phone;
@@ -12,8 +10,7 @@ use axum::Router;
 use crate::{Console, client::Api, viewer::Viewer};
 
 /// Pages in the order of the navigation.
-const PAGES: [Page; 6] =
-    [overview::PAGE, phone::PAGE, webhooks::PAGE, messages::PAGE, contacts::PAGE, deliveries::PAGE];
+const PAGES: [Page; 4] = [overview::PAGE, phone::PAGE, webhooks::PAGE, messages::PAGE];
 
 /// A page, with the pages below it.
 pub(crate) struct Page {

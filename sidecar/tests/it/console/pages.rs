@@ -9,9 +9,6 @@ use twilio_edge_contract::{Claim, Class, Decision, Identity};
 use super::browse;
 use crate::{
     access::api_keys::{Caller, administrator},
-    inbound::deliveries::{from, sinks},
-    support::receiver::Receiver,
-    support::servers::eventually,
     support::sidecar::{ACCOUNT, Sidecar},
     support::simulator::Simulator,
     support::world::{Kind, World},
@@ -48,11 +45,10 @@ async fn arrive(sidecar: &Sidecar, claim: Claim) {
     sidecar.commit(&claim).await;
 }
 
-async fn stack(world: &World, sinks_file: &str) -> (Simulator, Sidecar) {
+async fn stack(world: &World) -> (Simulator, Sidecar) {
     let simulator = Simulator::start(world, &[]);
     let sidecar = world
         .sidecar_with(&[
-            ("TWILIO_EDGE_SINKS_FILE", sinks_file),
             ("TWILIO_EDGE_SENDING_FILE", &simulator.credentials(world)),
             ("TWILIO_EDGE_SENDING_BASE_URL", &simulator.base),
         ])
@@ -67,7 +63,7 @@ fn sid(number: u32) -> String {
 #[tokio::test]
 async fn empty_pages_say_so() {
     let world = World::new(Kind::Sqlite).await;
-    let (_simulator, sidecar) = stack(&world, "").await;
+    let (_simulator, sidecar) = stack(&world).await;
     let (_, key) = administrator(&sidecar).await.create("admin", Some(ACCOUNT), "console").await;
     let config = json!({
         "main": sidecar.base, "admin": sidecar.admin(), "admin_key": key, "state": "empty",
@@ -78,24 +74,14 @@ async fn empty_pages_say_so() {
 #[tokio::test]
 async fn pages_do_their_task_and_show_markup_as_text() {
     let world = World::new(Kind::Sqlite).await;
-    let crm = Receiver::start().await;
-    crm.answers(|_| 422);
-    let (_simulator, sidecar) = stack(&world, &sinks(&world, &[("crm", &crm, "")])).await;
+    let (_simulator, sidecar) = stack(&world).await;
     let admin = administrator(&sidecar).await;
     let (_, key) = admin.create("admin", Some(ACCOUNT), "console").await;
 
-    for n in 0..3 {
-        assert_eq!(sidecar.decide(from(n, 1)).await, Decision::Accepted);
-    }
     let (contact, suppressed) = ("+14155550123", "+14155550177");
     arrive(&sidecar, message(contact, &sid(1), MARKUP)).await;
     arrive(&sidecar, message(suppressed, &sid(2), "STOP")).await;
     sidecar.until_written().await;
-    eventually("the refused deliveries are dead letters", async || {
-        let letters = admin.get("/v1/dead-letters").await;
-        letters["dead_letters"].as_array().unwrap().len() == 3
-    })
-    .await;
     let tomorrow = jiff::Timestamp::now() + Duration::from_secs(86_400);
     let scheduled = json!({
         "to": "+14155550188", "from": OWN, "body": "later", "send_at": tomorrow.to_string(),
@@ -125,7 +111,7 @@ async fn pages_do_their_task_and_show_markup_as_text() {
 #[tokio::test]
 async fn console_has_the_rights_of_the_key_as_long_as_its_session() {
     let world = World::new(Kind::Sqlite).await;
-    let (_simulator, sidecar) = stack(&world, "").await;
+    let (_simulator, sidecar) = stack(&world).await;
     let admin = administrator(&sidecar).await;
     let (id, app) = admin.create("app", Some(ACCOUNT), "shop").await;
     let config = json!({

@@ -40,22 +40,6 @@ await run(async (browser) => {
   } else {
     await messages(page);
   }
-  await go("Contacts");
-  await inspect(page, `contacts-${state}`);
-  if (state === "empty") {
-    await page.getByText("No contact has written.").waitFor();
-  } else {
-    await contacts(page);
-  }
-
-  await go("Deliveries");
-  await inspect(page, `deliveries-${state}`);
-  if (state === "empty") {
-    await page.getByText("No sink is configured.").waitFor();
-    await page.getByText("No dead letter.").waitFor();
-  } else {
-    await deliveries(page);
-  }
   check();
 });
 
@@ -118,63 +102,4 @@ async function messages(page) {
   await page.goto(`${config.admin}/console/messages/${config.scheduled}`);
   await page.getByRole("button", { name: "Cancel the message" }).click();
   await page.getByText("The message is canceled.").waitFor();
-}
-
-async function contacts(page) {
-  await page.getByLabel("Number").fill(config.suppressed);
-  await page.getByRole("button", { name: "Search" }).click();
-  await page.getByRole("heading", { name: `Contact ${config.suppressed}` }).waitFor();
-  const standing = (text) => page.locator("p.actions").getByText(text, { exact: true }).waitFor();
-  await standing("suppressed");
-
-  // The console asks before it ends the suppression of a contact.
-  const [question] = await Promise.all([
-    page.waitForEvent("dialog"),
-    page.getByRole("button", { name: "End the suppressions" }).click(),
-  ]);
-  assert.match(question.message(), /asked not to be written to/);
-  await page.getByText("The suppressions have ended.").waitFor();
-  await standing("not suppressed");
-  await page.getByRole("button", { name: "Suppress on every channel" }).click();
-  await page.getByText("The contact is suppressed from now on.").waitFor();
-  await standing("suppressed");
-
-  await page.getByText("Record a consent or its withdrawal").click();
-  await page.getByLabel("Source").fill("call");
-  await page.getByLabel("Proof").fill(config.markup);
-  await page.getByRole("button", { name: "Record", exact: true }).click();
-  await page.getByText("The consent is recorded.").waitFor();
-  await page.locator("td", { hasText: config.markup }).waitFor();
-  await inspect(page, "contact");
-}
-
-async function deliveries(page) {
-  // The sink refuses every event, so that each of its deliveries is a dead letter.
-  await page.getByRole("button", { name: "Send a test event to crm" }).click();
-  await page.getByRole("alert").getByText("The sink did not accept the test event.").waitFor();
-  await page.getByRole("link", { name: "show" }).click();
-  const letters = page.getByRole("region", { name: "Dead letters" }).locator("tbody tr");
-  assert.equal(await letters.count(), 3);
-  await letters.first().getByRole("link").click();
-  await page.getByRole("heading", { name: "Attempts" }).waitFor();
-  await page.locator(".timeline").getByText("HTTP 422").first().waitFor();
-  await inspect(page, "dead-letter");
-  await page.goBack();
-
-  await letters.first().getByRole("checkbox").check();
-  await page.getByRole("button", { name: "Discard the selected" }).click();
-  await page.getByText("1 dead letters are discarded.").waitFor();
-  await page.getByRole("link", { name: "show" }).click();
-  await page.getByRole("button", { name: "Discard all of crm" }).click();
-  await page.getByText("2 dead letters are discarded.").waitFor();
-  await page.getByText("No dead letter.").waitFor();
-
-  await page.getByLabel("From (UTC, inclusive)").fill("2026-01-01");
-  await page.getByRole("button", { name: "Count only" }).click();
-  await page.getByText("webhooks match").waitFor();
-  await page.goBack();
-  await page.getByLabel("From (UTC, inclusive)").fill("2026-01-01");
-  await page.getByRole("button", { name: "Start the replay" }).click();
-  await page.locator("#replay").getByText("done", { exact: true }).waitFor();
-  await inspect(page, "replay");
 }
