@@ -53,7 +53,7 @@ pub(crate) fn bars(title: &str, times: &[String], series: &[Series]) -> Markup {
                     }
                 }
             }
-            p.scale.small { span { (times.first().map_or("", String::as_str)) } span { "highest " (highest) } span { (times.last().map_or("", String::as_str)) } }
+            p.scale.small { span { (times.iter().find(|time| !time.is_empty()).map_or("", String::as_str)) } span { "highest " (highest) } span { (times.last().map_or("", String::as_str)) } }
         }
     }
 }

@@ -3,6 +3,7 @@
 use axum::{Router, routing::get};
 use maud::{Markup, html};
 use serde::Deserialize;
+use twilio_edge_domain::{period, window::rfc3339};
 
 use super::Page;
 use crate::{
@@ -21,6 +22,11 @@ pub(super) const PAGE: Page = Page {
     needs_simulator: false,
     routes,
 };
+
+/// Number of intervals in an hour of activity, the current one included.
+const INTERVALS: usize = 121;
+
+const HOUR_MS: i64 = 3_600_000;
 
 fn routes() -> Router<Console> {
     Router::new().route("/", get(show))
@@ -53,6 +59,8 @@ struct Queues {
 
 #[derive(Debug, Deserialize)]
 struct Statistics {
+    since: Option<String>,
+    until: Option<String>,
     totals: Totals,
     groups: Vec<Group>,
 }
@@ -139,23 +147,27 @@ fn deliveries(intervals: &[Interval]) -> Markup {
 type Column = (&'static str, &'static str, fn(&Interval) -> u64);
 
 fn of_last_hour(title: &str, intervals: &[Interval], columns: [Column; 3]) -> Markup {
-    let times: Vec<String> =
-        intervals.iter().map(|interval| clock(interval.until.as_deref(), 8)).collect();
+    let missing = INTERVALS.saturating_sub(intervals.len());
+    let times: Vec<String> = std::iter::repeat_n(String::new(), missing)
+        .chain(intervals.iter().map(|interval| clock(interval.until.as_deref(), 8)))
+        .collect();
     let series = columns.map(|(name, class, value)| Series {
         name,
         class,
-        values: intervals.iter().map(value).collect(),
+        values: std::iter::repeat_n(0, missing).chain(intervals.iter().map(value)).collect(),
     });
     bars(title, &times, &series)
 }
 
 fn messages(statistics: &Statistics) -> Markup {
-    let Statistics { totals, groups } = statistics;
-    let times: Vec<String> = groups.iter().map(|group| clock(group.hour.as_deref(), 5)).collect();
-    let series = |name, class, value: fn(&Group) -> u64| Series {
-        name,
-        class,
-        values: groups.iter().map(value).collect(),
+    let Statistics { since, until, totals, groups } = statistics;
+    // An hour without messages has no group.
+    let hours = hours(since.as_deref(), until.as_deref());
+    let times: Vec<String> = hours.iter().map(|hour| clock(Some(hour), 5)).collect();
+    let series = |name, class, value: fn(&Group) -> u64| {
+        let of_hour = |hour: &String| groups.iter().find(|group| group.hour.as_ref() == Some(hour));
+        let values = hours.iter().map(|hour| of_hour(hour).map_or(0, value)).collect();
+        Series { name, class, values }
     };
     let series = [
         series("delivered", "good", |group| group.delivered),
@@ -167,6 +179,14 @@ fn messages(statistics: &Statistics) -> Markup {
         (bars("By hour (UTC)", &times, &series))
         p.small { (totals.accepted) " accepted, " (totals.read) " read." }
     }
+}
+
+/// Returns the hours of a period, at most those of two days.
+fn hours(since: Option<&str>, until: Option<&str>) -> Vec<String> {
+    let instant = |at: Option<&str>| at.and_then(|at| period::instant(at).ok()).unwrap_or_default();
+    let (since_ms, until_ms) = (instant(since), instant(until));
+    let starts = (0..48).map(|hour| since_ms.saturating_add(hour * HOUR_MS));
+    starts.take_while(|at| *at < until_ms).filter_map(rfc3339).collect()
 }
 
 /// Returns the first characters of the clock time of an instant.
@@ -214,5 +234,18 @@ fn dependency(name: &str, health: Option<&str>) -> Markup {
                 None => span.none { "not configured" },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chart_of_a_day_has_every_hour() {
+        let day = hours(Some("2026-11-29T22:00:00.000Z"), Some("2026-11-30T22:00:00.000Z"));
+        assert_eq!(day.len(), 24);
+        assert_eq!(day[2], "2026-11-30T00:00:00.000Z");
+        assert!(hours(None, None).is_empty());
     }
 }

@@ -218,3 +218,14 @@ async fn console_of_the_main_listener_has_no_administration_and_can_be_disabled(
         assert_eq!(Browser::new(&base).get("/console/sign-in", "").await.status(), 404);
     }
 }
+
+#[tokio::test]
+async fn session_outlives_a_restart() {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world.sidecar().await;
+    let admin = administrator(&sidecar).await;
+    let session = cookie(&Browser::new(&sidecar.base).sign_in(&admin.token).await);
+    sidecar.stop();
+    let sidecar = world.sidecar().await;
+    assert_eq!(Browser::new(&sidecar.base).get("/console", &session).await.status(), 200);
+}

@@ -79,8 +79,9 @@ async fn page(viewer: &Viewer, id: &str, notice: &Markup) -> Result<Markup, Fail
             (details(summary, fallback.as_deref()))
             h2 { "Timeline" }
             ol.timeline { @for entry in timeline { (timeline_entry(entry)) } }
+            (actions(summary))
         }))
-        (actions(summary))
+        (resolution_form(summary))
     };
     Ok(viewer.page(&format!("Message {}", summary.id), &body))
 }
@@ -153,14 +154,20 @@ fn actions(summary: &MessageSummary) -> Markup {
                 }
                 a.button href=(again) { "Send it as a new message" }
             }
-            @if summary.state == "unknown" {
-                form.card method="post" action={ (here) "/resolve" } {
-                    h3 { "Resolve the unknown outcome" }
-                    p.small { "Look the message up in Twilio's console. If Twilio has it, enter its SID; otherwise leave the field empty." }
-                    label for="message-sid" { "Twilio's SID of the message" }
-                    input #message-sid name="message_sid" placeholder="SM.." spellcheck="false";
-                    button type="submit" { "Record the outcome" }
-                }
+        }
+    }
+}
+
+/// Renders the form of the decision about an unknown outcome.
+fn resolution_form(summary: &MessageSummary) -> Markup {
+    html! {
+        @if summary.state == "unknown" {
+            form.card method="post" action={ (join(PAGE.path, &summary.id)) "/resolve" } {
+                h3 { "Resolve the unknown outcome" }
+                p.small { "Look the message up in Twilio's console. If Twilio has it, enter its SID; otherwise leave the field empty." }
+                label for="message-sid" { "Twilio's SID of the message" }
+                input #message-sid name="message_sid" placeholder="SM.." spellcheck="false";
+                button type="submit" { "Record the outcome" }
             }
         }
     }

@@ -1,21 +1,27 @@
 //! One webhook.
 
-use axum::{Router, extract::Path, routing::get};
+use axum::{
+    Form, Router,
+    extract::{Path, Query},
+    response::{IntoResponse, Redirect, Response},
+    routing::{get, post},
+};
 use maud::{Markup, html};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{EventSummary, PAGE, outcome};
 use crate::{
     Console,
     client::Api,
-    components::{copyable, facts, state, text, time},
+    components::{copyable, facts, form_key, state, success, text, time},
     failure::Failure,
-    path::join,
+    path::{join, query},
     viewer::Viewer,
 };
 
 pub(super) fn routes() -> Router<Console> {
-    Router::new().route("/webhooks/{id}", get(show))
+    Router::new().route("/webhooks/{id}", get(show)).route("/webhooks/{id}/replay", post(replay))
 }
 
 /// A webhook with its parameters.
@@ -32,13 +38,70 @@ struct Parameter {
     value: String,
 }
 
-async fn show(viewer: Viewer, Path(id): Path<String>) -> Result<Markup, Failure> {
-    let event: Event = viewer.client.get(Api::Application, &join("/v1/events", &id)).await?;
+/// Deliveries of a webhook to its sinks.
+#[derive(Debug, Deserialize)]
+struct DeliveryList {
+    deliveries: Vec<Delivery>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Delivery {
+    sink: String,
+    state: String,
+    recorded_at: Option<String>,
+    ended_at: Option<String>,
+    tries: i64,
+    attempts: Vec<Attempt>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attempt {
+    at: Option<String>,
+    outcome: String,
+    status: Option<u16>,
+    latency_ms: u64,
+    reason: Option<String>,
+    answer: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct SinkList {
+    sinks: Vec<Sink>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sink {
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Done {
+    done: String,
+}
+
+async fn show(
+    viewer: Viewer,
+    Path(id): Path<String>,
+    Query(Done { done }): Query<Done>,
+) -> Result<Markup, Failure> {
+    let notice = match done.as_str() {
+        "replayed" => success(
+            "The replay has started. The webhook is delivered once more, marked as a replay.",
+        ),
+        _ => Markup::default(),
+    };
+    page(&viewer, &id, &notice).await
+}
+
+async fn page(viewer: &Viewer, id: &str, notice: &Markup) -> Result<Markup, Failure> {
+    let event: Event = viewer.client.get(Api::Application, &join("/v1/events", id)).await?;
     let Event { summary, parameters } = &event;
     let title = format!("Webhook {} {}", summary.class, summary.sid);
     let form = raw_form(parameters);
     let body = html! {
         p { a href=(PAGE.path) { "All webhooks" } }
+        (notice)
         div.panel {
             (facts([
                 ("Received (UTC)", time(summary.received_at.as_deref())),
@@ -57,6 +120,7 @@ async fn show(viewer: Viewer, Path(id): Path<String>) -> Result<Markup, Failure>
                 p.small { "Parts were removed on " (time(Some(at))) ", by retention or on request." }
             }
         }
+        @if viewer.is_administrator() { (deliveries(viewer, id).await?) }
         h2 { "Parameters" }
         (table(parameters))
         h2 { "Raw form" }
@@ -66,6 +130,80 @@ async fn show(viewer: Viewer, Path(id): Path<String>) -> Result<Markup, Failure>
         p.small { "The command calls your application directly, with the headers of the filter. Change the address to yours." }
     };
     Ok(viewer.page(&title, &body))
+}
+
+/// Renders the deliveries of the webhook to sinks, and the form of a replay.
+async fn deliveries(viewer: &Viewer, id: &str) -> Result<Markup, Failure> {
+    let path = format!("{}/deliveries", join("/v1/events", id));
+    let DeliveryList { deliveries } = viewer.client.get(Api::Administration, &path).await?;
+    let SinkList { sinks } = viewer.client.get(Api::Administration, "/v1/sinks").await?;
+    Ok(html! {
+        h2 { "Deliveries to sinks" }
+        @if deliveries.is_empty() { p.none { "This webhook has none, or they were completed and deleted." } }
+        @for delivery in &deliveries { (render_delivery(delivery)) }
+        @if !sinks.is_empty() {
+            form.actions method="post" action={ (join(PAGE.path, id)) "/replay" } {
+                input type="hidden" name="form_key" value=(form_key());
+                label for="sink" { "Deliver once more to" }
+                select #sink name="sink" { @for sink in &sinks { option value=(sink.name) { (sink.name) } } }
+                button type="submit" { "Replay" }
+            }
+        }
+    })
+}
+
+fn render_delivery(delivery: &Delivery) -> Markup {
+    html! {
+        div.panel {
+            h3 { (delivery.sink) " " (state(&delivery.state)) }
+            p.small { "Queued " (time(delivery.recorded_at.as_deref())) ", ended " (time(delivery.ended_at.as_deref())) ", " (delivery.tries) " attempts" }
+            ol.timeline {
+                @for attempt in &delivery.attempts {
+                    li {
+                        (time(attempt.at.as_deref())) " " (state(&attempt.outcome)) " after " (attempt.latency_ms) " ms"
+                        @if let Some(status) = attempt.status { ", HTTP " (status) }
+                        @if let Some(reason) = &attempt.reason { p.small { (reason) } }
+                        @if !attempt.answer.is_empty() { pre tabindex="0" aria-label="Answer" { (attempt.answer) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Form of a replay.
+#[derive(Debug, Deserialize)]
+struct Replay {
+    sink: String,
+    #[serde(default)]
+    form_key: String,
+}
+
+/// Replays the webhooks of the message to one sink.
+async fn replay(
+    viewer: Viewer,
+    Path(id): Path<String>,
+    Form(replay): Form<Replay>,
+) -> Result<Response, Failure> {
+    let event: Event = viewer.client.get(Api::Application, &join("/v1/events", &id)).await?;
+    let request = json!({
+        "sink": replay.sink, "account_sid": event.summary.account_sid,
+        "message_sid": event.summary.sid, "class": event.summary.class,
+    });
+    let started: Result<Value, Failure> = viewer
+        .client
+        .send_once(Api::Administration, "/v1/replays", &replay.form_key, &request)
+        .await;
+    match started.map_err(Failure::refusal) {
+        Ok(_) => {
+            let here = query(&join(PAGE.path, &id), [("done", Some("replayed"))]);
+            Ok(Redirect::to(&here).into_response())
+        }
+        Err(refusal) => {
+            let refusal = refusal?;
+            Ok((refusal.status(), page(&viewer, &id, &refusal.notice()).await?).into_response())
+        }
+    }
 }
 
 fn table(parameters: &[Parameter]) -> Markup {

@@ -49,8 +49,9 @@ export async function open(browser, origin, options = {}) {
   });
   page.on("pageerror", (error) => problems.push(`script: ${error}`));
   page.on("dialog", (dialog) => {
-    problems.push(`dialog: ${dialog.message()}`);
-    dialog.dismiss();
+    // The console itself asks before an action that cannot be undone.
+    if (dialog.type() !== "confirm") problems.push(`dialog: ${dialog.message()}`);
+    dialog.accept();
   });
   page.on("request", (request) => {
     const url = new URL(request.url());

@@ -1,5 +1,5 @@
 // A newcomer opens the link that `make run` prints. argv: the link. Without a word of documentation the newcomer writes as the customer,
-// answers as the business, sees the answer read, sends STOP, and is refused.
+// answers as the business, sees the answer read, sends STOP, is refused, and sends START.
 import assert from "node:assert/strict";
 
 import { inspect, open, run } from "./browser.mjs";
@@ -38,6 +38,10 @@ await run(async (browser) => {
   await page.getByRole("alert").getByText("suppressed").first().waitFor();
   await page.getByRole("alert").getByText("Must act").waitFor();
   await inspect(page, "phone-refused");
+
+  // The customer comes back.
+  await page.getByRole("button", { name: "START" }).click();
+  await page.locator("#business").getByText("The customer has not opted out.").waitFor();
 
   // The link works once; the browser stays signed in.
   await page.goto(link);

@@ -40,10 +40,6 @@ await run(async (browser) => {
   } else {
     await messages(page);
   }
-  for (const extra of config.pages ?? []) {
-    await go(extra);
-    await inspect(page, `${extra.toLowerCase().replaceAll(" ", "-")}-${state}`);
-  }
   check();
 });
 
