@@ -13,12 +13,12 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use self::records::{Consent, Suppression, consents_table, suppressions_table};
-use super::Page;
+use super::{Page, messages::MessageSummary};
 use crate::{
     Console,
     action::given,
     client::Api,
-    components::{Field, empty, next_page, search},
+    components::{Field, empty, live, next_page, search, text, time},
     failure::Failure,
     path::join,
     viewer::Viewer,
@@ -35,6 +35,10 @@ pub(super) const PAGE: Page = Page {
 const SUPPRESSIONS: &str = "/console/contacts/suppressions";
 const CONSENTS: &str = "/console/contacts/consents";
 
+/// Number of messages in which contacts are searched, and of contacts that are shown.
+const SEARCHED: &str = "200";
+const SHOWN: usize = 20;
+
 /// Sources of suppressions, as the API names them.
 const SOURCES: [&str; 6] =
     ["keyword", "opt_out_type", "callback", "administrator", "application", "import"];
@@ -50,6 +54,11 @@ fn routes() -> Router<Console> {
         .merge(contact::routes())
 }
 
+#[derive(Debug, Deserialize)]
+struct MessageList {
+    messages: Vec<MessageSummary>,
+}
+
 /// Number of a contact.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -57,11 +66,20 @@ struct Number {
     number: String,
 }
 
-/// Shows the form for a number, or leads to the contact with that number.
-async fn find(viewer: Viewer, Query(Number { number }): Query<Number>) -> Response {
+/// Shows the form for a number and the contacts who wrote last, or leads to the contact with that number.
+async fn find(
+    viewer: Viewer,
+    Query(Number { number }): Query<Number>,
+) -> Result<Response, Failure> {
     if let Some(number) = given(&number) {
-        return Redirect::to(&contact::path(number)).into_response();
+        return Ok(Redirect::to(&contact::path(number)).into_response());
     }
+    let inbound = [("direction", Some("inbound")), ("limit", Some(SEARCHED))];
+    let inbound = viewer.of_account("/v1/messages", inbound);
+    let recent = match viewer.client.get::<MessageList>(Api::Application, &inbound).await {
+        Ok(list) => live("recent", &table_of_recent(&list.messages)),
+        Err(failure) => failure.refusal()?.notice(),
+    };
     let field =
         Field::Text { name: "number", label: "Number", example: "+14155550123", value: &number };
     let body = html! {
@@ -69,9 +87,46 @@ async fn find(viewer: Viewer, Query(Number { number }): Query<Number>) -> Respon
             ", or an address on one channel, such as " code { "whatsapp:+14155550123" } "." }
         (search(PAGE.path, &[field]))
         (lists())
-        p { "The history of a number shows its conversation, its windows, its consents with their evidence, and its suppressions." }
+        (recent)
     };
-    viewer.page("Contacts", &body).into_response()
+    Ok(viewer.page("Contacts", &body).into_response())
+}
+
+/// Renders the senders of messages, each once, with the time of the last message.
+fn table_of_recent(messages: &[MessageSummary]) -> Markup {
+    let mut contacts: Vec<(&str, &MessageSummary)> = Vec::new();
+    for message in messages {
+        let Some(from) = message.from.as_deref() else { continue };
+        if contacts.len() < SHOWN && contacts.iter().all(|(contact, _)| *contact != from) {
+            contacts.push((from, message));
+        }
+    }
+    if contacts.is_empty() {
+        return empty("No contact has written yet. Its first message makes a contact.");
+    }
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Contacts who wrote last" {
+            table {
+                caption { "Contacts who wrote last" }
+                thead {
+                    tr {
+                        th scope="col" { "Contact" }
+                        th scope="col" { "Channel" }
+                        th scope="col" { "Last message (UTC)" }
+                    }
+                }
+                tbody {
+                    @for (contact, message) in contacts {
+                        tr data-row=(contact) {
+                            td { (link(contact)) }
+                            td { (text(message.channel.as_deref())) }
+                            td { (time(message.created_at.as_deref())) }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Renders the links to the lists.
