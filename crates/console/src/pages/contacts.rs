@@ -1,6 +1,7 @@
 //! Contacts: the lists of suppressions and consents, and one contact with its conversation and its records.
 
 mod contact;
+mod forms;
 mod records;
 
 use axum::{

@@ -14,14 +14,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    CATEGORIES, PAGE,
+    PAGE,
+    forms::{End, Forms, NewConsent, NewSuppression, consent_form, end_form, suppression_form},
     records::{Consent, Suppression, Window, consents_table, suppressions_table, windows_table},
 };
 use crate::{
     Console,
     action::{Done, answer, given},
     client::Api,
-    components::{empty, form_key, success, text, time},
+    components::{empty, success, text, time},
     failure::Failure,
     pages::{
         messages::{MessageSummary, current},
@@ -86,10 +87,15 @@ async fn show(
         "recorded" => success("The consent is recorded with its evidence."),
         _ => Markup::default(),
     };
-    page(&viewer, &number, notice).await
+    page(&viewer, &number, &Forms::default(), notice).await
 }
 
-async fn page(viewer: &Viewer, number: &str, notice: Markup) -> Result<Markup, Failure> {
+async fn page(
+    viewer: &Viewer,
+    number: &str,
+    forms: &Forms,
+    notice: Markup,
+) -> Result<Markup, Failure> {
     let of_number = viewer.of_account(&join("/v1/numbers", number), [("limit", Some(SHOWN))]);
     let history: History = match viewer.client.get(Api::Application, &of_number).await {
         Ok(history) => history,
@@ -125,14 +131,14 @@ async fn page(viewer: &Viewer, number: &str, notice: Markup) -> Result<Markup, F
         }
         h2 { "Consents" }
         (consents)
-        (consent_form(number))
+        (consent_form(number, &forms.consent))
         h2 { "Suppressions" }
         @if history.suppressions.is_empty() {
             (empty("The contact was never suppressed. It is suppressed when it sends STOP."))
         } @else {
             (suppressions_table(&history.suppressions, false, |one| end_form(viewer, number, one)))
         }
-        (suppression_form(number))
+        (suppression_form(number, forms.suppression.as_ref()))
     };
     Ok(viewer.page(&format!("Contact {number}"), &body))
 }
@@ -234,57 +240,6 @@ fn render_consents(consents: &Consents) -> Markup {
     }
 }
 
-/// Form of a consent.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct NewConsent {
-    channel: String,
-    category: String,
-    state: String,
-    at: String,
-    source: String,
-    proof: String,
-    form_key: String,
-}
-
-fn consent_form(number: &str) -> Markup {
-    html! {
-        details {
-            summary { "Record a consent or its withdrawal" }
-            form.card method="post" action={ (path(number)) "/consent" } {
-                input type="hidden" name="form_key" value=(form_key());
-                label for="consent-category" { "Purpose" }
-                select #consent-category name="category" {
-                    @for category in CATEGORIES { option value=(category) { (category) } }
-                }
-                label for="consent-state" { "State" }
-                select #consent-state name="state" {
-                    option value="granted" { "granted" }
-                    option value="withdrawn" { "withdrawn" }
-                }
-                label for="consent-source" { "Source of the evidence" }
-                input #consent-source name="source" required maxlength="100" placeholder="form on example.com/newsletter";
-                label for="consent-proof" { "Text that the contact was shown, and the reply" }
-                textarea #consent-proof name="proof" rows="3" maxlength="4000" {}
-                label for="consent-at" { "Time (UTC), empty for now" }
-                input #consent-at name="at" placeholder="2026-01-31T12:00:00Z" spellcheck="false";
-                label for="consent-channel" { "Channel" }
-                (channel_field("consent-channel", number, "sms"))
-                button.primary type="submit" { "Record the consent" }
-            }
-        }
-    }
-}
-
-/// Renders the field for a channel; a number with a channel prefix needs none.
-fn channel_field(id: &str, number: &str, default: &str) -> Markup {
-    let given = number.split_once(':').map(|(channel, _)| channel);
-    html! {
-        input id=(id) name="channel" placeholder="sms, whatsapp, .." spellcheck="false" disabled[given.is_some()]
-            value=(given.unwrap_or(default));
-    }
-}
-
 async fn record_consent(
     viewer: Viewer,
     Path(number): Path<String>,
@@ -301,32 +256,8 @@ async fn record_consent(
         "proof": given(&new.proof),
     });
     let sent = send(&viewer, "/v1/consents", &new.form_key, &request).await;
-    done(&viewer, &number, "recorded", sent).await
-}
-
-/// Form of a suppression.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct NewSuppression {
-    channel: String,
-    expires_at: String,
-    form_key: String,
-}
-
-fn suppression_form(number: &str) -> Markup {
-    html! {
-        details {
-            summary { "Suppress the contact" }
-            form.card method="post" action={ (path(number)) "/suppress" } {
-                input type="hidden" name="form_key" value=(form_key());
-                label for="suppression-channel" { "Channel; * for every channel" }
-                (channel_field("suppression-channel", number, "*"))
-                label for="suppression-end" { "Ends by itself (UTC), empty for never" }
-                input #suppression-end name="expires_at" placeholder="2026-12-31T00:00:00Z" spellcheck="false";
-                button.danger type="submit" { "Suppress the contact" }
-            }
-        }
-    }
+    let forms = Forms { consent: new, ..Forms::default() };
+    done(&viewer, &number, "recorded", &forms, sent).await
 }
 
 async fn suppress(
@@ -341,32 +272,8 @@ async fn suppress(
         "expires_at": given(&new.expires_at),
     });
     let sent = send(&viewer, "/v1/suppressions", &new.form_key, &request).await;
-    done(&viewer, &number, "suppressed", sent).await
-}
-
-/// Form of the end of a suppression.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct End {
-    channel: String,
-}
-
-fn end_form(viewer: &Viewer, number: &str, suppression: &Suppression) -> Markup {
-    html! {
-        @if !suppression.in_force {
-            (text(None))
-        } @else if viewer.is_administrator() {
-            form method="post" action={ (path(number)) "/end-suppression" } {
-                input type="hidden" name="channel" value=(suppression.channel);
-                button.danger type="submit"
-                    data-confirm="End the suppression? Do this only if the contact has agreed to receive messages again." {
-                    "End"
-                }
-            }
-        } @else {
-            span.small { "An administrator can end it." }
-        }
-    }
+    let forms = Forms { suppression: Some(new), ..Forms::default() };
+    done(&viewer, &number, "suppressed", &forms, sent).await
 }
 
 async fn end_suppression(
@@ -380,7 +287,7 @@ async fn end_suppression(
     let path =
         query(&join("/v1/suppressions", &number), [("account_sid", account), ("channel", channel)]);
     let ended = viewer.client.act(Api::Administration, Method::DELETE, &path).await;
-    done(&viewer, &number, "ended", ended).await
+    done(&viewer, &number, "ended", &Forms::default(), ended).await
 }
 
 async fn send(viewer: &Viewer, path: &str, key: &str, request: &Value) -> Result<(), Failure> {
@@ -392,10 +299,11 @@ async fn done(
     viewer: &Viewer,
     number: &str,
     word: &str,
+    forms: &Forms,
     result: Result<(), Failure>,
 ) -> Result<Response, Failure> {
     let next = |()| query(&path(number), [("done", Some(word))]);
-    answer(result, next, async |notice| page(viewer, number, notice).await).await
+    answer(result, next, async |notice| page(viewer, number, forms, notice).await).await
 }
 
 #[cfg(test)]

@@ -62,10 +62,10 @@ async function contacts(page) {
 
   // A refusal shows the field and who must act.
   const suppress = async (end) => {
-    await page.getByText("Suppress the contact").first().click();
     await page.getByLabel("Ends by itself (UTC), empty for never").fill(end);
     await page.getByRole("button", { name: "Suppress the contact" }).click();
   };
+  await page.getByText("Suppress the contact").first().click();
   await suppress("yesterday");
   await alert(page).getByText("expires_at").first().waitFor();
   await alert(page).getByText("Must act").waitFor();
