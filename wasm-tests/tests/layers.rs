@@ -18,6 +18,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("connectors", &["contract", "domain", "platform"]),
     ("services", &["contract", "domain", "diagnosis", "platform", "store", "connectors"]),
     ("api", &["contract", "domain", "platform", "store", "connectors", "services"]),
+    ("console", &["domain", "platform"]),
     ("simulator", &["contract", "domain", "platform", "filter"]),
     ("demo", &["contract"]),
     (
@@ -32,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "connectors",
             "services",
             "api",
+            "console",
             "simulator",
             "demo",
         ],

@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 
 use twilio_edge_connectors::sinks::Sinks;
-use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
+use twilio_edge_platform::{
+    config::{Config, Setting},
+    metrics::Metrics,
+    traces::Telemetry,
+};
 use twilio_edge_services::{
     access::{
         api_keys::Keys,
@@ -62,6 +66,17 @@ pub(crate) struct Timeouts {
     pub(crate) drop_in_wait: Duration,
 }
 
+/// Longest lifetime of a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionLifetime(pub(crate) Duration);
+
+/// Settings in effect, without secrets, and the warnings about them.
+#[derive(Debug)]
+pub(crate) struct EffectiveSettings {
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) warnings: Vec<String>,
+}
+
 /// Largest request bodies, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BodyLimits {
@@ -96,6 +111,7 @@ parts! {
     checks: Arc<Checks>,
     claims: Arc<Claims>,
     delivery_wakeup: Wakeup,
+    effective_settings: Arc<EffectiveSettings>,
     histories: MessageHistory,
     idempotency: Idempotency,
     keys: Keys,
@@ -107,6 +123,7 @@ parts! {
     refused_requests: RefusedRequests,
     replay_sources: ReplaySources,
     sending: Arc<Sending>,
+    session_lifetime: SessionLifetime,
     sinks: Sinks,
     stores: Stores,
     sweeper: Sweeper,
@@ -155,6 +172,10 @@ impl App {
             },
             checks: Arc::new(sending.checks.clone()),
             delivery_wakeup: claims.wakeup.clone(),
+            effective_settings: Arc::new(EffectiveSettings {
+                settings: config.effective.clone(),
+                warnings: config.warnings(),
+            }),
             histories,
             idempotency: stores.idempotency(hold, keep),
             keys,
@@ -165,6 +186,7 @@ impl App {
             permissions: Arc::new(permissions),
             refused_requests,
             replay_sources,
+            session_lifetime: SessionLifetime(Duration::from_secs(config.console.session_s)),
             sinks: claims.sinks.clone(),
             sweeper: stores.sweeper(),
             stores,

@@ -4,6 +4,7 @@
 //! Architecture invariant: reads requests and renders responses; decisions are made in the crates below.
 
 mod access;
+mod activity;
 mod addresses;
 mod api_keys;
 mod app;
@@ -34,6 +35,8 @@ mod redactions;
 mod refused_requests;
 mod replays;
 mod request_log;
+mod sessions;
+mod settings;
 mod sinks;
 mod statistics;
 mod stream;
@@ -83,6 +86,8 @@ pub fn router(app: &App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), media::limit_uploads))
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
+        .merge(sessions::router())
+        .merge(activity::router())
         .merge(messages::router())
         .merge(notifications::router())
         .merge(statistics::router())
@@ -109,7 +114,7 @@ pub fn router(app: &App) -> Router {
 
 /// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
-    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, and the import and export of suppressions and consents.";
+    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, settings in effect, and the import and export of suppressions and consents.";
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let lists = suppressions::import_router()
         .merge(consents::import_router())
@@ -127,6 +132,7 @@ pub fn admin_router(app: &App) -> Router {
         .merge(deliveries::router())
         .merge(sinks::router())
         .merge(replays::router())
+        .merge(settings::router())
         .merge(suppressions::admin_router())
         .merge(changing)
         .merge(lists)
@@ -151,6 +157,14 @@ fn finish(app: &App, document: OpenApi, router: OpenApiRouter<App>) -> Router {
         .layer(middleware::from_fn(dropin::translate_refusals))
         .layer(middleware::from_fn_with_state(app.clone(), request_log::record))
         .with_state(app.clone())
+}
+
+/// Adds the limits of size and time and the request log of the API to routes of a crate above.
+pub fn limited(app: &App, router: Router) -> Router {
+    router
+        .layer(DefaultBodyLimit::max(app.body_limits().api))
+        .layer(middleware::from_fn_with_state(app.clone(), limit_time))
+        .layer(middleware::from_fn_with_state(app.clone(), request_log::record))
 }
 
 async fn limit_time(State(timeouts): State<Timeouts>, request: Request, next: Next) -> Response {

@@ -39,6 +39,7 @@ pub mod refused_request;
 pub mod retention;
 pub mod secret;
 pub mod sending;
+pub mod session;
 pub mod sink_filter;
 pub mod spreadsheet;
 pub mod status;

@@ -321,6 +321,10 @@ refusals! {
         title: "The message is being sent or has an outcome. No change was made",
         remedy: "Fetch the message with `GET /v1/messages/{id}`; its state shows the outcome.",
         drop_in: None }
+    NotUnknown { code: "not_unknown", status: 409, actor: Caller, origin: Request,
+        title: "The outcome of the message is not unknown. No change was made",
+        remedy: "Fetch the message with `GET /v1/messages/{id}`; its state shows the outcome.",
+        drop_in: None }
     EtagMismatch { code: "etag_mismatch", status: 412, actor: Caller, origin: Request,
         title: "If-Match is not the current ETag of the resource. No change was made",
         remedy: "GET the resource again, and send its ETag in If-Match with your change.",

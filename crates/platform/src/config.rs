@@ -44,6 +44,7 @@ pub struct Config {
     pub admin: Admin,
     pub api: Api,
     pub stream: Stream,
+    pub console: Console,
     pub connections: Connections,
     pub accounts: Accounts,
     pub sinks: Sinks,
@@ -62,6 +63,21 @@ pub struct Config {
     pub retention: Retention,
     pub redaction: Redaction,
     pub telemetry: Telemetry,
+    #[serde(skip)]
+    pub effective: Vec<Setting>,
+}
+
+/// One setting in effect, without its secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Path of the setting, such as `leases.period_ms`.
+    pub name: String,
+    /// Environment variable of the setting.
+    pub variable: String,
+    /// Value in effect; a secret is replaced by `***`.
+    pub value: toml::Value,
+    /// True if the value is that of `defaults.toml`.
+    pub is_default: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -78,6 +94,17 @@ impl Leases {
             lease_ms: i64::from(self.period_ms),
             result_ms: i64::from(self.result_ttl_s).saturating_mul(1000),
         }
+    }
+}
+
+impl Config {
+    /// Returns the URL of the simulator that a demo sends messages to; `None` if they go to Twilio.
+    pub fn simulator_url(&self) -> Option<&str> {
+        let url = self.sending.base_url.as_str();
+        let host = url.strip_prefix("http://")?;
+        let is_local =
+            ["127.0.0.1:", "[::1]:", "localhost:"].iter().any(|local| host.starts_with(local));
+        (self.demo && is_local).then_some(url)
     }
 }
 
@@ -98,6 +125,14 @@ pub struct Api {
     pub max_body_bytes: usize,
     pub max_import_bytes: usize,
     pub idempotency_ttl_s: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Console {
+    pub enabled: bool,
+    pub session_s: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

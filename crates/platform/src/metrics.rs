@@ -1,6 +1,7 @@
 //! Metrics of the sidecar. All names and label values are fixed here, so no external data can name a metric. Every series
 //! exists with zero from the first scrape; the series of a route exist from its first request.
 
+mod activity;
 mod archive;
 mod catalogue;
 mod connections;
@@ -24,10 +25,12 @@ use std::time::Duration;
 
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
+pub use self::activity::{ActivityCounts, ActivityInterval, INTERVAL as ACTIVITY_INTERVAL};
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
 pub use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
 pub use self::refused_requests::ReportOutcome;
 use self::{
+    activity::ActivityLog,
     archive::ArchiveMetrics,
     catalogue::{Catalogue, Labels},
     connections::ListenerMetrics,
@@ -50,6 +53,7 @@ use self::{
 #[derive(Debug)]
 pub struct Metrics {
     catalogue: Catalogue,
+    activity: ActivityLog,
     /// Metrics of webhooks.
     pub webhooks: WebhookMetrics,
     /// Metrics of the stores.
@@ -125,6 +129,7 @@ impl Default for Metrics {
             refused_requests: RefusedRequestMetrics::of(all),
             streams: StreamMetrics::of(all),
             tasks: TaskMetrics::of(all),
+            activity: ActivityLog::default(),
             catalogue: Catalogue::default(),
         };
         all.info(

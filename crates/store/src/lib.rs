@@ -61,6 +61,7 @@ mod replays;
 mod retention;
 mod rows;
 mod scripts;
+mod sessions;
 mod settlement_input;
 mod settlements;
 mod spool;
@@ -97,11 +98,13 @@ pub use self::{
     },
     outbox::{
         AttemptResult, DeliveryRound, NewDelivery, OrderedDeliveries, Outbox, PendingDelivery,
+        SinkBacklog,
     },
     rate_limiter::{RateLimiter, TokenRequest},
     refused_requests::{RefusedGroup, RefusedRequests, RefusedRequestsPage, StoredRefusedRequest},
     replays::Replay,
     retention::Sweeper,
+    sessions::{Session, Sessions},
     settlement_input::SettlementInput,
     stores::{Health, Stores},
     suppressions::{Suppressions, SuppressionsPage},

@@ -1,6 +1,9 @@
 //! Client of a sidecar's API for the commands that act as an application does, with an API key.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 use ureq::{Agent, http::Request};
@@ -9,6 +12,9 @@ use super::credentials::variable;
 
 /// Environment variable with the API key, for calls without a key file.
 const KEY: &str = "TWILIO_EDGE_API_KEY";
+
+/// Key of `make run`, which is used if the caller names no other one.
+const DEMO_KEY: &str = "data/demo.key";
 
 /// Time limit of an answer, in addition to the wait that a command asks for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +28,7 @@ pub(super) struct ApiClient {
     /// URL of the sidecar
     #[arg(long, env = "TWILIO_EDGE_API_URL", default_value = "http://127.0.0.1:8081")]
     url: String,
-    /// File with an API key of scope app; default: TWILIO_EDGE_API_KEY
+    /// File with an API key of scope app; default: TWILIO_EDGE_API_KEY, or the key of `make run` in data/demo.key
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
@@ -42,14 +48,29 @@ pub(super) struct ApiRequest<'a> {
 }
 
 impl ApiClient {
+    /// Returns the URL of the sidecar, as the caller wrote it.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns the URL of a path of the API.
+    pub(super) fn url_of(&self, path: &str) -> String {
+        format!("{}{path}", self.url.trim_end_matches('/'))
+    }
+
     /// Reads the API key.
     ///
     /// # Errors
-    /// Returns the reason why there is none.
+    /// There is none, or its file cannot be used; the text names the option.
     pub(super) fn token(&self) -> Result<String, String> {
-        let Some(file) = &self.key_file else {
-            return variable(KEY)
-                .ok_or_else(|| format!("there is no API key: use --key-file, or set {KEY}"));
+        let demo = Path::new(DEMO_KEY);
+        let file = match (&self.key_file, variable(KEY)) {
+            (Some(file), _) => file,
+            (None, Some(token)) => return Ok(token),
+            (None, None) if demo.exists() => demo,
+            (None, None) => {
+                return Err(format!("there is no API key: use --key-file, or set {KEY}"));
+            }
         };
         let text = twilio_edge_platform::file_access::read_secret(file)
             .map_err(|problem| format!("--key-file: {}: {problem}", file.display()))?;
@@ -82,7 +103,7 @@ impl ApiClient {
             .new_agent();
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.url.trim_end_matches('/')))
+            .uri(self.url_of(path))
             .header("Authorization", format!("Bearer {token}"))
             .header("Content-Type", "application/json");
         if let Some(key) = idempotency_key {
@@ -129,8 +150,8 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Formats a problem document as one line.
-fn problem(body: &Value) -> String {
+/// Formats a problem document of the API as one line.
+pub(super) fn problem(body: &Value) -> String {
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     let (code, title, detail, remedy) =
         (text("code"), text("title"), text("detail"), text("remedy"));

@@ -10,7 +10,7 @@ use sse_stream::{Sse, SseByteStream};
 use twilio_edge_platform::terminal;
 
 use super::{
-    api_options::{ApiOptions, problem},
+    api_client::{ApiClient, problem},
     failure::with_causes,
     ledger,
 };
@@ -42,7 +42,7 @@ pub(super) struct LiveOptions {
     #[arg(long, value_name = "SID", value_parser = ledger::account)]
     account: Option<String>,
     #[command(flatten)]
-    api: ApiOptions,
+    api: ApiClient,
 }
 
 /// Webhook of a stream: the JSON of the API.

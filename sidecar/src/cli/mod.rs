@@ -1,6 +1,5 @@
 //! Commands of `twilio-edge`: one file per command, with its arguments and its `run`. This file has no other logic.
 
-mod api_options;
 mod api_client;
 mod archive;
 mod backend;

@@ -6,14 +6,10 @@ use std::{process::ExitCode, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{
-    api_options::{ApiOptions, problem},
     api_client::{ApiClient, ApiRequest, idempotency_key, pair},
     listing,
 };
 use crate::cli::failure::fail;
-
-/// Time limit of an answer, in addition to `--wait`.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -77,12 +73,6 @@ pub(super) struct Args {
     #[arg(long, value_name = "SID")]
     account: Option<String>,
     #[command(flatten)]
-    api: ApiOptions,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("must be NAME=TEXT")?;
-    Ok((name.to_owned(), value.to_owned()))
     api: ApiClient,
 }
 
@@ -113,42 +103,6 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 impl Args {
-    /// Sends the request; returns the HTTP status and the text to print.
-    fn request(&self, token: &str, key: &str) -> Result<(u16, String), String> {
-        let wait = Duration::from_secs(self.wait.unwrap_or_default().into());
-        let agent = Agent::config_builder()
-            .timeout_global(Some(PATIENCE + wait))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .new_agent();
-        let url = self.api.url_of(&format!("/v1/messages?wait_ms={}", wait.as_millis()));
-        let mut request = Request::post(url)
-            .header("Authorization", format!("Bearer {token}"))
-            .header("Content-Type", "application/json");
-        if !self.dry_run {
-            request = request.header("Idempotency-Key", key);
-        }
-        let request = request.body(self.body().to_string()).map_err(|error| error.to_string())?;
-        let place = self.api.url();
-        let mut answer = agent.run(request).map_err(|error| format!("{place}: {error}"))?;
-        let status = answer.status().as_u16();
-        let body =
-            answer.body_mut().read_to_string().map_err(|error| format!("{place}: {error}"))?;
-        let body: Value = serde_json::from_str(&body).map_err(|_| {
-            format!(
-                "--url: {place}: answered with status {status} and no JSON; check that it is a sidecar"
-            )
-        })?;
-        let shown = match status {
-            200..=299 => serde_json::to_string_pretty(&body).unwrap_or_default(),
-            _ => problem(&body),
-        };
-        Ok((status, shown))
-    }
-
     fn body(&self) -> Value {
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, text)| (name.clone(), json!(text))).collect();

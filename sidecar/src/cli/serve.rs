@@ -90,6 +90,7 @@ async fn serve(
     // Listeners. Another process at the same address ends the start here, before the stores are opened.
     let listeners = Listeners::open(&config).await?;
     tasks.spawn(Task::LogRepeats, repeats.report(metrics.clone()));
+    tasks.spawn(Task::Activity, metrics.clone().record_activity());
 
     // Stores.
     let reporting = event_reporting(&config)?;

@@ -8,28 +8,28 @@ use std::{
 
 use axum::{
     Extension,
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{
         Path, Query, Request, State,
-        rejection::{PathRejection, QueryRejection},
+        rejection::{BytesRejection, PathRejection, QueryRejection},
     },
     http::{StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::view;
 use crate::{
     app::{App, Timeouts},
-    body::json,
+    body::{json, object},
     problem::Problem,
     query::{self, AccountQuery},
     views::Message,
 };
-use twilio_edge_domain::refusal::RefusalCode;
+use twilio_edge_domain::{refusal::RefusalCode, sending::outcome::is_message_sid};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
@@ -82,7 +82,7 @@ fn wait(wait_ms: Option<u32>) -> Result<Duration, Problem> {
 }
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(cancel))
+    OpenApiRouter::new().routes(routes!(cancel)).routes(routes!(resolve))
 }
 
 /// Cancels an outbound message that is not being sent yet. Canceling it again changes nothing.
@@ -113,6 +113,51 @@ async fn cancel(
         "canceled" => Ok(json(&view(&sending, &message.into()).await?)),
         state => Err(Problem::with(RefusalCode::NotCancelable, format!("It is {state}."))),
     }
+}
+
+/// Decision about a message whose outcome is unknown.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ResolveMessageRequest {
+    /// Twilio's SID of the message, if Twilio has it; `null` if Twilio does not have it, so that the message was not sent.
+    #[schema(required = true, pattern = "^(SM|MM)[0-9a-f]{32}$")]
+    message_sid: Option<String>,
+}
+
+/// Resolves an outbound message whose outcome is unknown: Twilio has it under this SID, or it was not sent.
+#[utoipa::path(
+    post,
+    path = "/v1/messages/{id}/resolve",
+    tag = "messages",
+    params(("id" = String, Path, description = "Id of the outbound message, `ms_..`"), AccountQuery),
+    operation_id = "resolve_message",
+    request_body = ResolveMessageRequest,
+    responses((status = 200, description = "The message with its outcome", body = Message), Problem),
+    security(("key" = [])),
+)]
+async fn resolve(
+    State(sending): State<Arc<Sending>>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
+    let ResolveMessageRequest { message_sid } = object(body)?;
+    if message_sid.as_deref().is_some_and(|sid| !is_message_sid(sid)) {
+        let must = "message_sid: must be SM or MM and 32 lower-case hexadecimal digits, or null";
+        return Err(Problem::malformed(must));
+    }
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
+    let sid = message_sid.as_deref();
+    let resolved = sending::resolve(&sending.messages, &caller, &message, sid, now_ms()).await;
+    if !resolved.map_err(|reason| Problem::unavailable(&reason))? {
+        return Err(Problem::of(RefusalCode::NotUnknown));
+    }
+    sending.outcome_waiters.notify(&id);
+    let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
+    Ok(json(&view(&sending, &message.into()).await?))
 }
 
 /// Returns the row of an outbound message: once it has an outcome, or after `wait`.

@@ -10,6 +10,9 @@ use twilio_edge_domain::{archive, secret, tenant::NO_MEDIA_STORE};
 /// Largest batch of the archive in bytes; it is held in memory as lines and as an object.
 const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
 
+/// Longest lifetime of a session in seconds.
+const LONGEST_SESSION_S: u64 = 30 * 86_400;
+
 /// Longest interval of a background task in seconds. A clock cannot represent the end of a much longer one.
 const YEAR_S: u64 = 365 * 86_400;
 
@@ -204,6 +207,11 @@ impl Config {
         ] {
             check(value >= least, &format!("{path}: must be at least {least}"));
         }
+        let session_s = self.console.session_s;
+        check(
+            (60..=LONGEST_SESSION_S).contains(&session_s),
+            &format!("console.session_s: must be 60 to {LONGEST_SESSION_S}"),
+        );
         for (path, seconds) in [
             ("redaction.every_s", self.redaction.every_s),
             ("sending.templates_every_s", self.sending.templates_every_s),

@@ -307,6 +307,12 @@ const ALL: &[(&str, &str, &str)] = &[
         "The sidecar could not use the routing file; the last valid routes stay in effect",
     ),
     ("routing.reloaded", "info", "The sidecar read changed routes, which are now in effect"),
+    ("session.ended", "info", "The owner of an API key ended a session: `key.id`"),
+    (
+        "session.started",
+        "info",
+        "The owner of an API key started a session, for instance in the console: `key.id`",
+    ),
     (
         "settings.contradictory",
         "warn",

@@ -292,6 +292,11 @@ impl MessageMetrics {
         self.allowed.set(whole(allowed));
     }
 
+    /// Returns the number of unknown messages, and the seconds since the oldest waiting one should have been sent.
+    pub fn backlog(&self) -> (i64, f64) {
+        (self.unknowns.get(), self.oldest.get())
+    }
+
     /// Sets the number of unknown messages, and the age of the oldest due one.
     pub fn stand(&self, standing: &MessageBacklog, now_ms: i64) {
         self.unknowns.set(standing.unknowns);

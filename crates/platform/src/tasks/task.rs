@@ -9,6 +9,8 @@ pub enum Task {
     Listener,
     /// Reports suppressed log lines.
     LogRepeats,
+    /// Records the recent activity of the sidecar.
+    Activity,
     /// Writes the events of the journal to the ledger.
     JournalWriter,
     /// Commits requests of one kind in shared transactions.
@@ -58,6 +60,7 @@ impl Task {
     pub const ALL: [Task; 22] = [
         Task::Listener,
         Task::LogRepeats,
+        Task::Activity,
         Task::JournalWriter,
         Task::GroupCommit,
         Task::SpoolRecovery,
@@ -94,6 +97,11 @@ impl Task {
                 "Finishes the requests in progress",
             ),
             Task::LogRepeats => ("log_repeats", "Reports suppressed log lines every 5 s", STOPPED),
+            Task::Activity => (
+                "activity",
+                "Records counts of webhooks and deliveries every 30 s, for the overview of the console",
+                "Is interrupted; the counts are in memory only",
+            ),
             Task::JournalWriter => (
                 "journal_writer",
                 "Writes the events of the journal to SQL",

@@ -141,6 +141,16 @@ CREATE INDEX api_keys_created ON api_keys (created_at_ms, id);
 CREATE INDEX api_keys_account ON api_keys (account_sid, created_at_ms, id);
 CREATE INDEX api_keys_scope ON api_keys (scope);
 
+-- Sessions of API keys, for instance of browsers. A session ends with its key. Expired sessions are deleted when the next one starts.
+CREATE TABLE sessions (
+    secret_sha256 TEXT NOT NULL PRIMARY KEY,
+    key_id        TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sessions_key ON sessions (key_id, created_at_ms);
+CREATE INDEX sessions_expiry ON sessions (expires_at_ms);
+
 -- Audit log: every administrative change in order, in the transaction of the change.
 CREATE TABLE audit (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,

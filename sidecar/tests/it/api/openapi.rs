@@ -71,6 +71,7 @@ const ADMIN: &[(&str, &str)] = &[
     ("post", "/v1/replays"),
     ("get", "/v1/replays/{id}"),
     ("post", "/v1/redactions"),
+    ("get", "/v1/settings"),
     ("get", "/v1/tenants"),
     ("get", "/v1/tenants/{account_sid}"),
     ("put", "/v1/tenants/{account_sid}"),
