@@ -57,7 +57,7 @@ pub enum Task {
 
 impl Task {
     /// All background tasks.
-    pub const ALL: [Task; 22] = [
+    pub const ALL: [Task; 24] = [
         Task::Listener,
         Task::LogRepeats,
         Task::Activity,
