@@ -1,6 +1,6 @@
 //! Examples of an OpenAPI document. One table has the values, so that a field has the same example in each schema: `fields` by
-//! field name, or by schema and field; `paths` by parameter of a path, or by operation and parameter; `requests` by operation.
-//! Optional parameters have no example, because viewers fill examples into their forms.
+//! field name, or by schema and field; `parameters` by required parameter, or by operation and parameter; `requests` by
+//! operation. Optional parameters have no example, because viewers fill examples into their forms.
 
 use serde_json::{Map, Value};
 
@@ -10,8 +10,8 @@ const TABLE: &str = include_str!("examples.json");
 pub(super) fn add(document: &mut Value) {
     let table: Value = serde_json::from_str(TABLE).unwrap_or_default();
     let section = |name: &str| table.get(name).and_then(Value::as_object);
-    let (Some(fields), Some(paths), Some(requests)) =
-        (section("fields"), section("paths"), section("requests"))
+    let (Some(fields), Some(parameters), Some(requests)) =
+        (section("fields"), section("parameters"), section("requests"))
     else {
         return;
     };
@@ -22,7 +22,7 @@ pub(super) fn add(document: &mut Value) {
         for (_, operation) in entries(Some(methods)) {
             let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default();
             let id = id.to_owned();
-            add_to_operation(operation, &id, paths, requests.get(&id));
+            add_to_operation(operation, &id, parameters, requests.get(&id));
         }
     }
 }
@@ -77,14 +77,14 @@ fn fits(field: &Value, example: &Value) -> bool {
 fn add_to_operation(
     operation: &mut Value,
     id: &str,
-    paths: &Map<String, Value>,
+    examples: &Map<String, Value>,
     requests: Option<&Value>,
 ) {
     let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten().filter_map(Value::as_object_mut) {
         let name = parameter.get("name").and_then(Value::as_str).unwrap_or_default();
-        let example = paths.get(&format!("{id}.{name}")).or_else(|| paths.get(name)).cloned();
-        if let Some(example) = example.filter(|_| parameter.get("in") == Some(&"path".into())) {
+        let example = examples.get(&format!("{id}.{name}")).or_else(|| examples.get(name)).cloned();
+        if let Some(example) = example.filter(|_| parameter.get("required") == Some(&true.into())) {
             parameter.insert("example".into(), example);
         }
     }
@@ -106,7 +106,7 @@ mod tests {
     fn table_has_its_three_sections() {
         let table: Value = serde_json::from_str(TABLE).unwrap();
         let names: Vec<&String> = table.as_object().unwrap().keys().collect();
-        assert_eq!(names, ["fields", "paths", "requests"]);
+        assert_eq!(names, ["fields", "parameters", "requests"]);
     }
 
     #[test]

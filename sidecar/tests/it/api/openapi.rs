@@ -10,7 +10,9 @@ use twilio_edge_contract::{EDGE_CONFIG_PATH, EXCHANGE_PATH, REFUSALS_PATH};
 use crate::{
     access::api_keys::administrator,
     api::endpoints::refused,
+    inbound::deliveries::sinks,
     support::{
+        receiver::Receiver,
         sidecar::{ACCOUNT, TOKEN},
         world::{Kind, World},
     },
@@ -202,7 +204,7 @@ fn every_text_and_object_has_an_example(document: &Value) {
     }
     for (path, method, operation) in operations(document) {
         let parameters = operation["parameters"].as_array().into_iter().flatten();
-        for parameter in parameters.filter(|parameter| parameter["in"] == "path") {
+        for parameter in parameters.filter(|parameter| parameter["required"] == true) {
             assert!(!parameter["example"].is_null(), "{method} {path}: {}", parameter["name"]);
         }
         for (kind, content) in operation["requestBody"]["content"].as_object().into_iter().flatten()
@@ -217,7 +219,9 @@ fn every_text_and_object_has_an_example(document: &Value) {
 #[tokio::test]
 async fn examples_of_requests_are_well_formed() {
     let world = World::new(Kind::Sqlite).await;
-    let sidecar = world.sidecar().await;
+    let receiver = Receiver::start().await;
+    let sinks = sinks(&world, &[("orders", &receiver, "")]);
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_SINKS_FILE", &sinks)]).await;
     let administrator = administrator(&sidecar).await;
     let (_, key) = administrator.create("admin", Some(ACCOUNT), "examples").await;
     let mut tried = 0;
@@ -227,10 +231,15 @@ async fn examples_of_requests_are_well_formed() {
         for (path, method, operation) in operations(&document) {
             let token = if path.starts_with("/edge/") { TOKEN } else { &key };
             let parameters = operation["parameters"].as_array().into_iter().flatten();
-            let path = parameters.fold(path.to_owned(), |path, parameter| {
+            let required = parameters.filter(|parameter| parameter["required"] == true);
+            let path = required.fold(format!("{path}?"), |path, parameter| {
                 let name = parameter["name"].as_str().unwrap();
                 let example = parameter["example"].to_string().replace('+', "%2B");
-                path.replace(&format!("{{{name}}}"), example.trim_matches('"'))
+                let example = example.trim_matches('"');
+                match parameter["in"] == "path" {
+                    true => path.replace(&format!("{{{name}}}"), example),
+                    false => format!("{path}&{name}={example}"),
+                }
             });
             for (kind, body) in examples(operation) {
                 let url = format!("{base}{path}").replace(EXAMPLE_ACCOUNT, ACCOUNT);
