@@ -12,8 +12,8 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
-use self::simulator::SimulatedMessage;
 pub use self::simulator::Simulator;
+use self::simulator::{Arrival, SimulatedMessage};
 use super::{Page, messages, webhooks};
 use crate::{
     Console,
@@ -46,6 +46,7 @@ fn routes() -> Router<Console> {
     Router::new()
         .route("/phone", get(show))
         .route("/phone/write", post(write))
+        .route("/phone/repeat", post(repeat))
         .route("/phone/answer", post(answer))
 }
 
@@ -92,6 +93,9 @@ impl Channel {
 async fn show(viewer: Viewer, Query(choice): Query<Choice>) -> Result<Markup, Failure> {
     let notice = match choice.done.as_str() {
         "written" => success("The webhook reached your application."),
+        "repeated" => success(
+            "The filter answered the copy. Your application did not receive the message again.",
+        ),
         "answered" => success("The sidecar sent the answer."),
         _ => Markup::default(),
     };
@@ -136,6 +140,22 @@ async fn page(
                     button type="submit" name="text" value="Where is my order?" { "\"Where is my order?\"" }
                     button type="submit" name="text" value="STOP" { "STOP" }
                     button type="submit" name="text" value="START" { "START" }
+                }
+                details {
+                    summary { "What if ..." }
+                    @if let Some(last) = conversation.iter().rev().find(|message| message.direction == "inbound") {
+                        form.actions method="post" action="/console/phone/repeat" {
+                            input type="hidden" name="channel" value=(channel.name());
+                            input type="hidden" name="sid" value=(last.sid);
+                            button type="submit" { "Twilio sends the last message again" }
+                        }
+                    }
+                    form.actions method="post" action="/console/phone/write" {
+                        input type="hidden" name="channel" value=(channel.name());
+                        input type="hidden" name="text" value="Signed for another URL";
+                        input type="hidden" name="signed_origin" value="https://old.example.com";
+                        button type="submit" { "the signature is for another URL" }
+                    }
                 }
             }
             section aria-labelledby="business-title" {
@@ -239,25 +259,51 @@ struct Written {
     #[serde(default)]
     channel: String,
     text: String,
+    /// Origin that is signed instead of the real one; empty for the real one.
+    #[serde(default)]
+    signed_origin: String,
 }
 
 async fn write(viewer: Viewer, Form(written): Form<Written>) -> Result<Response, Failure> {
     let channel = Channel::read(&written.channel);
     let simulator = simulator(&viewer)?;
     let (contact, own) = (channel.address(CONTACT), channel.address(OWN));
-    match simulator.write(&contact, &own, &written.text).await? {
-        answer if answer.delivered => {
-            Ok(Redirect::to(&channel.page(Some("written"))).into_response())
-        }
-        answer => {
-            let notice = html! {
-                div.notice.bad role="alert" {
-                    p { strong { "The webhook did not arrive. " } "Twilio's calls of your URL ended with " (answer.calls()) "." }
-                }
-            };
-            Ok(page(&viewer, channel, &notice, "").await?.into_response())
-        }
+    let origin = Some(written.signed_origin.as_str()).filter(|origin| !origin.is_empty());
+    let arrival = simulator.write(&contact, &own, &written.text, origin).await?;
+    arrived(&viewer, channel, &arrival, "written").await
+}
+
+/// Message that Twilio sends again.
+#[derive(Debug, Deserialize)]
+struct Repeat {
+    #[serde(default)]
+    channel: String,
+    sid: String,
+}
+
+async fn repeat(viewer: Viewer, Form(repeat): Form<Repeat>) -> Result<Response, Failure> {
+    let channel = Channel::read(&repeat.channel);
+    let arrival = simulator(&viewer)?.repeat(&repeat.sid).await?;
+    arrived(&viewer, channel, &arrival, "repeated").await
+}
+
+/// Shows what became of a webhook.
+async fn arrived(
+    viewer: &Viewer,
+    channel: Channel,
+    arrival: &Arrival,
+    word: &str,
+) -> Result<Response, Failure> {
+    if arrival.delivered {
+        return Ok(Redirect::to(&channel.page(Some(word))).into_response());
     }
+    let notice = html! {
+        div.notice.bad role="alert" {
+            p { strong { "The webhook did not arrive. " } "Twilio's calls of your URL ended with " (arrival.calls()) "." }
+            p { "403 means that the filter refused the signature: nothing reached your application." }
+        }
+    };
+    Ok(page(viewer, channel, &notice, "").await?.into_response())
 }
 
 /// Answer of the business.
