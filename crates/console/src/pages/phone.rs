@@ -18,7 +18,7 @@ use super::{Page, messages, webhooks};
 use crate::{
     Console,
     client::Api,
-    components::{empty, form_key, live, state, success, time},
+    components::{empty, form_key, live_from, state, success, time},
     failure::Failure,
     path::{join, query},
     viewer::Viewer,
@@ -114,6 +114,7 @@ async fn page(
     let path = join("/v1/numbers", &channel.address(CONTACT));
     let path = viewer.of_account(&path, [("limit", Some(SHOWN))]);
     let history: History = viewer.client.get(Api::Application, &path).await?;
+    let here = channel.page(None);
     let body = html! {
         p { "You are the customer " strong { (CONTACT) } ", and write to the business " strong { (OWN) }
             ". Twilio is simulated on this machine: nothing leaves it." }
@@ -128,7 +129,7 @@ async fn page(
         div.columns {
             section.phone aria-labelledby="phone-title" {
                 h2 #phone-title { "The customer's phone" }
-                div aria-live="polite" { (live("phone", &bubbles(&conversation))) }
+                div aria-live="polite" { (live_from(&here, "phone", &bubbles(&conversation))) }
                 form.compose method="post" action="/console/phone/write" {
                     input type="hidden" name="channel" value=(channel.name());
                     input name="text" aria-label="Message of the customer" placeholder="Write as the customer"
@@ -160,7 +161,7 @@ async fn page(
             }
             section aria-labelledby="business-title" {
                 h2 #business-title { "Your side" }
-                (live("business", &standing(&history)))
+                (live_from(&here, "business", &standing(&history)))
                 form.compose method="post" action="/console/phone/answer" {
                     input type="hidden" name="channel" value=(channel.name());
                     input type="hidden" name="form_key" value=(form_key());
@@ -168,7 +169,7 @@ async fn page(
                         maxlength="1600" required autocomplete="off";
                     button.primary type="submit" { "Send" }
                 }
-                (live("records", &html! {
+                (live_from(&here, "records", &html! {
                     h3 { "Messages" }
                     (messages::table(&history.messages))
                     h3 { "Webhooks" }
