@@ -27,7 +27,7 @@ use twilio_edge_services::access::api_keys::{AccessError, Caller, Keys, StartedS
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct StartSessionRequest {
-    /// Lifetime in seconds, at most `console.session_s`, which is the default.
+    /// Lifetime in seconds. A longer one than `console.session_s`, which is the default, is shortened to it.
     #[serde(default, deserialize_with = "integer")]
     #[schema(minimum = 1)]
     lifetime_s: Option<u32>,
@@ -71,10 +71,10 @@ async fn start(
 ) -> Result<Response, Problem> {
     let StartSessionRequest { lifetime_s } = object(body)?;
     let lifetime = lifetime_s.map_or(longest, |seconds| Duration::from_secs(seconds.into()));
-    if lifetime.is_zero() || lifetime > longest {
-        let most = longest.as_secs();
-        return Err(Problem::malformed(&format!("lifetime_s: must be 1 to {most}")));
+    if lifetime.is_zero() {
+        return Err(Problem::malformed("lifetime_s: must be at least 1"));
     }
+    let lifetime = lifetime.min(longest);
     let started = keys.start_session(&caller, lifetime, now_ms()).await;
     let StartedSession { token, key, expires_at_ms } = started.map_err(refused)?;
     let expires_at = rfc3339(expires_at_ms);
@@ -84,7 +84,7 @@ async fn start(
     Ok(response)
 }
 
-/// Ends the session that the request was sent with.
+/// Ends the session that the request was sent with. A request with a key has no session, and changes nothing.
 #[utoipa::path(
     delete,
     path = "/v1/session",
@@ -97,12 +97,8 @@ async fn end(
     State(keys): State<Keys>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    match keys.end_session(&caller, now_ms()).await.map_err(refused)? {
-        true => Ok(StatusCode::NO_CONTENT.into_response()),
-        false => {
-            Err(Problem::malformed("the request was sent with an API key, which has no session"))
-        }
-    }
+    keys.end_session(&caller, now_ms()).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 fn refused(refusal: AccessError) -> Problem {

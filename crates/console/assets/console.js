@@ -5,6 +5,13 @@
 const PERIOD_MS = 2000;
 let refreshing = false;
 
+// Returns the document at a URL; null if there is none, for instance because the session has ended.
+async function fetchPage(url) {
+  const response = await fetch(url, { redirect: "error", credentials: "same-origin" });
+  if (!response.ok) return null;
+  return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
 function isBusy() {
   const active = document.activeElement;
   const isInLive = active && active.closest("[data-live]") && active.matches("input, textarea, select, button, a");
@@ -16,11 +23,12 @@ async function refresh() {
   if (refreshing || live.length === 0 || isBusy()) return;
   refreshing = true;
   try {
-    const url = document.body.dataset.here || location.href;
-    const response = await fetch(url, { redirect: "error", credentials: "same-origin" });
-    if (!response.ok) return;
-    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    const pages = new Map();
     for (const section of live) {
+      const url = section.dataset.from || location.href;
+      if (!pages.has(url)) pages.set(url, await fetchPage(url));
+      const page = pages.get(url);
+      if (!page) continue;
       const fresh = page.getElementById(section.id);
       if (!fresh || fresh.innerHTML === section.dataset.shown || isBusy()) continue;
       const known = new Set(Array.from(section.querySelectorAll("[data-row]"), (row) => row.dataset.row));

@@ -120,6 +120,11 @@ pub(crate) fn live(id: &str, body: &Markup) -> Markup {
     html! { div id=(id) data-live { (body) } }
 }
 
+/// As [`live`], for a page that may be the answer to a form: the script fetches the section from this path.
+pub(crate) fn live_from(path: &str, id: &str, body: &Markup) -> Markup {
+    html! { div id=(id) data-live data-from=(path) { (body) } }
+}
+
 /// Returns a key that makes a form have one effect, however often it is sent.
 pub(crate) fn form_key() -> String {
     let mut random = [0; 16];

@@ -73,7 +73,8 @@ async fn send_callback(shared: Arc<Shared>, message: Message) {
     let Some(key) = Key::auth_token("the account's", &account.auth_token) else { return };
     let event = format!("{}{}", message.sid, message.status);
     let outcomes =
-        post::send(&shared.client, url, None, status_parameters(&message), &key, &event).await;
+        post::send(&shared.client, url, None, None, status_parameters(&message), &key, &event)
+            .await;
     for outcome in outcomes {
         shared.count(
             "callback",

@@ -91,23 +91,25 @@ impl Outcome {
 /// Outcomes of the calls of one webhook, in order.
 pub(super) type Outcomes = Vec<Outcome>;
 
-/// Calls `url` with an event and, if that fails and there is one, the fallback URL.
+/// Calls `url` with an event and, if that fails and there is one, the fallback URL. `signed_origin` is signed instead of the
+/// called origin.
 pub(super) async fn send(
     client: &Client,
     url: &str,
     fallback: Option<&str>,
+    signed_origin: Option<&str>,
     parameters: Parameters,
     key: &Key,
     event: &str,
 ) -> Outcomes {
-    let mut outcomes = call(client, url, parameters.clone(), key, event).await;
+    let mut outcomes = call(client, url, signed_origin, parameters.clone(), key, event).await;
     let last = outcomes.last().copied().unwrap_or(Outcome::NoConnection);
     if let (false, Some(fallback)) = (last.is_success(), fallback) {
         let mut parameters = parameters;
         let bare = url.split('#').next().unwrap_or(url);
         parameters.push(("ErrorCode".to_owned(), last.error_code().to_owned()));
         parameters.push(("ErrorUrl".to_owned(), bare.to_owned()));
-        outcomes.extend(call(client, fallback, parameters, key, event).await);
+        outcomes.extend(call(client, fallback, signed_origin, parameters, key, event).await);
     }
     outcomes
 }
@@ -115,6 +117,7 @@ pub(super) async fn send(
 async fn call(
     client: &Client,
     url: &str,
+    signed_origin: Option<&str>,
     parameters: Parameters,
     key: &Key,
     event: &str,
@@ -122,6 +125,7 @@ async fn call(
     let (bare, fragment) = url.split_once('#').unwrap_or((url, ""));
     let overrides = Overrides::read(fragment);
     let (origin, target) = split(bare);
+    let origin = signed_origin.unwrap_or(origin);
     let signed = SignedRequest::new(origin, target, Content::Post(parameters), key, event);
     let own = (overrides.connect != Overrides::default().connect)
         .then(|| self::client(overrides.connect));

@@ -12,13 +12,13 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
-use self::simulator::SimulatedMessage;
 pub use self::simulator::Simulator;
+use self::simulator::{Arrival, SimulatedMessage};
 use super::{Page, messages, webhooks};
 use crate::{
     Console,
     client::Api,
-    components::{empty, form_key, live, state, success, time},
+    components::{empty, form_key, live_from, state, success, time},
     failure::Failure,
     path::{join, query},
     viewer::Viewer,
@@ -46,6 +46,7 @@ fn routes() -> Router<Console> {
     Router::new()
         .route("/phone", get(show))
         .route("/phone/write", post(write))
+        .route("/phone/repeat", post(repeat))
         .route("/phone/answer", post(answer))
 }
 
@@ -92,6 +93,9 @@ impl Channel {
 async fn show(viewer: Viewer, Query(choice): Query<Choice>) -> Result<Markup, Failure> {
     let notice = match choice.done.as_str() {
         "written" => success("The webhook reached your application."),
+        "repeated" => success(
+            "The filter answered the copy. Your application did not receive the message again.",
+        ),
         "answered" => success("The sidecar sent the answer."),
         _ => Markup::default(),
     };
@@ -110,6 +114,7 @@ async fn page(
     let path = join("/v1/numbers", &channel.address(CONTACT));
     let path = viewer.of_account(&path, [("limit", Some(SHOWN))]);
     let history: History = viewer.client.get(Api::Application, &path).await?;
+    let here = channel.page(None);
     let body = html! {
         p { "You are the customer " strong { (CONTACT) } ", and write to the business " strong { (OWN) }
             ". Twilio is simulated on this machine: nothing leaves it." }
@@ -124,7 +129,7 @@ async fn page(
         div.columns {
             section.phone aria-labelledby="phone-title" {
                 h2 #phone-title { "The customer's phone" }
-                div aria-live="polite" { (live("phone", &bubbles(&conversation))) }
+                div aria-live="polite" { (live_from(&here, "phone", &bubbles(&conversation))) }
                 form.compose method="post" action="/console/phone/write" {
                     input type="hidden" name="channel" value=(channel.name());
                     input name="text" aria-label="Message of the customer" placeholder="Write as the customer"
@@ -137,10 +142,26 @@ async fn page(
                     button type="submit" name="text" value="STOP" { "STOP" }
                     button type="submit" name="text" value="START" { "START" }
                 }
+                details {
+                    summary { "What if ..." }
+                    @if let Some(last) = conversation.iter().rev().find(|message| message.direction == "inbound") {
+                        form.actions method="post" action="/console/phone/repeat" {
+                            input type="hidden" name="channel" value=(channel.name());
+                            input type="hidden" name="sid" value=(last.sid);
+                            button type="submit" { "Twilio sends the last message again" }
+                        }
+                    }
+                    form.actions method="post" action="/console/phone/write" {
+                        input type="hidden" name="channel" value=(channel.name());
+                        input type="hidden" name="text" value="Signed for another URL";
+                        input type="hidden" name="signed_origin" value="https://old.example.com";
+                        button type="submit" { "the signature is for another URL" }
+                    }
+                }
             }
             section aria-labelledby="business-title" {
                 h2 #business-title { "Your side" }
-                (live("business", &standing(&history)))
+                (live_from(&here, "business", &standing(&history)))
                 form.compose method="post" action="/console/phone/answer" {
                     input type="hidden" name="channel" value=(channel.name());
                     input type="hidden" name="form_key" value=(form_key());
@@ -148,7 +169,7 @@ async fn page(
                         maxlength="1600" required autocomplete="off";
                     button.primary type="submit" { "Send" }
                 }
-                (live("records", &html! {
+                (live_from(&here, "records", &html! {
                     h3 { "Messages" }
                     (messages::table(&history.messages))
                     h3 { "Webhooks" }
@@ -239,25 +260,51 @@ struct Written {
     #[serde(default)]
     channel: String,
     text: String,
+    /// Origin that is signed instead of the real one; empty for the real one.
+    #[serde(default)]
+    signed_origin: String,
 }
 
 async fn write(viewer: Viewer, Form(written): Form<Written>) -> Result<Response, Failure> {
     let channel = Channel::read(&written.channel);
     let simulator = simulator(&viewer)?;
     let (contact, own) = (channel.address(CONTACT), channel.address(OWN));
-    match simulator.write(&contact, &own, &written.text).await? {
-        answer if answer.delivered => {
-            Ok(Redirect::to(&channel.page(Some("written"))).into_response())
-        }
-        answer => {
-            let notice = html! {
-                div.notice.bad role="alert" {
-                    p { strong { "The webhook did not arrive. " } "Twilio's calls of your URL ended with " (answer.calls()) "." }
-                }
-            };
-            Ok(page(&viewer, channel, &notice, "").await?.into_response())
-        }
+    let origin = Some(written.signed_origin.as_str()).filter(|origin| !origin.is_empty());
+    let arrival = simulator.write(&contact, &own, &written.text, origin).await?;
+    arrived(&viewer, channel, &arrival, "written").await
+}
+
+/// Message that Twilio sends again.
+#[derive(Debug, Deserialize)]
+struct Repeat {
+    #[serde(default)]
+    channel: String,
+    sid: String,
+}
+
+async fn repeat(viewer: Viewer, Form(repeat): Form<Repeat>) -> Result<Response, Failure> {
+    let channel = Channel::read(&repeat.channel);
+    let arrival = simulator(&viewer)?.repeat(&repeat.sid).await?;
+    arrived(&viewer, channel, &arrival, "repeated").await
+}
+
+/// Shows what became of a webhook.
+async fn arrived(
+    viewer: &Viewer,
+    channel: Channel,
+    arrival: &Arrival,
+    word: &str,
+) -> Result<Response, Failure> {
+    if arrival.delivered {
+        return Ok(Redirect::to(&channel.page(Some(word))).into_response());
     }
+    let notice = html! {
+        div.notice.bad role="alert" {
+            p { strong { "The webhook did not arrive. " } "Twilio's calls of your URL ended with " (arrival.calls()) "." }
+            p { "403 means that the filter refused the signature: nothing reached your application." }
+        }
+    };
+    Ok(page(viewer, channel, &notice, "").await?.into_response())
 }
 
 /// Answer of the business.

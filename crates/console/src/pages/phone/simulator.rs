@@ -89,10 +89,18 @@ impl Simulator {
         contact: &str,
         own: &str,
         text: &str,
+        signed_origin: Option<&str>,
     ) -> Result<Arrival, Failure> {
-        let message = json!({ "from": contact, "to": own, "body": text });
+        let message =
+            json!({ "from": contact, "to": own, "body": text, "signed_origin": signed_origin });
         let request = self.client.post(format!("{}/simulator/inbound", self.base));
         answer(request.body(message.to_string())).await
+    }
+
+    /// Sends the webhook of a message of the contact once more.
+    pub(super) async fn repeat(&self, sid: &str) -> Result<Arrival, Failure> {
+        let request = self.client.post(format!("{}/simulator/repeat", self.base));
+        answer(request.body(json!({ "sid": sid }).to_string())).await
     }
 }
 

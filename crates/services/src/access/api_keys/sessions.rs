@@ -60,12 +60,12 @@ impl Keys {
         Ok(StartedSession { token: minted.token, key, expires_at_ms })
     }
 
-    /// Ends the session that the caller presented. Returns false if the caller presented a key.
+    /// Ends the session that the caller presented. A caller that presented a key has none.
     ///
     /// # Errors
     /// Returns `Store` if the database fails.
-    pub async fn end_session(&self, by: &Caller, now_ms: i64) -> Result<bool, AccessError> {
-        let (Some(session), Some(key)) = (&by.session, &by.key) else { return Ok(false) };
+    pub async fn end_session(&self, by: &Caller, now_ms: i64) -> Result<(), AccessError> {
+        let (Some(session), Some(key)) = (&by.session, &by.key) else { return Ok(()) };
         let entry = by.session_entry("session.ended", key, session.expires_at_ms, now_ms);
         self.sessions.end(&session.secret_sha256, &entry).await?;
         tracing::info!(
@@ -73,7 +73,7 @@ impl Keys {
             key.id = key.id,
             "the owner of an API key ended a session"
         );
-        Ok(true)
+        Ok(())
     }
 
     /// Returns the session and its key, if the session has not ended and the key is not revoked.

@@ -21,6 +21,14 @@ await run(async (browser) => {
   await page.getByText("window open").waitFor();
   await page.locator("#records").getByText("received").first().waitFor();
 
+  // Twilio repeats the webhook, and signs one for another URL.
+  await page.getByText("What if ...").click();
+  await page.getByRole("button", { name: "Twilio sends the last message again" }).click();
+  await page.getByText("Your application did not receive the message again.").waitFor();
+  await page.getByText("What if ...").click();
+  await page.getByRole("button", { name: "the signature is for another URL" }).click();
+  await page.getByRole("alert").getByText("HTTP 403").waitFor();
+
   const answer = async (text) => {
     await page.getByLabel("Answer of the business").fill(text);
     await page.locator("section", { has: page.locator("#business-title") }).getByRole("button", { name: "Send", exact: true }).click();
