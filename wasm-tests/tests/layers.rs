@@ -8,7 +8,7 @@ use toml::Table;
 use twilio_edge_wasm_tests::repository;
 
 /// Crates of the service, from the lowest to the highest, each with the crates that it may depend on.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("contract", &[]),
     ("filter", &["contract"]),
     ("domain", &["contract"]),
