@@ -78,7 +78,13 @@ impl<'a> Form<'a> {
             Some(text) => decode(text, &mut |pair| parameters.push(pair.decoded()))?,
             None => {
                 let text = String::from_utf8_lossy(bytes);
-                decode(&text, &mut |pair| parameters.push(pair.decoded().into_owned()))?;
+                if text.bytes().filter(|byte| *byte == b'&').count() >= MAX_PARAMETERS {
+                    return Err(TooManyParameters);
+                }
+                let pairs: Vec<(String, String)> =
+                    serde_urlencoded::from_str(&text).unwrap_or_default();
+                let pairs = pairs.into_iter();
+                parameters.extend(pairs.map(|(name, value)| Parameter(name.into(), value.into())));
                 false
             }
         };
@@ -232,12 +238,6 @@ impl<'t> Pair<'t> {
             true => Parameter(unescaped(self.name), unescaped(self.value)),
             false => Parameter(self.name.into(), self.value.into()),
         }
-    }
-}
-
-impl Parameter<'_> {
-    fn into_owned(self) -> Parameter<'static> {
-        Parameter(self.0.into_owned().into(), self.1.into_owned().into())
     }
 }
 
