@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 
 use twilio_edge_connectors::sinks::Sinks;
-use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
+use twilio_edge_platform::{
+    config::{Config, Setting},
+    metrics::Metrics,
+    traces::Telemetry,
+};
 use twilio_edge_services::{
     access::{
         api_keys::Keys,
@@ -14,7 +18,10 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::WebhookKeys,
     },
-    inbound::{claims::Claims, replays::ReplaySources},
+    inbound::{
+        claims::Claims, live_feed::LiveFeed, refused_requests::RefusedRequests,
+        replays::ReplaySources,
+    },
     outbound::{media::library::Library, sending::Sending, templates::Templates},
     wakeup::Wakeup,
 };
@@ -42,6 +49,10 @@ pub struct Services {
     pub sending: Sending,
     /// Sources of replays.
     pub replay_sources: ReplaySources,
+    /// Requests that filters refused.
+    pub refused_requests: RefusedRequests,
+    /// Recorded webhooks, for live streams.
+    pub live_feed: LiveFeed,
 }
 
 /// Timeouts of requests.
@@ -58,6 +69,13 @@ pub(crate) struct Timeouts {
 /// Longest lifetime of a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SessionLifetime(pub(crate) Duration);
+
+/// Settings in effect, without secrets, and the warnings about them.
+#[derive(Debug)]
+pub(crate) struct EffectiveSettings {
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) warnings: Vec<String>,
+}
 
 /// Largest request bodies, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -93,13 +111,16 @@ parts! {
     checks: Arc<Checks>,
     claims: Arc<Claims>,
     delivery_wakeup: Wakeup,
+    effective_settings: Arc<EffectiveSettings>,
     histories: MessageHistory,
     idempotency: Idempotency,
     keys: Keys,
     library: Option<Library>,
+    live_feed: LiveFeed,
     metrics: Arc<Metrics>,
     outbox: Outbox,
     permissions: Arc<Permissions>,
+    refused_requests: RefusedRequests,
     replay_sources: ReplaySources,
     sending: Arc<Sending>,
     session_lifetime: SessionLifetime,
@@ -124,6 +145,8 @@ impl App {
             telemetry,
             sending,
             replay_sources,
+            refused_requests,
+            live_feed,
         } = services;
         let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
         let keys = Keys::new(stores.api_keys(), config.token.expose());
@@ -149,13 +172,19 @@ impl App {
             },
             checks: Arc::new(sending.checks.clone()),
             delivery_wakeup: claims.wakeup.clone(),
+            effective_settings: Arc::new(EffectiveSettings {
+                settings: config.effective.clone(),
+                warnings: config.warnings(),
+            }),
             histories,
             idempotency: stores.idempotency(hold, keep),
             keys,
             library: sending.media.library().cloned(),
+            live_feed,
             metrics,
             outbox: stores.outbox(),
             permissions: Arc::new(permissions),
+            refused_requests,
             replay_sources,
             session_lifetime: SessionLifetime(Duration::from_secs(config.console.session_s)),
             sinks: claims.sinks.clone(),

@@ -25,20 +25,25 @@ mod keys;
 mod media;
 mod media_links;
 mod messages;
+mod notifications;
 mod numbers;
 mod openapi;
 mod page;
 mod problem;
 mod query;
 mod redactions;
+mod refused_requests;
 mod replays;
 mod request_log;
 mod sessions;
+mod settings;
 mod sinks;
 mod statistics;
+mod stream;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
+mod verifications;
 pub mod views;
 mod windows;
 
@@ -63,6 +68,7 @@ pub fn router(app: &App) -> Router {
     let limits = app.body_limits();
     let edge = exchange::router()
         .merge(keys::router())
+        .merge(refused_requests::edge_router())
         .layer(DefaultBodyLimit::max(limits.edge))
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_filter));
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
@@ -70,6 +76,9 @@ pub fn router(app: &App) -> Router {
     let sending = messages::create::router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
+    let verifications = verifications::starting_router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), verifications::waited));
     let batches =
         messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
@@ -80,8 +89,11 @@ pub fn router(app: &App) -> Router {
         .merge(sessions::router())
         .merge(activity::router())
         .merge(messages::router())
+        .merge(notifications::router())
         .merge(statistics::router())
         .merge(events::router())
+        .merge(refused_requests::router())
+        .merge(stream::router())
         .merge(windows::router())
         .merge(numbers::router())
         .merge(templates::router())
@@ -89,6 +101,8 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(verifications)
+        .merge(verifications::router())
         .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())
@@ -100,7 +114,7 @@ pub fn router(app: &App) -> Router {
 
 /// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
-    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, and the import and export of suppressions and consents.";
+    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, settings in effect, and the import and export of suppressions and consents.";
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let lists = suppressions::import_router()
         .merge(consents::import_router())
@@ -118,6 +132,7 @@ pub fn admin_router(app: &App) -> Router {
         .merge(deliveries::router())
         .merge(sinks::router())
         .merge(replays::router())
+        .merge(settings::router())
         .merge(suppressions::admin_router())
         .merge(changing)
         .merge(lists)

@@ -87,7 +87,22 @@ impl Client {
     ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::internal(&error))?;
         let key = Some(idempotency_key).filter(|key| !key.is_empty());
-        read(&self.call(api, Method::POST, path, Some(body), key).await?)
+        let header = key.map(|key| ("idempotency-key", key));
+        read(&self.call(api, Method::POST, path, Some(body), header).await?)
+    }
+
+    /// As [`Client::send`], with an If-Match if the viewer has seen a state of the resource.
+    pub(crate) async fn send_if_match<T: DeserializeOwned>(
+        &self,
+        api: Api,
+        method: Method,
+        path: &str,
+        etag: Option<&str>,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::internal(&error))?;
+        let header = etag.map(|etag| ("if-match", etag));
+        read(&self.call(api, method, path, Some(body), header).await?)
     }
 
     /// Sends a request without a body, and ignores the body of the answer.
@@ -101,7 +116,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
-        idempotency_key: Option<&str>,
+        extra_header: Option<(&str, &str)>,
     ) -> Result<Bytes, Failure> {
         let router = self.router(api)?;
         let mut request = Request::builder().method(method).uri(path);
@@ -111,8 +126,8 @@ impl Client {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if let Some(key) = idempotency_key {
-            request = request.header("idempotency-key", key);
+        if let Some((name, value)) = extra_header {
+            request = request.header(name, value);
         }
         let request = request.body(Body::from(body.unwrap_or_default()));
         let mut request = request.map_err(|error| Failure::internal(&error))?;

@@ -37,7 +37,7 @@ impl Viewer {
                 input type="hidden" name="next" value=(self.here);
                 label for="account" { "Account" }
                 input #account name="account" value=(self.account.as_deref().unwrap_or_default())
-                    placeholder="AC.." pattern="AC[0-9a-f]{32}" required size="36" spellcheck="false";
+                    placeholder="AC.., or empty" pattern="AC[0-9a-f]{32}" size="36" spellcheck="false";
                 button type="submit" { "Show" }
             }
         }

@@ -8,6 +8,7 @@
 //! Architecture invariant: has no rights, no rules and no data of its own. It reaches the service through the JSON API alone,
 //! and so depends on none of its crates above `platform`.
 
+mod action;
 mod assets;
 mod chart;
 mod client;

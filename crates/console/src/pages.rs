@@ -1,8 +1,14 @@
 //! Pages of the console. A page is one module with a constant `PAGE`, and one line of [`PAGES`].
 
+mod accounts;
+mod audit;
+mod contacts;
+mod deliveries;
 mod messages;
 mod overview;
 pub(crate) mod phone;
+mod settings;
+mod templates;
 mod webhooks;
 
 use axum::Router;
@@ -10,7 +16,18 @@ use axum::Router;
 use crate::{Console, client::Api, viewer::Viewer};
 
 /// Pages in the order of the navigation.
-const PAGES: [Page; 4] = [overview::PAGE, phone::PAGE, webhooks::PAGE, messages::PAGE];
+const PAGES: [Page; 10] = [
+    overview::PAGE,
+    phone::PAGE,
+    webhooks::PAGE,
+    messages::PAGE,
+    contacts::PAGE,
+    templates::PAGE,
+    deliveries::PAGE,
+    accounts::PAGE,
+    audit::PAGE,
+    settings::PAGE,
+];
 
 /// A page, with the pages below it.
 pub(crate) struct Page {

@@ -98,21 +98,24 @@ pub(crate) struct ChosenAccount {
     next: String,
 }
 
-/// Chooses the account whose data the pages show. The API decides whether the key sees it.
+/// Chooses the account whose data the pages show; an empty one means all accounts, on the pages that permit it. The API decides
+/// whether the key sees it.
 pub(crate) async fn choose_account(
     _: Viewer,
     headers: HeaderMap,
     Form(ChosenAccount { account, next }): Form<ChosenAccount>,
 ) -> Result<Response, Failure> {
     let account = account.trim();
-    if !is_account_sid(account) {
+    if !account.is_empty() && !is_account_sid(account) {
         return Err(Failure::Invalid(
-            "account: must be AC and 32 lower-case hexadecimal digits".to_owned(),
+            "account: must be AC and 32 lower-case hexadecimal digits, or empty".to_owned(),
         ));
     }
     let secure = if crate::security::is_https(&headers) { "; Secure" } else { "" };
     let mut response = Redirect::to(of_console(&next).unwrap_or(ROOT)).into_response();
-    let cookie = format!("{ACCOUNT}={account}; Path={ROOT}; HttpOnly; SameSite=Strict{secure}");
+    let end = if account.is_empty() { "; Max-Age=0" } else { "" };
+    let cookie =
+        format!("{ACCOUNT}={account}; Path={ROOT}; HttpOnly; SameSite=Strict{secure}{end}");
     set_cookie(&mut response, &cookie);
     Ok(response)
 }

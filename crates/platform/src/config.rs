@@ -22,7 +22,10 @@ pub use self::{
 };
 use crate::config::bucket_location::BucketLocation;
 use crate::listener::admission::Limits;
-use twilio_edge_domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention};
+use twilio_edge_domain::{
+    lease::Periods, optout::Keywords, policy::Policy, retention::Retention,
+    sending::verification::OptOutPolicy,
+};
 
 /// Every setting with its default and its meaning: the manual.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -40,12 +43,14 @@ pub struct Config {
     pub demo: bool,
     pub admin: Admin,
     pub api: Api,
+    pub stream: Stream,
     pub console: Console,
     pub connections: Connections,
     pub accounts: Accounts,
     pub sinks: Sinks,
     pub archive: Archive,
     pub sending: Sending,
+    pub verify: Verify,
     pub media: Media,
     pub database: Database,
     pub redis: Redis,
@@ -58,6 +63,21 @@ pub struct Config {
     pub retention: Retention,
     pub redaction: Redaction,
     pub telemetry: Telemetry,
+    #[serde(skip)]
+    pub effective: Vec<Setting>,
+}
+
+/// One setting in effect, without its secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Path of the setting, such as `leases.period_ms`.
+    pub name: String,
+    /// Environment variable of the setting.
+    pub variable: String,
+    /// Value in effect; a secret is replaced by `***`.
+    pub value: toml::Value,
+    /// True if the value is that of `defaults.toml`.
+    pub is_default: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -126,6 +146,17 @@ pub struct Connections {
     pub known_idle_timeout_ms: u64,
     pub http2_streams: u32,
     pub max_header_bytes: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Stream {
+    pub max: usize,
+    pub max_per_key: usize,
+    pub heartbeat_ms: u64,
+    pub slow_ms: u64,
+    pub max_age_s: u64,
 }
 
 impl Connections {
@@ -206,6 +237,18 @@ pub struct Sending {
     pub status_after_s: u64,
     pub routing_file: String,
     pub answer_within_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Verify {
+    pub base_url: String,
+    pub opted_out: OptOutPolicy,
+    pub window_s: u64,
+    pub per_number: u32,
+    pub per_address: u32,
+    pub status_after_s: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -56,6 +56,7 @@ mod rate_limiter;
 mod reader;
 mod recovery;
 mod redis;
+mod refused_requests;
 mod replays;
 mod retention;
 mod rows;
@@ -70,6 +71,7 @@ mod stores;
 mod suppressions;
 mod templates;
 mod tenants;
+mod verification_starts;
 
 pub use self::{
     acceptance::Acceptance,
@@ -96,8 +98,10 @@ pub use self::{
     },
     outbox::{
         AttemptResult, DeliveryRound, NewDelivery, OrderedDeliveries, Outbox, PendingDelivery,
+        SinkBacklog,
     },
     rate_limiter::{RateLimiter, TokenRequest},
+    refused_requests::{RefusedGroup, RefusedRequests, RefusedRequestsPage, StoredRefusedRequest},
     replays::Replay,
     retention::Sweeper,
     sessions::{Session, Sessions},
@@ -106,4 +110,5 @@ pub use self::{
     suppressions::{Suppressions, SuppressionsPage},
     templates::{CatalogueState, Templates},
     tenants::Tenants,
+    verification_starts::{StartLimit, VerificationStarts},
 };

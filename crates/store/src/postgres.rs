@@ -290,6 +290,9 @@ pub(super) const STATEMENTS: Statements = Statements {
             JOIN events ON dedupe_key BETWEEN input.first AND input.last"
     ),
 
+    // The oldest running transaction.
+    end_of_recording: "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint",
+
     find_claim_ends: "
         SELECT claim_ends.dedupe_key, claim_ends.claim_id, claim_ends.ending, claim_ends.expires_at_ms
         FROM claim_ends JOIN json_to_recordset($1::json) AS r(dedupe_key text, claim_id text, now_ms bigint)
@@ -476,6 +479,20 @@ pub(super) const STATEMENTS: Statements = Statements {
         oldest_dead: "
             SELECT r.sink, (SELECT min(ended_at_ms) FROM deliveries
                 WHERE state = 'dead' AND deliveries.sink = r.sink) AS ended_at_ms
+            FROM json_to_recordset($1::json) AS r(sink text)",
+
+        backlog: "
+            SELECT r.sink,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'waiting' AND deliveries.sink = r.sink LIMIT 1000) AS waiting) AS waiting,
+                (SELECT min(first_ms) FROM (SELECT (SELECT recorded_at_ms FROM deliveries
+                        WHERE state = 'waiting' AND deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane
+                        ORDER BY seq LIMIT 1) AS first_ms
+                    FROM lanes WHERE lanes.sink = r.sink ORDER BY due_at_ms LIMIT 1000) AS firsts) AS oldest_waiting_ms,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'dead' AND deliveries.sink = r.sink LIMIT 1000) AS dead) AS dead,
+                (SELECT min(ended_at_ms) FROM deliveries
+                    WHERE state = 'dead' AND deliveries.sink = r.sink) AS oldest_dead_ms
             FROM json_to_recordset($1::json) AS r(sink text)",
 
         bring_back: "

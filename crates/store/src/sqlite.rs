@@ -230,11 +230,14 @@ static WRITE_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     (1..=ROWS).map(insert).collect()
 });
 
+/// Writes events, in the order of their arrival: a live stream shows the rows of a transaction in the order of their numbers.
 pub(super) async fn write_events(
     connection: &mut SqliteConnection,
     events: &[Event<'_>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
+    let mut events: Vec<&Event<'_>> = events.iter().collect();
+    events.sort_by_key(|event| (event.received_at_ms, event.dedupe_key));
     for events in events.chunks(ROWS) {
         let Some(statement) = WRITE_EVENTS.get(events.len() - 1) else { continue };
         let mut query = sqlx::query(statement.as_str());
@@ -324,6 +327,11 @@ pub(super) const STATEMENTS: Statements = Statements {
         " FROM json_each($1) AS input \
             JOIN events ON dedupe_key BETWEEN input.value ->> 'first' AND input.value ->> 'last'"
     ),
+
+    // Writers follow each other, so every number below the last one is committed.
+    end_of_recording: "
+        SELECT 1 + max(coalesce((SELECT max(commit_position) FROM events), 0),
+            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0))",
 
     find_claim_ends: "
         SELECT claim_ends.dedupe_key, claim_ends.claim_id, claim_ends.ending, claim_ends.expires_at_ms
@@ -481,6 +489,20 @@ pub(super) const STATEMENTS: Statements = Statements {
         oldest_dead: "
             SELECT value ->> 'sink' AS sink, (SELECT min(ended_at_ms) FROM deliveries
                 WHERE state = 'dead' AND sink = input.value ->> 'sink') AS ended_at_ms
+            FROM json_each($1) AS input",
+
+        backlog: "
+            SELECT input.value ->> 'sink' AS sink,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'waiting' AND sink = input.value ->> 'sink' LIMIT 1000)) AS waiting,
+                (SELECT min(first_ms) FROM (SELECT (SELECT recorded_at_ms FROM deliveries
+                        WHERE state = 'waiting' AND deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane
+                        ORDER BY seq LIMIT 1) AS first_ms
+                    FROM lanes WHERE lanes.sink = input.value ->> 'sink' ORDER BY due_at_ms LIMIT 1000)) AS oldest_waiting_ms,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'dead' AND sink = input.value ->> 'sink' LIMIT 1000)) AS dead,
+                (SELECT min(ended_at_ms) FROM deliveries
+                    WHERE state = 'dead' AND sink = input.value ->> 'sink') AS oldest_dead_ms
             FROM json_each($1) AS input",
 
         bring_back: "

@@ -7,6 +7,8 @@ pub(super) struct Statements {
     pub(super) begin: &'static str,
     pub(super) lock_keys: &'static str,
     pub(super) histories: &'static str,
+    /// Returns the position before which every commit is complete. It takes no rows.
+    pub(super) end_of_recording: &'static str,
     pub(super) find_claim_ends: &'static str,
     pub(super) keep_claim_ends: &'static str,
     pub(super) last_inbound: &'static str,
@@ -104,6 +106,8 @@ pub(super) struct OutboxStatements {
     /// All deliveries of one event.
     pub(super) of_event: &'static str,
     pub(super) oldest_dead: &'static str,
+    /// Waiting deliveries and dead letters of sinks, each counted up to a limit.
+    pub(super) backlog: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
     /// Ends the open deliveries of events.

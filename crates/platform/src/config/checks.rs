@@ -16,6 +16,9 @@ const LONGEST_SESSION_S: u64 = 30 * 86_400;
 /// Longest interval of a background task in seconds. A clock cannot represent the end of a much longer one.
 const YEAR_S: u64 = 365 * 86_400;
 
+/// Greatest age of a live stream in seconds: less than the longest response of a listener.
+const MOST_STREAM_S: u64 = 3500;
+
 impl Config {
     /// Returns warnings about limits that are valid by themselves but do not fit together.
     pub fn warnings(&self) -> Vec<String> {
@@ -129,6 +132,10 @@ impl Config {
             self.sending.content_base_url.is_empty() || is_web(&self.sending.content_base_url),
             "sending.content_base_url: must start with https:// (or http://, for a test), or be empty",
         );
+        check(
+            self.verify.base_url.is_empty() || is_web(&self.verify.base_url),
+            "verify.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
         let callback = self.sending.status_callback_url.as_str();
         check(
             callback.is_empty() || is_web(callback),
@@ -164,6 +171,9 @@ impl Config {
             ("sending.give_up_s", self.sending.give_up_s, 1),
             ("sending.reconcile_for_s", self.sending.reconcile_for_s, 1),
             ("sending.fallback_for_s", self.sending.fallback_for_s, 1),
+            ("verify.window_s", self.verify.window_s, 1),
+            ("verify.per_number", u64::from(self.verify.per_number), 1),
+            ("verify.per_address", u64::from(self.verify.per_address), 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("telemetry.every_ms", self.telemetry.every_ms, 1),
             ("telemetry.timeout_ms", self.telemetry.timeout_ms, 1),
@@ -184,6 +194,10 @@ impl Config {
             ("connections.http2_streams", u64::from(self.connections.http2_streams), 1),
             ("connections.max_header_bytes", self.connections.max_header_bytes as u64, 8192),
             ("api.burst", u64::from(self.api.burst), 1),
+            ("stream.max_per_key", self.stream.max_per_key as u64, 1),
+            ("stream.heartbeat_ms", self.stream.heartbeat_ms, 100),
+            ("stream.slow_ms", self.stream.slow_ms, 100),
+            ("stream.max_age_s", self.stream.max_age_s, 1),
             ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),
             ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),
             ("api.max_import_bytes", self.api.max_import_bytes as u64, 1024),
@@ -204,6 +218,8 @@ impl Config {
             ("sending.repeat_after_s", self.sending.repeat_after_s),
             ("sending.repeat_for_s", self.sending.repeat_for_s),
             ("sending.status_after_s", self.sending.status_after_s),
+            ("verify.window_s", self.verify.window_s),
+            ("verify.status_after_s", self.verify.status_after_s),
         ] {
             check(seconds <= YEAR_S, &format!("{path}: must be at most {YEAR_S}, one year"));
         }
@@ -213,6 +229,16 @@ impl Config {
                 level.trim().parse::<tracing::level_filters::LevelFilter>().is_ok()
             }),
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
+        );
+        check(
+            self.stream.heartbeat_ms < self.connections.idle_timeout_ms,
+            "stream.heartbeat_ms: must be less than connections.idle_timeout_ms, after which a listener closes a quiet connection",
+        );
+        check(
+            self.stream.max_age_s <= MOST_STREAM_S,
+            &format!(
+                "stream.max_age_s: must be at most {MOST_STREAM_S}, because a listener closes older responses"
+            ),
         );
         for problem in self.media.problems(serving) {
             check(false, &format!("media.{problem}"));

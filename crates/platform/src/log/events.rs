@@ -247,6 +247,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("messages.claim_failed", "warn", "The database did not answer; messages wait to be sent"),
     (
+        "notification.persist_failed",
+        "warn",
+        "The database did not store a declined message; the notification log does not have it, and the caller got its refusal",
+    ),
+    (
         "optout.persist_failed",
         "error",
         "The database did not record opt-outs; webhooks that reported them wait",
@@ -268,6 +273,16 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("redis.available", "info", "Redis answered again"),
     ("redis.unavailable", "warn", "Redis did not answer; the database alone decides claims"),
+    (
+        "refused_requests.misconfigured",
+        "warn",
+        "Filters refuse genuine webhooks, for a cause that was not known yet: `cause`, `http.route`, `remedy`. Logged once for each group (docs/SIGNATURES.md)",
+    ),
+    (
+        "refused_requests.persist_failed",
+        "warn",
+        "The database did not store a refused request; its report is lost: `reason`",
+    ),
     (
         "replay.step_failed",
         "warn",
@@ -370,6 +385,17 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "The reconciler could not read or store the status of a sent message that no callback reported; it retries",
     ),
+    (
+        "stream.closed",
+        "info",
+        "A live stream ended: `actor`, `reason`, `webhooks`, `duration_ms` (docs/STREAM.md)",
+    ),
+    ("stream.opened", "info", "A caller opened a live stream: `actor`, `source`, `account.sid`"),
+    (
+        "stream.read_failed",
+        "warn",
+        "The sidecar could not read the ledger for live streams; it retries, and the streams miss nothing: `reason`",
+    ),
     ("suppression.changed", "info", "An opt-out or opt-in changed a suppression, or it expired"),
     (
         "suppressions.expire_failed",
@@ -414,6 +440,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "The collector did not accept spans; spans are lost until it does",
     ),
     ("traces.export_recovered", "info", "The collector accepted spans again"),
+    (
+        "verification.check_failed",
+        "warn",
+        "Twilio Verify did not answer a request about a verification: `reason`; the caller repeats it",
+    ),
+    (
+        "verification.ended",
+        "info",
+        "A verification was approved or canceled, or had too many wrong codes: `status`, `verification.sid`",
+    ),
     (
         "webhooks.accept_failed",
         "warn",

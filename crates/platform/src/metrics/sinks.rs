@@ -97,6 +97,11 @@ impl SinkMetrics {
         self.outcomes.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
+    /// Returns whether deliveries to the sink pause because it did not answer.
+    pub fn is_unavailable(&self, sink: &str) -> bool {
+        self.unavailable.get_or_create(&SinkLabel { sink: sink.to_owned() }).get() != 0
+    }
+
     /// Sets whether the circuit breaker of the sink is open.
     pub fn is_open(&self, sink: &str, is_open: bool) {
         let label = SinkLabel { sink: sink.to_owned() };

@@ -4,11 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
+use twilio_edge_connectors::{
+    send_client::SendClients,
+    sinks::Sinks,
+    twilio::{Twilio, Verify},
+};
+use twilio_edge_domain::sending::provider::Provider;
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
-    inbound::{claims::Claims, redirects::Redirects, replays::ReplaySources},
+    inbound::{
+        claims::Claims, live_feed::LiveFeed, redirects::Redirects,
+        refused_requests::RefusedRequests, replays::ReplaySources,
+    },
     operations::{archive::Archive, retention::RetentionPolicies},
     outbound::{
         deliveries::DeliveryTimes,
@@ -18,6 +26,7 @@ use twilio_edge_services::{
         sending::{self, Sending},
         status_queue::StatusQueue,
         templates::Templates,
+        verifications::Verifications,
     },
     wakeup::Wakeup,
 };
@@ -35,6 +44,7 @@ pub(super) struct Services {
     /// Built-in sink of status callbacks; none without an accounts file.
     pub(super) status_callbacks: Sinks,
     pub(super) claims: Claims,
+    pub(super) refused_requests: RefusedRequests,
     pub(super) replay_sources: ReplaySources,
     pub(super) sending: Sending,
     pub(super) tenants: Tenants,
@@ -78,16 +88,33 @@ impl Services {
             redirects: Redirects::default(),
             media_links: sending.media.library().and_then(|library| library.links().cloned()),
         };
-        Ok(Services { accounts, status_callbacks, claims, replay_sources, sending, tenants })
+        let refused_requests = RefusedRequests::new(
+            config.retention.refused_requests,
+            accounts.clone(),
+            stores.refused_requests(),
+            metrics.clone(),
+        );
+        Ok(Services {
+            accounts,
+            status_callbacks,
+            claims,
+            refused_requests,
+            replay_sources,
+            sending,
+            tenants,
+        })
     }
 
-    /// Returns the services that handlers use, with the histories and the traces.
+    /// Returns the services that handlers use, with the histories, the traces and the live feed.
     pub(super) fn for_api(
         self,
         histories: MessageHistory,
         telemetry: Telemetry,
+        live_feed: LiveFeed,
     ) -> twilio_edge_api::Services {
-        let Services { accounts, claims, replay_sources, sending, tenants, .. } = self;
+        let Services {
+            accounts, claims, refused_requests, replay_sources, sending, tenants, ..
+        } = self;
         twilio_edge_api::Services {
             claims,
             webhook_keys: accounts,
@@ -96,6 +123,8 @@ impl Services {
             telemetry,
             sending,
             replay_sources,
+            refused_requests,
+            live_feed,
         }
     }
 }
@@ -161,6 +190,7 @@ fn sending(
         move |problems: Vec<String>| format!("{setting}: {}", problems.join("; "))
     };
     let twilio = Twilio::open(settings).map_err(of_file("sending.file"))?;
+    let verify = Verify::new(twilio.clone(), &config.verify);
     let (named, usual) = twilio.rates();
     metrics.messages.name(named, usual);
     let errors = sending::errors(&settings.errors_file).map_err(of_file("sending.errors_file"))?;
@@ -174,6 +204,10 @@ fn sending(
     Ok(Sending {
         messages: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
+        clients: SendClients::default()
+            .with(Provider::Messaging, twilio.clone())
+            .with(Provider::Verify, verify.clone()),
+        verifications: Verifications::new(verify, stores.verification_starts(), &config.verify),
         twilio,
         wakeup: Wakeup::default(),
         errors: Arc::new(errors),

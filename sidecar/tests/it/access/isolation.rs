@@ -11,9 +11,10 @@ use crate::{
     access::api_keys::{Caller, administrator, made_by_operator},
     api::message_lists::{accepted, of_other as of_a},
     inbound::deliveries::sinks,
+    inbound::refused_requests::{report, signed_by},
     support::receiver::Receiver,
     support::servers::eventually,
-    support::sidecar::{ACCOUNT as B, Sidecar, inbound, status},
+    support::sidecar::{ACCOUNT as B, Sidecar, TOKEN, inbound, status},
     support::world::{World, on_every_store},
 };
 
@@ -41,7 +42,7 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     receiver.answers(|_| 422);
     let sinks = sinks(&world, &[("app", &receiver, "")]);
     let sending = world.directory.path().join("sending.toml");
-    std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\n"))
+    std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\nverify_service_sid = \"VA00112233445566778899aabbccddeeff\"\n"))
         .unwrap();
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let sidecar = world
@@ -53,6 +54,8 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
             ("TWILIO_EDGE_SENDING_FILE", sending.to_str().unwrap()),
             // No server listens here, so no message is sent.
             ("TWILIO_EDGE_SENDING_BASE_URL", "http://127.0.0.1:1"),
+            // A stream ends soon, so that its answer can be searched.
+            ("TWILIO_EDGE_STREAM_MAX_AGE_S", "1"),
             ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),
             ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "https://media.example.com"),
             ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "6f1c0a9be54d4f62a3d87c15e0b29f48"),
@@ -80,7 +83,8 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     let mut known = known(&sidecar, &a[0], victim).await;
     known.ids.push(replay["id"].as_str().unwrap().to_owned());
     known.ids.push(medium(&sidecar, &a[0]).await);
-    known.ids.push(waiting(&sidecar, &a[0]).await);
+    known.ids.push(refused(&sidecar, &a[0]).await);
+    known.ids.extend(verification(&sidecar, &a[0]).await);
     let unknown = waiting(&sidecar, &a[0]).await;
     let change = format!("UPDATE outbound_messages SET state = 'unknown' WHERE id = '{unknown}'");
     world.stored(&format!("{change} RETURNING id")).await;
@@ -92,8 +96,10 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     assert_eq!(everything_of_a(&root, &sidecar).await, before, "changed by B");
     let (found, _) = self::tried(&sidecar, a, &known).await;
     for (operation, answered) in tried.iter().zip(&found) {
+        // Settings concern all accounts: a key that is bound to one never sees them.
+        let is_of_all = operation.0.ends_with("/v1/settings");
         assert!(
-            answered.1,
+            answered.1 != is_of_all,
             "{}: no request succeeded, even by A, so this proves nothing",
             operation.0
         );
@@ -155,6 +161,26 @@ async fn waiting(sidecar: &Sidecar, admin_of_a: &str) -> String {
     taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
+/// Reports a refused request of A, signed for another origin, and returns its id.
+async fn refused(sidecar: &Sidecar, admin_of_a: &str) -> String {
+    let request = signed_by(A, "https://old.example.com", "token-of-A");
+    assert_eq!(report(sidecar, TOKEN, vec![request]).await, 1);
+    let app = Caller::app(sidecar, admin_of_a);
+    let requests = async || app.get("/v1/refusals/requests").await["requests"].clone();
+    eventually("the request is explained", async || requests().await[0].is_object()).await;
+    requests().await[0]["id"].as_str().unwrap().to_owned()
+}
+
+/// Starts a verification of A, which waits because no server listens, and returns its id and that of its notification.
+async fn verification(sidecar: &Sidecar, admin_of_a: &str) -> [String; 2] {
+    let app = Caller::app(sidecar, admin_of_a);
+    let wanted = json!({"to": "+15553217002", "channel": "sms"}).to_string();
+    let started = app.send(Method::POST, "/v1/verifications", wanted).await;
+    assert_eq!(started.status(), 202);
+    let started: Value = started.json().await.unwrap();
+    ["id", "notification_id"].map(|name| started[name].as_str().unwrap().to_owned())
+}
+
 /// Ids and the cursor by which a request can name A's data.
 struct Known {
     ids: Vec<String>,
@@ -200,7 +226,10 @@ async fn tried(
     for base in [sidecar.base.clone(), sidecar.admin()] {
         let document = sidecar.client.get(format!("{base}/openapi.json")).send().await.unwrap();
         let document: Value = document.json().await.unwrap();
-        for (path, methods) in document["paths"].as_object().unwrap() {
+        // A canceled verification accepts no other operation.
+        let mut paths: Vec<_> = document["paths"].as_object().unwrap().iter().collect();
+        paths.sort_by_key(|(path, _)| path.ends_with("/cancel"));
+        for (path, methods) in paths {
             // Reads come before the operations that delete data.
             let mut methods: Vec<_> = methods.as_object().unwrap().iter().collect();
             methods.sort_by_key(|(method, _)| *method != "get");
@@ -379,7 +408,8 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "at" => "2026-11-23T12:00:00Z",
         // It must be in the future, and within a hundred years.
         "expires_at" => "2100-01-01T00:00:00Z",
-        "ip" => "192.0.2.1",
+        "ip" | "end_user_address" => "192.0.2.1",
+        "code" => "123456",
         "status_callback" => "https://app.example/status",
         "since" => "2001-01-01T00:00:00Z",
         "until" => "2101-01-01T00:00:00Z",

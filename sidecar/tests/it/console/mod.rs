@@ -1,5 +1,6 @@
 //! The console in a real browser, and its sign-in over HTTP.
 
+mod administration;
 mod pages;
 mod sign_in;
 

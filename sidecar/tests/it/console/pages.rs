@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// Text that a page without escapes would carry out.
-const MARKUP: &str =
+pub(super) const MARKUP: &str =
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)>";
 
-const OWN: &str = "+14155238886";
+pub(super) const OWN: &str = "+14155238886";
 
 /// Returns the claim of a message of a contact.
-fn message(contact: &str, message_sid: &str, body: &str) -> Claim {
+pub(super) fn message(contact: &str, message_sid: &str, body: &str) -> Claim {
     let form = form_urlencoded::Serializer::new(String::new())
         .append_pair("MessageSid", message_sid)
         .append_pair("From", contact)
@@ -56,7 +56,7 @@ async fn stack(world: &World) -> (Simulator, Sidecar) {
     (simulator, sidecar)
 }
 
-fn sid(number: u32) -> String {
+pub(super) fn sid(number: u32) -> String {
     format!("SM{number:032x}")
 }
 
