@@ -18,7 +18,7 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::WebhookKeys,
     },
-    inbound::{claims::Claims, replays::ReplaySources},
+    inbound::{claims::Claims, refused_requests::RefusedRequests, replays::ReplaySources},
     outbound::{media::library::Library, sending::Sending, templates::Templates},
     wakeup::Wakeup,
 };
@@ -46,6 +46,8 @@ pub struct Services {
     pub sending: Sending,
     /// Sources of replays.
     pub replay_sources: ReplaySources,
+    /// Requests that filters refused.
+    pub refused_requests: RefusedRequests,
 }
 
 /// Timeouts of requests.
@@ -112,6 +114,7 @@ parts! {
     metrics: Arc<Metrics>,
     outbox: Outbox,
     permissions: Arc<Permissions>,
+    refused_requests: RefusedRequests,
     replay_sources: ReplaySources,
     sending: Arc<Sending>,
     session_lifetime: SessionLifetime,
@@ -136,6 +139,7 @@ impl App {
             telemetry,
             sending,
             replay_sources,
+            refused_requests,
         } = services;
         let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
         let keys = Keys::new(stores.api_keys(), config.token.expose());
@@ -172,6 +176,7 @@ impl App {
             metrics,
             outbox: stores.outbox(),
             permissions: Arc::new(permissions),
+            refused_requests,
             replay_sources,
             session_lifetime: SessionLifetime(Duration::from_secs(config.console.session_s)),
             sinks: claims.sinks.clone(),

@@ -31,6 +31,7 @@ mod page;
 mod problem;
 mod query;
 mod redactions;
+mod refused_requests;
 mod replays;
 mod request_log;
 mod sessions;
@@ -64,6 +65,7 @@ pub fn router(app: &App) -> Router {
     let limits = app.body_limits();
     let edge = exchange::router()
         .merge(keys::router())
+        .merge(refused_requests::edge_router())
         .layer(DefaultBodyLimit::max(limits.edge))
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_filter));
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
@@ -83,6 +85,7 @@ pub fn router(app: &App) -> Router {
         .merge(messages::router())
         .merge(statistics::router())
         .merge(events::router())
+        .merge(refused_requests::router())
         .merge(windows::router())
         .merge(numbers::router())
         .merge(templates::router())

@@ -3,6 +3,7 @@
 
 mod media;
 mod messages;
+mod refused_requests;
 mod statistics;
 
 pub use self::media::{FetchError, InboundMediaItem};
@@ -10,7 +11,7 @@ pub use self::messages::{
     Message, MessageAttempts, MessageError, MessageLinks, MessageSummary, TimelineEntry,
     TimelineEvent,
 };
-
+pub use self::refused_requests::{ExplainedRequest, RefusalGroup, RefusedRequestSummary};
 pub use self::statistics::{StatisticsGroupView, StatisticsView};
 
 use serde::Serialize;

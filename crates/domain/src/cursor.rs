@@ -124,6 +124,26 @@ pub enum Cursor {
         #[serde(rename = "k")]
         key: String,
     },
+    /// Position in groups of refused requests, the latest first.
+    #[serde(rename = "g")]
+    RefusedGroup {
+        /// Time of the latest request, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        at_ms: i64,
+        /// Id among those of the same time.
+        #[serde(rename = "i")]
+        id: String,
+    },
+    /// Position in refused requests, the latest first.
+    #[serde(rename = "r")]
+    RefusedRequest {
+        /// Time of the refusal, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        at_ms: i64,
+        /// Id among those of the same time.
+        #[serde(rename = "i")]
+        id: String,
+    },
     /// Position in accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
@@ -178,7 +198,9 @@ impl FromStr for Cursor {
             Cursor::Consent { number, channel, category, state, id, .. } => {
                 vec![number, channel, category, state, id]
             }
-            Cursor::Key { id, .. } => vec![id],
+            Cursor::Key { id, .. }
+            | Cursor::RefusedGroup { id, .. }
+            | Cursor::RefusedRequest { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Template { name, locale, reference } => vec![name, locale, reference],
             Cursor::Tenant { account_sid } => vec![account_sid],

@@ -34,6 +34,7 @@ pub mod phone;
 pub mod policy;
 pub mod redaction;
 pub mod refusal;
+pub mod refused_request;
 pub mod retention;
 pub mod secret;
 pub mod sending;

@@ -157,6 +157,10 @@ refusals! {
         title: "The webhook does not exist",
         remedy: "List the webhooks that this key may see, with their ids, with `GET /v1/events`.",
         drop_in: None }
+    NoSuchRefusedRequest { code: "no_such_refused_request", status: 404, actor: Caller, origin: Request,
+        title: "The refused request does not exist",
+        remedy: "List the refused requests that this key may see, with their ids, with `GET /v1/refusals/requests`. The sidecar deletes old ones.",
+        drop_in: None }
     NoSuchDeadLetter { code: "no_such_dead_letter", status: 404, actor: Caller, origin: Request,
         title: "The dead letter does not exist",
         remedy: "List the dead letters that this key may see with `GET /v1/dead-letters`.",

@@ -10,6 +10,7 @@ mod labels;
 mod media;
 mod messages;
 mod process;
+mod refused_requests;
 mod requests;
 mod retention;
 mod series;
@@ -26,6 +27,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 pub use self::activity::{ActivityCounts, ActivityInterval, INTERVAL as ACTIVITY_INTERVAL};
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
 pub use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
+pub use self::refused_requests::ReportOutcome;
 use self::{
     activity::ActivityLog,
     archive::ArchiveMetrics,
@@ -35,6 +37,7 @@ use self::{
     media::MediaMetrics,
     messages::MessageMetrics,
     process::Process,
+    refused_requests::RefusedRequestMetrics,
     requests::Requests,
     retention::RetentionMetrics,
     sinks::SinkMetrics,
@@ -75,6 +78,8 @@ pub struct Metrics {
     pub templates: TemplateMetrics,
     /// Metrics of deliveries to sinks.
     pub sinks: SinkMetrics,
+    /// Metrics of refused requests.
+    pub refused_requests: RefusedRequestMetrics,
     /// Metrics of background tasks and panics.
     pub tasks: TaskMetrics,
 }
@@ -117,6 +122,7 @@ impl Default for Metrics {
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
+            refused_requests: RefusedRequestMetrics::of(all),
             tasks: TaskMetrics::of(all),
             activity: ActivityLog::default(),
             catalogue: Catalogue::default(),
@@ -142,6 +148,7 @@ impl Metrics {
         self.messages.begin();
         self.media.begin();
         self.templates.begin();
+        self.refused_requests.begin();
         for denial in Denial::ALL {
             self.denied.get_or_create(&[("reason", denial.as_str())]).inc_by(0);
         }

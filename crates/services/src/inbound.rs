@@ -6,6 +6,7 @@ pub mod delivery_worker;
 mod effects;
 pub mod media;
 pub mod redirects;
+pub mod refused_requests;
 pub mod replays;
 pub mod settlements;
 pub mod sink_tests;

@@ -9,7 +9,7 @@ use super::{
     contacts,
     inbound_media::erasure as inbound_media,
     message_history::Range,
-    operational_events,
+    operational_events, refused_requests,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
 };
 use crate::audit_log::{self, AuditEntry};
@@ -197,6 +197,13 @@ impl Sweeper {
                     for number in &numbers {
                         messages +=
                             erase_messages(&mut tx, erasure, number.as_ref(), now_ms).await?;
+                    }
+                    if !erasure.text_only {
+                        let binds = binds_of(erasure, None);
+                        let binds = binds.get(..4).unwrap_or_default();
+                        let refused =
+                            refused_requests::erase(&mut tx, binds, erasure.dry_run).await?;
+                        messages += usize::try_from(refused).unwrap_or_default();
                     }
                     (swept.found, swept.rows) = (swept.found + messages, swept.rows + messages);
                 }

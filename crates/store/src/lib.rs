@@ -56,6 +56,7 @@ mod rate_limiter;
 mod reader;
 mod recovery;
 mod redis;
+mod refused_requests;
 mod replays;
 mod retention;
 mod rows;
@@ -99,6 +100,7 @@ pub use self::{
         SinkBacklog,
     },
     rate_limiter::{RateLimiter, TokenRequest},
+    refused_requests::{RefusedGroup, RefusedRequests, RefusedRequestsPage, StoredRefusedRequest},
     replays::Replay,
     retention::Sweeper,
     sessions::{Session, Sessions},

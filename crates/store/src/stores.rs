@@ -12,8 +12,8 @@ use twilio_edge_contract::SettlementResult;
 use super::{
     acceptance::Acceptance, archive_queue::ArchiveQueue, consents::Consents, contacts::Contacts,
     error::StoreError, idempotency::Idempotency, inbound_media::InboundMedia, media::MediaIndex,
-    outbound_messages::OutboundMessages, outbox::Outbox, retention::Sweeper,
-    suppressions::Suppressions, templates::Templates, tenants::Tenants,
+    outbound_messages::OutboundMessages, outbox::Outbox, refused_requests::RefusedRequests,
+    retention::Sweeper, suppressions::Suppressions, templates::Templates, tenants::Tenants,
 };
 use super::{
     group::Group,
@@ -299,6 +299,11 @@ impl Stores {
     /// Returns the media of inbound messages.
     pub fn inbound_media(&self) -> InboundMedia {
         self.ledger.inbound_media()
+    }
+
+    /// Returns the refused requests.
+    pub fn refused_requests(&self) -> RefusedRequests {
+        self.ledger.refused_requests()
     }
 
     /// Returns the stored media.

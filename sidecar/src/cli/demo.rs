@@ -148,11 +148,15 @@ impl Demo {
 
         let sending = self.account.write_sending(&self.args.data);
         let sending = sending.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
+        let accounts = self.account.write_accounts(&self.args.data);
+        let accounts =
+            accounts.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
         let mut sidecar = self.on_our_data(&us);
         sidecar.arg("serve").env("TWILIO_EDGE_TOKEN", &self.account.edge_token);
         sidecar.env("TWILIO_EDGE_DEMO", "true");
         sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
         sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", self.args.console().to_string());
+        sidecar.env("TWILIO_EDGE_ACCOUNTS_FILE", accounts);
         // Messages go to the simulator with every configured account, so no contact receives one.
         sidecar.env("TWILIO_EDGE_SENDING_FILE", sending);
         sidecar.env("TWILIO_EDGE_SENDING_BASE_URL", format!("http://{}", self.args.simulator()));

@@ -2,7 +2,6 @@
 
 mod archive;
 mod backend;
-mod captured;
 mod consents;
 mod credentials;
 mod deliveries;
@@ -14,6 +13,7 @@ mod failure;
 mod globals;
 mod health;
 mod history;
+mod json_line;
 mod keys;
 mod ledger;
 mod listing;
@@ -26,6 +26,7 @@ mod preflight;
 mod print_config;
 mod redact;
 mod reference;
+mod refused;
 mod replay;
 mod send;
 mod serve;
@@ -96,6 +97,8 @@ enum Command {
     Send(send::Args),
     /// Create, list and revoke API keys
     Keys(keys::Args),
+    /// List the causes for which filters refused requests, show the requests of one, or explain a request
+    Refused(refused::Args),
     /// Remove the stored content of a message, a contact or a period
     Redact(redact::Args),
     /// Print the settings in effect, without secrets
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),
         Command::Keys(args) => keys::run(args, globals),
+        Command::Refused(args) => refused::run(args, globals),
         Command::Redact(args) => redact::run(args, globals),
         Command::PrintConfig => print_config::run(globals),
         Command::Reference(args) => reference::run(args),

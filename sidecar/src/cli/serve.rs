@@ -230,6 +230,7 @@ async fn start_background_tasks(
     tasks.spawn(Task::Retention, retention.run());
     let expiry = suppression_expiry::run(stores.suppressions(), metrics.clone());
     tasks.spawn(Task::SuppressionExpiry, expiry);
+    tasks.spawn(Task::RefusedRequests, services.refused_requests.clone().run());
     tasks.spawn(Task::TenantsRefresh, services.tenants.clone().run());
     let sending = &services.sending;
     if let Some(library) = sending.media.library() {

@@ -269,6 +269,16 @@ const ALL: &[(&str, &str, &str)] = &[
     ("redis.available", "info", "Redis answered again"),
     ("redis.unavailable", "warn", "Redis did not answer; the database alone decides claims"),
     (
+        "refused_requests.misconfigured",
+        "warn",
+        "Filters refuse genuine webhooks, for a cause that was not known yet: `cause`, `http.route`, `remedy`. Logged once for each group (docs/SIGNATURES.md)",
+    ),
+    (
+        "refused_requests.persist_failed",
+        "warn",
+        "The database did not store a refused request; its report is lost: `reason`",
+    ),
+    (
         "replay.step_failed",
         "warn",
         "The database or the archive did not answer; the replay waits and then continues",

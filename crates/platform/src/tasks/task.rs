@@ -33,6 +33,8 @@ pub enum Task {
     Retention,
     /// Ends expired suppressions.
     SuppressionExpiry,
+    /// Finds the causes of refused requests.
+    RefusedRequests,
     /// Puts changed tenant profiles into effect.
     TenantsRefresh,
     /// Puts a changed routing file into effect.
@@ -68,6 +70,7 @@ impl Task {
         Task::Archivist,
         Task::Retention,
         Task::SuppressionExpiry,
+        Task::RefusedRequests,
         Task::TenantsRefresh,
         Task::RoutingFile,
         Task::MediaCleanup,
@@ -144,6 +147,11 @@ impl Task {
                 "suppression_expiry",
                 "Stores and reports the end of suppressions whose time to live is over, every second",
                 STOPPED,
+            ),
+            Task::RefusedRequests => (
+                "refused_requests",
+                "Finds the causes of refused requests that filters reported, at most four a second; only with `retention.refused_requests`",
+                "Is interrupted; the waiting reports are lost",
             ),
             Task::TenantsRefresh => (
                 "tenants_refresh",

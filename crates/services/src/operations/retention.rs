@@ -151,7 +151,8 @@ impl Job {
         let started_ms = now_ms();
         let rules = self.retention_policies.now();
         let audit_until_ms = rules.general.retention.audit.cutoff_ms(started_ms);
-        while self.sweeper.delete_expired(audit_until_ms, now_ms()).await? > 0 {
+        let refused_until_ms = rules.general.retention.refused_requests.cutoff_ms(started_ms);
+        while self.sweeper.delete_expired(audit_until_ms, refused_until_ms, now_ms()).await? > 0 {
             self.wait_for_event_writer().await;
         }
         let mut oldest = None;

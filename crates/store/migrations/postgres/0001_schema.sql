@@ -531,3 +531,40 @@ CREATE INDEX inbound_media_due ON inbound_media (due_at_ms) WHERE is_open = 1;
 CREATE INDEX inbound_media_of_message ON inbound_media (account_sid, message_sid);
 CREATE INDEX inbound_media_of_contact ON inbound_media (account_sid, contact);
 CREATE INDEX inbound_media_received ON inbound_media (received_at_ms);
+
+-- Webhook requests that a filter refused, by cause. No row has a value of a parameter.
+CREATE TABLE refused_groups (
+    id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- rg_.., a digest of account, cause, subject, route and reason
+    account_sid TEXT COLLATE "C" NOT NULL,  -- whose key signed; empty: not proven
+    kind        TEXT COLLATE "C" NOT NULL CHECK (kind IN ('misconfiguration', 'stranger', 'unexamined')),
+    cause       TEXT COLLATE "C" NOT NULL,
+    route       TEXT COLLATE "C" NOT NULL,
+    reason      TEXT COLLATE "C" NOT NULL,  -- of the filter
+    finding     TEXT COLLATE "C" NOT NULL,
+    remedy      TEXT COLLATE "C" NOT NULL,
+    requests    BIGINT NOT NULL,  -- reported by filters
+    skipped     BIGINT NOT NULL,  -- similar ones that filters did not report
+    first_at_ms BIGINT NOT NULL,
+    last_at_ms  BIGINT NOT NULL
+);
+CREATE INDEX refused_groups_latest ON refused_groups (last_at_ms, id);
+CREATE INDEX refused_groups_of_kind ON refused_groups (kind, last_at_ms, id);
+-- The latest requests of each group.
+CREATE TABLE refused_requests (
+    id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- rr_..
+    group_id    TEXT COLLATE "C" NOT NULL,
+    account_sid TEXT COLLATE "C" NOT NULL,  -- whose key signed; empty: not proven
+    at_ms       BIGINT NOT NULL,
+    is_shadow   BIGINT NOT NULL,  -- 1: forwarded all the same
+    method      TEXT COLLATE "C" NOT NULL,
+    path        TEXT COLLATE "C" NOT NULL,  -- without query
+    authority   TEXT COLLATE "C" NOT NULL,
+    parameters  TEXT COLLATE "C" NOT NULL,  -- names, as JSON
+    body_bytes  BIGINT NOT NULL,
+    request_id  TEXT COLLATE "C" NOT NULL,
+    message_sid TEXT COLLATE "C" NOT NULL,  -- empty: the signature is not proven
+    explanation TEXT COLLATE "C" NOT NULL  -- report of the diagnosis, as JSON; empty: none
+);
+CREATE INDEX refused_requests_of_group ON refused_requests (group_id, at_ms, id);
+CREATE INDEX refused_requests_latest ON refused_requests (at_ms, id);
+CREATE INDEX refused_requests_of_account ON refused_requests (account_sid, at_ms);

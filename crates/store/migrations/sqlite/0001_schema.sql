@@ -507,3 +507,40 @@ CREATE INDEX inbound_media_due ON inbound_media (due_at_ms) WHERE is_open = 1;
 CREATE INDEX inbound_media_of_message ON inbound_media (account_sid, message_sid);
 CREATE INDEX inbound_media_of_contact ON inbound_media (account_sid, contact);
 CREATE INDEX inbound_media_received ON inbound_media (received_at_ms);
+
+-- Webhook requests that a filter refused, by cause. No row has a value of a parameter.
+CREATE TABLE refused_groups (
+    id          TEXT NOT NULL PRIMARY KEY,  -- rg_.., a digest of account, cause, subject, route and reason
+    account_sid TEXT NOT NULL,  -- whose key signed; empty: not proven
+    kind        TEXT NOT NULL CHECK (kind IN ('misconfiguration', 'stranger', 'unexamined')),
+    cause       TEXT NOT NULL,
+    route       TEXT NOT NULL,
+    reason      TEXT NOT NULL,  -- of the filter
+    finding     TEXT NOT NULL,
+    remedy      TEXT NOT NULL,
+    requests    INTEGER NOT NULL,  -- reported by filters
+    skipped     INTEGER NOT NULL,  -- similar ones that filters did not report
+    first_at_ms INTEGER NOT NULL,
+    last_at_ms  INTEGER NOT NULL
+);
+CREATE INDEX refused_groups_latest ON refused_groups (last_at_ms, id);
+CREATE INDEX refused_groups_of_kind ON refused_groups (kind, last_at_ms, id);
+-- The latest requests of each group.
+CREATE TABLE refused_requests (
+    id          TEXT NOT NULL PRIMARY KEY,  -- rr_..
+    group_id    TEXT NOT NULL,
+    account_sid TEXT NOT NULL,  -- whose key signed; empty: not proven
+    at_ms       INTEGER NOT NULL,
+    is_shadow   INTEGER NOT NULL,  -- 1: forwarded all the same
+    method      TEXT NOT NULL,
+    path        TEXT NOT NULL,  -- without query
+    authority   TEXT NOT NULL,
+    parameters  TEXT NOT NULL,  -- names, as JSON
+    body_bytes  INTEGER NOT NULL,
+    request_id  TEXT NOT NULL,
+    message_sid TEXT NOT NULL,  -- empty: the signature is not proven
+    explanation TEXT NOT NULL  -- report of the diagnosis, as JSON; empty: none
+);
+CREATE INDEX refused_requests_of_group ON refused_requests (group_id, at_ms, id);
+CREATE INDEX refused_requests_latest ON refused_requests (at_ms, id);
+CREATE INDEX refused_requests_of_account ON refused_requests (account_sid, at_ms);

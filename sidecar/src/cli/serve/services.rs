@@ -8,7 +8,10 @@ use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
-    inbound::{claims::Claims, redirects::Redirects, replays::ReplaySources},
+    inbound::{
+        claims::Claims, redirects::Redirects, refused_requests::RefusedRequests,
+        replays::ReplaySources,
+    },
     operations::{archive::Archive, retention::RetentionPolicies},
     outbound::{
         deliveries::DeliveryTimes,
@@ -35,6 +38,7 @@ pub(super) struct Services {
     /// Built-in sink of status callbacks; none without an accounts file.
     pub(super) status_callbacks: Sinks,
     pub(super) claims: Claims,
+    pub(super) refused_requests: RefusedRequests,
     pub(super) replay_sources: ReplaySources,
     pub(super) sending: Sending,
     pub(super) tenants: Tenants,
@@ -78,7 +82,21 @@ impl Services {
             redirects: Redirects::default(),
             media_links: sending.media.library().and_then(|library| library.links().cloned()),
         };
-        Ok(Services { accounts, status_callbacks, claims, replay_sources, sending, tenants })
+        let refused_requests = RefusedRequests::new(
+            config.retention.refused_requests,
+            accounts.clone(),
+            stores.refused_requests(),
+            metrics.clone(),
+        );
+        Ok(Services {
+            accounts,
+            status_callbacks,
+            claims,
+            refused_requests,
+            replay_sources,
+            sending,
+            tenants,
+        })
     }
 
     /// Returns the services that handlers use, with the histories and the traces.
@@ -87,7 +105,9 @@ impl Services {
         histories: MessageHistory,
         telemetry: Telemetry,
     ) -> twilio_edge_api::Services {
-        let Services { accounts, claims, replay_sources, sending, tenants, .. } = self;
+        let Services {
+            accounts, claims, refused_requests, replay_sources, sending, tenants, ..
+        } = self;
         twilio_edge_api::Services {
             claims,
             webhook_keys: accounts,
@@ -96,6 +116,7 @@ impl Services {
             telemetry,
             sending,
             replay_sources,
+            refused_requests,
         }
     }
 }

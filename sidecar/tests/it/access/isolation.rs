@@ -11,9 +11,10 @@ use crate::{
     access::api_keys::{Caller, administrator, made_by_operator},
     api::message_lists::{accepted, of_other as of_a},
     inbound::deliveries::sinks,
+    inbound::refused_requests::{report, signed_by},
     support::receiver::Receiver,
     support::servers::eventually,
-    support::sidecar::{ACCOUNT as B, Sidecar, inbound, status},
+    support::sidecar::{ACCOUNT as B, Sidecar, TOKEN, inbound, status},
     support::world::{World, on_every_store},
 };
 
@@ -85,6 +86,7 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     let change = format!("UPDATE outbound_messages SET state = 'unknown' WHERE id = '{unknown}'");
     world.stored(&format!("{change} RETURNING id")).await;
     known.ids.push(unknown);
+    known.ids.push(refused(&sidecar, &a[0]).await);
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;
@@ -155,6 +157,16 @@ async fn waiting(sidecar: &Sidecar, admin_of_a: &str) -> String {
     let taken = app.send(Method::POST, "/v1/messages", wanted.to_string()).await;
     assert_eq!(taken.status(), 202);
     taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+/// Reports a refused request of A, signed for another origin, and returns its id.
+async fn refused(sidecar: &Sidecar, admin_of_a: &str) -> String {
+    let request = signed_by(A, "https://old.example.com", "token-of-A");
+    assert_eq!(report(sidecar, TOKEN, vec![request]).await, 1);
+    let app = Caller::app(sidecar, admin_of_a);
+    let requests = async || app.get("/v1/refusals/requests").await["requests"].clone();
+    eventually("the request is explained", async || requests().await[0].is_object()).await;
+    requests().await[0]["id"].as_str().unwrap().to_owned()
 }
 
 /// Ids and the cursor by which a request can name A's data.

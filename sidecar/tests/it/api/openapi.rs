@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::{Client, Method};
 use serde_json::Value;
-use twilio_edge_contract::{EDGE_CONFIG_PATH, EXCHANGE_PATH};
+use twilio_edge_contract::{EDGE_CONFIG_PATH, EXCHANGE_PATH, REFUSALS_PATH};
 
 use crate::support::world::{Kind, World};
 
@@ -12,6 +12,7 @@ use crate::support::world::{Kind, World};
 const MAIN: &[(&str, &str)] = &[
     ("post", EXCHANGE_PATH),
     ("get", EDGE_CONFIG_PATH),
+    ("post", REFUSALS_PATH),
     ("get", "/v1/key"),
     ("post", "/v1/sessions"),
     ("delete", "/v1/session"),
@@ -21,6 +22,9 @@ const MAIN: &[(&str, &str)] = &[
     ("get", "/v1/messages/{id}/media"),
     ("get", "/v1/events"),
     ("get", "/v1/events/{id}"),
+    ("get", "/v1/refusals"),
+    ("get", "/v1/refusals/requests"),
+    ("get", "/v1/refusals/{id}"),
     ("get", "/v1/windows"),
     ("get", "/v1/statistics"),
     ("post", "/v1/messages"),

@@ -14,6 +14,7 @@ pub(crate) mod media;
 pub(crate) mod pubsub;
 pub(crate) mod redirects;
 pub(crate) mod redis_streams;
+pub(crate) mod refused_requests;
 pub(crate) mod replays;
 pub(crate) mod sink_options;
 pub(crate) mod sink_types;

@@ -9,9 +9,9 @@ use percent_encoding::{percent_decode, percent_decode_str};
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{BodyRule, hash_body};
 
-use super::change::{Change, What};
-use super::url::Url;
-use crate::cli::captured::Captured;
+use crate::captured::Captured;
+use crate::change::{Change, What};
+use crate::url::Url;
 
 const UNTOUCHED: &str = "Find what reads and writes the form again before the edge (a firewall, a gateway), and make it pass the bytes.";
 const TYPE: &str = "Find the proxy that changes Content-Type, or the client that sets it.";
@@ -46,17 +46,17 @@ const MAX_CHANGED: usize = 200;
 const MAX_COMBINED: usize = 8;
 
 /// Names and values of parameters.
-pub(super) type Pairs = Vec<(String, String)>;
+pub(crate) type Pairs = Vec<(String, String)>;
 
 /// Content that was signed after the URL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Signed {
+pub(crate) enum Signed {
     Nothing,
     Parameters(Pairs),
 }
 
 /// Returns the content that the filter verifies; `None` if there are too many parameters.
-pub(super) fn received(request: &Captured) -> Option<Signed> {
+pub(crate) fn received(request: &Captured) -> Option<Signed> {
     match request.body_rule() {
         BodyRule::Form => Some(Signed::Parameters(pairs(&request.body)?)),
         BodyRule::None | BodyRule::Hash => Some(Signed::Nothing),
@@ -69,10 +69,10 @@ fn pairs(bytes: &[u8]) -> Option<Pairs> {
 }
 
 /// Callback for one variant at a time, since a long form has too many variants to store.
-pub(super) type Visit<'v, Found> = &'v mut dyn FnMut(Change, Signed) -> ControlFlow<Found>;
+pub(crate) type Visit<'v, Found> = &'v mut dyn FnMut(Change, Signed) -> ControlFlow<Found>;
 
 /// Passes all contents one change apart from the received one to `visit`, until it breaks off.
-pub(super) fn variants<F>(request: &Captured, visit: Visit<'_, F>) -> ControlFlow<F> {
+pub(crate) fn variants<F>(request: &Captured, visit: Visit<'_, F>) -> ControlFlow<F> {
     match request.body_rule() {
         BodyRule::Form => {
             let found = pairs(&request.body).unwrap_or_default();
@@ -104,7 +104,7 @@ pub(super) fn variants<F>(request: &Captured, visit: Visit<'_, F>) -> ControlFlo
 }
 
 /// Returns the variants with parameters that moved between URL and body, which changes both.
-pub(super) fn moved(url: &Url, request: &Captured) -> Vec<(Change, Url, Signed)> {
+pub(crate) fn moved(url: &Url, request: &Captured) -> Vec<(Change, Url, Signed)> {
     let mut all = Vec::new();
     let fix = "A redirect turns a POST into a GET, as do some gateways: give Twilio the final URL.";
     if let (BodyRule::None, Some(query)) = (request.body_rule(), url.query.as_deref()) {
@@ -320,7 +320,7 @@ fn added_variants<F>(found: &Pairs, visit: Visit<'_, F>) -> ControlFlow<F> {
 }
 
 /// Returns a sentence about how the body was changed, if a changed form of it has the hash.
-pub(super) fn body_with_hash(body: &[u8], hash: &str) -> Option<&'static str> {
+pub(crate) fn body_with_hash(body: &[u8], hash: &str) -> Option<&'static str> {
     let text = String::from_utf8_lossy(body);
     let compact =
         serde_json::from_str::<serde_json::Value>(&text).ok().map(|_| respaced(&text, "", ""));

@@ -12,23 +12,26 @@ const MAX_URL_BYTES: usize = 64 << 10;
 
 /// URL in parts that form the same URL again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) scheme: String,
+pub struct Url {
+    /// Scheme without `://`.
+    pub scheme: String,
     /// User information with its `@`.
-    pub(super) userinfo: String,
-    pub(super) host: String,
+    pub userinfo: String,
+    /// Host without user information and port.
+    pub host: String,
     /// Port with its colon.
-    pub(super) port: String,
-    pub(super) path: String,
+    pub port: String,
+    /// Path.
+    pub path: String,
     /// Query without its `?`.
-    pub(super) query: Option<String>,
+    pub query: Option<String>,
     /// Fragment with its `#`.
-    pub(super) fragment: String,
+    pub fragment: String,
 }
 
 impl Url {
     /// Parses a URL; `None` for a text without `scheme://` or longer than any request line.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_URL_BYTES {
             return None;
         }
@@ -50,7 +53,7 @@ impl Url {
     }
 
     /// Returns the path and query as in a request line.
-    pub(super) fn path_and_query(&self) -> String {
+    pub fn path_and_query(&self) -> String {
         let query = self.query.as_deref().map(|query| format!("?{query}")).unwrap_or_default();
         format!("{}{query}{}", self.path, self.fragment)
     }
@@ -70,23 +73,26 @@ impl fmt::Display for Url {
 /// Evidence in the headers about the URL before proxies changed it. It is good enough for guesses, since the signature
 /// proves a guess.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Clues {
-    pub(super) hosts: Vec<String>,
+pub struct Clues {
+    /// Hosts without ports.
+    pub hosts: Vec<String>,
     /// Ports with their colons.
-    pub(super) ports: Vec<String>,
+    pub ports: Vec<String>,
     /// Paths with their queries.
-    pub(super) targets: Vec<String>,
-    pub(super) prefixes: Vec<String>,
+    pub targets: Vec<String>,
+    /// Prefixes that a proxy removed from paths.
+    pub prefixes: Vec<String>,
     /// User information with its `@`.
-    pub(super) userinfo: Option<String>,
+    pub userinfo: Option<String>,
     /// URLs that the user of the command suggests.
-    pub(super) guesses: Vec<Url>,
+    pub guesses: Vec<Url>,
     /// `bodySHA256` that the URL should have if the body is no form.
-    pub(super) body_hash: Option<String>,
+    pub body_hash: Option<String>,
 }
 
 impl Clues {
-    pub(super) fn of(headers: &[(String, String)]) -> Self {
+    /// Reads the headers of a request.
+    pub fn of(headers: &[(String, String)]) -> Self {
         let mut clues = Self::default();
         for (name, value) in headers {
             let name = name.to_ascii_lowercase();

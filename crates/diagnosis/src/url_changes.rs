@@ -4,8 +4,8 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::change::{Change, Variant, What};
-use super::url::{Clues, Url};
+use crate::change::{Change, Variant, What};
+use crate::url::{Clues, Url};
 
 const CONSOLE: &str = "The filter's origin (PUBLIC_ORIGIN) and the URL in the Twilio console must be the same: change one of them.";
 const PATH: &str =
@@ -35,7 +35,7 @@ const MAX_RECODED: usize = 50;
 const MAX_PORT_PATH: usize = 512;
 
 /// Returns all URLs one change apart from `url`.
-pub(super) fn variants(url: &Url, clues: &Clues) -> Vec<Variant<Url>> {
+pub(crate) fn variants(url: &Url, clues: &Clues) -> Vec<Variant<Url>> {
     let mut all = Vec::new();
     for guess in &clues.guesses {
         let finding =
@@ -251,7 +251,7 @@ fn query_variants(url: &Url, clues: &Clues, all: &mut Vec<Variant<Url>>) {
 }
 
 /// Returns the URL with every port, if it is short enough for so many variants.
-pub(super) fn any_port(url: &Url) -> impl Iterator<Item = Variant<Url>> {
+pub(crate) fn any_port(url: &Url) -> impl Iterator<Item = Variant<Url>> {
     let most = if url.path_and_query().len() < MAX_PORT_PATH { u16::MAX } else { 0 };
     (1..=most).map(|port| {
         let finding = format!("Twilio signed the port {port}.");

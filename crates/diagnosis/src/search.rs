@@ -10,41 +10,51 @@ use form_urlencoded::Serializer;
 use twilio_edge_filter::form::Form;
 use twilio_edge_filter::signature::{Key, Payload, candidate_urls, sign};
 
-use super::body_changes::{self, Signed};
-use super::change::Change;
-use super::url::{Clues, Url};
-use super::url_changes;
-use crate::cli::captured::Captured;
+use crate::body_changes::{self, Signed};
+use crate::captured::Captured;
+use crate::change::Change;
+use crate::url::{Clues, Url};
+use crate::url_changes;
 
-/// Largest number of computed signatures.
-const MAX_TRIED: usize = 400_000;
+/// Limits of one search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchLimits {
+    /// Largest number of computed signatures.
+    pub signatures: usize,
+    /// Largest number of signed bytes, which limits the time if the body is long.
+    pub bytes: usize,
+}
 
-/// Largest number of signed bytes, which limits the time if the body is long.
-const MAX_BYTES: usize = 256 << 20;
+impl SearchLimits {
+    /// Limits of a person who waits for the result: a few seconds of one core.
+    pub const INTERACTIVE: SearchLimits = SearchLimits { signatures: 400_000, bytes: 256 << 20 };
+    /// Limits of a background task: some tens of milliseconds of one core.
+    pub const BACKGROUND: SearchLimits = SearchLimits { signatures: 12_000, bytes: 12 << 20 };
+}
 
 /// Largest number of bytes of URLs in memory.
 const MAX_URL_BYTES: usize = 16 << 20;
 
 /// Key that may have signed.
-pub(super) struct Suspect {
+pub(crate) struct Suspect {
     /// Printable label.
-    pub(super) label: String,
-    pub(super) key: Key,
+    pub(crate) label: String,
+    pub(crate) key: Key,
     /// Change of the token, if this is not the given one.
-    pub(super) change: Option<Change>,
+    pub(crate) change: Option<Change>,
 }
 
 /// Text that the signature may have been.
-pub(super) struct Claim {
-    pub(super) text: String,
-    pub(super) fit: Fit,
+pub(crate) struct Claim {
+    pub(crate) text: String,
+    pub(crate) fit: Fit,
     /// Change of the header, if this is not its value.
-    pub(super) change: Option<Change>,
+    pub(crate) change: Option<Change>,
 }
 
 /// Precision of the comparison with the claimed signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fit {
+pub(crate) enum Fit {
     Exact,
     /// Letters may have lost their case: a coincidence is still excluded.
     AnyCase,
@@ -54,44 +64,45 @@ pub(super) enum Fit {
 
 /// Request that was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Differences from the request that arrived, outermost first; empty if there are none.
-    pub(super) changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     /// Label of the key.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// URL, exactly as signed.
-    pub(super) url: String,
+    pub(crate) url: String,
 }
 
 /// Result of the search.
-pub(super) struct Outcome {
-    pub(super) found: Option<Found>,
+pub(crate) struct Outcome {
+    pub(crate) found: Option<Found>,
     /// Number of computed signatures.
-    pub(super) tried: usize,
+    pub(crate) tried: usize,
     /// True if all variants were tried.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// Bounded search.
-pub(super) struct Search<'a> {
+pub(crate) struct Search<'a> {
     suspects: &'a [Suspect],
     claims: &'a [Claim],
     tried: usize,
     bytes: usize,
     left_out: bool,
+    limits: SearchLimits,
 }
 
 /// URL and the changes that lead to it.
 type Reached = (Vec<Change>, Url);
 
 impl<'a> Search<'a> {
-    pub(super) fn new(suspects: &'a [Suspect], claims: &'a [Claim]) -> Self {
-        Self { suspects, claims, tried: 0, bytes: 0, left_out: false }
+    pub(crate) fn new(suspects: &'a [Suspect], claims: &'a [Claim], limits: SearchLimits) -> Self {
+        Self { suspects, claims, tried: 0, bytes: 0, left_out: false, limits }
     }
 
     /// Searches from the request itself outwards, so that variants with the fewest changes come first. `urls` are the URLs
     /// that Twilio may have called according to the configuration.
-    pub(super) fn run(mut self, request: &Captured, urls: &[String], clues: &Clues) -> Outcome {
+    pub(crate) fn run(mut self, request: &Captured, urls: &[String], clues: &Clues) -> Outcome {
         let found = self.find(request, urls, clues);
         Outcome { found, tried: self.tried, complete: !self.is_over() && !self.left_out }
     }
@@ -144,7 +155,7 @@ impl<'a> Search<'a> {
     }
 
     fn is_over(&self) -> bool {
-        self.tried >= MAX_TRIED || self.bytes >= MAX_BYTES
+        self.tried >= self.limits.signatures || self.bytes >= self.limits.bytes
     }
 
     fn among(&mut self, urls: &[Reached], changes: &[Change], signed: &Signed) -> Option<Found> {

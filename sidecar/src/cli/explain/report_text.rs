@@ -1,86 +1,22 @@
-//! Report of `explain`, as sentences and as JSON.
-//!
-//! The JSON's fields are API: a field is added, never renamed or given another meaning without raising `schema`.
+//! Report of `explain` as sentences.
 
 use std::fmt;
 
-use serde::Serialize;
-
-use super::change::Change;
-use super::route::{RouteRefusal, RouteVerdict};
+use twilio_edge_diagnosis::{Change, Computed, Report, RouteRefusal, RouteVerdict, Shape, Signed};
 use twilio_edge_platform::terminal::line;
 
-/// Version of the JSON.
-pub(super) const SCHEMA: u32 = 1;
+/// Report to print.
+pub(super) struct ReportText<'r>(pub(super) &'r Report);
 
-/// Complete report.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) schema: u32,
-    /// True if the filter accepts the signature as it is.
-    pub(super) matches: bool,
-    /// Reason of the filter, if it refuses.
-    pub(super) reason: Option<&'static str>,
-    pub(super) method: String,
-    /// URLs that Twilio may have signed according to the configuration.
-    pub(super) candidates: Vec<String>,
-    /// `form`, `hash` or `none`.
-    pub(super) body_rule: &'static str,
-    pub(super) body_bytes: usize,
-    /// Number of signed parameters, if the body is a form.
-    pub(super) parameters: usize,
-    /// Names of the keys that were tried.
-    pub(super) keys: Vec<String>,
-    /// Request that was signed; with `matches` it is the received one.
-    pub(super) signed: Option<Signed>,
-    /// Number of computed signatures.
-    pub(super) tried: usize,
-    /// True if the search was complete, or was stopped at its limits.
-    pub(super) complete: bool,
-    pub(super) shape: Shape,
-    pub(super) route: RouteVerdict,
-    /// Further notes.
-    pub(super) notes: Vec<String>,
-    /// Only on demand: anyone who has them can send this request as Twilio.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) signatures: Vec<Computed>,
-}
-
-/// Request that was signed.
-#[derive(Debug, Serialize)]
-pub(super) struct Signed {
-    pub(super) key: String,
-    pub(super) url: String,
-    /// Differences from the request that arrived.
-    pub(super) changes: Vec<Change>,
-}
-
-/// Verdict of the filter on the parameters, if the signature is right.
-#[derive(Debug, Serialize)]
-pub(super) struct Shape {
-    pub(super) class: &'static str,
-    pub(super) accepted: bool,
-    pub(super) reason: Option<&'static str>,
-    pub(super) field: Option<&'static str>,
-}
-
-/// Signature that would match.
-#[derive(Debug, Serialize)]
-pub(super) struct Computed {
-    pub(super) key: String,
-    pub(super) url: String,
-    pub(super) signature: String,
-}
-
-impl fmt::Display for Report {
+impl fmt::Display for ReportText<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let content = match self.body_rule {
-            "form" if self.parameters == 1 => "1 parameter of a form".to_owned(),
-            "form" => format!("{} parameters of a form", self.parameters),
-            "hash" => format!("the hash of a body of {} bytes, in the URL", self.body_bytes),
+        let content = match self.0.body_rule {
+            "form" if self.0.parameters == 1 => "1 parameter of a form".to_owned(),
+            "form" => format!("{} parameters of a form", self.0.parameters),
+            "hash" => format!("the hash of a body of {} bytes, in the URL", self.0.body_bytes),
             _ => "nothing else: a GET has its parameters in the URL".to_owned(),
         };
-        match (&self.reason, &self.signed) {
+        match (&self.0.reason, &self.0.signed) {
             (None, Some(signed)) => {
                 writeln!(
                     out,
@@ -92,12 +28,12 @@ impl fmt::Display for Report {
             (reason, signed) => {
                 writeln!(out, "The filter would refuse it: {}.\n", reason.unwrap_or("no reason"))?;
                 let mut label = "tried";
-                for url in &self.candidates {
+                for url in &self.0.candidates {
                     writeln!(out, "  {label:<6} {}", line(url))?;
                     label = "";
                 }
                 writeln!(out, "  and    {content}")?;
-                writeln!(out, "  by     {}\n", line(&self.keys.join(", ")))?;
+                writeln!(out, "  by     {}\n", line(&self.0.keys.join(", ")))?;
                 match signed {
                     Some(signed) => self.differences(signed, out)?,
                     None => self.nothing_found(out)?,
@@ -106,10 +42,10 @@ impl fmt::Display for Report {
         }
         self.shape(out)?;
         self.route(out)?;
-        for note in &self.notes {
+        for note in &self.0.notes {
             writeln!(out, "Note: {}", line(note))?;
         }
-        for Computed { key, url, signature } in &self.signatures {
+        for Computed { key, url, signature } in &self.0.signatures {
             let (key, url) = (line(key), line(url));
             writeln!(out, "{signature} would be {key}'s signature of {url}")?;
         }
@@ -117,7 +53,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl ReportText<'_> {
     fn differences(&self, signed: &Signed, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "Twilio did sign it, but it is not as it was when signed:")?;
         for Change { finding, fix, .. } in &signed.changes {
@@ -127,10 +63,10 @@ impl Report {
     }
 
     fn nothing_found(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.tried == 0 {
+        if self.0.tried == 0 {
             return writeln!(out, "There is nothing to compare with.\n");
         }
-        let end = if self.complete { "" } else { "; there are more, but that is the bound" };
+        let end = if self.0.complete { "" } else { "; there are more, but that is the bound" };
         writeln!(
             out,
             "Nothing near it has this signature ({} variants tried{end}). The likeliest causes:\n\
@@ -139,12 +75,12 @@ impl Report {
              \x20 - The URL in the Twilio console is quite another one: give it with --try-url.\n\
              \x20 - A parameter with a value that cannot be guessed was changed or dropped.\n\
              \x20 - It is not Twilio's.\n",
-            self.tried
+            self.0.tried
         )
     }
 
     fn shape(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shape { class, accepted, reason, field } = self.shape;
+        let Shape { class, accepted, reason, field } = self.0.shape;
         match (accepted, reason) {
             (true, _) if class == "other" => {
                 writeln!(
@@ -165,12 +101,12 @@ impl Report {
     }
 
     fn route(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RouteVerdict { route, refusals, note, .. } = &self.route;
+        let RouteVerdict { route, refusals, note, .. } = &self.0.route;
         let name = route.as_deref().unwrap_or("A route that sets neither methods nor bodies");
         for RouteRefusal { reason, fix } in refusals {
             writeln!(out, "{name} would refuse it: {reason}.\n    {}", line(fix))?;
         }
-        if self.route.accepted == Some(true) {
+        if self.0.route.accepted == Some(true) {
             writeln!(out, "{name} accepts its method and its body.")?;
         }
         match note {

@@ -10,33 +10,54 @@ use twilio_edge_filter::form::{Form, SignedParameters, Webhook};
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_filter::signature::{BodyRule, Candidate, Key, candidate_urls, hash_body, sign};
 
-use super::body_changes;
-use super::change::{Change, What};
-use super::report::{Computed, Report, SCHEMA, Shape, Signed};
-use super::route::{RouteVerdict, Routes, Sent};
-use super::search::{Claim, Fit, Found, Outcome, Search, Suspect};
-use super::url::{Clues, Url};
-use crate::cli::captured::{Captured, Rejection, SIGNATURE_HEADER};
-use crate::cli::credentials::Token;
+use crate::body_changes;
+use crate::captured::{Captured, Rejection, SIGNATURE_HEADER};
+use crate::change::{Change, What};
+use crate::report::{Computed, Report, SCHEMA, Shape, Signed};
+use crate::route::{RouteVerdict, Routes, Sent};
+use crate::search::{Claim, Fit, Found, Outcome, Search, SearchLimits, Suspect};
+use crate::url::{Clues, Url};
+
+/// Auth token, or secret of a SharedKey, and its name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Printable label.
+    pub label: String,
+    /// Secret value; must not be printed.
+    pub secret: String,
+}
 
 /// Request with all known facts about it.
-pub(super) struct Case {
-    pub(super) request: Captured,
+pub struct Case {
+    /// Request as it arrived.
+    pub request: Captured,
     /// Public URLs that the filter accepts, one per origin.
-    pub(super) urls: Vec<String>,
-    pub(super) tokens: Vec<Token>,
-    pub(super) account: Option<String>,
-    pub(super) class: Option<Class>,
+    pub urls: Vec<String>,
+    /// Tokens that may have signed.
+    pub tokens: Vec<Token>,
+    /// Account of the tokens.
+    pub account: Option<String>,
+    /// Class of the route; derived from the parameters if it is unknown.
+    pub class: Option<Class>,
     /// Routes of the filter, if its configuration is given.
-    pub(super) routes: Option<Routes>,
-    pub(super) clues: Clues,
-    pub(super) notes: Vec<String>,
-    pub(super) show_signatures: bool,
+    pub routes: Option<Routes>,
+    /// Evidence about the signed URL.
+    pub clues: Clues,
+    /// Notes about the capture.
+    pub notes: Vec<String>,
+    /// True if the report contains the signatures that would match.
+    pub show_signatures: bool,
+    /// Limits of the search.
+    pub limits: SearchLimits,
 }
 
 impl Case {
     /// Verifies the request, and searches for the signed one if the verdict is negative.
-    pub(super) fn report(mut self) -> Result<Report, String> {
+    ///
+    /// # Errors
+    ///
+    /// A token that cannot be a key, by its label.
+    pub fn report(mut self) -> Result<Report, String> {
         let suspects = suspects(&self.request, &self.tokens)?;
         let given: Vec<Key> = suspects
             .iter()
@@ -134,7 +155,7 @@ impl Case {
         if claims.is_empty() {
             return Outcome { found: None, tried: 0, complete: true };
         }
-        Search::new(suspects, &claims).run(&self.request, &self.urls, &self.clues)
+        Search::new(suspects, &claims, self.limits).run(&self.request, &self.urls, &self.clues)
     }
 
     /// Combines the found request with the result of the hash in the URL, since the search checks the signature only.
@@ -180,6 +201,8 @@ impl Case {
         let raw = rule.parameters(self.urls.first().map_or("", String::as_str), &self.request.body);
         let named =
             Form::parse(raw).ok().and_then(|form| form.get("AccountSid").map(str::to_owned));
+        // The sender controls the value.
+        let named = named.map(|named| named.chars().take(64).collect::<String>());
         match (named, &self.account) {
             (Some(named), Some(ours)) if named != *ours => self.notes.push(format!(
                 "The request is of account {named}, the tokens are of {ours}: each account and subaccount signs with its own."
