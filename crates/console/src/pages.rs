@@ -7,6 +7,7 @@ mod deliveries;
 mod messages;
 mod overview;
 pub(crate) mod phone;
+mod refusals;
 mod settings;
 mod templates;
 mod webhooks;
@@ -16,10 +17,11 @@ use axum::Router;
 use crate::{Console, client::Api, viewer::Viewer};
 
 /// Pages in the order of the navigation.
-const PAGES: [Page; 10] = [
+const PAGES: [Page; 11] = [
     overview::PAGE,
     phone::PAGE,
     webhooks::PAGE,
+    refusals::PAGE,
     messages::PAGE,
     contacts::PAGE,
     templates::PAGE,
