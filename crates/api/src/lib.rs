@@ -25,6 +25,7 @@ mod keys;
 mod media;
 mod media_links;
 mod messages;
+mod notifications;
 mod numbers;
 mod openapi;
 mod page;
@@ -41,6 +42,7 @@ mod statistics;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
+mod verifications;
 pub mod views;
 mod windows;
 
@@ -73,6 +75,9 @@ pub fn router(app: &App) -> Router {
     let sending = messages::create::router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
+    let verifications = verifications::starting_router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), verifications::waited));
     let batches =
         messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
@@ -83,6 +88,7 @@ pub fn router(app: &App) -> Router {
         .merge(sessions::router())
         .merge(activity::router())
         .merge(messages::router())
+        .merge(notifications::router())
         .merge(statistics::router())
         .merge(events::router())
         .merge(refused_requests::router())
@@ -93,6 +99,8 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(verifications)
+        .merge(verifications::router())
         .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())

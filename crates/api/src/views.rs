@@ -3,8 +3,10 @@
 
 mod media;
 mod messages;
+mod notifications;
 mod refused_requests;
 mod statistics;
+mod verifications;
 
 pub use self::media::{FetchError, InboundMediaItem};
 pub use self::messages::{
@@ -12,7 +14,12 @@ pub use self::messages::{
     TimelineEvent,
 };
 pub use self::refused_requests::{ExplainedRequest, RefusalGroup, RefusedRequestSummary};
+
+pub use self::notifications::{
+    NotificationAttempt, NotificationLinks, NotificationState, NotificationView,
+};
 pub use self::statistics::{StatisticsGroupView, StatisticsView};
+pub use self::verifications::{VerificationLinks, VerificationView};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -318,6 +325,8 @@ pub struct NumberHistory {
     pub windows: Vec<WindowView>,
     /// Latest messages from and to the number.
     pub messages: Vec<MessageSummary>,
+    /// Latest notifications to the number, with their attempts.
+    pub notifications: Vec<NotificationView>,
     /// Latest webhooks about the number.
     pub events: Vec<EventSummary>,
 }
@@ -340,6 +349,11 @@ impl NumberHistory {
                 .messages
                 .iter()
                 .map(|message| MessageSummary::of(message, errors))
+                .collect(),
+            notifications: history
+                .notifications
+                .iter()
+                .map(|notification| NotificationView::of(notification, errors))
                 .collect(),
             events: history.events.iter().map(EventSummary::of).collect(),
         }

@@ -144,6 +144,16 @@ pub enum Cursor {
         #[serde(rename = "i")]
         id: String,
     },
+    /// Position in notifications, the latest first.
+    #[serde(rename = "n")]
+    Notification {
+        /// Time of the first message, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        created_ms: i64,
+        /// Our id of that message.
+        #[serde(rename = "i")]
+        id: String,
+    },
     /// Position in accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
@@ -200,7 +210,8 @@ impl FromStr for Cursor {
             }
             Cursor::Key { id, .. }
             | Cursor::RefusedGroup { id, .. }
-            | Cursor::RefusedRequest { id, .. } => vec![id],
+            | Cursor::RefusedRequest { id, .. }
+            | Cursor::Notification { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Template { name, locale, reference } => vec![name, locale, reference],
             Cursor::Tenant { account_sid } => vec![account_sid],

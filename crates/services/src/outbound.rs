@@ -1,5 +1,6 @@
 //! Outbound messages: acceptance, dispatch to Twilio, reconciliation, delivery, fallbacks, media and templates.
 
+pub mod declined;
 pub mod deliveries;
 pub mod dispatcher;
 pub mod fallback;
@@ -13,3 +14,4 @@ pub mod sending;
 pub mod statistics;
 pub mod status_queue;
 pub mod templates;
+pub mod verifications;

@@ -4,6 +4,7 @@
 //! ```text
 //! rest.rs, resources.rs ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
 //!                                                    requests and stored resources       pure, except rest.rs
+//! verify.rs  ->  verifications.rs                   one-time passwords of Twilio Verify  pure, except verify.rs
 //! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
 //! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
 //! ```
@@ -27,6 +28,8 @@ mod resources;
 mod rest;
 mod samples;
 mod state;
+mod verifications;
+mod verify;
 pub mod webhook;
 
 use std::future::Future;
@@ -43,6 +46,8 @@ use self::ledger::Ledger;
 use self::limit::Limit;
 use self::state::Shared;
 pub use self::state::{Account, Settings};
+use self::verifications::Verifications;
+pub use self::verifications::reference as verify_reference;
 use twilio_edge_platform::{
     listener,
     listener::admission::{Admission, Limits},
@@ -62,9 +67,12 @@ pub async fn serve(
     let ledger = Mutex::new(Ledger::new(&settings));
     let limit = Mutex::new(Limit::new(settings.requests_per_second));
     let catalogue = Mutex::new(settings.catalogue.clone());
+    let Settings { capacity, step_ms, speed, .. } = settings;
+    let verifications = Mutex::new(Verifications::new(capacity, step_ms, speed));
     let shared = Arc::new(Shared {
         settings,
         catalogue,
+        verifications,
         ledger,
         limit,
         planned: Notify::new(),

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{content::Content, ledger::Ledger, limit::Limit};
+use super::{content::Content, ledger::Ledger, limit::Limit, verifications::Verifications};
 
 /// Account with access to the simulator.
 #[derive(Clone)]
@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) planned: Notify,
     pub(crate) client: reqwest::Client,
     pub(crate) counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    /// Verifications of Twilio Verify.
+    pub(crate) verifications: Mutex<Verifications>,
     /// Current catalogue, as changed by `/simulator/contents`.
     pub(crate) catalogue: Mutex<Vec<Content>>,
 }
@@ -75,6 +77,10 @@ impl Shared {
 
     pub(crate) fn catalogue(&self) -> MutexGuard<'_, Vec<Content>> {
         self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn verifications(&self) -> MutexGuard<'_, Verifications> {
+        self.verifications.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count(&self, what: &'static str, status: u16) {

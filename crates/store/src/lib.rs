@@ -71,6 +71,7 @@ mod stores;
 mod suppressions;
 mod templates;
 mod tenants;
+mod verification_starts;
 
 pub use self::{
     acceptance::Acceptance,
@@ -109,4 +110,5 @@ pub use self::{
     suppressions::{Suppressions, SuppressionsPage},
     templates::{CatalogueState, Templates},
     tenants::Tenants,
+    verification_starts::{StartLimit, VerificationStarts},
 };

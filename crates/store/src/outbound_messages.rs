@@ -10,10 +10,12 @@ mod deliveries;
 mod events;
 mod fallbacks;
 mod lookups;
+pub(crate) mod notifications;
 pub(crate) mod pages;
 pub(crate) mod queues;
 pub(crate) mod replies;
 mod row;
+mod verifications;
 mod writes;
 
 use std::{slice, sync::Arc};

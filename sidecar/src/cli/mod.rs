@@ -1,5 +1,6 @@
 //! Commands of `twilio-edge`: one file per command, with its arguments and its `run`. This file has no other logic.
 
+mod api_client;
 mod archive;
 mod backend;
 mod consents;
@@ -21,6 +22,7 @@ mod load;
 mod media;
 mod messages;
 mod migrate;
+mod notifications;
 mod permissions;
 mod preflight;
 mod print_config;
@@ -39,6 +41,7 @@ mod suppressions;
 mod templates;
 mod tenants;
 mod vectors;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -67,10 +70,12 @@ enum Command {
     Migrate,
     /// Check whether a sidecar on this machine is ready
     Health(health::Args),
-    /// Show the history of a number: its suppressions, consents, windows, messages and webhooks
+    /// Show the history of a number: its suppressions, consents, windows, messages, notifications and webhooks
     History(history::Args),
     /// List messages of both directions, show one, cancel one, or resolve an unknown one
     Messages(messages::Args),
+    /// List notifications with their attempts, or show one
+    Notifications(notifications::Args),
     /// Count the outbound messages of an account over a period: accepted, sent, delivered, read, failed, refused
     Stats(stats::Args),
     /// List received webhooks with all their parameters
@@ -95,6 +100,8 @@ enum Command {
     Archive(archive::Args),
     /// Send one message through the API of a sidecar
     Send(send::Args),
+    /// Start, check, show or cancel a verification through the API of a sidecar
+    Verify(verify::Args),
     /// Create, list and revoke API keys
     Keys(keys::Args),
     /// List the causes for which filters refused requests, show the requests of one, or explain a request
@@ -140,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args, globals),
         Command::History(args) => history::run(args, globals),
         Command::Messages(args) => messages::run(args, globals),
+        Command::Notifications(args) => notifications::run(args, globals),
         Command::Stats(args) => stats::run(args, globals),
         Command::Events(args) => events::run(args, globals),
         Command::Templates(args) => templates::run(args, globals),
@@ -152,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, globals),
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Keys(args) => keys::run(args, globals),
         Command::Refused(args) => refused::run(args, globals),
         Command::Redact(args) => redact::run(args, globals),

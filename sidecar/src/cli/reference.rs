@@ -66,7 +66,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::EventSchema => event::SCHEMA.to_owned(),
         Subject::Sinks => twilio_edge_connectors::sinks::reference(),
         Subject::DropIn => twilio_edge_api::dropin::reference(),
-        Subject::Simulator => twilio_edge_simulator::reference(),
+        Subject::Simulator => format!(
+            "{}\n{}",
+            twilio_edge_simulator::reference(),
+            twilio_edge_simulator::verify_reference(),
+        ),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check() {
             Ok(usual) => optout::reference(&usual.optout),
             Err(problems) => return fail(problems),

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     actor::Actor,
+    address::Address,
     check, contact,
     media::{MediaCheck, MediaProblem, MediaProblemKind},
     phone,
@@ -47,6 +48,8 @@ pub enum Rule {
     Freshness,
     /// See [`check::Rule`].
     Window,
+    /// Few verifications of the number, and of the end user, started before.
+    Limit,
     /// Twilio can fetch the media, and the channel accepts them. This rule comes last because it fetches them, which must
     /// not happen for a recipient who may not be contacted.
     Media,
@@ -101,10 +104,10 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let mut verdicts = vec![
         credentials(facts.has_credentials),
         sender(request),
-        recipient(request),
+        recipient(&request.to),
         content(request),
         template(request, has_window),
-        region(request, facts.routes),
+        region(&request.to, facts.routes),
     ];
     verdicts.extend(facts.checks.into_iter().map(of_check));
     verdicts.push(media(facts.media));
@@ -162,7 +165,7 @@ fn refuse(rule: Rule, code: RefusalCode, actor: Actor, detail: impl Into<String>
     Verdict { rule, ok: false, code, detail, actor, templates }
 }
 
-fn credentials(has_credentials: bool) -> Verdict {
+pub(super) fn credentials(has_credentials: bool) -> Verdict {
     if has_credentials {
         return pass(Rule::Credentials, "the account has Twilio credentials");
     }
@@ -187,9 +190,23 @@ fn sender(request: &Request) -> Verdict {
     }
 }
 
-fn recipient(request: &Request) -> Verdict {
+pub(super) fn verify_service(service_sid: Option<&str>) -> Verdict {
+    if let Some(sid) = service_sid {
+        return pass(Rule::Sender, format!("the Verify Service is {sid}"));
+    }
+    let detail = "the account has no Verify Service: set verify_service_sid of the account in the file of sending.file";
+    refuse(Rule::Sender, RefusalCode::NoVerifyService, Actor::Operator, detail)
+}
+
+/// Returns the verdict about a verification of a number, or of an end user, that started too many of them.
+pub fn start_limit() -> Verdict {
+    let detail = "too many verifications of this number or this end user started";
+    refuse(Rule::Limit, RefusalCode::VerificationLimit, Actor::Caller, detail)
+}
+
+pub(super) fn recipient(to: &Address) -> Verdict {
     // Twilio reports it as 21614 or 30006 after the message was paid for.
-    if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
+    if to.channel == "sms" && phone::is_landline(&to.number) {
         let detail = "to: is a landline, which cannot receive SMS";
         return refuse(Rule::Recipient, RefusalCode::InvalidRecipient, Actor::Caller, detail);
     }
@@ -266,14 +283,14 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     refuse(Rule::Template, RefusalCode::VariablesRejected, Actor::Caller, detail)
 }
 
-fn region(request: &Request, routes: &Routes) -> Verdict {
-    match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
+pub(super) fn region(to: &Address, routes: &Routes) -> Verdict {
+    match routes.blocks(contact::country(&to.channel, &to.number).as_deref()) {
         Some(detail) => refuse(Rule::Region, RefusalCode::RegionBlocked, Actor::Operator, detail),
         None => pass(Rule::Region, "the country is not blocked"),
     }
 }
 
-fn of_check(verdict: check::Verdict) -> Verdict {
+pub(super) fn of_check(verdict: check::Verdict) -> Verdict {
     Verdict {
         rule: match verdict.rule {
             check::Rule::Suppression => Rule::Suppression,

@@ -381,8 +381,9 @@ CREATE TABLE template_catalogues (
     problem      TEXT COLLATE "C" NOT NULL  -- reason of a failed read since then
 );
 
--- Outbound messages with their progress. An attempt is recorded before Twilio is called, so that a crash leaves a row that shows
--- it. The text is deleted when the message has ended.
+-- Outbound messages with their progress: messages, verifications and e-mails. An attempt is recorded before the provider is called,
+-- so that a crash leaves a row that shows it. The text is deleted when the message has ended. The messages of one notification have
+-- its id: a message, and its fallbacks. A message that a rule declined before it was accepted has a row without content.
 CREATE TABLE outbound_messages (
     id               TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- ms_..
     account_sid      TEXT COLLATE "C" NOT NULL,
@@ -393,7 +394,7 @@ CREATE TABLE outbound_messages (
     kind             TEXT COLLATE "C" NOT NULL,
     priority         BIGINT NOT NULL,  -- a smaller number is sent sooner
     form             TEXT COLLATE "C" NOT NULL,  -- form that is posted to Twilio; empty after the end
-    state            TEXT COLLATE "C" NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled')),
+    state            TEXT COLLATE "C" NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled', 'declined')),
     due_at_ms        BIGINT NOT NULL,  -- during an attempt: end of its hold
     first_due_at_ms  BIGINT NOT NULL,
     attempt_id       TEXT COLLATE "C" NOT NULL,
@@ -423,7 +424,10 @@ CREATE TABLE outbound_messages (
     replaced_sids    TEXT COLLATE "C" NOT NULL DEFAULT '',  -- SIDs of the failed deliveries, separated by blanks
     metadata         TEXT COLLATE "C" NOT NULL DEFAULT '',  -- data of the caller, as JSON; empty: none
     reply_to         TEXT COLLATE "C" NOT NULL DEFAULT '',  -- inbound message to whose keyword it replies
-    reply_keyword    TEXT COLLATE "C" NOT NULL DEFAULT ''  -- meaning of that keyword: stop, start or help
+    reply_keyword    TEXT COLLATE "C" NOT NULL DEFAULT '',  -- meaning of that keyword: stop, start or help
+    provider         TEXT COLLATE "C" NOT NULL DEFAULT 'messaging' CHECK (provider IN ('messaging', 'verify', 'sendgrid', 'smtp', 'studio')),
+    notification_id  TEXT COLLATE "C" NOT NULL DEFAULT '',  -- nt_..; of a fallback: that of the message that it replaces
+    contact          TEXT COLLATE "C" NOT NULL DEFAULT ''  -- number or address of the recipient; empty after its retention period
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
@@ -444,6 +448,12 @@ CREATE INDEX outbound_messages_status ON outbound_messages (account_sid, status,
 CREATE INDEX outbound_messages_code ON outbound_messages (account_sid, code, created_at_ms, id) WHERE code <> '';
 CREATE INDEX outbound_messages_template ON outbound_messages (account_sid, template, created_at_ms, id) WHERE template <> '';
 CREATE INDEX outbound_messages_sender ON outbound_messages (account_sid, sender, created_at_ms, id);
+-- Notifications: their messages, and their first messages by time, also of one contact.
+CREATE INDEX outbound_messages_notification ON outbound_messages (notification_id) WHERE notification_id <> '';
+CREATE INDEX outbound_messages_first ON outbound_messages (account_sid, created_at_ms, id) WHERE fallback_of = '';
+CREATE INDEX outbound_messages_contact ON outbound_messages (account_sid, contact, created_at_ms, id) WHERE contact <> '';
+-- Contacts whose retention period is over.
+CREATE INDEX outbound_messages_identified ON outbound_messages (account_sid, created_at_ms) WHERE contact <> '';
 
 -- SIDs of deliveries that failed and were repeated. A late report about one of them is not about the current delivery.
 CREATE TABLE replaced_sids (
@@ -451,6 +461,16 @@ CREATE TABLE replaced_sids (
     message_id  TEXT COLLATE "C" NOT NULL  -- ms_..
 );
 CREATE INDEX replaced_sids_message ON replaced_sids (message_id);
+
+-- Number of verifications that started in a window of time, for the limits of a number and of an end user's address.
+CREATE TABLE verification_starts (
+    account_sid TEXT COLLATE "C" NOT NULL,
+    subject     TEXT COLLATE "C" NOT NULL,  -- digest of the number, or of the address
+    ends_at_ms  BIGINT NOT NULL,  -- end of the window
+    starts      BIGINT NOT NULL,
+    PRIMARY KEY (account_sid, subject, ends_at_ms)
+);
+CREATE INDEX verification_starts_ending ON verification_starts (ends_at_ms);
 
 -- Counters of messages by hour, for statistics. A shard is a part of one counter, so that sidecars rarely wait for each other.
 CREATE TABLE message_counts (

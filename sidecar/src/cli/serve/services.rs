@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
+use twilio_edge_connectors::{
+    send_client::SendClients,
+    sinks::Sinks,
+    twilio::{Twilio, Verify},
+};
+use twilio_edge_domain::sending::provider::Provider;
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
@@ -21,6 +26,7 @@ use twilio_edge_services::{
         sending::{self, Sending},
         status_queue::StatusQueue,
         templates::Templates,
+        verifications::Verifications,
     },
     wakeup::Wakeup,
 };
@@ -182,6 +188,7 @@ fn sending(
         move |problems: Vec<String>| format!("{setting}: {}", problems.join("; "))
     };
     let twilio = Twilio::open(settings).map_err(of_file("sending.file"))?;
+    let verify = Verify::new(twilio.clone(), &config.verify);
     let (named, usual) = twilio.rates();
     metrics.messages.name(named, usual);
     let errors = sending::errors(&settings.errors_file).map_err(of_file("sending.errors_file"))?;
@@ -195,6 +202,10 @@ fn sending(
     Ok(Sending {
         messages: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
+        clients: SendClients::default()
+            .with(Provider::Messaging, twilio.clone())
+            .with(Provider::Verify, verify.clone()),
+        verifications: Verifications::new(verify, stores.verification_starts(), &config.verify),
         twilio,
         wakeup: Wakeup::default(),
         errors: Arc::new(errors),
