@@ -37,7 +37,7 @@ pub(crate) struct Refusal {
     pub(crate) code: String,
     /// Explanation, or the remedy.
     pub(crate) detail: String,
-    /// Who must act.
+    /// Party that must act.
     pub(crate) actor: String,
 }
 

@@ -7,6 +7,7 @@
 //! verify.rs  ->  verifications.rs                   one-time passwords of Twilio Verify  pure, except verify.rs
 //! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
 //! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
+//! inbound.rs  ->  webhook.rs, post.rs, twiml.rs      inbound messages, and the TwiML in the answers
 //! ```
 //!
 //! Architecture invariant: shares no code with the service but its listener and its plain decisions, so that it can judge the service.
@@ -15,6 +16,7 @@ mod content;
 mod control;
 mod delivery;
 mod faults;
+mod inbound;
 mod journey;
 mod ledger;
 mod limit;
@@ -28,6 +30,7 @@ mod resources;
 mod rest;
 mod samples;
 mod state;
+mod twiml;
 mod verifications;
 mod verify;
 pub mod webhook;

@@ -185,7 +185,7 @@ fn simulator(viewer: &Viewer) -> Result<&Simulator, Failure> {
     viewer.console.simulator().ok_or(Failure::NoSuchPage)
 }
 
-/// What the API knows about the contact.
+/// History of the contact, as the API has it.
 #[derive(Debug, Deserialize)]
 struct History {
     suppressions: Vec<Suppression>,

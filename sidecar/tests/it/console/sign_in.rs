@@ -187,7 +187,7 @@ async fn sign_in_sets_a_protected_cookie_and_refuses_other_sites() {
     }
     assert_eq!(browser.get("/console", &session).await.status(), 200);
 
-    // Filters' tokens sign nobody in, and wrong keys are limited as at the API.
+    // Filters' tokens sign in no browser, and wrong keys are limited as at the API.
     assert_eq!(browser.sign_in(crate::support::sidecar::TOKEN).await.status(), 403);
     let statuses = async {
         let mut statuses = Vec::new();

@@ -37,7 +37,7 @@ struct Messages {
     messages: Vec<SimulatedMessage>,
 }
 
-/// What became of a message that the contact wrote.
+/// Result of the webhook of a message that the contact wrote.
 #[derive(Debug, Deserialize)]
 pub(super) struct Arrival {
     pub(super) delivered: bool,

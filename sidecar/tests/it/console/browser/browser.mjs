@@ -1,4 +1,4 @@
-// Chromium in front of the console. Whatever a page must never do fails the test: a violation of the content security policy, an
+// Chromium in front of the console. Everything that a page must never do fails the test: a violation of the content security policy, an
 // error of a script, a dialog, a request to another host, a serious finding of axe-core.
 //
 // BROWSER_MODULES names the folder with playwright-core and axe-core, SCREENSHOTS the folder for the pictures.
