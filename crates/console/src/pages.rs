@@ -5,8 +5,10 @@ mod audit;
 mod contacts;
 mod deliveries;
 mod messages;
+mod notifications;
 mod overview;
 pub(crate) mod phone;
+mod refusals;
 mod settings;
 mod templates;
 mod webhooks;
@@ -16,11 +18,13 @@ use axum::Router;
 use crate::{Console, client::Api, viewer::Viewer};
 
 /// Pages in the order of the navigation.
-const PAGES: [Page; 10] = [
+const PAGES: [Page; 12] = [
     overview::PAGE,
     phone::PAGE,
     webhooks::PAGE,
+    refusals::PAGE,
     messages::PAGE,
+    notifications::PAGE,
     contacts::PAGE,
     templates::PAGE,
     deliveries::PAGE,

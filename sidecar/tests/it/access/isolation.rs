@@ -83,12 +83,13 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     let mut known = known(&sidecar, &a[0], victim).await;
     known.ids.push(replay["id"].as_str().unwrap().to_owned());
     known.ids.push(medium(&sidecar, &a[0]).await);
-    known.ids.push(refused(&sidecar, &a[0]).await);
-    known.ids.extend(verification(&sidecar, &a[0]).await);
+    known.ids.push(waiting(&sidecar, &a[0]).await);
     let unknown = waiting(&sidecar, &a[0]).await;
     let change = format!("UPDATE outbound_messages SET state = 'unknown' WHERE id = '{unknown}'");
     world.stored(&format!("{change} RETURNING id")).await;
     known.ids.push(unknown);
+    known.ids.push(refused(&sidecar, &a[0]).await);
+    known.ids.extend(verification(&sidecar, &a[0]).await);
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;

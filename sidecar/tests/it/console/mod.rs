@@ -2,6 +2,7 @@
 
 mod administration;
 mod pages;
+mod refusals;
 mod sign_in;
 
 use std::{

@@ -25,7 +25,7 @@ await run(async (browser) => {
   await page.locator("header").getByRole("button", { name: "Show" }).click();
   await page.getByText("No suppression matches.").waitFor();
 
-  const pages = { Contacts: contacts, Templates: templates, Deliveries: deliveries, "Accounts and keys": accounts, Audit: audit, "Settings in effect": settings };
+  const pages = { Contacts: contacts, Templates: templates, Notifications: notifications, Deliveries: deliveries, "Accounts and keys": accounts, Audit: audit, "Settings in effect": settings };
   for (const [name, task] of Object.entries(pages)) {
     await go(name);
     await inspect(page, `${name.toLowerCase().replaceAll(" ", "-")}-${state}`);
@@ -108,6 +108,20 @@ async function templates(page) {
   await page.getByLabel("To", { exact: true }).fill(`whatsapp:${config.number}`);
   await page.getByRole("button", { name: "Send the test message" }).click();
   await page.getByText("The message is accepted.").waitFor();
+}
+
+async function notifications(page) {
+  if (state === "empty") {
+    await page.getByText("No notification matches.").waitFor();
+    return;
+  }
+  // The test message of the template is a notification with one attempt.
+  await page.getByLabel("Recipient").fill(config.number);
+  await page.getByRole("button", { name: "Search" }).click();
+  await page.getByRole("region", { name: "Notifications" }).locator("tbody tr").first().getByRole("link").click();
+  await page.getByRole("heading", { name: /^Notification nt_/ }).waitFor();
+  await page.locator(".timeline").getByText("whatsapp with").waitFor();
+  await inspect(page, "notification");
 }
 
 async function deliveries(page) {

@@ -15,7 +15,7 @@ await run(async (browser) => {
   await page.getByLabel("API key").fill(config.app);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.waitForURL(`${config.main}/console/messages?state=unknown`);
-  assert.deepEqual(await links(), ["Overview", "Webhooks", "Messages", "Contacts", "Templates"]);
+  assert.deepEqual(await links(), ["Overview", "Webhooks", "Refusals", "Messages", "Notifications", "Contacts", "Templates"]);
 
   // Scripts do not see the cookie, and it belongs to this site.
   const [cookie] = await context.cookies();
