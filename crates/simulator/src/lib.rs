@@ -8,6 +8,7 @@
 //! studio.rs  ->  executions.rs                      executions of Studio flows           pure, except studio.rs
 //! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
 //! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
+//! inbound.rs  ->  webhook.rs, post.rs, twiml.rs      inbound messages, and the TwiML in the answers
 //! ```
 //!
 //! Architecture invariant: shares no code with the service but its listener and its plain decisions, so that it can judge the service.
@@ -17,6 +18,7 @@ mod control;
 mod delivery;
 mod executions;
 mod faults;
+mod inbound;
 mod journey;
 mod ledger;
 mod limit;
@@ -31,6 +33,7 @@ mod rest;
 mod samples;
 mod state;
 mod studio;
+mod twiml;
 mod verifications;
 mod verify;
 pub mod webhook;
