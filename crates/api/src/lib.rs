@@ -19,6 +19,7 @@ mod deliveries;
 pub mod dropin;
 mod events;
 mod exchange;
+mod flows;
 mod health;
 mod idempotency;
 mod keys;
@@ -79,6 +80,9 @@ pub fn router(app: &App) -> Router {
     let verifications = verifications::starting_router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), verifications::waited));
+    let flows = flows::starting_router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), flows::waited));
     let batches =
         messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
@@ -103,6 +107,8 @@ pub fn router(app: &App) -> Router {
         .merge(sending)
         .merge(verifications)
         .merge(verifications::router())
+        .merge(flows)
+        .merge(flows::router())
         .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())

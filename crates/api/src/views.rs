@@ -1,6 +1,7 @@
 //! Views of stored data, shared by the API and the JSON output of the command line. Times are in RFC 3339 and UTC. The
 //! views decide nothing and read no store.
 
+mod flows;
 mod media;
 mod messages;
 mod notifications;
@@ -8,6 +9,7 @@ mod refused_requests;
 mod statistics;
 mod verifications;
 
+pub use self::flows::{FlowExecution, FlowExecutionLinks};
 pub use self::media::{FetchError, InboundMediaItem};
 pub use self::messages::{
     Message, MessageAttempts, MessageError, MessageLinks, MessageSummary, TimelineEntry,

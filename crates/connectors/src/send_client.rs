@@ -18,7 +18,7 @@ pub struct SendRequest<'a> {
     pub account_sid: &'a str,
     /// Channel of the message.
     pub channel: &'a str,
-    /// Our sender at the provider: a number, a Messaging Service, a Verify Service, a mail address.
+    /// Our sender at the provider: a number, a Messaging Service, a Verify Service, a flow, a mail address.
     pub sender: &'a str,
     /// Content, in the format of the provider.
     pub form: &'a str,

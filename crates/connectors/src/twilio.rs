@@ -5,6 +5,7 @@
 mod accounts;
 mod forward;
 mod media;
+mod studio;
 mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -16,6 +17,7 @@ pub use self::accounts::problems;
 use self::accounts::{Account, read};
 pub use self::forward::{Forward, Forwarded};
 pub use self::media::MediaAnswer;
+pub use self::studio::Studio;
 pub use self::verify::Verify;
 use crate::{
     causes::with_causes,

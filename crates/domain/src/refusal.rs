@@ -165,6 +165,10 @@ refusals! {
         title: "Twilio Verify did not answer",
         remedy: "Send the check again. If this repeats, see the status of Twilio Verify, and the log of the sidecar.",
         drop_in: twilio(20503, 503, "service unavailable") }
+    NoSuchExecution { code: "no_such_execution", status: 404, actor: Caller, origin: Request,
+        title: "The execution of a flow does not exist",
+        remedy: "Use the id that `POST /v1/flows/{flow_sid}/executions` returned, with its flow. The execution may belong to another account.",
+        drop_in: twilio(20404, 404, "not found") }
     NoSuchTenant { code: "no_such_tenant", status: 404, actor: Caller, origin: Request,
         title: "The account has no profile",
         remedy: "Create the profile with `PUT /v1/tenants/{account_sid}`. Without a profile, the defaults apply to the account.",

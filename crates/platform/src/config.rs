@@ -51,6 +51,7 @@ pub struct Config {
     pub archive: Archive,
     pub sending: Sending,
     pub verify: Verify,
+    pub studio: Studio,
     pub media: Media,
     pub database: Database,
     pub redis: Redis,
@@ -249,6 +250,13 @@ pub struct Verify {
     pub per_number: u32,
     pub per_address: u32,
     pub status_after_s: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Studio {
+    pub base_url: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

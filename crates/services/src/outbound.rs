@@ -4,6 +4,7 @@ pub mod declined;
 pub mod deliveries;
 pub mod dispatcher;
 pub mod fallback;
+pub mod flows;
 pub mod keyword_replies;
 pub mod media;
 pub mod opt_out_from_error;

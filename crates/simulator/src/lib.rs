@@ -5,6 +5,7 @@
 //! rest.rs, resources.rs ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
 //!                                                    requests and stored resources       pure, except rest.rs
 //! verify.rs  ->  verifications.rs                   one-time passwords of Twilio Verify  pure, except verify.rs
+//! studio.rs  ->  executions.rs                      executions of Studio flows           pure, except studio.rs
 //! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
 //! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
 //! inbound.rs  ->  webhook.rs, post.rs, twiml.rs      inbound messages, and the TwiML in the answers
@@ -15,6 +16,7 @@
 mod content;
 mod control;
 mod delivery;
+mod executions;
 mod faults;
 mod inbound;
 mod journey;
@@ -30,6 +32,7 @@ mod resources;
 mod rest;
 mod samples;
 mod state;
+mod studio;
 mod twiml;
 mod verifications;
 mod verify;
@@ -44,6 +47,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 pub use self::content::{Content, usual as usual_catalogue};
+use self::executions::Executions;
 pub use self::faults::reference;
 use self::ledger::Ledger;
 use self::limit::Limit;
@@ -71,11 +75,13 @@ pub async fn serve(
     let limit = Mutex::new(Limit::new(settings.requests_per_second));
     let catalogue = Mutex::new(settings.catalogue.clone());
     let Settings { capacity, step_ms, speed, .. } = settings;
+    let executions = Mutex::new(Executions::new(capacity));
     let verifications = Mutex::new(Verifications::new(capacity, step_ms, speed));
     let shared = Arc::new(Shared {
         settings,
         catalogue,
         verifications,
+        executions,
         ledger,
         limit,
         planned: Notify::new(),

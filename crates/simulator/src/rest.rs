@@ -21,7 +21,7 @@ use super::listing::{Listing, PAGE};
 use super::messages::Message;
 use super::refusal::Refusal;
 use super::request::Request;
-use super::{resources, verify};
+use super::{resources, studio, verify};
 use crate::state::{Account, Shared, fresh_sid, now_ms};
 
 /// Time until a request without an answer is closed.
@@ -47,6 +47,9 @@ pub(super) fn router() -> Router<Arc<Shared>> {
             get(verify::fetch).post(verify::update),
         )
         .route("/v2/Attempts", get(verify::attempts))
+        .route("/v2/Flows/{flow}/Executions", get(studio::list).post(studio::start))
+        .route("/v2/Flows/{flow}/Executions/{sid}", get(studio::fetch).post(studio::update))
+        .route("/v2/Flows/{flow}/Executions/{sid}/Context", get(studio::context))
         .route("/v1/Content", get(content_list))
         .route("/v1/ContentAndApprovals", get(content_list))
         .route("/v1/Content/{sid}", get(content_fetch))

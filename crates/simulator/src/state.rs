@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{content::Content, ledger::Ledger, limit::Limit, verifications::Verifications};
+use super::{
+    content::Content, executions::Executions, ledger::Ledger, limit::Limit,
+    verifications::Verifications,
+};
 
 /// Account with access to the simulator.
 #[derive(Clone)]
@@ -58,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
     /// Verifications of Twilio Verify.
     pub(crate) verifications: Mutex<Verifications>,
+    /// Executions of Studio flows.
+    pub(crate) executions: Mutex<Executions>,
     /// Current catalogue, as changed by `/simulator/contents`.
     pub(crate) catalogue: Mutex<Vec<Content>>,
 }
@@ -81,6 +86,10 @@ impl Shared {
 
     pub(crate) fn verifications(&self) -> MutexGuard<'_, Verifications> {
         self.verifications.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn executions(&self) -> MutexGuard<'_, Executions> {
+        self.executions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count(&self, what: &'static str, status: u16) {

@@ -18,7 +18,7 @@ use crate::cli::failure::fail;
 use twilio_edge_api::views::{Message, MessageSummary};
 use twilio_edge_domain::{
     message::{Direction, NumberQuery},
-    sending::outcome::is_message_sid,
+    sending::{flow::is_execution_sid, outcome::is_message_sid, verification::is_verification_sid},
 };
 use twilio_edge_platform::config::Config;
 use twilio_edge_services::outbound::sending::PREFIX;
@@ -52,7 +52,7 @@ enum Verb {
     Resolve {
         #[command(flatten)]
         target: Target,
-        /// SID of the message at Twilio, if it was sent: SM.., MM..
+        /// SID at Twilio, if it was sent: SM.., MM.., VE.. or FN..
         #[arg(
             long,
             value_name = "MESSAGE_SID",
@@ -157,8 +157,11 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
         }
         Verb::Resolve { target, sent, .. } => {
             let id = target.id();
-            if sent.as_deref().is_some_and(|sid| !is_message_sid(sid)) {
-                return fail("--sent: must be SM or MM and 32 hexadecimal digits");
+            let is_sid = |sid: &str| {
+                is_message_sid(sid) || is_verification_sid(sid) || is_execution_sid(sid)
+            };
+            if sent.as_deref().is_some_and(|sid| !is_sid(sid)) {
+                return fail("--sent: must be SM, MM, VE or FN and 32 hexadecimal digits");
             }
             change(globals, async |messages| resolve(messages, &id, sent.as_deref()).await)
         }

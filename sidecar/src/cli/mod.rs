@@ -11,6 +11,7 @@ mod event_reporting;
 mod events;
 mod explain;
 mod failure;
+mod flows;
 mod globals;
 mod health;
 mod history;
@@ -107,6 +108,8 @@ enum Command {
     Archive(archive::Args),
     /// Send one message through the API of a sidecar
     Send(send::Args),
+    /// Start or show an execution of a Studio flow through the API of a sidecar
+    Flows(flows::Args),
     /// Start, check, show or cancel a verification through the API of a sidecar
     Verify(verify::Args),
     /// Create, list and revoke API keys
@@ -169,6 +172,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, globals),
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),
+        Command::Flows(args) => flows::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Keys(args) => keys::run(args, globals),
         Command::Refused(args) => refused::run(args, globals),

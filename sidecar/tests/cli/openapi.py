@@ -1,7 +1,7 @@
 """Checks a server with Twilio's API against Twilio's OpenAPI files: each answer must be described there and have every field.
 
-argv[1] is JSON with base, user, password, account, specs (the folder of Twilio's files), to, and content (whether the server
-has the Content API)."""
+argv[1] is JSON with base, user, password, account, specs (the folder of Twilio's files), to, content (whether the server
+has the Content API), and flow (the SID of a flow of Studio)."""
 
 import base64
 import email.utils
@@ -40,7 +40,7 @@ def nullable(schema):
     return {"anyOf": [made, {"type": "null"}]} if schema.get("nullable") else made
 
 
-specs = {name: nullable(json.loads((SPECS / f"twilio_{name}.json").read_text())) for name in ("api_v2010", "content_v1")}
+specs = {name: nullable(json.loads((SPECS / f"twilio_{name}.json").read_text())) for name in ("api_v2010", "content_v1", "studio_v2")}
 
 
 def described(method, path):
@@ -162,4 +162,23 @@ if config["content"]:
     bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": config["soon"]})
     bad(20503, 503, "POST", f"{messages}.json", {**text, "To": "+14155559004"})
     bad(20429, 429, "POST", f"{messages}.json", {**text, "To": "+14155559001"})
+# Executions of a flow.
+executions = f"/v2/Flows/{config['flow']}/Executions"
+start = {"To": config["to"], "From": "+14155238886", "Parameters": json.dumps({"text": "Hällo"})}
+made = good("POST", executions, start)
+deadline = time.monotonic() + 30
+while good("GET", f"{executions}/{made['sid']}")["status"] != "ended":
+    assert time.monotonic() < deadline, made
+    time.sleep(0.05)
+assert good("GET", f"{executions}/{made['sid']}/Context")["context"]["flow"]["data"]["text"] == "Hällo"
+assert good("POST", f"{executions}/{made['sid']}", {"Status": "ended"})["status"] == "ended"
+good("POST", executions, start)
+page = good("GET", f"{executions}?" + urllib.parse.urlencode({"PageSize": 1, "DateCreatedFrom": "2026-01-01T00:00:00Z"}))
+assert len(page["executions"]) == 1 and page["meta"]["next_page_url"], page
+bad(84004, 400, "POST", executions, {**start, "To": "Ada"})
+bad(84004, 400, "POST", executions, {**start, "Parameters": "[]"})
+bad(20001, 400, "POST", executions, {**start, "Context": "{}"})
+bad(20404, 404, "GET", f"{executions}/FN{'0' * 32}")
+bad(20404, 404, "POST", "/v2/Flows/FW1/Executions", start)
+bad(20404, 404, "POST", executions, {**start, "To": "+14155559008"})
 print("judged", len(set(judged)))

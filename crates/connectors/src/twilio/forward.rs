@@ -24,7 +24,7 @@ const FORWARDED_HEADERS: [&str; 6] = [
 pub struct Forward<'a> {
     /// GET, POST or DELETE.
     pub method: Method,
-    /// Path and query after `/Accounts/AC..`; `.json` for the account itself. For Verify the whole path.
+    /// Path and query after `/Accounts/AC..`; `.json` for the account itself. For Verify and Studio the whole path.
     pub path: &'a str,
     /// Form of a POST.
     pub form: Option<Vec<u8>>,

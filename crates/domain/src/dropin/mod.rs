@@ -4,6 +4,7 @@
 pub mod codes;
 pub mod content_variables;
 pub mod credentials;
+pub mod execution;
 pub mod listing;
 pub mod request;
 pub mod resource;

@@ -103,7 +103,7 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let has_window = !facts.checks.iter().any(is_closed);
     let mut verdicts = vec![
         credentials(facts.has_credentials),
-        sender(request),
+        sender(request.sender.as_ref(), &request.to),
         recipient(&request.to),
         content(request),
         template(request, has_window),
@@ -173,18 +173,18 @@ pub(super) fn credentials(has_credentials: bool) -> Verdict {
     refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
 }
 
-fn sender(request: &Request) -> Verdict {
+pub(super) fn sender(sender: Option<&Sender>, to: &Address) -> Verdict {
     let unknown = |detail| refuse(Rule::Sender, RefusalCode::SenderUnknown, Actor::Caller, detail);
-    match &request.sender {
+    match sender {
         None => unknown(
             "from: is missing, and no route names a sender: specify from or messaging_service_sid",
         ),
         // Twilio's 21910.
-        Some(Sender::From(from)) if from.channel != request.to.channel => {
+        Some(Sender::From(from)) if from.channel != to.channel => {
             unknown("from: must be on the same channel as to")
         }
         // Twilio's 63031.
-        Some(Sender::From(from)) if *from == request.to => unknown("from: must differ from to"),
+        Some(Sender::From(from)) if from == to => unknown("from: must differ from to"),
         Some(Sender::From(from)) => pass(Rule::Sender, format!("the sender is {from}")),
         Some(Sender::Service(sid)) => pass(Rule::Sender, format!("the sender is {sid}")),
     }

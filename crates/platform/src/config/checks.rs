@@ -136,6 +136,10 @@ impl Config {
             self.verify.base_url.is_empty() || is_web(&self.verify.base_url),
             "verify.base_url: must start with https:// (or http://, for a test), or be empty",
         );
+        check(
+            self.studio.base_url.is_empty() || is_web(&self.studio.base_url),
+            "studio.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
         let callback = self.sending.status_callback_url.as_str();
         check(
             callback.is_empty() || is_web(callback),

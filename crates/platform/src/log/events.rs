@@ -112,6 +112,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "Other users had access to a file or folder with message data; the sidecar restricted it to its owner: `file`",
     ),
     (
+        "flow.persist_failed",
+        "error",
+        "The database did not store the execution of a flow that an inbound message starts; its webhook waits",
+    ),
+    (
+        "flow.started",
+        "info",
+        "The sidecar stored the execution of a flow for an inbound message: `flow.sid`, `state`, `code` of a refused one (docs/STUDIO.md)",
+    ),
+    (
         "idempotency.persist_failed",
         "warn",
         "The sidecar carried out a request, but could not store the response for its repetitions",

@@ -74,6 +74,7 @@ pub struct MessageMetrics {
     switched: Family<Labels<1>, Counter>,
     replies: Family<Labels<2>, Counter>,
     checks: Family<Labels<1>, Counter>,
+    flows: Family<Labels<1>, Counter>,
     calls: Histogram,
     errors: Family<Labels<1>, Counter>,
     under_way: Gauge,
@@ -119,6 +120,11 @@ impl MessageMetrics {
                 "verification_checks",
                 &["result"],
                 "Checks and cancellations of verifications, by result: `approved`, `pending` (a wrong code), `canceled`, `expired`, `max_attempts_reached`, `ended` (the verification was over), `refused` by Twilio, or `unavailable` (no clear answer of Twilio) (docs/NOTIFICATIONS.md)",
+            ),
+            flows: all.counters(
+                "flows_started",
+                &["state"],
+                "Executions of flows that inbound messages started, by state: `queued`, or `refused` by a rule (docs/STUDIO.md)",
             ),
             calls: all.histogram(
                 "twilio_call_seconds",
@@ -229,6 +235,12 @@ impl MessageMetrics {
         let state = if is_refused { REFUSED } else { QUEUED };
         let labels = [("keyword", keyword.as_str()), ("state", state)];
         self.replies.get_or_create(&labels).inc();
+    }
+
+    /// Counts an execution of a flow that an inbound message started.
+    pub fn flow_started(&self, is_refused: bool) {
+        let state = if is_refused { REFUSED } else { QUEUED };
+        self.flows.get_or_create(&[("state", state)]).inc();
     }
 
     /// Counts the outcome of an attempt.

@@ -291,6 +291,8 @@ impl Sending {
     ) -> i64 {
         match message.provider() {
             Provider::Verify => self.verifications.lookup_at_ms(message, sent_ms, lookups),
+            // An execution has no delivery status; its messages have one each.
+            Provider::Studio => 0,
             _ => self.delivery_times.lookup_at_ms(sent_ms, lookups),
         }
     }

@@ -21,7 +21,10 @@ use crate::{
     },
     wakeup::Wakeup,
 };
-use twilio_edge_connectors::{send_client::SendClients, twilio::Twilio};
+use twilio_edge_connectors::{
+    send_client::SendClients,
+    twilio::{Studio, Twilio},
+};
 use twilio_edge_domain::{
     contact,
     refusal::RefusalCode,
@@ -57,6 +60,8 @@ pub struct Sending {
     pub twilio: Twilio,
     /// Clients of the providers that take messages.
     pub clients: SendClients,
+    /// Client of Twilio Studio.
+    pub studio: Studio,
     /// Verification of numbers.
     pub verifications: Verifications,
     /// Wakes the dispatcher.

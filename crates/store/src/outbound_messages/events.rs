@@ -186,7 +186,7 @@ fn data(
         "template": text(&message.template),
         "fallback": change.instead.map(|instead| instead.id.as_str()),
         "fallback_of": text(&message.fallback_of),
-        "reply_to": message.is_reply().then(|| json!({"sid": message.reply_to, "keyword": message.reply_keyword})),
+        "reply_to": message.is_reply_to_keyword().then(|| json!({"sid": message.reply_to, "keyword": message.reply_keyword})),
         "metadata": (!metadata.is_empty()).then_some(metadata),
         "attempts": message.attempts,
         "repetitions": message.repetitions,

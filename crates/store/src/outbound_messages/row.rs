@@ -66,7 +66,7 @@ pub struct OutboundMessage {
     channel: String,
     /// Recipient's number; masked after the message has ended.
     recipient: String,
-    /// Our number, or the Messaging Service.
+    /// Our number, the Messaging Service, the Verify Service, or the flow.
     sender: String,
     /// Category of the message: its purpose.
     category: String,
@@ -135,9 +135,9 @@ pub struct OutboundMessage {
     replaced_sids: String,
     /// Data of the caller, as JSON; empty without any.
     metadata: String,
-    /// SID of the inbound message to whose keyword this message replies; empty otherwise.
+    /// SID of the inbound message to whose keyword this message replies, or that started this execution of a flow; empty otherwise.
     reply_to: String,
-    /// Meaning of that keyword: `stop`, `start` or `help`; empty otherwise.
+    /// Meaning of that keyword: `stop`, `start` or `help`; `flow` for an execution; empty otherwise.
     reply_keyword: String,
     /// Provider that takes the message ([`Provider`]).
     provider: String,
@@ -149,9 +149,15 @@ pub struct OutboundMessage {
 }
 
 impl OutboundMessage {
-    /// Returns whether the message is the reply to an opt-out keyword, an opt-in keyword or a request for help.
+    /// Returns whether the message is the reply to an opt-out keyword, an opt-in keyword or a request for help, or an execution of a flow that
+    /// an inbound message started.
     pub fn is_reply(&self) -> bool {
         !self.reply_to.is_empty()
+    }
+
+    /// Returns whether the message is the reply to a keyword.
+    pub fn is_reply_to_keyword(&self) -> bool {
+        self.is_reply() && self.provider() == Provider::Messaging
     }
 
     /// Returns the provider that takes the message.

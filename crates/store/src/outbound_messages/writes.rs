@@ -132,13 +132,15 @@ impl Writes {
         &self.counts
     }
 
+    /// Returns the number of new rows.
     pub(super) async fn add(
         &self,
         messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let (messages, done) = (messages.to_vec(), done.cloned().map(Box::new));
-        self.group.ask(vec![Write::Add { messages, done }], 0).await.map(|_| ())
+        let written = self.group.ask(vec![Write::Add { messages, done }], 0).await;
+        written.map(|rows| rows.first().copied().unwrap_or_default())
     }
 
     /// Writes the waiting counters, unless there are none.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use twilio_edge_connectors::{
     send_client::SendClients,
     sinks::Sinks,
-    twilio::{Twilio, Verify},
+    twilio::{Studio, Twilio, Verify},
 };
 use twilio_edge_domain::sending::provider::Provider;
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
@@ -191,6 +191,7 @@ fn sending(
     };
     let twilio = Twilio::open(settings).map_err(of_file("sending.file"))?;
     let verify = Verify::new(twilio.clone(), &config.verify);
+    let studio = Studio::new(twilio.clone(), &config.studio);
     let (named, usual) = twilio.rates();
     metrics.messages.name(named, usual);
     let errors = sending::errors(&settings.errors_file).map_err(of_file("sending.errors_file"))?;
@@ -206,7 +207,9 @@ fn sending(
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
         clients: SendClients::default()
             .with(Provider::Messaging, twilio.clone())
-            .with(Provider::Verify, verify.clone()),
+            .with(Provider::Verify, verify.clone())
+            .with(Provider::Studio, studio.clone()),
+        studio,
         verifications: Verifications::new(verify, stores.verification_starts(), &config.verify),
         twilio,
         wakeup: Wakeup::default(),

@@ -25,6 +25,9 @@ const ALICE: &str = "+15553217001";
 const SECRETS: [&str; 5] =
     ["shop of A", "hello from A", "/twilio/route-of-A", "token-of-A", "whatsapp:+15553217009"];
 
+/// Flow of A.
+const FLOW: &str = "FW00112233445566778899aabbccddeeff";
+
 /// Content type of the stored media.
 const MEDIUM: &str = "text/plain";
 
@@ -90,6 +93,7 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     known.ids.push(unknown);
     known.ids.push(refused(&sidecar, &a[0]).await);
     known.ids.extend(verification(&sidecar, &a[0]).await);
+    known.ids.push(execution(&sidecar, &a[0]).await);
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;
@@ -180,6 +184,16 @@ async fn verification(sidecar: &Sidecar, admin_of_a: &str) -> [String; 2] {
     assert_eq!(started.status(), 202);
     let started: Value = started.json().await.unwrap();
     ["id", "notification_id"].map(|name| started[name].as_str().unwrap().to_owned())
+}
+
+/// Creates an execution of a flow of A, to a contact that is not suppressed, and returns its id.
+async fn execution(sidecar: &Sidecar, admin_of_a: &str) -> String {
+    let wanted = json!({"to": "+15553217002", "from": "+15553217009"});
+    let app = Caller::app(sidecar, admin_of_a);
+    let path = format!("/v1/flows/{FLOW}/executions");
+    let taken = app.send(Method::POST, &path, wanted.to_string()).await;
+    assert_eq!(taken.status(), 202);
+    taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
 /// Ids and the cursor by which a request can name A's data.
@@ -302,6 +316,11 @@ fn requests(
                 if path.ends_with("/resolve") {
                     fields["message_sid"] = json!("SM00112233445566778899aabbccddeeff");
                 }
+                // An SMS needs no conversation window, and this contact is not suppressed.
+                if path.starts_with("/v1/flows") {
+                    fields.insert("to".to_owned(), json!("+15553217002"));
+                    fields.remove("channel");
+                }
             }
             body.to_string()
         }
@@ -335,6 +354,7 @@ fn requests(
                 Some("name") if path.starts_with("/v1/sinks") => vec![path.replace(&place, "app")],
                 Some("name") => vec![path.replace(&place, "template-of-A")],
                 Some("locale") => vec![path.replace(&place, "en")],
+                Some("flow_sid") => vec![path.replace(&place, FLOW)],
                 _ => ids.map(|id| path.replace(&place, id)).collect(),
             }
         };

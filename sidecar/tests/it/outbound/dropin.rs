@@ -114,6 +114,7 @@ async fn answers_match_twilios_description() {
     let config = json!({
         "base": sidecar.base, "user": ACCOUNT, "password": token, "account": ACCOUNT,
         "specs": root.join(".tools/openapi"), "to": "+14155550123", "content": false,
+        "flow": "FW00112233445566778899aabbccddeeff",
         "later": later.to_string(),
     });
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
@@ -125,7 +126,7 @@ async fn answers_match_twilios_description() {
         .unwrap();
     let said = String::from_utf8_lossy(&judged.stderr);
     assert!(judged.status.success(), "run `make setup-test` if anything is missing: {said}");
-    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 10");
+    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 15");
 }
 
 /// Makes one request as Twilio's clients do. Returns status and body.

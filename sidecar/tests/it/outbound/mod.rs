@@ -6,6 +6,7 @@ pub(crate) mod deliveries;
 pub(crate) mod dropin;
 pub(crate) mod fair_scheduling;
 pub(crate) mod fallbacks;
+pub(crate) mod flows;
 pub(crate) mod idempotency;
 pub(crate) mod keyword_replies;
 pub(crate) mod media;

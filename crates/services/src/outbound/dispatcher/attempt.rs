@@ -26,8 +26,9 @@ use twilio_edge_domain::{
     media::{MediaCheck, MediaProblem, media_of_form},
     policy::Category,
     sending::{
-        errors::ErrorTable, options::with_rest_of_validity, outcome::SendOutcome,
-        provider::Provider, rate_limit::retry_pause, rules::code_of_problem, sender::is_service,
+        errors::ErrorTable, flow::sender_of_form, options::with_rest_of_validity,
+        outcome::SendOutcome, provider::Provider, rate_limit::retry_pause, rules::code_of_problem,
+        sender::is_service,
     },
 };
 use twilio_edge_platform::clock::{millis, now_ms};
@@ -344,7 +345,10 @@ pub(crate) fn send_request(message: &OutboundMessage) -> SendRequest<'_> {
 
 /// Builds the same intent that was checked when the message was accepted.
 fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
-    let from = Address::parse(&message.sender).filter(|_| !is_service(&message.sender));
+    let from = match message.provider() {
+        Provider::Studio => sender_of_form(&message.form),
+        _ => Address::parse(&message.sender).filter(|_| !is_service(&message.sender)),
+    };
     let category = Category::ALL.into_iter().find(|one| one.as_str() == message.category);
     let kind = if message.kind == "template" { Kind::Template } else { Kind::Session };
     Intent {
