@@ -117,6 +117,7 @@ impl Sending {
         let Some(Alternative { to, request, verdicts }) = selected else { return Ok(None) };
         let mut row = self.row(request, &message.created_by, None, now_ms)?;
         row.fallback_of = message.id.clone();
+        row.notification_id.clone_from(&message.notification_id);
         // For the caller it is the same message.
         row.metadata.clone_from(&message.metadata);
         row.valid_until_ms = message.valid_until_ms;

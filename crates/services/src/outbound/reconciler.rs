@@ -10,17 +10,22 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     outbound::{
         deliveries::StatusReport,
+        dispatcher::attempt::send_request,
         sending::{self, Sending},
         status_queue::QueuedStatus,
     },
     wakeup::Wakeup,
 };
-use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_connectors::{
+    send_client::{ProviderStatus, UnknownMessage},
+    twilio::Twilio,
+};
 use twilio_edge_domain::{
     address::Address,
     contact::ContactKeys,
-    sending::matching::{
-        FAR_MS, ListCoverage, ListedMessage, Match, MessageSearch, next_search_ms,
+    sending::{
+        matching::{FAR_MS, ListCoverage, ListedMessage, Match, MessageSearch, next_search_ms},
+        provider::Provider,
     },
 };
 use twilio_edge_platform::clock::{now_ms, ticks};
@@ -172,7 +177,11 @@ impl ReconcilerTask {
         if !matches!(self.messages.begin_lookup(message, next_ms).await, Ok(true)) {
             return;
         }
-        match self.matched(message, at_ms, absent_from_ms).await {
+        let found = match message.provider() {
+            Provider::Messaging => self.matched(message, at_ms, absent_from_ms).await,
+            provider => self.find(provider, message, at_ms, absent_from_ms).await,
+        };
+        match found {
             Ok(Match::Found(message_sid)) => {
                 let masked = sending::masked(message);
                 let proof = (message_sid.as_str(), "found in Twilio's list");
@@ -211,10 +220,9 @@ impl ReconcilerTask {
         if !matches!(self.messages.begin_poll(message, next_ms).await, Ok(true)) {
             return;
         }
-        let found = self.twilio.status(&message.account_sid, &message.message_sid).await;
-        let (status, code) = match found {
+        let (status, code) = match self.status(message).await {
             Ok(Some(found)) => found,
-            // Twilio has deleted the message.
+            // The provider reports no status here, or has deleted the message.
             Ok(None) => return,
             Err(reason) => {
                 tracing::warn!(event = "status.lookup_failed", message.id = %message.id, account.sid = %message.account_sid, reason, "the reconciler could not read the status of a message from Twilio; it retries");
@@ -236,6 +244,34 @@ impl ReconcilerTask {
                 tracing::warn!(event = "status.lookup_failed", message.id = %message.id, account.sid = %message.account_sid, %reason, "the reconciler could not store the status of a message; it retries");
             }
         }
+    }
+
+    /// Asks the provider for the status of a message that it accepted.
+    async fn status(&self, message: &OutboundMessage) -> Result<Option<ProviderStatus>, String> {
+        let provider = message.provider();
+        let client = self.sending.clients.get(provider);
+        let client = client.ok_or_else(|| format!("the provider {provider} is not configured"))?;
+        client.status(send_request(message), &message.message_sid).await
+    }
+
+    /// Searches a provider other than Twilio's list of messages.
+    async fn find(
+        &self,
+        provider: Provider,
+        message: &OutboundMessage,
+        at_ms: i64,
+        absent_from_ms: Option<i64>,
+    ) -> Result<Match, String> {
+        let client = self.sending.clients.get(provider);
+        let client = client.ok_or_else(|| format!("the provider {provider} is not configured"))?;
+        let unknown = UnknownMessage {
+            request: send_request(message),
+            begun_ms: message.attempted_at_ms,
+            until_ms: message.due_at_ms,
+            absent_from_ms,
+            at_ms,
+        };
+        client.find(unknown).await
     }
 
     async fn matched(

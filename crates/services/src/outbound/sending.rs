@@ -17,7 +17,7 @@ use crate::{
     },
     wakeup::Wakeup,
 };
-use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_connectors::{send_client::SendClients, twilio::Twilio};
 use twilio_edge_domain::{
     address::Address,
     check, contact,
@@ -26,6 +26,7 @@ use twilio_edge_domain::{
     sending::{
         errors::ErrorTable,
         fallback::FallbackPlan,
+        provider::Provider,
         rate_limit::priority,
         request::{Content, Request, Sender},
         rules::{Facts, Verdict, evaluate, media},
@@ -42,6 +43,9 @@ use twilio_edge_store::{
 /// Prefix of our message ids. Twilio's start with SM or MM.
 pub const PREFIX: &str = "ms_";
 
+/// Prefix of our notification ids. The digits are those of the notification's first message.
+pub const NOTIFICATION_PREFIX: &str = "nt_";
+
 /// Code of a message that waits for the end of quiet hours.
 pub const QUIET_HOURS: &str = "quiet_hours";
 
@@ -54,6 +58,8 @@ pub struct Sending {
     pub checks: Checks,
     /// Client of Twilio, with the credentials of the accounts.
     pub twilio: Twilio,
+    /// Clients of the providers that take messages.
+    pub clients: SendClients,
     /// Wakes the dispatcher.
     pub wakeup: Wakeup,
     /// Meaning of Twilio's error codes.
@@ -192,8 +198,12 @@ impl Sending {
             getrandom::u64()
                 .map_err(|error| StoreError::Unavailable(format!("no random bytes: {error}")))
         };
+        let digits = format!("{:016x}{:016x}", random()?, random()?);
         Ok(OutboundMessage {
-            id: format!("{PREFIX}{:016x}{:016x}", random()?, random()?),
+            id: format!("{PREFIX}{digits}"),
+            notification_id: format!("{NOTIFICATION_PREFIX}{digits}"),
+            provider: Provider::Messaging.as_str().to_owned(),
+            contact: request.to.number.clone(),
             account_sid: request.account_sid.clone(),
             channel: request.to.channel.clone(),
             recipient: request.to.number.clone(),

@@ -356,8 +356,9 @@ CREATE TABLE template_catalogues (
     problem      TEXT NOT NULL  -- reason of a failed read since then
 );
 
--- Outbound messages with their progress. An attempt is recorded before Twilio is called, so that a crash leaves a row that shows
--- it. The text is deleted when the message has ended.
+-- Outbound messages with their progress: messages, verifications and e-mails. An attempt is recorded before the provider is called,
+-- so that a crash leaves a row that shows it. The text is deleted when the message has ended. The messages of one notification have
+-- its id: a message, and its fallbacks. A message that a rule declined before it was accepted has a row without content.
 CREATE TABLE outbound_messages (
     id               TEXT NOT NULL PRIMARY KEY,  -- ms_..
     account_sid      TEXT NOT NULL,
@@ -368,7 +369,7 @@ CREATE TABLE outbound_messages (
     kind             TEXT NOT NULL,
     priority         INTEGER NOT NULL,  -- a smaller number is sent sooner
     form             TEXT NOT NULL,  -- form that is posted to Twilio; empty after the end
-    state            TEXT NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled')),
+    state            TEXT NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled', 'declined')),
     due_at_ms        INTEGER NOT NULL,  -- during an attempt: end of its hold
     first_due_at_ms  INTEGER NOT NULL,
     attempt_id       TEXT NOT NULL,
@@ -398,7 +399,10 @@ CREATE TABLE outbound_messages (
     replaced_sids    TEXT NOT NULL DEFAULT '',  -- SIDs of the failed deliveries, separated by blanks
     metadata         TEXT NOT NULL DEFAULT '',  -- data of the caller, as JSON; empty: none
     reply_to         TEXT NOT NULL DEFAULT '',  -- inbound message to whose keyword it replies
-    reply_keyword    TEXT NOT NULL DEFAULT ''  -- meaning of that keyword: stop, start or help
+    reply_keyword    TEXT NOT NULL DEFAULT '',  -- meaning of that keyword: stop, start or help
+    provider         TEXT NOT NULL DEFAULT 'messaging' CHECK (provider IN ('messaging', 'verify', 'sendgrid', 'smtp', 'studio')),
+    notification_id  TEXT NOT NULL DEFAULT '',  -- nt_..; of a fallback: that of the message that it replaces
+    contact          TEXT NOT NULL DEFAULT ''  -- number or address of the recipient; empty after its retention period
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
@@ -419,6 +423,10 @@ CREATE INDEX outbound_messages_status ON outbound_messages (account_sid, status,
 CREATE INDEX outbound_messages_code ON outbound_messages (account_sid, code, created_at_ms, id) WHERE code <> '';
 CREATE INDEX outbound_messages_template ON outbound_messages (account_sid, template, created_at_ms, id) WHERE template <> '';
 CREATE INDEX outbound_messages_sender ON outbound_messages (account_sid, sender, created_at_ms, id);
+-- Notifications: their messages, and their first messages by time, also of one contact.
+CREATE INDEX outbound_messages_notification ON outbound_messages (notification_id) WHERE notification_id <> '';
+CREATE INDEX outbound_messages_first ON outbound_messages (account_sid, created_at_ms, id) WHERE fallback_of = '';
+CREATE INDEX outbound_messages_contact ON outbound_messages (account_sid, contact, created_at_ms, id) WHERE contact <> '';
 
 -- SIDs of deliveries that failed and were repeated. A late report about one of them is not about the current delivery.
 CREATE TABLE replaced_sids (

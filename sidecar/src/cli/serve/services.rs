@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
+use twilio_edge_connectors::{send_client::SendClients, sinks::Sinks, twilio::Twilio};
+use twilio_edge_domain::sending::provider::Provider;
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
@@ -174,6 +175,7 @@ fn sending(
     Ok(Sending {
         messages: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
+        clients: SendClients::default().with(Provider::Messaging, twilio.clone()),
         twilio,
         wakeup: Wakeup::default(),
         errors: Arc::new(errors),

@@ -1,4 +1,4 @@
-//! One attempt to send a message: checks again whether the recipient may be written to, calls Twilio, and stores the
+//! One attempt to send a message: checks again whether the recipient may be written to, calls the provider, and stores the
 //! outcome. It starts no call that could end after its hold has expired. The domain decides the meaning of an answer
 //! and the time of the next attempt.
 
@@ -20,7 +20,7 @@ use crate::{
         sending::{QUIET_HOURS, Sending, quiet_reason},
     },
 };
-use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_connectors::send_client::{SendClients, SendRequest};
 use twilio_edge_domain::sending::adaptive_concurrency::CallOutcome;
 use twilio_edge_domain::{
     address::Address,
@@ -28,13 +28,8 @@ use twilio_edge_domain::{
     media::{MediaCheck, MediaProblem, media_of_form},
     policy::Category,
     sending::{
-        call_failure::CallFailure,
-        errors::ErrorTable,
-        options::with_rest_of_validity,
-        outcome::{SendOutcome, send_outcome},
-        rate_limit::retry_pause,
-        rules::code_of_problem,
-        sender::is_service,
+        errors::ErrorTable, options::with_rest_of_validity, outcome::SendOutcome,
+        rate_limit::retry_pause, rules::code_of_problem, sender::is_service,
     },
 };
 use twilio_edge_platform::clock::{millis, now_ms};
@@ -54,7 +49,7 @@ const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
 #[derive(Clone)]
 pub(super) struct SendAttempt {
     pub(super) messages: OutboundMessages,
-    pub(super) twilio: Twilio,
+    pub(super) clients: SendClients,
     pub(super) checks: Checks,
     pub(super) errors: Arc<ErrorTable>,
     pub(super) opt_outs: OptOutRecorder,
@@ -68,7 +63,7 @@ pub(super) struct SendAttempt {
 impl SendAttempt {
     /// Duration for which a message is reserved for its attempt; longer than an attempt can take.
     pub(super) fn hold(&self) -> Duration {
-        self.twilio.timeout() + DATABASE_ALLOWANCE * 2
+        self.clients.timeout() + DATABASE_ALLOWANCE * 2
     }
 
     /// Sends one message. Returns what its end means for the number of concurrent calls.
@@ -76,7 +71,7 @@ impl SendAttempt {
         let recipient =
             Address { channel: message.channel.clone(), number: message.recipient.clone() };
         let latest_ms =
-            message.due_at_ms.saturating_sub(millis(self.twilio.timeout() + DATABASE_ALLOWANCE));
+            message.due_at_ms.saturating_sub(millis(self.clients.timeout() + DATABASE_ALLOWANCE));
         if let Some(reason) = self.expiry(&message, now_ms()) {
             let (code, reason) = ("expired".into(), reason.into());
             let expired = SendOutcome::Refused { status: None, code, reason };
@@ -136,20 +131,18 @@ impl SendAttempt {
                 return CallOutcome::NoEvidence;
             }
         }
-        // A process that was suspended in the meantime may have lost its hold, so it must not call Twilio.
+        // A process that was suspended in the meantime may have lost its hold, so it must not call the provider.
         if now_ms() > latest_ms {
             self.retry_later(&message, now_ms(), ("late", "the attempt started too late"), "")
                 .await;
             return CallOutcome::NoEvidence;
         }
         let started = std::time::Instant::now();
-        let (answer, request_id) =
-            self.twilio.create(&message.account_sid, &form, &message.id).await;
-        let request_id = request_id.unwrap_or_default();
-        let failing = CallFailure::of(&answer, &self.errors);
-        self.metrics.messages.called(started.elapsed(), failing);
-        let meaning = send_outcome(answer, &self.errors);
-        tracing::debug!(event = "message.answered", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
+        let request = SendRequest { form: &form, ..send_request(&message) };
+        let answer = self.clients.send(message.provider(), request, &self.errors).await;
+        let (meaning, request_id) = (answer.outcome, answer.request_id);
+        self.metrics.messages.called(started.elapsed(), answer.failure);
+        tracing::debug!(event = "message.answered", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, meaning = ?meaning, "the provider answered");
         let feedback = feedback(&meaning, &message.recipient);
         match meaning {
             SendOutcome::Retry { code, reason, retry_after, .. } => {
@@ -355,6 +348,16 @@ fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
         }
         SendOutcome::Sent { .. } | SendOutcome::Refused { .. } => CallOutcome::Accepted,
         SendOutcome::Retry { .. } | SendOutcome::Unknown { .. } => CallOutcome::NoEvidence,
+    }
+}
+
+/// Returns the message as its provider gets it.
+pub(crate) fn send_request(message: &OutboundMessage) -> SendRequest<'_> {
+    SendRequest {
+        account_sid: &message.account_sid,
+        sender: &message.sender,
+        form: &message.form,
+        id: &message.id,
     }
 }
 
