@@ -1,6 +1,8 @@
 //! Content of an e-mail, as it is stored until the e-mail has ended, and the body of SendGrid's `mail/send` for it.
 //! Sources: twilio.com/docs/sendgrid/api-reference/mail-send (parameters) and /mail-send/limitations.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -13,9 +15,11 @@ pub const MESSAGE_ID_ARGUMENT: &str = "twilio_edge_message_id";
 /// programs cut a text of this size.
 pub const MAX_CONTENT_BYTES: usize = 256 << 10;
 
-/// Longest subject and longest display name, in characters. A line of a header has at most 998 (RFC 5322).
-pub const MAX_SUBJECT_CHARS: usize = 300;
-pub const MAX_NAME_CHARS: usize = 100;
+/// Longest subject, in characters. A line of a header has at most 998 (RFC 5322).
+const MAX_SUBJECT_CHARS: usize = 300;
+
+/// Longest display name, in characters.
+const MAX_NAME_CHARS: usize = 100;
 
 /// Deepest nesting of the values of a template.
 const MAX_DEPTH: usize = 8;
@@ -31,7 +35,7 @@ pub struct Mailbox {
 }
 
 /// Content of an e-mail.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Text, HTML or both, with a subject.
     #[serde(rename = "own")]
@@ -57,8 +61,10 @@ pub enum Body {
 }
 
 /// One e-mail to one recipient.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Email {
+    /// Address of the recipient.
+    pub to: String,
     /// Sender.
     pub from: Mailbox,
     /// Address for replies.
@@ -66,6 +72,13 @@ pub struct Email {
     pub reply_to: Option<Mailbox>,
     /// Content.
     pub body: Body,
+}
+
+/// Shows no address and no text, because neither must reach a log.
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Email").field("template_id", &self.template_id()).finish_non_exhaustive()
+    }
 }
 
 impl Email {
@@ -96,16 +109,13 @@ impl Email {
         of_mailbox.or_else(|| self.body.problem())
     }
 
-    /// Returns the body of `POST /v3/mail/send`. `category` appears in SendGrid's statistics.
-    pub fn send_grid_json(&self, to: &str, message_id: &str, category: &str) -> String {
+    /// Returns the body of `POST /v3/mail/send`.
+    pub fn send_grid_json(&self, message_id: &str) -> String {
         let mut to = json!({
-            "to": [{"email": to}],
+            "to": [{"email": self.to}],
             "custom_args": {MESSAGE_ID_ARGUMENT: message_id},
         });
-        let mut request = json!({
-            "from": self.from.send_grid_json(),
-            "categories": [category],
-        });
+        let mut request = json!({"from": self.from.send_grid_json()});
         if let Some(reply_to) = &self.reply_to {
             insert(&mut request, "reply_to", reply_to.send_grid_json());
         }
@@ -209,7 +219,12 @@ mod tests {
     }
 
     fn email(body: Body) -> Email {
-        Email { from: mailbox("shop@example.com", "Shop"), reply_to: None, body }
+        Email {
+            to: "ava@example.com".into(),
+            from: mailbox("shop@example.com", "Shop"),
+            reply_to: None,
+            body,
+        }
     }
 
     fn own(subject: &str, text: &str, html: &str) -> Body {
@@ -224,7 +239,7 @@ mod tests {
     #[test]
     fn request_has_the_fields_of_send_grid() {
         let request = |email: &Email| -> Value {
-            serde_json::from_str(&email.send_grid_json("ava@example.com", "ms_1", "service")).unwrap()
+            serde_json::from_str(&email.send_grid_json("ms_1")).unwrap()
         };
         let texts = Email { reply_to: Some(mailbox("help@example.com", "")), ..email(own("Hi", "hello", "<p>hello")) };
         assert_eq!(
@@ -241,7 +256,6 @@ mod tests {
                     {"type": "text/plain", "value": "hello"},
                     {"type": "text/html", "value": "<p>hello"},
                 ],
-                "categories": ["service"],
             })
         );
         let id = format!("d-{}", "0".repeat(32));

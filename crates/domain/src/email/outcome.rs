@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::error_code::EmailErrorCode;
 use crate::sending::outcome::{CallResponse, SendOutcome};
 
+/// Code of an e-mail that SendGrid throttles.
+const THROTTLED: &str = "email_throttled";
+
 /// Longest part of a provider's error text that is stored, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
@@ -44,7 +47,7 @@ pub fn send_grid_outcome(answer: CallResponse, message_id: Option<&str>) -> Send
         (200..=299, None) => SendOutcome::Unknown {
             reason: format!("SendGrid answered {status} without X-Message-Id"),
         },
-        (429, _) => SendOutcome::Retry { code: "429".to_owned(), reason, retry_after, is_throttled: true },
+        (429, _) => SendOutcome::Retry { code: THROTTLED.to_owned(), reason, retry_after, is_throttled: true },
         (408, _) => SendOutcome::Unknown { reason },
         (401 | 403, _) => refused(EmailErrorCode::Unauthorized, reason),
         (413, _) => refused(EmailErrorCode::TooLarge, reason),
