@@ -24,6 +24,7 @@ mod keys;
 mod media;
 mod media_links;
 mod messages;
+mod notifications;
 mod numbers;
 mod openapi;
 mod page;
@@ -76,6 +77,7 @@ pub fn router(app: &App) -> Router {
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
         .merge(messages::router())
+        .merge(notifications::router())
         .merge(statistics::router())
         .merge(events::router())
         .merge(windows::router())

@@ -3,6 +3,7 @@
 
 mod media;
 mod messages;
+mod notifications;
 mod statistics;
 
 pub use self::media::{FetchError, InboundMediaItem};
@@ -11,6 +12,9 @@ pub use self::messages::{
     TimelineEvent,
 };
 
+pub use self::notifications::{
+    NotificationAttempt, NotificationLinks, NotificationState, NotificationView,
+};
 pub use self::statistics::{StatisticsGroupView, StatisticsView};
 
 use serde::Serialize;
@@ -317,6 +321,8 @@ pub struct NumberHistory {
     pub windows: Vec<WindowView>,
     /// Latest messages from and to the number.
     pub messages: Vec<MessageSummary>,
+    /// Latest notifications to the number, with their attempts.
+    pub notifications: Vec<NotificationView>,
     /// Latest webhooks about the number.
     pub events: Vec<EventSummary>,
 }
@@ -339,6 +345,11 @@ impl NumberHistory {
                 .messages
                 .iter()
                 .map(|message| MessageSummary::of(message, errors))
+                .collect(),
+            notifications: history
+                .notifications
+                .iter()
+                .map(|notification| NotificationView::of(notification, errors))
                 .collect(),
             events: history.events.iter().map(EventSummary::of).collect(),
         }

@@ -124,6 +124,16 @@ pub enum Cursor {
         #[serde(rename = "k")]
         key: String,
     },
+    /// Position in notifications, the latest first.
+    #[serde(rename = "n")]
+    Notification {
+        /// Time of the first message, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        created_ms: i64,
+        /// Our id of that message.
+        #[serde(rename = "i")]
+        id: String,
+    },
     /// Position in accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
@@ -178,7 +188,7 @@ impl FromStr for Cursor {
             Cursor::Consent { number, channel, category, state, id, .. } => {
                 vec![number, channel, category, state, id]
             }
-            Cursor::Key { id, .. } => vec![id],
+            Cursor::Key { id, .. } | Cursor::Notification { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Template { name, locale, reference } => vec![name, locale, reference],
             Cursor::Tenant { account_sid } => vec![account_sid],

@@ -145,6 +145,10 @@ refusals! {
         title: "The message does not exist",
         remedy: "Search for the message with `GET /v1/messages`. It may belong to another account, or be older than this installation.",
         drop_in: twilio(20404, 404, "not found") }
+    NoSuchNotification { code: "no_such_notification", status: 404, actor: Caller, origin: Request,
+        title: "The notification does not exist",
+        remedy: "List the notifications of the account with `GET /v1/notifications`. It may belong to another account.",
+        drop_in: None }
     NoSuchTenant { code: "no_such_tenant", status: 404, actor: Caller, origin: Request,
         title: "The account has no profile",
         remedy: "Create the profile with `PUT /v1/tenants/{account_sid}`. Without a profile, the defaults apply to the account.",

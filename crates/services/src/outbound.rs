@@ -1,5 +1,6 @@
 //! Outbound messages: acceptance, dispatch to Twilio, reconciliation, delivery, fallbacks, media and templates.
 
+pub mod declined;
 pub mod deliveries;
 pub mod dispatcher;
 pub mod fallback;

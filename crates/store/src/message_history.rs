@@ -5,6 +5,7 @@
 
 mod contact;
 pub mod messages;
+pub mod notifications;
 mod permissions;
 mod rows;
 mod search;

@@ -10,6 +10,7 @@ mod deliveries;
 mod events;
 mod fallbacks;
 mod lookups;
+pub(crate) mod notifications;
 pub(crate) mod pages;
 pub(crate) mod queues;
 pub(crate) mod replies;

@@ -10,6 +10,10 @@ use super::{
     message_history::{Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WebhookRow, WindowRow},
     outbound_messages::{
         OutboundMessage,
+        notifications::{
+            FIRST_MESSAGES, FIRST_MESSAGES_TO, FirstMessages, OF_NOTIFICATIONS,
+            OF_NOTIFICATIONS_OF_ARRAY,
+        },
         pages::{ROW, ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, RowRange, Sid},
     },
     postgres, sqlite,
@@ -120,6 +124,45 @@ impl Reader {
         };
         let sids = json(sids)?;
         Ok(fetched!(self, statement, &sids)?)
+    }
+
+    /// Returns the first messages of notifications in one range of the index.
+    pub(super) async fn first_messages(
+        &self,
+        range: &FirstMessages<'_>,
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
+        let FirstMessages { account_sid, contact, before: (before_ms, id), since_ms, limit } =
+            *range;
+        Ok(match contact {
+            Some(contact) => fetched!(
+                self,
+                FIRST_MESSAGES_TO,
+                account_sid,
+                before_ms,
+                id,
+                since_ms,
+                limit,
+                contact
+            ),
+            None => fetched!(self, FIRST_MESSAGES, account_sid, before_ms, id, since_ms, limit),
+        }?)
+    }
+
+    /// Returns the messages of these notifications.
+    pub(super) async fn of_notifications(
+        &self,
+        account_sid: &str,
+        ids: &[&str],
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = match self {
+            Reader::Sqlite(_) => OF_NOTIFICATIONS,
+            Reader::Postgres(_) => OF_NOTIFICATIONS_OF_ARRAY,
+        };
+        let ids = json(ids)?;
+        Ok(fetched!(self, statement, account_sid, &ids)?)
     }
 
     /// Executes one of the stores' statements over these rows and returns the rows found.

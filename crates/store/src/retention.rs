@@ -2,6 +2,7 @@
 //! one records its progress. Rows are found by the indexes that reads use; no row carries a mark that it is due. The domain
 //! decides when something is due.
 
+pub(crate) mod notifications;
 mod statements;
 
 use std::collections::BTreeMap;

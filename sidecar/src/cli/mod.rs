@@ -21,6 +21,7 @@ mod load;
 mod media;
 mod messages;
 mod migrate;
+mod notifications;
 mod permissions;
 mod preflight;
 mod print_config;
@@ -66,10 +67,12 @@ enum Command {
     Migrate,
     /// Check whether a sidecar on this machine is ready
     Health(health::Args),
-    /// Show the history of a number: its suppressions, consents, windows, messages and webhooks
+    /// Show the history of a number: its suppressions, consents, windows, messages, notifications and webhooks
     History(history::Args),
     /// List messages of both directions, show one, cancel one, or resolve an unknown one
     Messages(messages::Args),
+    /// List notifications with their attempts, or show one
+    Notifications(notifications::Args),
     /// Count the outbound messages of an account over a period: accepted, sent, delivered, read, failed, refused
     Stats(stats::Args),
     /// List received webhooks with all their parameters
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args, globals),
         Command::History(args) => history::run(args, globals),
         Command::Messages(args) => messages::run(args, globals),
+        Command::Notifications(args) => notifications::run(args, globals),
         Command::Stats(args) => stats::run(args, globals),
         Command::Events(args) => events::run(args, globals),
         Command::Templates(args) => templates::run(args, globals),

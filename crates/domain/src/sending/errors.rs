@@ -152,6 +152,32 @@ impl ErrorTable {
     }
 }
 
+/// Explanation of an error code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explanation<'a> {
+    /// Title; empty if the code is unknown.
+    pub title: &'a str,
+    /// Party that must act; `None` if the code is unknown.
+    pub actor: Option<Actor>,
+    /// Remedy; empty if the code is unknown.
+    pub remedy: &'a str,
+}
+
+/// Explains an error code of Twilio, by the table, or a refusal code of this service.
+pub fn explain<'a>(errors: Option<&'a ErrorTable>, code: &str) -> Explanation<'a> {
+    let known = code.parse().ok().and_then(|code| errors?.get(code));
+    match (known, RefusalCode::find(code)) {
+        (Some(entry), _) => {
+            Explanation { title: &entry.title, actor: Some(entry.actor), remedy: &entry.remedy }
+        }
+        (None, Some(own)) => {
+            let row = own.row();
+            Explanation { title: row.title, actor: Some(row.actor), remedy: row.remedy }
+        }
+        (None, None) => Explanation { title: "", actor: None, remedy: "" },
+    }
+}
+
 /// Renders the table in Markdown, as in docs/ERRORS.md.
 pub fn reference() -> String {
     let mut text =

@@ -427,6 +427,8 @@ CREATE INDEX outbound_messages_sender ON outbound_messages (account_sid, sender,
 CREATE INDEX outbound_messages_notification ON outbound_messages (notification_id) WHERE notification_id <> '';
 CREATE INDEX outbound_messages_first ON outbound_messages (account_sid, created_at_ms, id) WHERE fallback_of = '';
 CREATE INDEX outbound_messages_contact ON outbound_messages (account_sid, contact, created_at_ms, id) WHERE contact <> '';
+-- Contacts whose retention period is over.
+CREATE INDEX outbound_messages_identified ON outbound_messages (account_sid, created_at_ms) WHERE contact <> '';
 
 -- SIDs of deliveries that failed and were repeated. A late report about one of them is not about the current delivery.
 CREATE TABLE replaced_sids (

@@ -36,7 +36,7 @@ impl MessageHistory {
         Ok(search)
     }
 
-    async fn with_contact(
+    pub(super) async fn with_contact(
         &self,
         account_sid: &str,
         number: &NumberQuery,

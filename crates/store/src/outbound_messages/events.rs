@@ -95,14 +95,16 @@ impl OutboundMessages {
     }
 }
 
-/// Returns the event of a new message that is stored as refused, as a fallback can be.
+/// Returns the event of a new message that is stored as declined, or as refused, as a fallback can be.
 pub(super) fn event_of_refused(
     reporting: &EventReporting,
     message: &OutboundMessage,
 ) -> Option<OperationalEvent> {
-    if message.state != "refused" {
-        return None;
-    }
+    let event_type = match message.state.as_str() {
+        "declined" => OperationalEventType::MessageDeclined,
+        "refused" => type_of_refusal(&message.code),
+        _ => return None,
+    };
     let change = MessageChange {
         state: &message.state,
         code: &message.code,
@@ -110,7 +112,7 @@ pub(super) fn event_of_refused(
         now_ms: message.created_at_ms,
         ..MessageChange::default()
     };
-    event(reporting, type_of_refusal(&message.code), message, change)
+    event(reporting, event_type, message, change)
 }
 
 fn type_of_refusal(code: &str) -> OperationalEventType {
@@ -148,11 +150,12 @@ fn event(
     })
 }
 
-/// Returns the recipient. The number of a message that ended may be masked; its events are then in order by message only.
+/// Returns the recipient. Without it, the events of a message are in order by message only.
 fn contact(message: &OutboundMessage) -> Option<Address> {
     let is_masked = message.recipient.is_empty() || message.recipient.contains("..");
-    (!is_masked)
-        .then(|| Address { channel: message.channel.clone(), number: message.recipient.clone() })
+    let number = if is_masked { &message.contact } else { &message.recipient };
+    (!number.is_empty())
+        .then(|| Address { channel: message.channel.clone(), number: number.clone() })
 }
 
 fn data(
@@ -170,6 +173,8 @@ fn data(
     let metadata = Metadata::read(&message.metadata).0;
     let mut data = json!({
         "id": message.id,
+        "notification_id": text(&message.notification_id),
+        "provider": text(&message.provider),
         "sid": text(sid),
         "state": change.state,
         "status": text(change.status),

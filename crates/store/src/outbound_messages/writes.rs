@@ -275,8 +275,11 @@ impl Write {
     }
 }
 
-/// Returns the counters of a new message.
+/// Returns the counters of a new message. A declined one was counted by the rule.
 pub(super) fn of_new(message: &OutboundMessage) -> Vec<MessageCount> {
+    if message.state == "declined" {
+        return Vec::new();
+    }
     let at_ms = message.created_at_ms;
     let refused = (message.state == "refused")
         .then(|| message.count(MessageEvent::Refused, &message.code, at_ms));
