@@ -15,7 +15,9 @@ use twilio_edge_services::{
         webhook_keys::WebhookKeys,
     },
     inbound::{claims::Claims, replays::ReplaySources},
-    outbound::{media::library::Library, sending::Sending, templates::Templates},
+    outbound::{
+        email_events::EmailEvents, media::library::Library, sending::Sending, templates::Templates,
+    },
     wakeup::Wakeup,
 };
 use twilio_edge_store::{Idempotency, Outbox, Stores, Sweeper, message_history::MessageHistory};
@@ -89,6 +91,7 @@ parts! {
     checks: Arc<Checks>,
     claims: Arc<Claims>,
     delivery_wakeup: Wakeup,
+    email_events: Arc<EmailEvents>,
     histories: MessageHistory,
     idempotency: Idempotency,
     keys: Keys,
@@ -144,6 +147,11 @@ impl App {
             },
             checks: Arc::new(sending.checks.clone()),
             delivery_wakeup: claims.wakeup.clone(),
+            email_events: Arc::new(EmailEvents::new(
+                sending.clone(),
+                stores.clone(),
+                metrics.clone(),
+            )),
             histories,
             idempotency: stores.idempotency(hold, keep),
             keys,

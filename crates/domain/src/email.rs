@@ -35,18 +35,20 @@ impl EmailAddress {
     pub fn parse(text: &str) -> Result<EmailAddress, &'static str> {
         let (local, domain) =
             text.trim().rsplit_once('@').ok_or("it must have the form name@example.com")?;
-        let is_plain = local
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || PUNCTUATION.contains(&byte));
+        let is_plain =
+            local.bytes().all(|byte| byte.is_ascii_alphanumeric() || PUNCTUATION.contains(&byte));
         if !(1..=MAX_LOCAL_BYTES).contains(&local.len()) || !is_plain {
             return Err(
                 "the part before the @ must have 1 to 64 letters, digits or signs such as . _ + -, without quotes and accents",
             );
         }
         if local.starts_with('.') || local.ends_with('.') || local.contains("..") {
-            return Err("the part before the @ must not begin or end with a dot, or contain two in a row");
+            return Err(
+                "the part before the @ must not begin or end with a dot, or contain two in a row",
+            );
         }
-        let domain = ascii_domain(domain).ok_or("the part after the @ must be a domain such as example.com")?;
+        let domain = ascii_domain(domain)
+            .ok_or("the part after the @ must be a domain such as example.com")?;
         let address = format!("{}@{domain}", local.to_ascii_lowercase());
         if address.len() > MAX_BYTES {
             return Err("it must have at most 254 bytes");
@@ -145,7 +147,10 @@ mod tests {
     #[test]
     fn shown_address_has_only_its_domain() {
         let address = EmailAddress::parse("ava@example.com").unwrap();
-        assert_eq!((address.to_string(), format!("{address:?}")), ("..@example.com".into(), "..@example.com".into()));
+        assert_eq!(
+            (address.to_string(), format!("{address:?}")),
+            ("..@example.com".into(), "..@example.com".into())
+        );
         assert_eq!(masked("nonsense"), "..@");
     }
 

@@ -4,6 +4,7 @@
 mod archive;
 mod catalogue;
 mod connections;
+mod emails;
 mod journal;
 mod labels;
 mod media;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
+pub use self::emails::{EmailMetrics, EventPost};
 pub use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
 use self::{
     archive::ArchiveMetrics,
@@ -63,6 +65,8 @@ pub struct Metrics {
     pub listeners: ListenerMetrics,
     /// Metrics of the archive.
     pub archive: ArchiveMetrics,
+    /// Metrics of events about e-mails.
+    pub emails: EmailMetrics,
     /// Metrics of outbound messages.
     pub messages: MessageMetrics,
     /// Metrics of media probes.
@@ -109,6 +113,7 @@ impl Default for Metrics {
             retention: RetentionMetrics::of(all),
             listeners: ListenerMetrics::of(all),
             archive: ArchiveMetrics::of(all),
+            emails: EmailMetrics::of(all),
             messages: MessageMetrics::of(all),
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
@@ -134,6 +139,7 @@ impl Metrics {
         self.stores.begin();
         self.retention.begin();
         self.listeners.begin();
+        self.emails.begin();
         self.messages.begin();
         self.media.begin();
         self.templates.begin();

@@ -109,9 +109,10 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
         let from = address(&mut reading, &format!("{path}.from"), fields.get("from"));
         let name = optional(&mut reading, &format!("{path}.from_name"), fields.get("from_name"));
         let list = reading.list(&format!("{path}.senders"), fields.get("senders"), MAX_SENDERS);
-        let senders = list.iter().enumerate().map(|(n, value)| {
-            address(&mut reading, &format!("{path}.senders[{n}]"), Some(value))
-        });
+        let senders = list
+            .iter()
+            .enumerate()
+            .map(|(n, value)| address(&mut reading, &format!("{path}.senders[{n}]"), Some(value)));
         let senders = senders.collect();
         let rate = rate(&mut reading, &format!("{path}.per_second"), fields.get("per_second"));
         let Some(service) = service else { continue };
@@ -231,25 +232,43 @@ mod tests {
 
     #[test]
     fn account_has_one_provider() {
-        let sendgrid = format!("provider = \"sendgrid\"\napi_key = \"SG.1\"\nregion = \"eu\"\nevent_public_key = \"{KEY}\"\nper_second = 5");
+        let sendgrid = format!(
+            "provider = \"sendgrid\"\napi_key = \"SG.1\"\nregion = \"eu\"\nevent_public_key = \"{KEY}\"\nper_second = 5"
+        );
         let read = accounts(&account(&sendgrid)).unwrap();
         assert_eq!(read[SID].from.address, "shop@example.com");
-        let smtp = "provider = \"smtp\"\nhost = \"mail.example.com\"\nuser = \"u\"\npassword = \"p\"";
+        let smtp =
+            "provider = \"smtp\"\nhost = \"mail.example.com\"\nuser = \"u\"\npassword = \"p\"";
         assert!(accounts(&account(smtp)).is_ok());
         for (rest, problem) in [
             ("", "account[0].provider: is required"),
             ("provider = \"x\"", "account[0].provider: must be sendgrid or smtp"),
             ("provider = \"sendgrid\"", "account[0].api_key: is required"),
-            ("provider = \"sendgrid\"\napi_key = \"k\"\nhost = \"h\"", "account[0].host: is no field"),
-            ("provider = \"sendgrid\"\napi_key = \"k\"\nregion = \"us\"", "account[0].region: must be"),
-            ("provider = \"sendgrid\"\napi_key = \"k\"\nevent_public_key = \"k\"", "account[0].event_public_key: must be"),
+            (
+                "provider = \"sendgrid\"\napi_key = \"k\"\nhost = \"h\"",
+                "account[0].host: is no field",
+            ),
+            (
+                "provider = \"sendgrid\"\napi_key = \"k\"\nregion = \"us\"",
+                "account[0].region: must be",
+            ),
+            (
+                "provider = \"sendgrid\"\napi_key = \"k\"\nevent_public_key = \"k\"",
+                "account[0].event_public_key: must be",
+            ),
             ("provider = \"smtp\"", "account[0].host: is required"),
             ("provider = \"smtp\"\nhost = \"h\"\nport = 0", "account[0].port: must be"),
             ("provider = \"smtp\"\nhost = \"h\"\ntls = \"ssl\"", "account[0].tls: "),
             ("provider = \"smtp\"\nhost = \"h\"\nuser = \"u\"", "account[0]: must have both"),
-            ("provider = \"smtp\"\nhost = \"h\"\ntls = \"none\"\nuser = \"u\"\npassword = \"p\"", "account[0].tls: must not be none"),
+            (
+                "provider = \"smtp\"\nhost = \"h\"\ntls = \"none\"\nuser = \"u\"\npassword = \"p\"",
+                "account[0].tls: must not be none",
+            ),
             ("provider = \"smtp\"\nhost = \"h\"\nper_second = 0", "account[0].per_second: must be"),
-            ("provider = \"smtp\"\nhost = \"h\"\nsenders = [\"x\"]", "account[0].senders[0]: it must"),
+            (
+                "provider = \"smtp\"\nhost = \"h\"\nsenders = [\"x\"]",
+                "account[0].senders[0]: it must",
+            ),
         ] {
             let problems = accounts(&account(rest)).err().unwrap();
             assert!(problems[0].starts_with(problem), "{rest}: {problems:?}");

@@ -77,7 +77,11 @@ impl SendGrid {
     }
 
     /// Makes one call. Returns the answer, and SendGrid's id of the e-mail.
-    async fn call(&self, account: &SendGridAccount, body: String) -> (CallResponse, Option<String>) {
+    async fn call(
+        &self,
+        account: &SendGridAccount,
+        body: String,
+    ) -> (CallResponse, Option<String>) {
         let host = match (self.base_url.as_str(), account.is_eu) {
             ("", true) => EU,
             ("", false) => GLOBAL,

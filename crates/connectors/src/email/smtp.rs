@@ -208,7 +208,8 @@ impl SendClient for Smtp {
             let Some(email) = Email::read(request.form) else {
                 return without_call("the stored e-mail is not readable");
             };
-            let domain = email.from.address.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
+            let domain =
+                email.from.address.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
             // The id names the message, so that an operator finds it in the log of the mail server.
             let message_id = format!("{}@{domain}", request.id);
             let answer = self.deliver(server, &email, &message_id).await;
@@ -239,7 +240,11 @@ mod tests {
             to: "ava@example.com".into(),
             from: Sender { address: "shop@example.com".into(), name: "Sh\u{f6}p".into() },
             reply_to: None,
-            body: Body::Own { subject: "Your \u{f6}rder".into(), text: text.into(), html: html.into() },
+            body: Body::Own {
+                subject: "Your \u{f6}rder".into(),
+                text: text.into(),
+                html: html.into(),
+            },
         }
     }
 
@@ -267,7 +272,11 @@ mod tests {
     #[test]
     fn line_break_in_a_subject_makes_no_header() {
         let injected = Email {
-            body: Body::Own { subject: "a\r\nBcc: b@example.com".into(), text: "x".into(), html: String::new() },
+            body: Body::Own {
+                subject: "a\r\nBcc: b@example.com".into(),
+                text: "x".into(),
+                html: String::new(),
+            },
             ..email("x", "")
         };
         assert!(!written(&injected).contains("\r\nBcc:"), "{}", written(&injected));

@@ -25,9 +25,9 @@ const MAX_NAME_CHARS: usize = 100;
 const MAX_DEPTH: usize = 8;
 
 /// Sender or reply address, with the name that mail programs show.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mailbox {
-    /// Address.
+    /// Address; empty for the default sender of the account.
     pub address: String,
     /// Display name; empty without one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -100,13 +100,14 @@ impl Email {
         }
     }
 
-    /// Returns the first problem, which begins with the name of the field.
-    pub fn problem(&self) -> Option<String> {
-        let mailboxes = [("from", Some(&self.from)), ("reply_to", self.reply_to.as_ref())];
-        let of_mailbox = mailboxes.into_iter().find_map(|(field, mailbox)| {
-            mailbox?.problem().map(|problem| format!("{field}: {problem}"))
-        });
-        of_mailbox.or_else(|| self.body.problem())
+    /// Returns the first problem, with the name of its field. An empty sender is the default one.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
+        let from = Some(&self.from).filter(|from| !from.address.is_empty());
+        let mailboxes = [("from", from), ("reply_to", self.reply_to.as_ref())];
+        let of_mailbox =
+            mailboxes.into_iter().find_map(|(field, mailbox)| Some((field, mailbox?.problem()?)));
+        let of_name = self.from.has_unfit_name().then(|| ("from_name", name_problem()));
+        of_mailbox.or(of_name).or_else(|| self.body.problem())
     }
 
     /// Returns the body of `POST /v3/mail/send`.
@@ -146,12 +147,11 @@ fn insert(object: &mut Value, name: &str, value: Value) {
 
 impl Mailbox {
     fn problem(&self) -> Option<String> {
-        if let Err(problem) = EmailAddress::parse(&self.address) {
-            return Some(problem.to_owned());
-        }
-        let is_long = self.name.chars().count() > MAX_NAME_CHARS;
-        let problem = format!("the name must have at most {MAX_NAME_CHARS} characters, without line breaks");
-        (is_long || self.name.chars().any(char::is_control)).then_some(problem)
+        EmailAddress::parse(&self.address).err().map(str::to_owned)
+    }
+
+    fn has_unfit_name(&self) -> bool {
+        self.name.chars().count() > MAX_NAME_CHARS || self.name.chars().any(char::is_control)
     }
 
     fn send_grid_json(&self) -> Value {
@@ -162,33 +162,43 @@ impl Mailbox {
     }
 }
 
+fn name_problem() -> String {
+    format!("must have at most {MAX_NAME_CHARS} characters, without line breaks")
+}
+
 impl Body {
-    fn problem(&self) -> Option<String> {
-        let (bytes, problem) = match self {
+    fn problem(&self) -> Option<(&'static str, String)> {
+        let (field, bytes) = match self {
             Body::Own { subject, text, html } => {
                 let count = subject.chars().count();
-                let problem = if subject.chars().any(char::is_control) || !(1..=MAX_SUBJECT_CHARS).contains(&count) {
-                    Some(format!("subject: must have 1 to {MAX_SUBJECT_CHARS} characters, without line breaks"))
-                } else if text.is_empty() && html.is_empty() {
-                    Some("text: text or html is required".to_owned())
-                } else {
-                    None
-                };
-                (text.len().saturating_add(html.len()), problem)
+                let is_line = !subject.chars().any(char::is_control);
+                if !is_line || !(1..=MAX_SUBJECT_CHARS).contains(&count) {
+                    let must = format!(
+                        "must have 1 to {MAX_SUBJECT_CHARS} characters, without line breaks"
+                    );
+                    return Some(("subject", must));
+                }
+                if text.is_empty() && html.is_empty() {
+                    return Some(("text", "is required, unless there is html".to_owned()));
+                }
+                ("text", text.len().saturating_add(html.len()))
             }
             Body::Template { id, data } => {
-                let problem = if !is_template_id(id) {
-                    Some("template_id: must be d- and 32 hexadecimal digits".to_owned())
-                } else if data.values().any(|value| !is_within_depth(value, MAX_DEPTH)) {
-                    Some(format!("data: must not be nested deeper than {MAX_DEPTH} levels"))
-                } else {
-                    None
-                };
-                (serde_json::to_string(data).map_or(0, |text| text.len()), problem)
+                if !is_template_id(id) {
+                    return Some((
+                        "template_id",
+                        "must be d- and 32 hexadecimal digits".to_owned(),
+                    ));
+                }
+                if data.values().any(|value| !is_within_depth(value, MAX_DEPTH)) {
+                    let must = format!("must not be nested deeper than {MAX_DEPTH} levels");
+                    return Some(("data", must));
+                }
+                ("data", serde_json::to_string(data).map_or(0, |text| text.len()))
             }
         };
-        let is_large = bytes > MAX_CONTENT_BYTES;
-        problem.or_else(|| is_large.then(|| format!("the content must have at most {MAX_CONTENT_BYTES} bytes")))
+        let must = format!("the content must have at most {MAX_CONTENT_BYTES} bytes");
+        (bytes > MAX_CONTENT_BYTES).then_some((field, must))
     }
 }
 
@@ -203,9 +213,8 @@ fn is_within_depth(value: &Value, depth: usize) -> bool {
 
 /// Returns whether a text is the id of a dynamic template.
 pub fn is_template_id(text: &str) -> bool {
-    text.strip_prefix("d-").is_some_and(|rest| {
-        rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
+    text.strip_prefix("d-")
+        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -241,7 +250,10 @@ mod tests {
         let request = |email: &Email| -> Value {
             serde_json::from_str(&email.send_grid_json("ms_1")).unwrap()
         };
-        let texts = Email { reply_to: Some(mailbox("help@example.com", "")), ..email(own("Hi", "hello", "<p>hello")) };
+        let texts = Email {
+            reply_to: Some(mailbox("help@example.com", "")),
+            ..email(own("Hi", "hello", "<p>hello"))
+        };
         assert_eq!(
             request(&texts),
             json!({
@@ -271,22 +283,26 @@ mod tests {
         let good = format!("d-{}", "0".repeat(32));
         let deep = (0..9).fold(json!(1), |inner, _| json!([inner]));
         let large = "x".repeat(MAX_CONTENT_BYTES + 1);
-        for (email, problem) in [
-            (email(own("", "hello", "")), "subject:"),
-            (email(own("a\r\nBcc: b@example.com", "hello", "")), "subject:"),
-            (email(own(&"s".repeat(301), "hello", "")), "subject:"),
-            (email(own("Hi", "", "")), "text:"),
-            (email(own("Hi", &large, "")), "the content"),
-            (email(template("d-1", json!({}))), "template_id:"),
-            (email(template(&good, json!({"a": deep}))), "data:"),
-            (email(template(&good, json!({"a": large}))), "the content"),
-            (Email { from: mailbox("shop", ""), ..email(own("Hi", "hello", "")) }, "from:"),
-            (Email { from: mailbox("shop@example.com", "a\nb"), ..email(own("Hi", "x", "")) }, "from:"),
-            (Email { reply_to: Some(mailbox("", "")), ..email(own("Hi", "hello", "")) }, "reply_to:"),
+        for (email, field) in [
+            (email(own("", "hello", "")), "subject"),
+            (email(own("a\r\nBcc: b@example.com", "hello", "")), "subject"),
+            (email(own(&"s".repeat(301), "hello", "")), "subject"),
+            (email(own("Hi", "", "")), "text"),
+            (email(own("Hi", &large, "")), "text"),
+            (email(template("d-1", json!({}))), "template_id"),
+            (email(template(&good, json!({"a": deep}))), "data"),
+            (email(template(&good, json!({"a": large}))), "data"),
+            (Email { from: mailbox("shop", ""), ..email(own("Hi", "hello", "")) }, "from"),
+            (Email { from: mailbox("", "a\nb"), ..email(own("Hi", "x", "")) }, "from_name"),
+            (
+                Email { reply_to: Some(mailbox("", "")), ..email(own("Hi", "hello", "")) },
+                "reply_to",
+            ),
         ] {
-            let found = email.problem().unwrap();
-            assert!(found.starts_with(problem), "{found}");
+            assert_eq!(email.problem().unwrap().0, field);
         }
+        let usual = Email { from: mailbox("", ""), ..email(own("Hi", "hello", "")) };
+        assert_eq!(usual.problem(), None, "the account has a default sender");
         assert_eq!(email(own("Hi", "hello", "")).problem(), None);
         assert_eq!(email(template(&good, json!({"name": "Ava"}))).problem(), None);
     }

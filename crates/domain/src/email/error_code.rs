@@ -33,7 +33,9 @@ impl EmailErrorCode {
     pub fn actor(self) -> Actor {
         match self {
             EmailErrorCode::Unsubscribed | EmailErrorCode::SpamReported => Actor::Recipient,
-            EmailErrorCode::Bounced | EmailErrorCode::Refused | EmailErrorCode::TooLarge => Actor::Caller,
+            EmailErrorCode::Bounced | EmailErrorCode::Refused | EmailErrorCode::TooLarge => {
+                Actor::Caller
+            }
             EmailErrorCode::Blocked | EmailErrorCode::Dropped | EmailErrorCode::Unauthorized => {
                 Actor::Operator
             }
@@ -49,14 +51,18 @@ impl EmailErrorCode {
             EmailErrorCode::Blocked => {
                 "Read the reason. It is about your domain, your IP address or the content: check SPF, DKIM and block lists."
             }
-            EmailErrorCode::Dropped => "Read the reason and correct the SendGrid account, for instance its quota.",
+            EmailErrorCode::Dropped => {
+                "Read the reason and correct the SendGrid account, for instance its quota."
+            }
             EmailErrorCode::SpamReported => {
                 "Send the contact no more e-mails. The sidecar sends none until an administrator ends the suppression."
             }
             EmailErrorCode::Unsubscribed => {
                 "Send the contact no more e-mails. An administrator ends the suppression if the contact asks for it."
             }
-            EmailErrorCode::Refused => "Correct the field that the reason names, such as the template id.",
+            EmailErrorCode::Refused => {
+                "Correct the field that the reason names, such as the template id."
+            }
             EmailErrorCode::Unauthorized => {
                 "Correct the account in the file of email.file. SendGrid needs a key with the permission Mail Send, and a verified sender."
             }
@@ -78,7 +84,13 @@ pub fn reference() -> String {
     let mut text = "| code | suppresses | actor | remedy |\n|---|---|---|---|\n".to_owned();
     for code in EmailErrorCode::ALL {
         let suppresses = if code.suppresses() { "yes" } else { "no" };
-        let _ = writeln!(text, "| `{}` | {suppresses} | {} | {} |", code.as_str(), code.actor().as_str(), code.remedy());
+        let _ = writeln!(
+            text,
+            "| `{}` | {suppresses} | {} | {} |",
+            code.as_str(),
+            code.actor().as_str(),
+            code.remedy()
+        );
     }
     text
 }

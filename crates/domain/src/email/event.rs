@@ -124,7 +124,8 @@ impl EmailEvent {
         let fields: Fields = serde_json::from_value(Value::Object(object)).ok()?;
         let id = Some(fields.sg_event_id).filter(|id| is_provider_id(id))?;
         let end = ID_ENDS.iter().filter_map(|end| fields.sg_message_id.find(end)).min();
-        let provider_id = end.map_or(Some(fields.sg_message_id.as_str()), |end| fields.sg_message_id.get(..end));
+        let provider_id =
+            end.map_or(Some(fields.sg_message_id.as_str()), |end| fields.sg_message_id.get(..end));
         Some(EmailEvent {
             kind: fields.event.parse().ok(),
             id,
@@ -218,9 +219,21 @@ mod tests {
             (json!({"event": "bounce", "type": "bounce"}), "undelivered", "email_bounced"),
             (json!({"event": "bounce", "type": "blocked"}), "undelivered", "email_blocked"),
             (json!({"event": "dropped", "reason": "Bounced Address"}), "failed", "email_bounced"),
-            (json!({"event": "dropped", "reason": "Spam Reporting Address"}), "failed", "email_spam_reported"),
-            (json!({"event": "dropped", "reason": "Unsubscribed Address"}), "failed", "email_unsubscribed"),
-            (json!({"event": "dropped", "reason": "Invalid SMTPAPI header"}), "failed", "email_dropped"),
+            (
+                json!({"event": "dropped", "reason": "Spam Reporting Address"}),
+                "failed",
+                "email_spam_reported",
+            ),
+            (
+                json!({"event": "dropped", "reason": "Unsubscribed Address"}),
+                "failed",
+                "email_unsubscribed",
+            ),
+            (
+                json!({"event": "dropped", "reason": "Invalid SMTPAPI header"}),
+                "failed",
+                "email_dropped",
+            ),
             (json!({"event": "spamreport"}), "", "email_spam_reported"),
             (json!({"event": "unsubscribe"}), "", "email_unsubscribed"),
             (json!({"event": "group_unsubscribe"}), "", "email_unsubscribed"),
@@ -236,7 +249,9 @@ mod tests {
 
     #[test]
     fn reason_of_an_event_has_no_address() {
-        let bounce = event(json!({"event": "bounce", "reason": "550 5.1.1 <ava@example.com>: unknown\r\nuser"}));
+        let bounce = event(
+            json!({"event": "bounce", "reason": "550 5.1.1 <ava@example.com>: unknown\r\nuser"}),
+        );
         assert_eq!(bounce.reason, "550 5.1.1 (address) unknown user");
     }
 

@@ -47,7 +47,12 @@ pub fn send_grid_outcome(answer: CallResponse, message_id: Option<&str>) -> Send
         (200..=299, None) => SendOutcome::Unknown {
             reason: format!("SendGrid answered {status} without X-Message-Id"),
         },
-        (429, _) => SendOutcome::Retry { code: THROTTLED.to_owned(), reason, retry_after, is_throttled: true },
+        (429, _) => SendOutcome::Retry {
+            code: THROTTLED.to_owned(),
+            reason,
+            retry_after,
+            is_throttled: true,
+        },
         (408, _) => SendOutcome::Unknown { reason },
         (401 | 403, _) => refused(EmailErrorCode::Unauthorized, reason),
         (413, _) => refused(EmailErrorCode::TooLarge, reason),
@@ -123,7 +128,9 @@ fn reason(status: u16, body: &[u8]) -> String {
     let said = serde_json::from_slice::<Failure>(body).ok();
     let first = said.and_then(|said| said.errors.into_iter().next());
     match first.filter(|error| !error.message.is_empty()) {
-        Some(FailureDetail { message, field: Some(field) }) => plain(&format!("{field}: {message}")),
+        Some(FailureDetail { message, field: Some(field) }) => {
+            plain(&format!("{field}: {message}"))
+        }
         Some(FailureDetail { message, field: None }) => plain(&message),
         None => format!("status {status}"),
     }
@@ -131,7 +138,8 @@ fn reason(status: u16, body: &[u8]) -> String {
 
 /// Returns a provider's text in one line of bounded length, with every address masked.
 pub fn plain(text: &str) -> String {
-    let words = text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
+    let words =
+        text.split_whitespace().map(|word| if word.contains('@') { "(address)" } else { word });
     let line = words.collect::<Vec<&str>>().join(" ");
     line.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect()
 }
@@ -181,15 +189,22 @@ mod tests {
         let refused = CallResponse::NotConnected("refused".into());
         assert_eq!(word(&send_grid_outcome(refused, None)), "retry");
         assert_eq!(word(&send_grid_outcome(CallResponse::Lost("timeout".into()), None)), "unknown");
-        let SendOutcome::Retry { retry_after, is_throttled, .. } = outcome(429, "", None) else { panic!() };
+        let SendOutcome::Retry { retry_after, is_throttled, .. } = outcome(429, "", None) else {
+            panic!()
+        };
         assert_eq!((retry_after, is_throttled), (Some(Duration::from_secs(3)), true));
     }
 
     #[test]
     fn reason_names_the_field_and_no_address() {
         let body = r#"{"errors":[{"message":"The from address ava@example.com does not match a verified Sender Identity","field":"from","help":null}]}"#;
-        let SendOutcome::Refused { reason, status, .. } = outcome(403, body, None) else { panic!() };
-        assert_eq!(reason, "from: The from address (address) does not match a verified Sender Identity");
+        let SendOutcome::Refused { reason, status, .. } = outcome(403, body, None) else {
+            panic!()
+        };
+        assert_eq!(
+            reason,
+            "from: The from address (address) does not match a verified Sender Identity"
+        );
         assert_eq!(status, Some(403));
         let SendOutcome::Refused { reason, .. } = outcome(400, "<html>", None) else { panic!() };
         assert_eq!(reason, "status 400");

@@ -117,9 +117,14 @@ mod tests {
         let trimmed = BODY.trim_end();
         assert_eq!(verify(SIGNATURE, TIMESTAMP, trimmed, NOW_MS), Err(SignatureProblem::Mismatch));
         assert_eq!(verify(SIGNATURE, "1600112503", BODY, NOW_MS), Err(SignatureProblem::Mismatch));
-        for (signature, timestamp) in
-            [("", TIMESTAMP), ("?", TIMESTAMP), ("AAAA", TIMESTAMP), (SIGNATURE, ""), (SIGNATURE, "+1600112502"), (SIGNATURE, "soon")]
-        {
+        for (signature, timestamp) in [
+            ("", TIMESTAMP),
+            ("?", TIMESTAMP),
+            ("AAAA", TIMESTAMP),
+            (SIGNATURE, ""),
+            (SIGNATURE, "+1600112502"),
+            (SIGNATURE, "soon"),
+        ] {
             let refused = verify(signature, timestamp, BODY, NOW_MS);
             assert_eq!(refused, Err(SignatureProblem::Malformed), "{signature} {timestamp}");
         }

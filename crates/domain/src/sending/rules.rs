@@ -82,8 +82,10 @@ pub struct Verdict {
 /// Facts beside the request.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
-    /// True if the account has credentials.
+    /// True if the account has credentials: of Twilio, or for an e-mail those of its provider.
     pub has_credentials: bool,
+    /// True if the provider of the account's e-mails has templates.
+    pub has_email_templates: bool,
     /// Routes of the account.
     pub routes: &'a Routes,
     /// Verdicts of `POST /v1/checks`: the same decision, not a second one.
@@ -99,10 +101,13 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let is_closed = |said: &check::Verdict| said.code == Some(RefusalCode::WindowClosed);
     let has_window = !facts.checks.iter().any(is_closed);
     let mut verdicts = vec![
-        credentials(facts.has_credentials),
+        match request.content {
+            Content::Email(_) => email_account(facts.has_credentials),
+            _ => credentials(facts.has_credentials),
+        },
         sender(request),
         recipient(request),
-        content(request),
+        content(request, facts.has_email_templates),
         template(request, has_window),
         region(request, facts.routes),
     ];
@@ -170,9 +175,21 @@ fn credentials(has_credentials: bool) -> Verdict {
     refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
 }
 
+fn email_account(has_credentials: bool) -> Verdict {
+    if has_credentials {
+        return pass(Rule::Credentials, "the account has a provider of e-mails");
+    }
+    let detail =
+        "the account sends no e-mails: add the account and its provider to the file of email.file";
+    refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
+}
+
 fn sender(request: &Request) -> Verdict {
     let unknown = |detail| refuse(Rule::Sender, RefusalCode::SenderUnknown, Actor::Caller, detail);
     match &request.sender {
+        None if matches!(request.content, Content::Email(_)) => unknown(
+            "from: the account may not send e-mails from this address: use its default sender, or one of senders in the file of email.file",
+        ),
         None => unknown(
             "from: is missing, and no route names a sender: specify from or messaging_service_sid",
         ),
@@ -196,9 +213,18 @@ fn recipient(request: &Request) -> Verdict {
     pass(Rule::Recipient, "the recipient can receive messages on this channel")
 }
 
-fn content(request: &Request) -> Verdict {
+fn content(request: &Request, has_email_templates: bool) -> Verdict {
     let refused =
         |detail: String| refuse(Rule::Content, RefusalCode::ContentRejected, Actor::Caller, detail);
+    if let Content::Email(email) = &request.content {
+        let is_possible = has_email_templates || email.template_id().is_empty();
+        let problem = "template_id: the account sends e-mails by SMTP, which has no templates: specify subject and text or html";
+        return match (is_possible, email.problem()) {
+            (false, _) => refused(problem.to_owned()),
+            (true, Some((field, problem))) => refused(format!("{field}: {problem}")),
+            (true, None) => pass(Rule::Content, "the provider accepts the content"),
+        };
+    }
     let Content::Session { body, .. } = &request.content else {
         return pass(Rule::Content, "the content is a template");
     };
@@ -214,6 +240,9 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     };
     let given = match &request.content {
         Content::Session { .. } => return pass(Rule::Template, "the content is not a template"),
+        Content::Email(_) => {
+            return pass(Rule::Template, "the provider of e-mails validates its templates");
+        }
         Content::Named { name, .. } => {
             let wanted = request.locale.clone().unwrap_or_else(Locale::default_locale);
             let chain: Vec<String> = wanted.chain().iter().map(Locale::to_string).collect();

@@ -126,6 +126,10 @@ impl Config {
             self.sending.content_base_url.is_empty() || is_web(&self.sending.content_base_url),
             "sending.content_base_url: must start with https:// (or http://, for a test), or be empty",
         );
+        check(
+            self.email.base_url.is_empty() || is_web(&self.email.base_url),
+            "email.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
         let callback = self.sending.status_callback_url.as_str();
         check(
             callback.is_empty() || is_web(callback),

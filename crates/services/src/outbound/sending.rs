@@ -17,7 +17,7 @@ use crate::{
     },
     wakeup::Wakeup,
 };
-use twilio_edge_connectors::{send_client::SendClients, twilio::Twilio};
+use twilio_edge_connectors::{email::EmailAccounts, send_client::SendClients, twilio::Twilio};
 use twilio_edge_domain::{
     address::Address,
     check, contact,
@@ -60,6 +60,8 @@ pub struct Sending {
     pub twilio: Twilio,
     /// Clients of the providers that take messages.
     pub clients: SendClients,
+    /// Accounts that send e-mails, with their providers and senders.
+    pub emails: EmailAccounts,
     /// Wakes the dispatcher.
     pub wakeup: Wakeup,
     /// Meaning of Twilio's error codes.
@@ -84,20 +86,24 @@ impl Sending {
     /// Completes a request: adds the sender and the fallback from the routes if the request names none, and the
     /// template from the catalogue.
     pub fn complete(&self, request: Request) -> Request {
+        if matches!(request.content, Content::Email(_)) {
+            return self.complete_email(request);
+        }
         let request = self.with_template(request);
         let country = contact::country(&request.to.channel, &request.to.number);
         let routing = self.routes.current();
         let route =
             routing.of(&request.account_sid).sender(&request.to.channel, country.as_deref());
         let routes = routing.of(&request.account_sid);
-        let fallback = request.fallback.or_else(|| routes.fallback().cloned());
+        let fallback = request.fallback.map(|own| own.with_email_of(routes.fallback()));
+        let fallback = fallback.or_else(|| routes.fallback().cloned());
         Request { sender: request.sender.or_else(|| route.cloned()), fallback, ..request }
     }
 
     fn with_template(&self, request: Request) -> Request {
         let catalogue = self.templates.of(&request.account_sid);
         let template = match &request.content {
-            Content::Session { .. } => None,
+            Content::Session { .. } | Content::Email(_) => None,
             Content::Template { content_sid, .. } => catalogue.of_sid(content_sid),
             Content::Named { name, .. } => {
                 let default_locale = Locale::default_locale();
@@ -138,7 +144,7 @@ impl Sending {
         };
         let urls: &[String] = match &request.content {
             Content::Session { media, .. } => media,
-            Content::Template { .. } | Content::Named { .. } => &[],
+            Content::Template { .. } | Content::Named { .. } | Content::Email(_) => &[],
         };
         let spelling = self.media.check_spelling(&request.to.channel, urls);
         let checks = self.checks.may_send(&intent, now_ms).await?;
@@ -152,8 +158,13 @@ impl Sending {
             false => Vec::new(),
         };
         let routing = self.routes.current();
+        let provider = self.provider(request);
         let facts = Facts {
-            has_credentials: self.twilio.has_credentials(&request.account_sid),
+            has_credentials: match provider {
+                Some(Provider::Messaging) => self.twilio.has_credentials(&request.account_sid),
+                provider => provider.is_some(),
+            },
+            has_email_templates: provider == Some(Provider::SendGrid),
             routes: routing.of(&request.account_sid),
             media: &spelling,
             checks,
@@ -202,7 +213,7 @@ impl Sending {
         Ok(OutboundMessage {
             id: format!("{PREFIX}{digits}"),
             notification_id: format!("{NOTIFICATION_PREFIX}{digits}"),
-            provider: Provider::Messaging.as_str().to_owned(),
+            provider: self.provider(request).unwrap_or(Provider::SendGrid).as_str().to_owned(),
             contact: request.to.number.clone(),
             account_sid: request.account_sid.clone(),
             channel: request.to.channel.clone(),
