@@ -1,9 +1,10 @@
 //! Simulator of Twilio on this machine, to develop and test without sending real messages: REST for messages, media and
-//! content, message statuses on a clock, signed webhooks, and faults on demand (docs/SIMULATOR.md).
+//! content, SendGrid's API of e-mails, message statuses on a clock, signed webhooks, and faults on demand (docs/SIMULATOR.md).
 //!
 //! ```text
 //! rest.rs, resources.rs ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
 //!                                                    requests and stored resources       pure, except rest.rs
+//! send_grid.rs ->  send_grid_events.rs               e-mails, and SendGrid's signed events
 //! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
 //! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
 //! ```
@@ -26,6 +27,8 @@ mod request;
 mod resources;
 mod rest;
 mod samples;
+mod send_grid;
+mod send_grid_events;
 mod state;
 pub mod webhook;
 
@@ -41,8 +44,9 @@ pub use self::content::{Content, usual as usual_catalogue};
 pub use self::faults::reference;
 use self::ledger::Ledger;
 use self::limit::Limit;
-use self::state::Shared;
+pub use self::send_grid::reference as email_reference;
 pub use self::state::{Account, Settings};
+use self::state::{Emails, Shared};
 use twilio_edge_platform::{
     listener,
     listener::admission::{Admission, Limits},
@@ -62,6 +66,8 @@ pub async fn serve(
     let ledger = Mutex::new(Ledger::new(&settings));
     let limit = Mutex::new(Limit::new(settings.requests_per_second));
     let catalogue = Mutex::new(settings.catalogue.clone());
+    let events_url = settings.email_events_url.clone();
+    let emails = Mutex::new(Emails { events_url, ..Emails::default() });
     let shared = Arc::new(Shared {
         settings,
         catalogue,
@@ -70,8 +76,12 @@ pub async fn serve(
         planned: Notify::new(),
         client,
         counts: Mutex::default(),
+        emails,
     });
-    let router = rest::router().merge(control::router()).with_state(Arc::clone(&shared));
+    let router = rest::router()
+        .merge(control::router())
+        .merge(send_grid::router())
+        .with_state(Arc::clone(&shared));
     let stopping = Arc::new(Notify::new());
     let notify = Arc::clone(&stopping);
     let admission = Admission::new(Limits::local(), Metrics::default().listeners.listener("main"));

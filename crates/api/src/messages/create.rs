@@ -38,7 +38,7 @@ use twilio_edge_store::{IdempotencyClaim, OutboundMessage};
 
 /// Result of a dry run.
 #[derive(Serialize, ToSchema)]
-struct DryRun {
+pub(super) struct DryRun {
     /// True if the message would be accepted: no rule refuses it, or only the closed window does and a fallback is
     /// allowed.
     allowed: bool,
@@ -50,7 +50,7 @@ struct DryRun {
 
 /// One fallback with its verdicts.
 #[derive(Serialize, ToSchema)]
-struct FallbackVerdict {
+pub(super) struct FallbackVerdict {
     to: FallbackTarget,
     /// True if no rule refuses the fallback.
     allowed: bool,
