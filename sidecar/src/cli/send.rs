@@ -1,5 +1,5 @@
-//! `twilio-edge send`: sends one message through the API of a sidecar with an API key, as an application does. Every request
-//! has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
+//! `twilio-edge send`: sends one message or e-mail through the API of a sidecar with an API key, as an application does. Every
+//! request has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -20,25 +20,31 @@ const LARGEST_KEY: usize = 4096;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Recipient: +15551234567, whatsapp:+15551234567
-    #[arg(long, value_name = "NUMBER")]
+    /// Recipient: +15551234567, whatsapp:+15551234567, ava@example.com
+    #[arg(long, value_name = "ADDRESS")]
     to: String,
     /// Sender; without this and --service, a route selects it
-    #[arg(long, value_name = "NUMBER", conflicts_with = "service")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "service")]
     from: Option<String>,
     /// Messaging Service that sends: MG..
     #[arg(long, value_name = "SID")]
     service: Option<String>,
     /// Text
-    #[arg(long, required_unless_present_any = ["media", "content_sid", "template"])]
+    #[arg(long, required_unless_present_any = ["media", "content_sid", "template", "html"])]
     body: Option<String>,
+    /// Subject of an e-mail
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["media", "content_sid", "service"])]
+    subject: Option<String>,
+    /// HTML of an e-mail, beside its text or instead of it
+    #[arg(long, requires = "subject")]
+    html: Option<String>,
     /// URL of a medium; may be repeated
     #[arg(long, value_name = "URL")]
     media: Vec<String>,
     /// Template by its SID at Twilio: HX..
     #[arg(long, value_name = "SID", conflicts_with_all = ["body", "media", "template"])]
     content_sid: Option<String>,
-    /// Template by its name in the catalogue
+    /// Template by its name in the catalogue, or of an e-mail by its id at SendGrid: d-..
     #[arg(long, value_name = "NAME", conflicts_with_all = ["body", "media"])]
     template: Option<String>,
     /// Language of the template: en_US
@@ -139,8 +145,9 @@ impl Args {
             .proxy(None)
             .build()
             .new_agent();
-        let url =
-            format!("{}/v1/messages?wait_ms={}", self.url.trim_end_matches('/'), wait.as_millis());
+        let resource = if self.is_email() { "emails" } else { "messages" };
+        let base = self.url.trim_end_matches('/');
+        let url = format!("{base}/v1/{resource}?wait_ms={}", wait.as_millis());
         let mut request = Request::post(url)
             .header("Authorization", format!("Bearer {token}"))
             .header("Content-Type", "application/json");
@@ -165,6 +172,10 @@ impl Args {
         Ok((status, shown))
     }
 
+    fn is_email(&self) -> bool {
+        self.to.contains('@')
+    }
+
     fn body(&self) -> Value {
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
@@ -173,7 +184,9 @@ impl Args {
             ("account_sid", &self.account),
             ("from", &self.from),
             ("messaging_service_sid", &self.service),
-            ("body", &self.body),
+            (if self.is_email() { "text" } else { "body" }, &self.body),
+            ("subject", &self.subject),
+            ("html", &self.html),
             ("content_sid", &self.content_sid),
             ("category", &self.category),
             ("send_at", &self.at),
@@ -196,7 +209,10 @@ impl Args {
         if !self.media.is_empty() {
             fields.insert("media".to_owned(), json!(self.media));
         }
-        if let Some(name) = &self.template {
+        if let Some(id) = self.template.as_ref().filter(|_| self.is_email()) {
+            fields.insert("template_id".to_owned(), json!(id));
+            fields.insert("data".to_owned(), Value::Object(variables));
+        } else if let Some(name) = &self.template {
             let mut template = Map::from_iter([("name".to_owned(), json!(name))]);
             if let Some(locale) = &self.locale {
                 template.insert("locale".to_owned(), json!(locale));

@@ -265,6 +265,10 @@ fn requests(
                 for other in others.iter().filter(|_| path == "/v1/messages") {
                     fields.remove(*other);
                 }
+                // An e-mail has either a template or texts of its own.
+                for other in ["template_id", "data", "send_at"].iter().filter(|_| path == "/v1/emails") {
+                    fields.remove(*other);
+                }
             }
             body.to_string()
         }

@@ -23,6 +23,7 @@ const MAIN: &[(&str, &str)] = &[
     ("post", "/v1/messages"),
     ("post", "/v1/messages/batch"),
     ("post", "/v1/messages/{id}/cancel"),
+    ("post", "/v1/emails"),
     ("post", "/v1/media"),
     ("get", "/v1/media/{id}"),
     ("delete", "/v1/media/{id}"),
@@ -73,6 +74,7 @@ const ADMIN: &[(&str, &str)] = &[
 const ONCE: &[&str] = &[
     "/v1/messages",
     "/v1/messages/batch",
+    "/v1/emails",
     "/v1/media",
     "/v1/suppressions",
     "/v1/consents",

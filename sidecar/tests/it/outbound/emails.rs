@@ -230,7 +230,7 @@ async fn email_without_an_answer_is_not_sent_again(world: World) {
         ("error@example.com", "sent", 1),
         ("throttled@example.com", "sent", 1),
         ("twice@example.com", "sent", 1),
-        // Nobody knows, so nothing is sent again.
+        // It is not known whether SendGrid has them, so they are not sent again.
         ("closed@example.com", "unknown", 0),
         ("unavailable@example.com", "unknown", 0),
         ("unauthorized@example.com", "refused", 0),
