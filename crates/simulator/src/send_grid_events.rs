@@ -116,7 +116,9 @@ pub(super) fn sign(body: &[u8], now_ms: i64) -> Option<(String, String)> {
 /// Posts the events of an e-mail, one step apart.
 pub(super) fn start(shared: &Arc<Shared>, sent: Sent) {
     let shared = Arc::clone(shared);
-    let Some(url) = shared.emails().events_url.clone() else { return };
+    if shared.emails().events_url.is_none() {
+        return;
+    }
     tokio::spawn(async move {
         let settings = &shared.settings;
         let step = Duration::from_millis(u64::from(settings.step_ms)) / settings.speed.max(1);
@@ -128,7 +130,7 @@ pub(super) fn start(shared: &Arc<Shared>, sent: Sent) {
         }
         for body in bodies {
             tokio::time::sleep(step).await;
-            post(&shared, &url, &body).await;
+            post(&shared, &body).await;
         }
     });
 }
@@ -150,9 +152,11 @@ fn body(sent: &Sent, (event, fields): (&str, Value)) -> String {
     format!("{}\r\n", json!([all]))
 }
 
-async fn post(shared: &Shared, url: &str, body: &str) {
+async fn post(shared: &Shared, body: &str) {
     let mut pause = PAUSE;
     for _ in 0..=REPETITIONS {
+        // A repetition goes to the URL of that time, as at SendGrid.
+        let Some(url) = shared.emails().events_url.clone() else { return };
         let Some((signature, timestamp)) = sign(body.as_bytes(), now_ms()) else { return };
         let request = shared
             .client

@@ -266,7 +266,9 @@ fn requests(
                     fields.remove(*other);
                 }
                 // An e-mail has either a template or texts of its own.
-                for other in ["template_id", "data", "send_at"].iter().filter(|_| path == "/v1/emails") {
+                for other in
+                    ["template_id", "data", "send_at"].iter().filter(|_| path == "/v1/emails")
+                {
                     fields.remove(*other);
                 }
             }

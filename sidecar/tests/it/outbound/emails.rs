@@ -1,6 +1,7 @@
 //! E-mails: sent once through SendGrid or a mail server, followed by SendGrid's signed events, and never sent to a recipient who
 //! left. The simulator acts as SendGrid, and a server of Python as the mail server.
 
+mod kills;
 mod smtp;
 
 use reqwest::Method;
@@ -36,22 +37,39 @@ pub(crate) struct Shop {
 
 impl Shop {
     async fn start(world: &World, simulator: &Simulator) -> Shop {
+        let shop = Shop::with(world, &Shop::account(simulator).await, simulator).await;
+        shop.receive_events(simulator).await;
+        shop
+    }
+
+    /// Returns the file with the account of the shop at SendGrid.
+    async fn account(simulator: &Simulator) -> String {
         let listed = emails(simulator).await;
         let key = listed["event_public_key"].as_str().unwrap();
-        let account = format!(
+        format!(
             "[[account]]\nsid = \"{ACCOUNT}\"\nprovider = \"sendgrid\"\napi_key = \"{SECRET}\"\nfrom = \"{SHOP}\"\nfrom_name = \"Shop\"\nsenders = [\"news@example.com\"]\nevent_public_key = \"{key}\"\n"
-        );
-        let shop = Shop::with(world, &account, simulator).await;
-        let url = format!("{}/email/events/{ACCOUNT}", shop.sidecar.base);
+        )
+    }
+
+    /// Names this sidecar to the simulator as the receiver of events.
+    async fn receive_events(&self, simulator: &Simulator) {
+        let url = format!("{}/email/events/{ACCOUNT}", self.sidecar.base);
         let change = json!({"url": url}).to_string();
         let place = format!("{}/simulator/email-events", simulator.base);
         let changed = reqwest::Client::new().post(place).body(change).send().await.unwrap();
         assert_eq!(changed.status(), 204);
-        shop
     }
 
     /// Starts it with this file of accounts.
     pub(crate) async fn with(world: &World, accounts: &str, simulator: &Simulator) -> Shop {
+        let sidecar = Shop::serve(world, accounts, simulator).await;
+        let root = administrator(&sidecar).await;
+        let (_, token) = root.create("app", Some(ACCOUNT), "the shop").await;
+        drop(root);
+        Shop { sidecar, token }
+    }
+
+    async fn serve(world: &World, accounts: &str, simulator: &Simulator) -> Sidecar {
         let file = world.directory.path().join("email.toml");
         std::fs::write(&file, accounts).unwrap();
         let sending = simulator.credentials(world);
@@ -62,11 +80,7 @@ impl Shop {
             ("TWILIO_EDGE_EMAIL_FILE", file.to_str().unwrap()),
             ("TWILIO_EDGE_EMAIL_BASE_URL", &simulator.base),
         ];
-        let sidecar = world.sidecar_with(&settings).await;
-        let root = administrator(&sidecar).await;
-        let (_, token) = root.create("app", Some(ACCOUNT), "the shop").await;
-        drop(root);
-        Shop { sidecar, token }
+        world.sidecar_with(&settings).await
     }
 
     pub(crate) fn app(&self) -> Caller<'_> {
