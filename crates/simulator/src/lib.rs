@@ -66,8 +66,7 @@ pub async fn serve(
     let ledger = Mutex::new(Ledger::new(&settings));
     let limit = Mutex::new(Limit::new(settings.requests_per_second));
     let catalogue = Mutex::new(settings.catalogue.clone());
-    let events_url = settings.email_events_url.clone();
-    let emails = Mutex::new(Emails { events_url, ..Emails::default() });
+    let emails = Mutex::new(Emails::new(settings.email_events_url.clone()));
     let shared = Arc::new(Shared {
         settings,
         catalogue,

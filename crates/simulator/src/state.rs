@@ -57,6 +57,12 @@ pub(crate) struct Emails {
     throttled: BTreeSet<String>,
 }
 
+impl Emails {
+    pub(crate) fn new(events_url: Option<String>) -> Emails {
+        Emails { events_url, ..Emails::default() }
+    }
+}
+
 /// State that all handlers share.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
