@@ -155,7 +155,7 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>, callback
             Effect::Remove(name) => host::set_request_header(&name, None),
             Effect::SetUpstream(upstream_request) => {
                 // All headers of these names were removed when the request began.
-                for (name, value) in &upstream_request.trusted {
+                for (name, value) in upstream_request.trusted.iter() {
                     host::add_request_header(name, value);
                 }
                 for (name, value) in &upstream_request.replaced {

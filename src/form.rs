@@ -7,14 +7,21 @@
 //!
 //! Must not know: keys, HTTP, the host.
 
+mod byte_search;
+mod field;
 mod keywords;
 mod recut;
+mod signed_text;
 mod value_shapes;
 mod webhook;
 
 use std::borrow::Cow;
 
+pub(crate) use self::byte_search::is_printable;
+use self::byte_search::separators_and_escapes;
+pub(crate) use self::field::Field;
 pub use self::keywords::is_opt_keyword;
+pub use self::signed_text::SignedText;
 pub use self::value_shapes::{is_account_sid, is_parameter_name, split_address};
 pub use self::webhook::{ShapeError, SignedParameters, Webhook};
 
@@ -38,9 +45,22 @@ pub struct Parameter<'a>(
 pub struct Form<'a> {
     parameters: Vec<Parameter<'a>>,
     /// Indexes of the parameters in the order in which Twilio signs them.
-    signed_order: Vec<usize>,
+    signed_order: Vec<Place>,
+    /// For each known field the number of its first parameter, from 1; 0 if there is none.
+    fields: [u16; field::COUNT],
+    /// The first field that Twilio sends once and that came a second time.
+    repeated: Option<Field>,
+    /// The bytes, if they are UTF-8.
+    text: Option<&'a str>,
     /// No byte and no escaped byte is beyond ASCII, so the form is UTF-8 both before and after decoding.
     is_ascii: bool,
+}
+
+/// Place of a parameter in the signed order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    index: u16,
+    field: Option<Field>,
 }
 
 /// Error: the form has more than [`MAX_PARAMETERS`].
@@ -53,9 +73,10 @@ impl<'a> Form<'a> {
     /// half escaped do not make a character. Both of Twilio's validators do the same.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, TooManyParameters> {
         let mut parameters = Vec::with_capacity(USUAL_PARAMETERS);
-        let is_ascii = match std::str::from_utf8(bytes) {
-            Ok(text) => decode(text, &mut parameters)?,
-            Err(_) => {
+        let text = std::str::from_utf8(bytes).ok();
+        let is_ascii = match text {
+            Some(text) => decode(text, &mut |pair| parameters.push(pair.decoded()))?,
+            None => {
                 let text = String::from_utf8_lossy(bytes);
                 if text.bytes().filter(|byte| *byte == b'&').count() >= MAX_PARAMETERS {
                     return Err(TooManyParameters);
@@ -67,8 +88,44 @@ impl<'a> Form<'a> {
                 false
             }
         };
-        let signed_order = sorted(&parameters);
-        Ok(Self { parameters, signed_order, is_ascii })
+        let mut form = Self {
+            signed_order: Vec::with_capacity(parameters.len()),
+            parameters,
+            fields: [0; field::COUNT],
+            repeated: None,
+            text,
+            is_ascii,
+        };
+        form.index();
+        Ok(form)
+    }
+
+    /// Finds the known fields and the signed order: by name, then value, in byte order, equal pairs once. A webhook has about
+    /// twenty parameters and never more than [`MAX_PARAMETERS`]; the library's sorts are several times the code.
+    fn index(&mut self) {
+        let Self { parameters, signed_order, fields, repeated, .. } = self;
+        for (parameter, index) in parameters.iter().zip(0_u16..) {
+            let field = Field::named(&parameter.0);
+            if let Some(field) = field
+                && let Some(first) = fields.get_mut(field as usize)
+            {
+                match *first {
+                    0 => *first = index + 1,
+                    _ if field.is_single() => *repeated = repeated.or(Some(field)),
+                    _ => {}
+                }
+            }
+            // The order of the fields is that of their names, so most names need not be compared.
+            let is_before = |other: &Place| match (other.field, field) {
+                (Some(other), Some(field)) if other != field => other < field,
+                _ => parameters.get(usize::from(other.index)) < Some(parameter),
+            };
+            let at = signed_order.partition_point(is_before);
+            let next = signed_order.get(at).filter(|next| next.field == field);
+            if next.and_then(|next| parameters.get(usize::from(next.index))) != Some(parameter) {
+                signed_order.insert(at, Place { index, field });
+            }
+        }
     }
 
     /// Iterates over the parameters in the order received.
@@ -86,14 +143,32 @@ impl<'a> Form<'a> {
         self.parameters.is_empty()
     }
 
+    /// Returns the bytes as text, if they are UTF-8.
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        self.text
+    }
+
     /// Returns the first value of `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(have, _)| *have == name).map(|(_, value)| value)
     }
 
+    /// Returns the first value of a known field.
+    pub(crate) fn field(&self, field: Field) -> Option<&str> {
+        let number = self.fields.get(field as usize).copied().unwrap_or_default();
+        let index = usize::from(number).checked_sub(1)?;
+        self.parameters.get(index).map(|Parameter(_, value)| value.as_ref())
+    }
+
+    /// Returns the value of a known field, unless it is empty.
+    pub(crate) fn filled(&self, field: Field) -> Option<&str> {
+        self.field(field).filter(|value| !value.is_empty())
+    }
+
     /// Returns the parameters as Twilio signs them: by name, then value, in byte order, equal pairs once.
-    pub fn canonical(&self) -> Vec<&Parameter<'a>> {
-        self.signed_order.iter().filter_map(|index| self.parameters.get(*index)).collect()
+    pub fn canonical(&self) -> impl Iterator<Item = &Parameter<'a>> {
+        let places = self.signed_order.iter();
+        places.filter_map(|place| self.parameters.get(usize::from(place.index)))
     }
 
     /// Returns the values of each name, both in the order received.
@@ -107,120 +182,85 @@ impl<'a> Form<'a> {
         }
         by_name
     }
-
-    /// Returns a name of `names` that occurs more than once.
-    fn repeated(&self, names: &[&'static str]) -> Option<&'static str> {
-        let mut seen: Vec<&str> = Vec::with_capacity(self.parameters.len());
-        for (name, _) in self.iter() {
-            if seen.contains(&name)
-                && let Some(name) = names.iter().find(|single| **single == name)
-            {
-                return Some(name);
-            }
-            seen.push(name);
-        }
-        None
-    }
 }
 
-/// Bytes of a form that need attention: separators, escapes, and everything beyond ASCII.
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        special[byte] = byte >= 128 || matches!(byte as u8, b'&' | b'=' | b'+' | b'%');
-        byte += 1;
-    }
-    special
-};
-
-/// Decodes all pairs of a form, and reports whether all of it is ASCII. Reads every byte once. Most pairs contain no escape
-/// and are borrowed unchanged.
-fn decode<'a>(
-    text: &'a str,
-    parameters: &mut Vec<Parameter<'a>>,
-) -> Result<bool, TooManyParameters> {
+/// Visits all pairs of a form, and reports whether all of it is ASCII. Most pairs contain no escape.
+fn decode<'t>(text: &'t str, visit: &mut impl FnMut(Pair<'t>)) -> Result<bool, TooManyParameters> {
     let bytes = text.as_bytes();
-    let (mut pair, mut separators, mut is_ascii) = (Pair::from(0), 0, true);
-    for (at, byte) in bytes.iter().copied().enumerate() {
-        if !SPECIAL.get(usize::from(byte)).is_some_and(|special| *special) {
-            continue;
+    let (mut start, mut equals, mut is_escaped) = (0, None, false);
+    let (mut separators, mut is_ascii) = (0, true);
+    let mut end_pair = |start: usize, equals: &mut Option<usize>, is_escaped: bool, end: usize| {
+        let equals = equals.take().unwrap_or(end);
+        // An empty pair is none.
+        if start != end {
+            let name = text.get(start..equals).unwrap_or_default();
+            let value = text.get(equals + 1..end).unwrap_or_default();
+            visit(Pair { name, value, is_escaped });
         }
-        match byte {
-            b'&' => {
+    };
+    byte_search::visit(bytes, separators_and_escapes, |at| {
+        match bytes.get(at) {
+            Some(b'&') => {
                 separators += 1;
-                if separators >= MAX_PARAMETERS {
-                    return Err(TooManyParameters);
+                if separators < MAX_PARAMETERS {
+                    end_pair(start, &mut equals, is_escaped, at);
                 }
-                parameters.extend(pair.decoded(text, at));
-                pair = Pair::from(at + 1);
+                (start, is_escaped) = (at + 1, false);
             }
-            b'=' => pair.equals = pair.equals.or(Some(at)),
-            b'+' => pair.is_escaped = true,
-            b'%' => {
-                pair.is_escaped = true;
-                let digit = bytes.get(at + 1).copied().unwrap_or_default();
-                is_ascii &= matches!(digit, b'0'..=b'7');
+            Some(b'=') => equals = equals.or(Some(at)),
+            Some(b'+') => is_escaped = true,
+            Some(b'%') => {
+                is_escaped = true;
+                is_ascii &= matches!(bytes.get(at + 1), Some(b'0'..=b'7'));
             }
             _ => is_ascii = false,
         }
+        separators < MAX_PARAMETERS
+    });
+    if separators >= MAX_PARAMETERS {
+        return Err(TooManyParameters);
     }
-    parameters.extend(pair.decoded(text, bytes.len()));
+    end_pair(start, &mut equals, is_escaped, bytes.len());
     Ok(is_ascii)
 }
 
-/// A pair whose end has not been reached yet.
+/// An undecoded pair.
 #[derive(Clone, Copy)]
-struct Pair {
-    start: usize,
-    equals: Option<usize>,
+struct Pair<'t> {
+    name: &'t str,
+    value: &'t str,
     is_escaped: bool,
 }
 
-impl Pair {
-    fn from(start: usize) -> Self {
-        Self { start, equals: None, is_escaped: false }
-    }
-
-    /// Returns the parameter that ends at `end`; an empty pair is none.
-    fn decoded(self, text: &str, end: usize) -> Option<Parameter<'_>> {
-        if self.start == end {
-            return None;
+impl<'t> Pair<'t> {
+    fn decoded(self) -> Parameter<'t> {
+        match self.is_escaped {
+            true => Parameter(unescaped(self.name), unescaped(self.value)),
+            false => Parameter(self.name.into(), self.value.into()),
         }
-        let equals = self.equals.unwrap_or(end);
-        let name = text.get(self.start..equals).unwrap_or_default();
-        let value = text.get(equals + 1..end).unwrap_or_default();
-        Some(match self.is_escaped {
-            true => Parameter(unescaped(name), unescaped(value)),
-            false => Parameter(name.into(), value.into()),
-        })
     }
 }
 
 /// Decodes a name or a value. Any text has a decoded form.
 fn unescaped(text: &str) -> Cow<'_, str> {
-    let escape = text.bytes().position(|byte| byte == b'+' || byte == b'%');
-    let Some((plain, rest)) = escape.and_then(|at| text.as_bytes().split_at_checked(at)) else {
-        return text.into();
-    };
+    let mut rest = text.as_bytes();
+    let is_escape = |byte: &u8| matches!(byte, b'+' | b'%');
+    let Some(first) = rest.iter().position(is_escape) else { return text.into() };
     let mut bytes = Vec::with_capacity(text.len());
-    bytes.extend_from_slice(plain);
-    let mut rest = rest;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => match after.split_first_chunk::<2>() {
-                Some((digits, after)) if let Some(byte) = escaped_byte(*digits) => {
-                    rest = after;
-                    byte
-                }
-                _ => b'%',
-            },
-            byte => *byte,
-        });
+    let mut next = Some(first);
+    while let Some((plain, escaped)) = next.and_then(|at| rest.split_at_checked(at)) {
+        bytes.extend_from_slice(plain);
+        let digits = escaped.get(1..).and_then(<[u8]>::first_chunk::<2>);
+        let (byte, length) = match (escaped.first(), digits.and_then(|it| escaped_byte(*it))) {
+            (Some(b'+'), _) => (b' ', 1),
+            (_, Some(byte)) => (byte, 3),
+            (_, None) => (b'%', 1),
+        };
+        bytes.push(byte);
+        rest = escaped.get(length..).unwrap_or_default();
+        next = rest.iter().position(is_escape);
     }
+    bytes.extend_from_slice(rest);
     match String::from_utf8(bytes) {
         Ok(text) => text.into(),
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into(),
@@ -230,20 +270,6 @@ fn unescaped(text: &str) -> Cow<'_, str> {
 fn escaped_byte(digits: [u8; 2]) -> Option<u8> {
     let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
     u8::try_from(high? * 16 + low?).ok()
-}
-
-/// Returns the indexes of the parameters by name, then value, in byte order, equal pairs once. A webhook has about twenty
-/// parameters and never more than [`MAX_PARAMETERS`]; the library's sorts are several times the code.
-fn sorted(parameters: &[Parameter<'_>]) -> Vec<usize> {
-    let mut order = Vec::with_capacity(parameters.len());
-    for (index, parameter) in parameters.iter().enumerate() {
-        let at = order.partition_point(|other| parameters.get(*other) < Some(parameter));
-        let next = order.get(at).and_then(|other| parameters.get(*other));
-        if next != Some(parameter) {
-            order.insert(at, index);
-        }
-    }
-    order
 }
 
 fn is_utf8_once_decoded(form: &Form<'_>, raw: &[u8]) -> bool {

@@ -6,7 +6,7 @@
 
 use twilio_edge_contract::Class;
 
-use crate::form::Form;
+use crate::form::{Field, Form};
 
 /// Most words of a message that could be an opt-out keyword: `OPT OUT` may be configured.
 const MAX_WORDS: usize = 2;
@@ -16,18 +16,22 @@ const MAX_BYTES: usize = 64;
 /// Reports whether the parameters of a proven webhook may change a contact's consent: `OptOutType` is set, the text or the
 /// button has one or two words, or a status has an error code (21610 and 63014 are opt-outs).
 pub(crate) fn may_change_consent(class: Class, form: &Form<'_>) -> bool {
-    let text = |name: &str| form.get(name).map(str::trim).filter(|text| !text.is_empty());
+    let text = |field| form.field(field).map(str::trim).filter(|text| !text.is_empty());
     match class {
         Class::Inbound => {
-            text("OptOutType").is_some()
-                || ["Body", "ButtonPayload", "ButtonText", "ListId", "ListTitle"]
-                    .into_iter()
-                    .filter_map(text)
-                    .any(|text| {
-                        text.len() <= MAX_BYTES && text.split_whitespace().count() <= MAX_WORDS
-                    })
+            let texts = [
+                Field::Body,
+                Field::ButtonPayload,
+                Field::ButtonText,
+                Field::ListId,
+                Field::ListTitle,
+            ];
+            let is_short = |text: &str| {
+                text.len() <= MAX_BYTES && text.split_whitespace().nth(MAX_WORDS).is_none()
+            };
+            text(Field::OptOutType).is_some() || texts.into_iter().filter_map(text).any(is_short)
         }
-        Class::Status => text("ErrorCode").is_some_and(|code| code != "0"),
+        Class::Status => text(Field::ErrorCode).is_some_and(|code| code != "0"),
         Class::Other => false,
     }
 }

@@ -8,6 +8,7 @@
 //! Must not know: routes, states, the host.
 
 use crate::reply::Reason;
+use crate::signature::TWILIO_MEDIA_TYPE;
 
 /// Headers that frameworks prefer to the method or the path of the request, and headers that describe the body. Twilio sends
 /// none of them, so their removal changes no genuine webhook. `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` stay:
@@ -70,9 +71,13 @@ const CANONICAL: [&str; 5] =
 /// Length of the longest of these names without its separators.
 const LONGEST: usize = 32;
 
-/// Numbers of letters of the names above. Most headers differ from all of them in it.
+/// Numbers of letters of the names above.
 const REMOVED_LETTERS: [usize; REMOVED.len()] = letters(REMOVED);
 const CANONICAL_LETTERS: [usize; CANONICAL.len()] = letters(CANONICAL);
+
+/// The slots of all names, one bit each: most headers of a request are in none of them.
+const SLOTS: [u64; 8] =
+    slots(slots([0; 8], REMOVED, REMOVED_LETTERS), CANONICAL, CANONICAL_LETTERS);
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const fn letters<const N: usize>(names: [&str; N]) -> [usize; N] {
@@ -89,6 +94,27 @@ const fn letters<const N: usize>(names: [&str; N]) -> [usize; N] {
     letters
 }
 
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const fn slots<const N: usize>(
+    mut set: [u64; 8],
+    names: [&str; N],
+    letters: [usize; N],
+) -> [u64; 8] {
+    let mut name = 0;
+    while name < N {
+        let bytes = names[name].as_bytes();
+        let slot = slot(letters[name], bytes[bytes.len() - 1]);
+        set[slot / 64] |= 1 << (slot % 64);
+        name += 1;
+    }
+    set
+}
+
+/// Returns the slot of a name with so many letters, the last of which is `last`.
+const fn slot(letters: usize, last: u8) -> usize {
+    (letters * 32 + last as usize) % 512
+}
+
 /// Reports whether a header of this name is removed from requests of guarded routes.
 pub fn is_override(name: &[u8]) -> bool {
     // Most headers of a request begin with another letter; no work is done for them.
@@ -97,11 +123,16 @@ pub fn is_override(name: &[u8]) -> bool {
         return false;
     }
     let mut letters = [0_u8; LONGEST];
-    let mut length = 0;
+    let (mut length, mut last) = (0, 0);
     for byte in name.iter().filter(|byte| byte.is_ascii_alphanumeric()) {
         let Some(place) = letters.get_mut(length) else { return false };
-        *place = byte.to_ascii_lowercase();
+        last = byte.to_ascii_lowercase();
+        *place = last;
         length += 1;
+    }
+    let slot = slot(length, last);
+    if SLOTS.get(slot / 64).is_none_or(|slots| slots >> (slot % 64) & 1 == 0) {
+        return false;
     }
     let letters = letters.get(..length).unwrap_or_default();
     let has_letters_of = |(known, count): (&&str, &usize)| {
@@ -119,6 +150,9 @@ pub(crate) fn foreign_encoding(
     content_encoding: Option<&[u8]>,
     content_type: Option<&[u8]>,
 ) -> Option<(Reason, &'static str)> {
+    if content_encoding.is_none() && content_type == Some(TWILIO_MEDIA_TYPE) {
+        return None;
+    }
     let is_identity =
         content_encoding.unwrap_or_default().split(|byte| *byte == b',').all(|coding| {
             let coding = coding.trim_ascii();

@@ -6,7 +6,10 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::rc::Rc;
 
-use twilio_edge_contract::{EDGE_CONFIG_PATH, KeyRing, PROTOCOL_VERSION};
+use serde_json::Value;
+use twilio_edge_contract::{
+    AccountKeys, EDGE_CONFIG_PATH, KeyAlgorithm, KeyRing, PROTOCOL_VERSION, SharedKeySecret,
+};
 
 use crate::config::Config;
 use crate::keys::Account;
@@ -125,8 +128,7 @@ impl KeyRefresh {
                     .to_owned(),
             );
         };
-        let ring = serde_json::from_slice::<KeyRing>(reply).ok();
-        let Some(ring) = ring.filter(|ring| ring.v == PROTOCOL_VERSION) else {
+        let Some(ring) = read_ring(reply).filter(|ring| ring.v == PROTOCOL_VERSION) else {
             return RefreshResult::Failed("the reply is not a key ring of this protocol version: use the filter and the sidecar of one release".to_owned());
         };
         let Some(accounts) = ring.accounts else {
@@ -155,6 +157,50 @@ impl KeyRefresh {
         let tenth = pause_ms / 10;
         pause_ms - tenth + hash % (2 * tenth + 1)
     }
+}
+
+/// Reads a key ring. The filter reads its configuration as JSON values anyway; a derived reader of the same format would be a
+/// tenth of its file, because its errors can print floating-point numbers.
+fn read_ring(json: &[u8]) -> Option<KeyRing> {
+    let ring: Value = serde_json::from_slice(json).ok()?;
+    let accounts = match ring.get("accounts") {
+        None | Some(Value::Null) => None,
+        Some(accounts) => Some(read_list(accounts, read_account)?),
+    };
+    Some(KeyRing {
+        v: ring.get("v").and_then(Value::as_u64)?.try_into().ok()?,
+        generation: read_text(&ring, "generation")?,
+        accounts,
+    })
+}
+
+fn read_account(account: &Value) -> Option<AccountKeys> {
+    let token = |token: &Value| token.as_str().map(str::to_owned);
+    Some(AccountKeys {
+        sid: read_text(account, "sid")?,
+        auth_tokens: account
+            .get("auth_tokens")
+            .map_or(Some(Vec::new()), |it| read_list(it, token))?,
+        shared_keys: account
+            .get("shared_keys")
+            .map_or(Some(Vec::new()), |it| read_list(it, read_shared_key))?,
+    })
+}
+
+fn read_shared_key(key: &Value) -> Option<SharedKeySecret> {
+    Some(SharedKeySecret {
+        id: read_text(key, "id")?,
+        secret: read_text(key, "secret")?,
+        algorithm: key.get("algorithm").and_then(Value::as_str).and_then(KeyAlgorithm::named)?,
+    })
+}
+
+fn read_list<T>(list: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    list.as_array()?.iter().map(read).collect()
+}
+
+fn read_text(object: &Value, name: &str) -> Option<String> {
+    object.get(name).and_then(Value::as_str).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -233,5 +279,39 @@ mod tests {
         refresh.handle_reply(None, 0);
         assert_eq!(refresh.due(899), None);
         assert!(refresh.due(1_101).is_some(), "after a second, not after a period");
+    }
+
+    #[test]
+    fn key_ring_is_read_as_the_contract_writes_it() {
+        let secret = |algorithm| SharedKeySecret {
+            id: "webhooks_sharedkey_a".to_owned(),
+            secret: "hush".to_owned(),
+            algorithm,
+        };
+        let account = AccountKeys {
+            sid: SID.to_owned(),
+            auth_tokens: vec!["a".to_owned(), "b".to_owned()],
+            shared_keys: vec![secret(KeyAlgorithm::HmacSha256), secret(KeyAlgorithm::HmacSha1)],
+        };
+        let generation = "g1".to_owned();
+        for accounts in [None, Some(vec![]), Some(vec![account])] {
+            let ring = KeyRing { v: 1, generation: generation.clone(), accounts };
+            assert_eq!(read_ring(&serde_json::to_vec(&ring).unwrap()), Some(ring));
+        }
+        for invalid in [
+            "",
+            "[]",
+            r#"{"generation":"g"}"#,
+            r#"{"v":1}"#,
+            r#"{"v":-1,"generation":"g"}"#,
+            r#"{"v":1,"generation":1}"#,
+            r#"{"v":1,"generation":"g","accounts":{}}"#,
+            r#"{"v":1,"generation":"g","accounts":[{}]}"#,
+            r#"{"v":1,"generation":"g","accounts":[{"sid":"AC1","auth_tokens":["a",1]}]}"#,
+            r#"{"v":1,"generation":"g","accounts":[{"sid":"AC1","shared_keys":[{"id":"a","secret":"b","algorithm":"NONE"}]}]}"#,
+        ] {
+            assert_eq!(read_ring(invalid.as_bytes()), None, "{invalid}");
+            assert!(serde_json::from_str::<KeyRing>(invalid).is_err(), "{invalid}");
+        }
     }
 }

@@ -14,13 +14,19 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 pub use twilio_edge_contract::KeyAlgorithm as Algorithm;
 
-use crate::form::{Form, Parameter};
+use crate::form::{Form, SignedText};
 
 /// Query parameter with which Twilio binds a body that is no form to the signed URL.
 const BODY_HASH: &str = "bodySHA256";
 
+/// Length of the longest signature: 32 bytes in base64.
+const MAX_SIGNATURE_BYTES: usize = 44;
+
 /// The one media type whose parameters are signed.
 const FORM_MEDIA_TYPE: &[u8] = b"application/x-www-form-urlencoded";
+
+/// The content type of Twilio's forms.
+pub(crate) const TWILIO_MEDIA_TYPE: &[u8] = b"application/x-www-form-urlencoded; charset=UTF-8";
 
 /// Key that may have signed, with both HMAC pads hashed already. The algorithm belongs to the key: a request may name a key,
 /// but never choose its algorithm.
@@ -73,7 +79,7 @@ impl Key {
         }
     }
 
-    fn sign<'a>(&self, parts: impl Iterator<Item = &'a str>) -> String {
+    fn sign(&self, parts: [&str; 3]) -> Signature {
         match &self.hmac {
             KeyedHash::Sha1(hmac) => finish(hmac.clone(), parts),
             KeyedHash::Sha256(hmac) => finish(hmac.clone(), parts),
@@ -81,9 +87,23 @@ impl Key {
     }
 }
 
-fn finish<'a>(mut hmac: impl Mac, parts: impl Iterator<Item = &'a str>) -> String {
-    parts.for_each(|part| hmac.update(part.as_bytes()));
-    STANDARD.encode(hmac.finalize().into_bytes())
+/// Signature in base64.
+struct Signature {
+    text: [u8; MAX_SIGNATURE_BYTES],
+    bytes: usize,
+}
+
+impl Signature {
+    fn as_bytes(&self) -> &[u8] {
+        self.text.get(..self.bytes).unwrap_or_default()
+    }
+}
+
+fn finish(mut hmac: impl Mac, parts: [&str; 3]) -> Signature {
+    parts.into_iter().for_each(|part| hmac.update(part.as_bytes()));
+    let mut text = [0; MAX_SIGNATURE_BYTES];
+    let bytes = STANDARD.encode_slice(hmac.finalize().into_bytes(), &mut text).unwrap_or_default();
+    Signature { text, bytes }
 }
 
 impl std::fmt::Debug for Key {
@@ -144,11 +164,13 @@ pub enum Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    fn canonical(self) -> Vec<&'a Parameter<'a>> {
-        match self {
-            Payload::Form(form) => form.canonical(),
-            Payload::Empty | Payload::Opaque(_) => Vec::new(),
-        }
+    /// Returns the text that is signed after the origin of the URL.
+    pub(crate) fn signed_text(self, target: &str) -> SignedText<'a> {
+        let form = match self {
+            Payload::Form(form) => Some(form),
+            Payload::Empty | Payload::Opaque(_) => None,
+        };
+        SignedText::new(target, form)
     }
 }
 
@@ -171,6 +193,10 @@ impl BodyRule {
     pub fn for_request(method: &[u8], content_type: Option<&[u8]>, body: &[u8]) -> Self {
         if matches!(method, b"GET" | b"HEAD") {
             return if body.is_empty() { Self::None } else { Self::Hash };
+        }
+        // Nearly every webhook.
+        if content_type == Some(TWILIO_MEDIA_TYPE) {
+            return Self::Form;
         }
         let media_type = content_type
             .and_then(|value| value.split(|byte| *byte == b';').next())
@@ -244,36 +270,31 @@ pub fn verify(
     let signature = signature.filter(|text| !text.is_empty()).ok_or(Mismatch::NoSignature)?;
     check_body_hash(url, payload)?;
     let candidates = Candidates::new(url);
-    let parameters = payload.canonical();
-    for (index, key) in keys.iter().enumerate() {
-        if signature.len() != key.signature_characters() {
-            continue;
-        }
-        for candidate in [Candidate::WithoutPort, Candidate::WithPort] {
-            let parts = candidates.parts(candidate).into_iter().chain(texts(&parameters));
-            if same(key.sign(parts).as_bytes(), signature) {
-                return Ok(KeyMatch { key: index, candidate });
-            }
-        }
-    }
-    Err(Mismatch::WrongSignature)
+    let text = payload.signed_text(candidates.tail);
+    candidates.find_key(text.as_str(), signature, keys).ok_or(Mismatch::WrongSignature)
+}
+
+/// Finds the key that signed a request to `origin`, as [`verify`] does. `text` is its signed text, which begins with a slash.
+pub(crate) fn verify_at(
+    origin: &str,
+    text: &SignedText<'_>,
+    signature: &[u8],
+    keys: &[Key],
+) -> Option<KeyMatch> {
+    Candidates::new(origin).find_key(text.as_str(), signature, keys)
 }
 
 /// Returns the signature that Twilio would send for `url`, exactly as written, and `payload`.
 pub fn sign(url: &str, payload: Payload<'_>, key: &Key) -> String {
-    key.sign(std::iter::once(url).chain(texts(&payload.canonical())))
-}
-
-/// Names and values, concatenated. Each value of a repeated name is preceded by the name, so there is nothing to group.
-fn texts<'p>(parameters: &'p [&Parameter<'_>]) -> impl Iterator<Item = &'p str> {
-    parameters.iter().flat_map(|parameter| [parameter.0.as_ref(), parameter.1.as_ref()])
+    let signature = key.sign(["", "", payload.signed_text(url).as_str()]);
+    String::from_utf8_lossy(signature.as_bytes()).into_owned()
 }
 
 /// Returns the URLs that Twilio may have signed when it requested `url`: without port, and with it.
 pub fn candidate_urls(url: &str) -> [String; 2] {
     let candidates = Candidates::new(url);
     [Candidate::WithoutPort, Candidate::WithPort]
-        .map(|candidate| candidates.parts(candidate).concat())
+        .map(|candidate| candidates.origin(candidate).concat() + candidates.tail)
 }
 
 /// Returns the value of `bodySHA256` for a body, in lower-case hex.
@@ -315,11 +336,27 @@ impl<'u> Candidates<'u> {
         Self { head, port: if port.is_empty() { default_port } else { port }, tail }
     }
 
-    fn parts(&self, candidate: Candidate) -> [&'u str; 3] {
+    fn origin(&self, candidate: Candidate) -> [&'u str; 2] {
         match candidate {
-            Candidate::WithoutPort => [self.head, "", self.tail],
-            Candidate::WithPort => [self.head, self.port, self.tail],
+            Candidate::WithoutPort => [self.head, ""],
+            Candidate::WithPort => [self.head, self.port],
         }
+    }
+
+    /// Finds the key that signed one of the candidates, followed by `text`.
+    fn find_key(&self, text: &str, signature: &[u8], keys: &[Key]) -> Option<KeyMatch> {
+        for (index, key) in keys.iter().enumerate() {
+            if signature.len() != key.signature_characters() {
+                continue;
+            }
+            for candidate in [Candidate::WithoutPort, Candidate::WithPort] {
+                let [head, port] = self.origin(candidate);
+                if same(key.sign([head, port, text]).as_bytes(), signature) {
+                    return Some(KeyMatch { key: index, candidate });
+                }
+            }
+        }
+        None
     }
 }
 
@@ -330,7 +367,7 @@ fn is_port(text: &str) -> bool {
 /// Checks that the body is the one for which the URL was signed. The parameters of a form are signed themselves. For any
 /// other body, a hash in the URL must be the body's, even when there is no body: it may have been cut off. Without a hash
 /// there may be no body: then there is nothing to bind.
-fn check_body_hash(url: &str, payload: Payload<'_>) -> Result<(), Mismatch> {
+pub(crate) fn check_body_hash(url: &str, payload: Payload<'_>) -> Result<(), Mismatch> {
     let body = match payload {
         Payload::Form(form) if !form.is_empty() => return Ok(()),
         Payload::Form(_) | Payload::Empty => b"",

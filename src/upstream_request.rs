@@ -9,14 +9,14 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use twilio_edge_contract::{Class, Decision, MediaLink, Opt, Verdict, headers};
 
 use crate::config::BodyFormat;
-use crate::form::Form;
+use crate::form::{Form, is_printable};
 use crate::verification::Proof;
 
 /// Changes to a proven request before it is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamRequest {
     /// Trusted headers to add. The request has none of these names: the filter removes them from every request.
-    pub trusted: Vec<(&'static str, String)>,
+    pub trusted: TrustedHeaders,
     /// Headers to set, each replacing an existing one.
     pub replaced: Vec<(&'static str, String)>,
     /// Body that replaces the form, if the route wants one; content-length and content-type are among the headers then. A
@@ -26,8 +26,9 @@ pub struct UpstreamRequest {
 
 impl UpstreamRequest {
     /// Iterates over all headers that are added or set.
-    pub fn headers(&self) -> impl Iterator<Item = &(&'static str, String)> {
-        self.trusted.iter().chain(&self.replaced)
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let replaced = self.replaced.iter().map(|(name, value)| (*name, value.as_str()));
+        self.trusted.iter().chain(replaced)
     }
 
     /// Creates the changes. `form` contains the signed parameters if they are the body; `None` if they are elsewhere.
@@ -48,6 +49,35 @@ impl UpstreamRequest {
             replaced.push(("content-length", body.len().to_string()));
         }
         Self { trusted: facts.headers(), replaced, body }
+    }
+}
+
+/// Names and values of headers. The values are one text, because every allocation of the VM costs as much as its copy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedHeaders {
+    values: String,
+    /// Each name, and the end of its value.
+    names: Vec<(&'static str, usize)>,
+}
+
+impl TrustedHeaders {
+    fn with_capacity(headers: usize, bytes: usize) -> Self {
+        Self { values: String::with_capacity(bytes), names: Vec::with_capacity(headers) }
+    }
+
+    fn push(&mut self, name: &'static str, value: &str) {
+        self.values.push_str(&header_safe(value));
+        self.names.push((name, self.values.len()));
+    }
+
+    /// Iterates over names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let mut start = 0;
+        self.names.iter().map(move |(name, end)| {
+            let value = self.values.get(start..*end).unwrap_or_default();
+            start = *end;
+            (*name, value)
+        })
     }
 }
 
@@ -104,14 +134,14 @@ impl<'a> Facts<'a> {
         self.granted.and_then(|granted| granted.attempt)
     }
 
-    fn headers(&self) -> Vec<(&'static str, String)> {
+    fn headers(&self) -> TrustedHeaders {
         let webhook = &self.proof.webhook;
         let attempt = self.attempt().map(|attempt| attempt.to_string());
         let links: Vec<&str> = self.media().iter().map(|medium| medium.url.as_str()).collect();
-        let links = Some(links.join(" ")).filter(|links| !links.is_empty());
+        let links = (!links.is_empty()).then(|| links.join(" "));
         let known = [
-            (headers::VERIFIED, Some(self.proof.account_sid.as_str())),
-            (headers::KEY, Some(self.proof.key.as_str())),
+            (headers::VERIFIED, Some(&*self.proof.account_sid)),
+            (headers::KEY, Some(&*self.proof.key)),
             (headers::CLASS, Some(webhook.class.as_str())),
             (headers::MESSAGE_SID, self.message_sid()),
             (headers::STATUS, self.status()),
@@ -125,8 +155,14 @@ impl<'a> Facts<'a> {
             (headers::ATTEMPT, attempt.as_deref()),
             (headers::DEDUPE, Some(self.dedupe)),
         ];
-        let known = known.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        known.map(|(name, value)| (name, header_safe(value).into_owned())).collect()
+        let bytes = known.iter().filter_map(|(_, value)| *value).map(str::len).sum();
+        let mut trusted = TrustedHeaders::with_capacity(known.len(), bytes);
+        for (name, value) in known {
+            if let Some(value) = value {
+                trusted.push(name, value);
+            }
+        }
+        trusted
     }
 }
 
@@ -201,7 +237,7 @@ impl Serialize for Raw<'_> {
 /// Returns a value that is safe in a header. Header values are visible ASCII and spaces; any other address (some channels
 /// allow it) is percent-escaped.
 pub(crate) fn header_safe(value: &str) -> Cow<'_, str> {
-    if value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+    if is_printable(value.as_bytes()) {
         return Cow::Borrowed(value);
     }
     percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).into()

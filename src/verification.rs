@@ -8,7 +8,10 @@
 use twilio_edge_contract::{Class, Envelope, MESSAGE_PARAMETER, is_message_id};
 
 use crate::config::{Config, Route};
-use crate::form::{Form, ShapeError, SignedParameters, TooManyParameters, Webhook, is_account_sid};
+use crate::form::{
+    Field, Form, ShapeError, SignedParameters, SignedText, TooManyParameters, Webhook,
+    is_account_sid,
+};
 use crate::keys::{Account, KeySlot, slot};
 use crate::reply::{Answer, Reason};
 use crate::signature::{self, BodyRule, Key, Mismatch, Payload, SignatureSettings};
@@ -216,7 +219,8 @@ pub(crate) fn verify<'a>(
     if rule == BodyRule::Hash && !is_empty && !signature::has_body_hash(target) {
         return Err(Refusal::new(Reason::MissingBodyHash));
     }
-    let (account, key, slot, origin) = prove(config, route, target, payload, &form, head)?;
+    let text = payload.signed_text(target);
+    let (account, key, slot, origin) = prove(config, route, target, payload, &form, &text, head)?;
     let refuse = |error: ShapeError| Refusal::from(error).with_account(&account.sid);
     check_target(config, route, target, rule).map_err(refuse)?;
     let signed = SignedParameters {
@@ -226,11 +230,13 @@ pub(crate) fn verify<'a>(
         in_query: rule != BodyRule::Form,
         accepts_get: route.methods.get,
         known: &config.parameters,
+        text: Some(&text),
     };
     let webhook = Webhook::read(route.class, &signed).map_err(refuse)?;
-    let form = std::str::from_utf8(raw).map_err(|_| refuse(ShapeError::NotUtf8))?;
+    let form = form.text().ok_or_else(|| refuse(ShapeError::NotUtf8))?;
     let origin = origin.to_owned();
-    let proof = Proof { webhook, account_sid: account.sid.clone(), key, slot, origin };
+    let proof =
+        Proof { webhook, account_sid: account.sid.clone(), key: key.to_owned(), slot, origin };
     Ok(VerifiedRequest { route, proof, form, form_is_body: rule == BodyRule::Form })
 }
 
@@ -271,19 +277,22 @@ fn prove<'c>(
     target: &str,
     payload: Payload<'_>,
     form: &Form<'_>,
+    text: &SignedText<'_>,
     head: &Head,
-) -> Result<(&'c Account, String, KeySlot, &'c str), Refusal> {
+) -> Result<(&'c Account, &'c str, KeySlot, &'c str), Refusal> {
     // The author of a form of class other may name any parameter AccountSid.
-    let named =
-        form.get("AccountSid").filter(|sid| route.class != Class::Other || is_account_sid(sid));
-    let accepted = |account: &&Account| {
+    let named = form
+        .field(Field::AccountSid)
+        .filter(|sid| route.class != Class::Other || is_account_sid(sid));
+    let is_accepted = |account: &&Account| {
         route.accounts.as_ref().is_none_or(|accounts| accounts.contains(&account.sid))
     };
-    let accounts: Vec<&Account> = match named {
-        Some(sid) => config.account(sid).filter(accepted).into_iter().collect(),
-        None => config.accounts.iter().filter(accepted).collect(),
+    let accounts = match named {
+        Some(sid) => config.account(sid).map_or(&[][..], std::slice::from_ref),
+        None => &config.accounts,
     };
-    if accounts.is_empty() {
+    let accounts = || accounts.iter().filter(is_accepted);
+    if accounts().next().is_none() {
         return Err(Refusal::new(Reason::UnknownAccount));
     }
     let refusal = |reason| match named {
@@ -291,47 +300,43 @@ fn prove<'c>(
         None => Refusal::new(reason),
     };
     let settings = SignatureSettings::parse(head.signature_settings.as_deref());
-    let keys: Vec<(&Account, &[Key])> = accounts
-        .into_iter()
-        .map(|account| (account, account.keys_for(settings)))
-        .filter(|(_, keys)| !keys.is_empty())
-        .collect();
-    if keys.is_empty() && settings != SignatureSettings::AuthToken {
+    let keys = || accounts().map(|account| (account, account.keys_for(settings)));
+    let count: usize = keys().map(|(_, keys)| keys.len()).sum();
+    if count == 0 && settings != SignatureSettings::AuthToken {
         return Err(refusal(Reason::UnknownKey));
     }
     if named.is_none() {
-        let keys: usize = keys.iter().map(|(_, keys)| keys.len()).sum();
-        let signatures = keys * 2 * config.origins.len();
-        let text = match payload {
-            Payload::Form(form) => form.iter().map(|(name, value)| name.len() + value.len()).sum(),
-            Payload::Empty | Payload::Opaque(_) => 0,
-        };
+        let signatures = count * 2 * config.origins.len();
         if signatures > MAX_UNNAMED_SIGNATURES
-            || (keys > 1 && signatures.saturating_mul(target.len() + text) > MAX_UNNAMED_BYTES)
+            || (count > 1 && signatures.saturating_mul(text.as_str().len()) > MAX_UNNAMED_BYTES)
         {
             return Err(Refusal::new(Reason::UnnamedAccount));
         }
     }
-    let mut mismatch = Mismatch::WrongSignature;
+    if count > 0 {
+        signature::check_body_hash(target, payload).map_err(|mismatch| refusal(mismatch.into()))?;
+    }
+    let signature = head.signature.as_deref().unwrap_or_default();
     for origin in &config.origins {
-        let url = format!("{origin}{target}");
-        for (account, keys) in &keys {
-            match signature::verify(&url, payload, head.signature.as_deref(), keys) {
-                Ok(found) => {
-                    let key = keys.get(found.key).map(|key| key.label().to_owned());
-                    let (key, slot) = (key.unwrap_or_default(), slot(settings, found.key));
-                    return Ok((account, key, slot, origin));
-                }
-                Err(error) => mismatch = error,
+        for (account, keys) in keys() {
+            if let Some(found) = signature::verify_at(origin, text, signature, keys) {
+                let key = keys.get(found.key).map(Key::label).unwrap_or_default();
+                return Ok((account, key, slot(settings, found.key), origin));
             }
         }
     }
-    Err(refusal(match mismatch {
-        Mismatch::NoSignature => Reason::MissingSignature,
-        Mismatch::WrongSignature => Reason::InvalidSignature,
-        Mismatch::NoBodyHash => Reason::MissingBodyHash,
-        Mismatch::WrongBodyHash => Reason::InvalidBodyHash,
-    }))
+    Err(refusal(Reason::InvalidSignature))
+}
+
+impl From<Mismatch> for Reason {
+    fn from(mismatch: Mismatch) -> Self {
+        match mismatch {
+            Mismatch::NoSignature => Reason::MissingSignature,
+            Mismatch::WrongSignature => Reason::InvalidSignature,
+            Mismatch::NoBodyHash => Reason::MissingBodyHash,
+            Mismatch::WrongBodyHash => Reason::InvalidBodyHash,
+        }
+    }
 }
 
 impl From<ShapeError> for Refusal {

@@ -60,7 +60,11 @@ const ALL: [&str; 15] = [
 /// separators. So `X_Twilio_Edge_Verified`, `x.twilio.edge.verified`, `x--twilio~edge-verified` and `XTwilioEdgeVerified`
 /// are reserved as well. Names under the prefix are reserved although no such header exists today.
 pub fn is_reserved(name: &[u8]) -> bool {
-    let mut rest = name;
+    let mut rest = without_separators(name);
+    // Most headers of a request begin with another letter.
+    if !matches!(rest.first(), Some(b'x' | b'X')) {
+        return false;
+    }
     for want in PREFIX.bytes().filter(u8::is_ascii_alphanumeric) {
         rest = match without_separators(rest).split_first() {
             Some((have, rest)) if have.to_ascii_lowercase() == want => rest,

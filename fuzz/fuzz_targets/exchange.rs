@@ -171,7 +171,7 @@ fuzz_target!(|script: &[u8]| {
             let values = |header| upstream.headers().filter(move |(name, _)| *name == header);
             assert_eq!(values(headers::VERIFIED).count(), 1);
             let lengths: Vec<_> =
-                values("content-length").map(|(_, value)| value.clone()).collect();
+                values("content-length").map(|(_, value)| value.to_owned()).collect();
             let body = upstream.body.iter().map(|body| body.len().to_string());
             assert_eq!(lengths, body.collect::<Vec<_>>(), "content-length of the body");
         }

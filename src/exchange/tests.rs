@@ -142,7 +142,7 @@ impl Case {
             Effect::SetUpstream(upstream_request) => Some(upstream_request),
             _ => None,
         });
-        upstream?.headers().find(|(set, _)| *set == name).map(|(_, value)| value.as_str())
+        upstream?.headers().find(|(set, _)| *set == name).map(|(_, value)| value)
     }
 
     fn event(&self) -> Option<serde_json::Value> {

@@ -8,47 +8,8 @@ use super::value_shapes::{
     self, Address, is_account_sid, is_api_version, is_digits, is_error_code, is_message_sid,
     is_service_sid, is_status, is_word, split_address,
 };
-use super::{Form, is_utf8_once_decoded, recut};
+use super::{Field, Form, SignedText, is_utf8_once_decoded, recut};
 use crate::opt_out::may_change_consent;
-
-/// Parameters that Twilio sends once. A second one can only come from re-cutting.
-/// Source: twilio.com/docs/messaging/guides/webhook-request and .../track-outbound-message-status.
-const SINGLE_VALUED: [&str; 34] = [
-    "AccountSid",
-    "AddOns",
-    "Address",
-    "ApiVersion",
-    "Body",
-    "ButtonPayload",
-    "ButtonText",
-    "ChannelMetadata",
-    "ChannelPrefix",
-    "ChannelToAddress",
-    "ErrorCode",
-    "ErrorUrl",
-    "EventType",
-    "ExternalUserId",
-    "Forwarded",
-    "FrequentlyForwarded",
-    "From",
-    "Label",
-    "Latitude",
-    "Longitude",
-    "MessageSid",
-    "MessageStatus",
-    "MessageType",
-    "MessagingServiceSid",
-    "NumMedia",
-    "NumSegments",
-    "OptOutType",
-    "ProfileName",
-    "SmsMessageSid",
-    "SmsSid",
-    "SmsStatus",
-    "To",
-    "Username",
-    "WaId",
-];
 
 /// Number of final digits that both spellings of a phone number share. Numbers of Mexico, Brazil, Argentina, Ivory Coast
 /// and Benin have a spelling with one or two more digits after the country code.
@@ -92,12 +53,14 @@ pub struct SignedParameters<'a> {
     pub accepts_get: bool,
     /// Names of further parameters that the operator has configured.
     pub known: &'a [String],
+    /// The text that was signed, if the caller has built it already.
+    pub text: Option<&'a SignedText<'a>>,
 }
 
 impl<'a> SignedParameters<'a> {
     /// Creates the parameters of a form that was posted to `target`, on a route that accepts nothing else.
     pub fn posted(form: &'a Form<'a>, raw: &'a [u8], target: &'a str) -> Self {
-        Self { form, raw, target, in_query: false, accepts_get: false, known: &[] }
+        Self { form, raw, target, in_query: false, accepts_get: false, known: &[], text: None }
     }
 }
 
@@ -140,24 +103,24 @@ impl Webhook {
                 may_change_consent: false,
             });
         }
-        if let Some(name) = form.repeated(&SINGLE_VALUED) {
-            return Err(ShapeError::Repeated(name));
+        if let Some(field) = form.repeated {
+            return Err(ShapeError::Repeated(field.as_str()));
         }
-        let account_sid = required(form, "AccountSid", is_account_sid)?;
-        let message_sid = required(form, "MessageSid", is_message_sid)?;
+        let account_sid = required(form, Field::AccountSid, is_account_sid)?;
+        let message_sid = required(form, Field::MessageSid, is_message_sid)?;
         let from = sender(class, form)?;
-        let to = required(form, "To", |text| value_shapes::address(text).is_some())?;
+        let to = required(form, Field::To, |text| value_shapes::address(text).is_some())?;
         // Only a status callback has MessageStatus. An inbound message may carry an ErrorCode:
         // that is how Twilio calls the fallback URL.
-        let status = match (class, form.get("MessageStatus")) {
+        let status = match (class, form.field(Field::MessageStatus)) {
             (Class::Status, Some(_)) => {
-                Some(required(form, "MessageStatus", is_status)?.to_owned())
+                Some(required(form, Field::MessageStatus, is_status)?.to_owned())
             }
             (Class::Status, None) => return Err(ShapeError::WrongClass),
             (_, Some(_)) => return Err(ShapeError::WrongClass),
             (_, None) => None,
         };
-        let error_code = optional(form, "ErrorCode", is_error_code)?;
+        let error_code = optional(form, Field::ErrorCode, is_error_code)?;
         check_shapes(form)?;
         check_agreement(class, form, message_sid, status.as_deref(), from, to)?;
         recut::check(class, signed, from, to)?;
@@ -185,30 +148,30 @@ impl Webhook {
 fn sender<'f>(class: Class, form: &'f Form<'_>) -> Result<Option<&'f str>, ShapeError> {
     let is_address = |text: &str| value_shapes::address(text).is_some();
     match class {
-        Class::Status => optional(form, "From", is_address),
-        Class::Inbound | Class::Other => required(form, "From", is_address).map(Some),
+        Class::Status => optional(form, Field::From, is_address),
+        Class::Inbound | Class::Other => required(form, Field::From, is_address).map(Some),
     }
 }
 
 /// Checks the fields whose documented shape leaves no room for other text.
 fn check_shapes(form: &Form<'_>) -> Result<(), ShapeError> {
     let flag = |text: &str| matches!(text, "true" | "false");
-    optional(form, "ApiVersion", is_api_version)?;
-    optional(form, "NumMedia", is_digits)?;
-    optional(form, "NumSegments", is_digits)?;
-    optional(form, "ReferralNumMedia", is_digits)?;
-    optional(form, "MessageType", is_word)?;
-    optional(form, "MessagingServiceSid", is_service_sid)?;
-    optional(form, "OriginalRepliedMessageSid", is_message_sid)?;
-    optional(form, "SmsStatus", is_status)?;
-    optional(form, "WaId", is_wa_id)?;
-    optional(form, "Forwarded", flag)?;
-    optional(form, "FrequentlyForwarded", flag)?;
-    optional(form, "ExternalUserId", |text| {
+    optional(form, Field::ApiVersion, is_api_version)?;
+    optional(form, Field::NumMedia, is_digits)?;
+    optional(form, Field::NumSegments, is_digits)?;
+    optional(form, Field::ReferralNumMedia, is_digits)?;
+    optional(form, Field::MessageType, is_word)?;
+    optional(form, Field::MessagingServiceSid, is_service_sid)?;
+    optional(form, Field::OriginalRepliedMessageSid, is_message_sid)?;
+    optional(form, Field::SmsStatus, is_status)?;
+    optional(form, Field::WaId, is_wa_id)?;
+    optional(form, Field::Forwarded, flag)?;
+    optional(form, Field::FrequentlyForwarded, flag)?;
+    optional(form, Field::ExternalUserId, |text| {
         text.contains(':')
             && matches!(value_shapes::address(text), Some(Address::Handle | Address::Number))
     })?;
-    optional(form, "OptOutType", |text| matches!(text, "STOP" | "START" | "HELP"))?;
+    optional(form, Field::OptOutType, |text| matches!(text, "STOP" | "START" | "HELP"))?;
     Ok(())
 }
 
@@ -226,13 +189,13 @@ fn check_agreement(
     from: Option<&str>,
     to: &str,
 ) -> Result<(), ShapeError> {
-    let filled = |name: &str| form.get(name).filter(|value| !value.is_empty());
-    for name in ["SmsSid", "SmsMessageSid"] {
-        if filled(name).is_some_and(|sid| sid != message_sid) {
-            return Err(ShapeError::Contradictory(name));
+    for field in [Field::SmsSid, Field::SmsMessageSid] {
+        if form.filled(field).is_some_and(|sid| sid != message_sid) {
+            return Err(ShapeError::Contradictory(field.as_str()));
         }
     }
-    if status.is_some() && filled("SmsStatus").is_some_and(|other| Some(other) != status) {
+    if status.is_some() && form.filled(Field::SmsStatus).is_some_and(|other| Some(other) != status)
+    {
         return Err(ShapeError::Contradictory("SmsStatus"));
     }
     if class != Class::Inbound {
@@ -243,7 +206,7 @@ fn check_agreement(
     if channel != split_address(to).0 {
         return Err(ShapeError::Contradictory("From"));
     }
-    if let Some(wa_id) = filled("WaId") {
+    if let Some(wa_id) = form.filled(Field::WaId) {
         let agrees = match address.strip_prefix('+') {
             Some(digits) => tail(digits) == tail(wa_id) || digits == wa_id,
             None => address == wa_id,
@@ -252,14 +215,15 @@ fn check_agreement(
             return Err(ShapeError::Contradictory("WaId"));
         }
     }
-    if let Some(id) = filled("ExternalUserId") {
+    if let Some(id) = form.filled(Field::ExternalUserId) {
         // A contact without a phone number has one id, in both fields.
         let agrees = value_shapes::address(from) != Some(Address::Handle) || id == from;
         if split_address(id).0 != channel || !agrees {
             return Err(ShapeError::Contradictory("ExternalUserId"));
         }
     }
-    let is_button = filled("ButtonPayload").or_else(|| filled("ButtonText")).is_some();
+    let is_button =
+        form.filled(Field::ButtonPayload).or_else(|| form.filled(Field::ButtonText)).is_some();
     if is_button && channel == "sms" {
         return Err(ShapeError::Contradictory("ButtonPayload"));
     }
@@ -273,21 +237,21 @@ fn tail(digits: &str) -> &str {
 
 fn required<'f>(
     form: &'f Form<'_>,
-    name: &'static str,
-    well_formed: impl Fn(&str) -> bool,
+    field: Field,
+    is_well_formed: impl Fn(&str) -> bool,
 ) -> Result<&'f str, ShapeError> {
-    optional(form, name, well_formed)?.ok_or(ShapeError::Missing(name))
+    optional(form, field, is_well_formed)?.ok_or(ShapeError::Missing(field.as_str()))
 }
 
 /// Returns the value of a field that may be absent or empty.
 fn optional<'f>(
     form: &'f Form<'_>,
-    name: &'static str,
-    well_formed: impl Fn(&str) -> bool,
+    field: Field,
+    is_well_formed: impl Fn(&str) -> bool,
 ) -> Result<Option<&'f str>, ShapeError> {
-    match form.get(name) {
-        None | Some("") => Ok(None),
-        Some(value) if well_formed(value) => Ok(Some(value)),
-        Some(_) => Err(ShapeError::Malformed(name)),
+    match form.filled(field) {
+        None => Ok(None),
+        Some(value) if is_well_formed(value) => Ok(Some(value)),
+        Some(_) => Err(ShapeError::Malformed(field.as_str())),
     }
 }

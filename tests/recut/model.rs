@@ -208,7 +208,6 @@ impl Genuine {
             true => target.clone(),
             false => form
                 .canonical()
-                .iter()
                 .fold(target.clone(), |text, parameter| text + &parameter.0 + &parameter.1),
         };
         let body = body.into_bytes();

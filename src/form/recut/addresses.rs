@@ -2,6 +2,8 @@
 //! by the name of a parameter that is known to follow.
 
 use super::Cut;
+use crate::form::Field;
+use crate::form::signed_text::Entry;
 use crate::form::value_shapes::{self, Address, MAX_SENDER_CHARACTERS};
 use crate::form::webhook::ShapeError;
 use twilio_edge_contract::Class;
@@ -38,15 +40,15 @@ impl Cut<'_> {
     /// Refuses an address whose end is not certain.
     pub(super) fn check_addresses(&self, from: Option<&str>, to: &str) -> Result<(), ShapeError> {
         if let Some(from) = from
-            && let Some((start, _)) = self.entry("From")
+            && let Some(start) = self.start(Field::From)
         {
             self.check_end(start, from, "From", &AFTER_SENDER)?;
             if self.class == Class::Inbound && value_shapes::split_address(from).0 == "sms" {
                 self.check_sms_sender(start, from)?;
             }
         }
-        match self.entry("To") {
-            Some((start, _)) => self.check_end(start, to, "To", &AFTER_RECIPIENT),
+        match self.start(Field::To) {
+            Some(start) => self.check_end(start, to, "To", &AFTER_RECIPIENT),
             None => Ok(()),
         }
     }
@@ -67,7 +69,7 @@ impl Cut<'_> {
         if followers().any(|name| address.contains(name)) || address.contains("From") {
             return Err(ShapeError::Ambiguous(field));
         }
-        match self.next_name(start) {
+        match self.next(start).map(|next| next.name) {
             None => Ok(()),
             Some(next) if followers().any(|name| *name == next) || self.signed.knows(next) => {
                 Ok(())
@@ -81,18 +83,22 @@ impl Cut<'_> {
     fn check_sms_sender(&self, start: usize, from: &str) -> Result<(), ShapeError> {
         let text_sender = value_shapes::address(from) == Some(Address::Text);
         let mut places = 0;
-        for (at, name, value) in self.entries().filter(|(at, ..)| *at > start) {
-            if name == "MessageSid" {
-                break;
-            }
-            let is_place = matches!(name, "FromCity" | "FromCountry" | "FromState" | "FromZip");
+        for entry in self.entries().iter().filter(|entry| entry.start > start) {
+            let Entry { start: at, name, value, field } = *entry;
+            let is_place = match field {
+                Some(Field::MessageSid) => break,
+                Some(Field::FromCity | Field::FromCountry | Field::FromState | Field::FromZip) => {
+                    true
+                }
+                _ => false,
+            };
             places += usize::from(is_place);
             let rest = name.strip_prefix("From").filter(|_| !is_place && !self.signed.knows(name));
             let as_sender = rest.is_some_and(|rest| {
                 rest.chars().chain(value.chars()).count() <= MAX_SENDER_CHARACTERS
             });
-            let end = self.text.len().min(at + name.len() + value.len() + 3);
-            let within = self.text.as_bytes().get(at + 1..end).unwrap_or_default();
+            let end = self.text().len().min(at + name.len() + value.len() + 3);
+            let within = self.text().as_bytes().get(at + 1..end).unwrap_or_default();
             let straddles = within.windows(4).any(|four| four == b"From");
             if as_sender || straddles {
                 return Err(ShapeError::Ambiguous("From"));
@@ -103,7 +109,7 @@ impl Cut<'_> {
         }
         // The name `FromZip` is not a sender `Zip`, if a sender may be before it.
         let is_place = ["City", "Country", "State", "Zip"].iter().any(|it| from.starts_with(it));
-        let before = self.text.get(..start).unwrap_or_default();
+        let before = self.text().get(..start).unwrap_or_default();
         if text_sender && is_place && before.contains("From") {
             return Err(ShapeError::Ambiguous("From"));
         }

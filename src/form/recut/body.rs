@@ -2,7 +2,10 @@
 //! its body, the type of its opt-out, and the payload of its button.
 
 use super::Cut;
+use crate::form::Field;
+use crate::form::byte_search;
 use crate::form::keywords::is_opt_keyword;
+use crate::form::signed_text::Entry;
 use crate::form::value_shapes::{self, sid_bytes};
 use crate::form::webhook::ShapeError;
 
@@ -28,7 +31,7 @@ impl Cut<'_> {
     /// Refuses an error code without the URL that failed. Twilio sends both to a fallback URL, and an inbound message
     /// has an error code nowhere else (twilio.com/docs/messaging/guides/webhook-request).
     pub(super) fn check_error_code(&self) -> Result<(), ShapeError> {
-        let has_code = self.entry("ErrorCode").is_some_and(|(_, code)| !code.is_empty());
+        let has_code = self.value(Field::ErrorCode).is_some_and(|code| !code.is_empty());
         match has_code && !self.is_fallback() {
             true => Err(ShapeError::Contradictory("ErrorCode")),
             false => Ok(()),
@@ -37,30 +40,30 @@ impl Cut<'_> {
 
     /// Refuses a body whose beginning or end is not certain, as far as that decides whether it is an opt-out.
     pub(super) fn check_body(&self) -> Result<(), ShapeError> {
-        let sender = self.entry("From").map_or(self.text.len(), |(start, _)| start);
-        let version = self.entry("ApiVersion").map(|(start, value)| (start, "ApiVersion", value));
-        let account =
-            || self.entry("AccountSid").map(|(start, value)| (start, "AccountSid", value));
-        let Some((start, name, value)) = version.or_else(account) else { return Ok(()) };
-        let pinned = start + name.len() + value.len();
-        let before_sender = self.text.get(pinned..sender).unwrap_or_default();
-        let Some((body_start, body)) = self.entry("Body") else {
+        let sender = self.start(Field::From).unwrap_or(self.text().len());
+        let version = self.entry(Field::ApiVersion);
+        let Some(entry) = version.or_else(|| self.entry(Field::AccountSid)) else { return Ok(()) };
+        let pinned = entry.start + entry.name.len() + entry.value.len();
+        let before_sender = self.text().get(pinned..sender).unwrap_or_default();
+        let Some(Entry { start: body_start, value: body, .. }) = self.entry(Field::Body).copied()
+        else {
             return match before_sender.contains("Body") {
                 true => Err(ShapeError::Ambiguous("Body")),
                 false => Ok(()),
             };
         };
         // The text between them is not the author's, unless there is no version to separate the address from the body.
-        let mut mentions = before_sender.match_indices("Body").map(|(at, _)| pinned + at);
-        let first = mentions.next() == Some(body_start);
-        let free = version.is_none() && (self.has("Address") || self.has("AddOns"));
-        if !first || (free && mentions.next().is_some()) {
+        let [first, second] = byte_search::find(before_sender, "Body");
+        let first = first.map(|at| pinned + at) == Some(body_start);
+        let free = version.is_none()
+            && [Field::Address, Field::AddOns].iter().any(|field| self.entry(*field).is_some());
+        if !first || (free && second.is_some()) {
             return Err(ShapeError::Ambiguous("Body"));
         }
         if swallows(body) {
             return Err(ShapeError::Ambiguous("Body"));
         }
-        let Some(next) = self.next_name(body_start) else { return Ok(()) };
+        let Some(next) = self.next(body_start).map(|next| next.name) else { return Ok(()) };
         if next == "From" || self.signed.knows(next) || !is_opt_keyword(body) {
             return Ok(());
         }
@@ -78,8 +81,9 @@ impl Cut<'_> {
         let Some((name, _)) = AFTER_BODY.iter().find(|(name, _)| *name == next) else {
             return Err(ShapeError::Unknown("Body"));
         };
-        let value = self.entry(name).map(|(_, value)| value).unwrap_or_default();
-        let from = self.entry("From").map(|(_, from)| from).unwrap_or_default();
+        let entry = self.entries().iter().find(|entry| entry.name == *name);
+        let value = entry.map(|entry| entry.value).unwrap_or_default();
+        let from = self.value(Field::From).unwrap_or_default();
         let (channel, _) = value_shapes::split_address(from);
         let fits = match *name {
             "ErrorCode" => self.is_fallback(),
@@ -88,7 +92,7 @@ impl Cut<'_> {
             "ChannelPrefix" => channel != "sms" && value_shapes::is_word(value),
             "ChannelInstallSid" => channel != "sms" && sid_bytes(value, "XE") == Some(value.len()),
             "ButtonPayload" | "ButtonText" => {
-                let text = self.entry("ButtonText").map(|(_, text)| text.trim());
+                let text = self.value(Field::ButtonText).map(str::trim);
                 // Without a value, the name alone was cut off from the body.
                 !value.is_empty() && channel != "sms" && text.is_none_or(|text| text == body.trim())
             }
@@ -104,7 +108,7 @@ impl Cut<'_> {
 
     /// Reports whether an error came with the URL that failed, as Twilio sends them to a fallback URL.
     fn is_fallback(&self) -> bool {
-        self.entry("ErrorUrl").is_some_and(|(_, url)| {
+        self.value(Field::ErrorUrl).is_some_and(|url| {
             let is_url = url.starts_with("https://") || url.starts_with("http://");
             is_url && url.bytes().all(|byte| byte.is_ascii_graphic() && !b"{}\"".contains(&byte))
         })
@@ -113,9 +117,9 @@ impl Cut<'_> {
     /// Checks `OptOutType`. The profile name is chosen by its owner and is signed after `OptOutType`: a profile name before
     /// it is a cut.
     pub(super) fn check_opt_out_type(&self) -> Result<(), ShapeError> {
-        let Some((opt_out, _)) = self.entry("OptOutType") else { return Ok(()) };
-        let message = self.entry("MessageSid").map_or(0, |(start, _)| start);
-        let between = self.text.get(message..opt_out).unwrap_or_default();
+        let Some(opt_out) = self.start(Field::OptOutType) else { return Ok(()) };
+        let message = self.start(Field::MessageSid).unwrap_or_default();
+        let between = self.text().get(message..opt_out).unwrap_or_default();
         match between.contains("ProfileName") || between.contains("Referral") {
             true => Err(ShapeError::Ambiguous("OptOutType")),
             false => Ok(()),
@@ -125,17 +129,17 @@ impl Cut<'_> {
     /// Refuses the fields of a button in a message of another type. Twilio itself sets the type. A cut can hide its
     /// parameter (`MessageTy`=`petext`), but cannot remove its name from the text.
     pub(super) fn check_button_type(&self) -> Result<(), ShapeError> {
-        let is_filled = |name| self.entry(name).is_some_and(|(_, value)| !value.is_empty());
-        if !is_filled("ButtonPayload") && !is_filled("ButtonText") {
+        let is_filled = |field| self.value(field).is_some_and(|value| !value.is_empty());
+        if !is_filled(Field::ButtonPayload) && !is_filled(Field::ButtonText) {
             return Ok(());
         }
-        let contradicts = match self.entry("MessageType") {
-            Some((_, kind)) => {
+        let contradicts = match self.value(Field::MessageType) {
+            Some(kind) => {
                 NOT_A_BUTTON.iter().any(|no| no.starts_with(kind) || kind.starts_with(no))
             }
             None => {
-                let message = self.entry("MessageSid").map_or(0, |(start, _)| start);
-                self.text.get(message..).is_some_and(|rest| rest.contains("MessageType"))
+                let message = self.start(Field::MessageSid).unwrap_or_default();
+                self.text().get(message..).is_some_and(|rest| rest.contains("MessageType"))
             }
         };
         match contradicts {
@@ -147,8 +151,11 @@ impl Cut<'_> {
     /// Refuses a payload whose name occurs a second time before the sender: the text of the message, or the title of the
     /// button, may contain the name, and then each of the two places can be the payload.
     pub(super) fn check_button_payload(&self) -> Result<(), ShapeError> {
-        let Some((start, payload)) = self.entry("ButtonPayload") else { return Ok(()) };
-        match self.next_name(start) {
+        let Some(Entry { start, value: payload, .. }) = self.entry(Field::ButtonPayload).copied()
+        else {
+            return Ok(());
+        };
+        match self.next(start).map(|next| next.name) {
             Some(next)
                 if next == "From"
                     || AFTER_BODY.iter().any(|(name, _)| *name == next)
@@ -158,8 +165,8 @@ impl Cut<'_> {
         if payload.contains("ButtonText") {
             return Err(ShapeError::Ambiguous("ButtonPayload"));
         }
-        let end = self.entry("From").map_or(self.text.len(), |(start, _)| start);
-        let before_sender = self.text.get(..end).unwrap_or_default();
+        let end = self.start(Field::From).unwrap_or(self.text().len());
+        let before_sender = self.text().get(..end).unwrap_or_default();
         // Twilio repeats the name in the channel's metadata, quoted.
         let quoted = |at: usize| before_sender.get(..at).is_some_and(|text| text.ends_with('"'));
         match before_sender.match_indices("ButtonPayload").any(|(at, _)| at != start && !quoted(at))

@@ -23,27 +23,26 @@ struct Budget {
     most: Cost,
 }
 
-/// Measured values and 4 %. An instruction is a unit of wasmi's fuel; a copied block costs more than one. A quarter of the
-/// first row is the search for other cuts of the signed string (`src/form/recut.rs`). A claim also has the digest of its URL, and a settlement
-/// the plain text that the backend answered.
+/// Measured values and 4 %. An instruction is a unit of wasmi's fuel; a copied block costs more than one. A claim also has
+/// the digest of its URL, and a settlement the plain text that the backend answered.
 const BUDGETS: [Budget; 3] = [
     Budget {
         name: "proven, without a sidecar",
         together: 1,
         sidecar: false,
-        most: Cost { instructions: 142_000, host_calls: 12 },
+        most: Cost { instructions: 111_000, host_calls: 12 },
     },
     Budget {
         name: "claimed and settled, one at a time",
         together: 1,
         sidecar: true,
-        most: Cost { instructions: 221_000, host_calls: 34 },
+        most: Cost { instructions: 188_000, host_calls: 33 },
     },
     Budget {
         name: "claimed and settled, 64 at once",
         together: 64,
         sidecar: true,
-        most: Cost { instructions: 211_000, host_calls: 20 },
+        most: Cost { instructions: 178_000, host_calls: 20 },
     },
 ];
 
