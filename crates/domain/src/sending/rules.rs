@@ -296,6 +296,9 @@ fn template(request: &Request, has_window: bool) -> Verdict {
 }
 
 fn region(request: &Request, routes: &Routes) -> Verdict {
+    if matches!(request.content, Content::Email(_)) {
+        return pass(Rule::Region, "an address of e-mail has no country");
+    }
     match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
         Some(detail) => refuse(Rule::Region, RefusalCode::RegionBlocked, Actor::Operator, detail),
         None => pass(Rule::Region, "the country is not blocked"),

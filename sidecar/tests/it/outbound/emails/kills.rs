@@ -43,12 +43,12 @@ async fn sidecar_that_is_killed_sends_each_email_once(world: World) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(getrandom::u64().unwrap() % 120)).await;
-        let Shop { sidecar, token } = shop;
+        let Shop { sidecar, token, root } = shop;
         sidecar.kill();
         // Ends the holds of the interrupted attempts.
         let end_hold = "UPDATE outbound_messages SET due_at_ms = attempted_at_ms + 1000 WHERE state = 'attempting' RETURNING id";
         world.stored(end_hold).await;
-        shop = Shop { sidecar: Shop::serve(&world, &accounts, &simulator).await, token };
+        shop = Shop { sidecar: Shop::serve(&world, &accounts, &simulator).await, token, root };
         shop.receive_events(&simulator).await;
     }
     assert_eq!(accepted.len() as u64, EMAILS);
