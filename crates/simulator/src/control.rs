@@ -117,19 +117,14 @@ async fn inbound(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
         set(&mut parameters, &format!("MediaUrl{index}"), &url);
         set(&mut parameters, &format!("MediaContentType{index}"), content_type(medium));
     }
-    let settings = &shared.settings;
-    let outcomes = super::post::send(
-        &shared.client,
-        &settings.inbound_url,
-        settings.inbound_fallback_url.as_deref(),
-        parameters,
-        &key,
-        &message.sid,
-    )
-    .await;
-    let delivered = outcomes.last().is_some_and(|last| last.is_success());
-    shared.count("inbound", if delivered { 200 } else { 0 });
-    Json(json!({ "sid": message.sid, "delivered": delivered, "calls": outcomes })).into_response()
+    let conversation = super::inbound::run(&shared, &message, parameters, &key).await;
+    let is_delivered = conversation.error.is_none();
+    shared.count("inbound", if is_delivered { 200 } else { 0 });
+    Json(json!({
+        "sid": message.sid, "delivered": is_delivered, "calls": conversation.calls,
+        "replies": conversation.replies, "error_code": conversation.error,
+    }))
+    .into_response()
 }
 
 async fn messages(State(shared): State<Arc<Shared>>) -> Json {

@@ -12,7 +12,7 @@ use super::faults::Fault;
 use super::messages::Message;
 use super::post;
 use super::request::is_whatsapp;
-use super::webhook::{self, Channel, Parameters};
+use super::webhook::{self, Channel, Content, Parameters};
 use crate::state::{Shared, now_ms};
 
 /// Largest number of concurrent callbacks; further due steps wait.
@@ -72,9 +72,9 @@ async fn send_callback(shared: Arc<Shared>, message: Message) {
     };
     let Some(key) = Key::auth_token("the account's", &account.auth_token) else { return };
     let event = format!("{}{}", message.sid, message.status);
-    let outcomes =
-        post::send(&shared.client, url, None, status_parameters(&message), &key, &event).await;
-    for outcome in outcomes {
+    let content = Content::Post(status_parameters(&message));
+    let called = post::call(&shared.client, url, content, &key, &event).await;
+    for outcome in called.outcomes {
         shared.count(
             "callback",
             if let post::Outcome::Status(status) = outcome { status } else { 0 },

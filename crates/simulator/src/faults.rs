@@ -1,7 +1,9 @@
 //! Faults, selected by the last four digits of the recipient's number. The table is the document: a test compares
 //! docs/SIMULATOR.md with the output of `twilio-edge reference simulator`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::LazyLock};
+
+use twilio_edge_domain::sending::errors::ErrorTable;
 
 use super::request::is_whatsapp;
 
@@ -86,6 +88,11 @@ const TABLE: &[(&str, Fault, &str)] = &[
         Fault::FailedOnce(30022),
         "201, then `failed` with 30022 (rate limit of the carrier) for the first message with its text; later ones arrive",
     ),
+    (
+        "9017",
+        Fault::Undelivered(30007),
+        "201, `sent`, then `undelivered` with 30007 (filtered by the carrier)",
+    ),
     ("9020", Fault::Duplicates, "every status callback comes twice"),
     ("9021", Fault::Disorder, "the status callbacks come in the reverse order"),
 ];
@@ -94,9 +101,11 @@ impl Fault {
     /// Returns the fault of a recipient, if it has one.
     pub(super) fn of(address: &str) -> Option<Fault> {
         let found = TABLE.iter().find(|(suffix, ..)| address.ends_with(suffix));
-        found
-            .map(|(_, fault, _)| *fault)
-            .filter(|fault| !fault.is_of_whatsapp() || is_whatsapp(address))
+        let fault = match found {
+            Some((_, fault, _)) => *fault,
+            None => Fault::Failed(channel_codes().find(|code| address.ends_with(&suffix(*code)))?),
+        };
+        (!fault.is_of_whatsapp() || is_whatsapp(address)).then_some(fault)
     }
 
     /// Returns whether the fault applies to free texts only.
@@ -109,12 +118,32 @@ impl Fault {
     }
 }
 
+/// Returns the known error codes of channels, 63001 to 63099.
+fn channel_codes() -> impl Iterator<Item = u32> {
+    static CODES: LazyLock<Vec<u32>> = LazyLock::new(|| {
+        let Ok(errors) = ErrorTable::of(Default::default()) else { return Vec::new() };
+        (63_001..63_100).filter(|code| errors.get(i64::from(*code)).is_some()).collect()
+    });
+    CODES.iter().copied()
+}
+
+/// Returns the suffix that selects a code of a channel: `93` and its last two digits.
+fn suffix(code: u32) -> String {
+    format!("93{:02}", code % 100)
+}
+
 /// Renders the table in Markdown.
 pub fn reference() -> String {
     let mut text = "| suffix of `To` | effect |\n| --- | --- |\n".to_owned();
     for (suffix, _, seen) in TABLE {
         let _ = writeln!(text, "| `{suffix}` | {seen} |");
     }
+    let codes: Vec<String> = channel_codes().map(|code| format!("`{}`", suffix(code))).collect();
+    let _ = writeln!(
+        text,
+        "| {} | on WhatsApp: 201, then `failed` with the code 630xx that has the last two digits ([ERRORS.md](ERRORS.md#table)); 63016 only without a template |",
+        codes.join(", ")
+    );
     text
 }
 
@@ -136,5 +165,17 @@ mod tests {
         assert_eq!(Fault::of("+14155550123"), None);
         assert_eq!(Fault::of("whatsapp:+14155559010"), Some(Fault::Failed(63016)));
         assert_eq!(Fault::of("+14155559010"), None, "a code of WhatsApp's");
+    }
+
+    #[test]
+    fn every_known_code_of_a_channel_has_a_suffix() {
+        let known = ErrorTable::of(Default::default()).unwrap();
+        for code in (63_000..64_000).filter(|code| known.get(i64::from(*code)).is_some()) {
+            let address = format!("whatsapp:+1415555{}", suffix(code));
+            assert_eq!(Fault::of(&address), Some(Fault::Failed(code)));
+        }
+        assert_eq!(Fault::of("whatsapp:+14155559399"), None, "an unknown code");
+        assert_eq!(Fault::of("+14155559324"), None, "an SMS");
+        assert_eq!(Fault::of("+14155559017"), Some(Fault::Undelivered(30007)));
     }
 }

@@ -152,7 +152,7 @@ impl Ledger {
             to: request.to,
             body,
             media: request.media,
-            direction: "outbound-api",
+            direction: request.direction,
             status,
             error: None,
             status_callback: request.status_callback,
@@ -285,6 +285,7 @@ mod tests {
             variables: BTreeMap::new(),
             status_callback: None,
             send_at_ms: None,
+            direction: "outbound-api",
         }
     }
 

@@ -7,6 +7,7 @@
 //! send_grid.rs ->  send_grid_events.rs               e-mails, and SendGrid's signed events
 //! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
 //! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
+//! inbound.rs  ->  webhook.rs, post.rs, twiml.rs      inbound messages, and the TwiML in the answers
 //! ```
 //!
 //! Architecture invariant: shares no code with the service but its listener and its plain decisions, so that it can judge the service.
@@ -15,6 +16,7 @@ mod content;
 mod control;
 mod delivery;
 mod faults;
+mod inbound;
 mod journey;
 mod ledger;
 mod limit;
@@ -30,6 +32,7 @@ mod samples;
 mod send_grid;
 mod send_grid_events;
 mod state;
+mod twiml;
 pub mod webhook;
 
 use std::future::Future;

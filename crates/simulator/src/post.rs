@@ -1,14 +1,14 @@
-//! Webhook calls in the manner of Twilio: timeouts and retries, which the URL's fragment may override, and one call to the
-//! fallback URL. Source: twilio.com/docs/usage/webhooks/webhooks-connection-overrides. Must not know the content of the
+//! Webhook calls in the manner of Twilio: timeouts and retries, which the URL's fragment may override. Source: twilio.com/docs/usage/webhooks/webhooks-connection-overrides. Must not know the content of the
 //! webhook.
 
 use std::time::Duration;
 
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url, header::CONTENT_TYPE, redirect};
 use serde::Serialize;
 use twilio_edge_filter::signature::Key;
 
-use super::webhook::{Content, Parameters, SignedRequest};
+use super::twiml::MAX_BYTES;
+use super::webhook::{Content, SignedRequest};
 
 /// Overrides of a fragment, or Twilio's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,63 +77,60 @@ pub(super) enum Outcome {
     NoAnswer,
 }
 
-impl Outcome {
-    pub(super) fn is_success(self) -> bool {
-        matches!(self, Self::Status(200..300))
-    }
-
-    /// Returns Twilio's error code of a failed webhook.
-    fn error_code(self) -> &'static str {
-        if self == Self::NoConnection { "11205" } else { "11200" }
-    }
-}
-
 /// Outcomes of the calls of one webhook, in order.
 pub(super) type Outcomes = Vec<Outcome>;
 
-/// Calls `url` with an event and, if that fails and there is one, the fallback URL.
-pub(super) async fn send(
-    client: &Client,
-    url: &str,
-    fallback: Option<&str>,
-    parameters: Parameters,
-    key: &Key,
-    event: &str,
-) -> Outcomes {
-    let mut outcomes = call(client, url, parameters.clone(), key, event).await;
-    let last = outcomes.last().copied().unwrap_or(Outcome::NoConnection);
-    if let (false, Some(fallback)) = (last.is_success(), fallback) {
-        let mut parameters = parameters;
-        let bare = url.split('#').next().unwrap_or(url);
-        parameters.push(("ErrorCode".to_owned(), last.error_code().to_owned()));
-        parameters.push(("ErrorUrl".to_owned(), bare.to_owned()));
-        outcomes.extend(call(client, fallback, parameters, key, event).await);
-    }
-    outcomes
+/// Calls of one URL, and the last answer.
+#[derive(Debug, Default)]
+pub(super) struct Called {
+    pub(super) outcomes: Outcomes,
+    content_type: Option<String>,
+    body: Vec<u8>,
 }
 
-async fn call(
+/// Body of a successful answer, with its type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer<'a> {
+    pub(super) content_type: Option<&'a str>,
+    pub(super) body: &'a [u8],
+}
+
+impl Called {
+    /// Returns the successful answer, or Twilio's error code of a failed webhook.
+    pub(super) fn answer(&self) -> Result<Answer<'_>, u32> {
+        match self.outcomes.last() {
+            Some(Outcome::Status(200..300)) => {
+                Ok(Answer { content_type: self.content_type.as_deref(), body: &self.body })
+            }
+            None | Some(Outcome::NoConnection) => Err(11205),
+            Some(Outcome::Status(_) | Outcome::NoAnswer) => Err(11200),
+        }
+    }
+}
+
+/// Calls `url` with an event, and repeats the call as the URL's fragment specifies.
+pub(super) async fn call(
     client: &Client,
     url: &str,
-    parameters: Parameters,
+    content: Content,
     key: &Key,
     event: &str,
-) -> Outcomes {
+) -> Called {
     let (bare, fragment) = url.split_once('#').unwrap_or((url, ""));
     let overrides = Overrides::read(fragment);
     let (origin, target) = split(bare);
-    let signed = SignedRequest::new(origin, target, Content::Post(parameters), key, event);
+    let signed = SignedRequest::new(origin, target, content, key, event);
     let own = (overrides.connect != Overrides::default().connect)
         .then(|| self::client(overrides.connect));
     let client = match &own {
         Some(Ok(own)) => own,
         _ => client,
     };
-    let mut outcomes = Vec::new();
+    let mut called = Called::default();
     let all = async {
         for _ in 0..=overrides.retries {
-            let outcome = attempt(client, bare, &signed, overrides.read).await;
-            outcomes.push(outcome);
+            let outcome = attempt(client, origin, &signed, overrides.read, &mut called).await;
+            called.outcomes.push(outcome);
             if !overrides.retries_after(&outcome) {
                 break;
             }
@@ -141,22 +138,43 @@ async fn call(
     };
     let ended = tokio::time::timeout(overrides.total, all).await;
     if ended.is_err() {
-        outcomes.push(Outcome::NoAnswer);
+        called.outcomes.push(Outcome::NoAnswer);
     }
-    outcomes
+    called
 }
 
-async fn attempt(client: &Client, url: &str, signed: &SignedRequest, read: Duration) -> Outcome {
-    let Ok(url) = Url::parse(url) else { return Outcome::NoConnection };
-    let mut request = client.post(url).timeout(read).body(signed.body.clone());
+async fn attempt(
+    client: &Client,
+    origin: &str,
+    signed: &SignedRequest,
+    read: Duration,
+    called: &mut Called,
+) -> Outcome {
+    let Ok(url) = Url::parse(&format!("{origin}{}", signed.target)) else {
+        return Outcome::NoConnection;
+    };
+    let request = if signed.method == "GET" { client.get(url) } else { client.post(url) };
+    let mut request = request.timeout(read).body(signed.body.clone());
     for (name, value) in &signed.headers {
         request = request.header(*name, value);
     }
-    match request.send().await {
-        Ok(answer) => Outcome::Status(answer.status().as_u16()),
-        Err(error) if error.is_connect() => Outcome::NoConnection,
-        Err(_) => Outcome::NoAnswer,
+    let mut answer = match request.send().await {
+        Ok(answer) => answer,
+        Err(error) if error.is_connect() => return Outcome::NoConnection,
+        Err(_) => return Outcome::NoAnswer,
+    };
+    let content_type = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    called.content_type = content_type.map(str::to_owned);
+    called.body.clear();
+    // One byte more than the limit shows that the document is too large.
+    while called.body.len() <= MAX_BYTES {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => called.body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(_) => return Outcome::NoAnswer,
+        }
     }
+    Outcome::Status(answer.status().as_u16())
 }
 
 /// Splits a URL into `https://host:1` and `/path?query`.

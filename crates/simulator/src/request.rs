@@ -60,6 +60,8 @@ pub(super) struct Request {
     pub(super) status_callback: Option<String>,
     /// Send time, in milliseconds since 1970.
     pub(super) send_at_ms: Option<i64>,
+    /// `outbound-api`, or `outbound-reply` for a reply of TwiML.
+    pub(super) direction: &'static str,
 }
 
 impl Request {
@@ -167,6 +169,7 @@ impl Request {
             variables,
             status_callback,
             send_at_ms,
+            direction: "outbound-api",
         })
     }
 }

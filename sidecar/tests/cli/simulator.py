@@ -13,6 +13,7 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
+from twilio.twiml.messaging_response import MessagingResponse
 
 SIMULATOR, PORT = sys.argv[1], int(sys.argv[2])
 SID, TOKEN = "AC00112233445566778899aabbccddeeff", "0123456789abcdef0123456789abcdef"
@@ -20,17 +21,53 @@ HOOKS = f"http://127.0.0.1:{PORT}"
 received, lock = [], threading.Lock()
 
 
+def replied(text=None, redirect=None, **attributes):
+    """TwiML of Twilio's own library."""
+    response = MessagingResponse()
+    if text is not None:
+        response.message(text, **attributes)
+    if redirect is not None:
+        response.redirect(redirect, method="GET")
+    return str(response)
+
+
+# Answers to inbound messages, by text and path: status, content type, body.
+XML = "text/xml; charset=utf-8"
+ANSWERS = {
+    ("fail", "/inbound"): (500, None, ""),
+    ("price?", "/inbound"): (200, XML, replied("<3 & more", "next?step=2", status_callback="/status")),
+    ("price?", "/next"): (200, XML, replied("two")),
+    ("loop", "/inbound"): (200, XML, replied(redirect="/inbound")),
+    ("json", "/inbound"): (200, "application/json", '{"ok": true}'),
+    ("json", "/fallback"): (200, "text/plain", "from the fallback"),
+    ("STOP", "/inbound"): (200, XML, replied("Bye")),
+}
+
+
 class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        form = dict(urllib.parse.parse_qsl(body, keep_blank_values=True))
+        self.answer(dict(urllib.parse.parse_qsl(body, keep_blank_values=True)), signed_form=True)
+
+    def do_GET(self):
+        query = urllib.parse.urlsplit(self.path).query
+        self.answer(dict(urllib.parse.parse_qsl(query, keep_blank_values=True)), signed_form=False)
+
+    def answer(self, form, signed_form):
         signature = self.headers["X-Twilio-Signature"]
-        valid = RequestValidator(TOKEN).validate(HOOKS + self.path, form, signature)
+        signed = form if signed_form else {}
+        valid = RequestValidator(TOKEN).validate(HOOKS + self.path, signed, signature)
         with lock:
             received.append((self.path, form, valid, self.headers["I-Twilio-Idempotency-Token"]))
-        self.send_response(500 if form.get("Body") == "fail" and self.path == "/inbound" else 200)
-        self.send_header("Content-Length", "0")
+        key = (form.get("Body"), urllib.parse.urlsplit(self.path).path)
+        status, content_type, body = ANSWERS.get(key, (200, None, ""))
+        body = body.encode()
+        self.send_response(status)
+        if content_type:
+            self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_):
         pass
@@ -114,7 +151,8 @@ opened = send(**whatsapp, status_callback=f"{HOOKS}/status")
 until(lambda: "read" in statuses(opened.sid))
 
 # Contacts reply. A STOP is in effect until a START.
-assert reply("STOP")["delivered"]
+stopped = reply("STOP")
+assert stopped["delivered"] and stopped["replies"] == [{"code": 21610}], stopped
 refused(21610, send)
 reply("start")
 send()
@@ -123,6 +161,21 @@ assert failed["calls"] == [{"status": 500}, {"status": 500}, {"status": 200}], f
 with lock:
     fallback = [form for path, form, _, _ in received if path == "/fallback"]
 assert fallback[0]["ErrorCode"] == "11200" and fallback[0]["MessageSid"] == failed["sid"]
+
+# TwiML in the answers sends replies and redirects.
+priced = reply("price?")
+assert priced["calls"] == [{"status": 200}] * 2 and priced["error_code"] is None, priced
+first, second = [client.messages(one["sid"]).fetch() for one in priced["replies"]]
+assert (first.body, second.body) == ("<3 & more", "two")
+assert (first.direction, first.from_, first.to) == ("outbound-reply", "+14155238886", "+14155550123")
+until(lambda: sorted(statuses(first.sid)) == ["delivered", "sent"])
+looped = reply("loop")
+assert not looped["delivered"] and looped["error_code"] == 11215 and len(looped["calls"]) == 12, looped
+odd = reply("json")
+assert odd["delivered"] and client.messages(odd["replies"][0]["sid"]).fetch().body == "from the fallback"
+with lock:
+    fallback = [form for path, form, _, _ in received if path == "/fallback" and form["Body"] == "json"]
+assert fallback[0]["ErrorCode"] == "12300" and fallback[0]["ErrorUrl"] == f"{HOOKS}/inbound", fallback
 
 # Refusals and failures that the number of the recipient selects.
 refused(20404, lambda: client.messages("SM" + "0" * 32).fetch())
@@ -140,7 +193,11 @@ except TwilioRestException:
 except OSError:
     pass
 assert client.messages.list(to="+14155559007") == []
-for suffix, want in [("9013", ["sent", "undelivered"]), ("9020", ["delivered"] * 2 + ["sent"] * 2)]:
+for suffix, code in [("9324", 63024), ("9349", 63049)]:
+    failed = send(to=f"whatsapp:+1415555{suffix}", sender=whatsapp["sender"])
+    until(lambda: client.messages(failed.sid).fetch().status == "failed")
+    assert client.messages(failed.sid).fetch().error_code == code
+for suffix, want in [("9017", ["sent", "undelivered"]), ("9013", ["sent", "undelivered"]), ("9020", ["delivered"] * 2 + ["sent"] * 2)]:
     sent = send(to=f"+1415555{suffix}", status_callback=f"{HOOKS}/status")
     until(lambda: sorted(statuses(sent.sid)) == want)
 
