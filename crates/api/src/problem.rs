@@ -165,6 +165,24 @@ impl Problem {
         Problem { actor: failure.actor(), ..Problem::with(RefusalCode::MediaRefused, detail) }
     }
 
+    /// Creates the refusal of a rule; `wait` is the time after which a retry makes sense.
+    pub(super) fn declined(
+        code: RefusalCode,
+        detail: impl Into<String>,
+        wait: Option<Duration>,
+    ) -> Problem {
+        let problem = Problem::with(code, detail);
+        match wait {
+            Some(wait) => problem.after(wait),
+            None => problem,
+        }
+    }
+
+    pub(super) fn verify_unavailable(reason: &str) -> Problem {
+        let problem = Problem::of(RefusalCode::VerifyUnavailable).after(Duration::ZERO);
+        Problem { reason: Some(reason.into()), ..problem }
+    }
+
     pub(super) fn rate_limited(wait: Duration) -> Problem {
         Problem::of(RefusalCode::RateLimited).after(wait)
     }

@@ -5,6 +5,7 @@ mod media;
 mod messages;
 mod notifications;
 mod statistics;
+mod verifications;
 
 pub use self::media::{FetchError, InboundMediaItem};
 pub use self::messages::{
@@ -16,6 +17,7 @@ pub use self::notifications::{
     NotificationAttempt, NotificationLinks, NotificationState, NotificationView,
 };
 pub use self::statistics::{StatisticsGroupView, StatisticsView};
+pub use self::verifications::{VerificationLinks, VerificationView};
 
 use serde::Serialize;
 use utoipa::ToSchema;

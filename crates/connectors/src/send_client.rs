@@ -16,6 +16,8 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct SendRequest<'a> {
     /// Account of the message.
     pub account_sid: &'a str,
+    /// Channel of the message.
+    pub channel: &'a str,
     /// Our sender at the provider: a number, a Messaging Service, a Verify Service, a mail address.
     pub sender: &'a str,
     /// Content, in the format of the provider.
@@ -33,6 +35,17 @@ pub struct SendAnswer {
     pub failure: Option<CallFailure>,
     /// Id of the call, for the provider's support; empty if there is none.
     pub request_id: String,
+}
+
+/// Message that the provider accepted. Its content is no longer stored.
+#[derive(Debug, Clone, Copy)]
+pub struct SentMessage<'a> {
+    /// Message as it was sent.
+    pub request: SendRequest<'a>,
+    /// Id that the provider assigned.
+    pub provider_id: &'a str,
+    /// Start of the call, in milliseconds since 1970.
+    pub sent_ms: i64,
 }
 
 /// Search for a message whose outcome is unknown.
@@ -68,8 +81,7 @@ pub trait SendClient: Send + Sync {
     /// Returns the status of a message that the provider accepted; `None` if the provider reports none here.
     fn status<'a>(
         &'a self,
-        _request: SendRequest<'a>,
-        _provider_id: &'a str,
+        _sent: SentMessage<'a>,
     ) -> Pending<'a, Result<Option<ProviderStatus>, String>> {
         Box::pin(async { Ok(None) })
     }

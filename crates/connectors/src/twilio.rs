@@ -5,6 +5,7 @@
 mod accounts;
 mod forward;
 mod media;
+mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,9 +16,10 @@ pub use self::accounts::problems;
 use self::accounts::{Account, read};
 pub use self::forward::{Forward, Forwarded};
 pub use self::media::MediaAnswer;
+pub use self::verify::Verify;
 use crate::{
     causes::with_causes,
-    send_client::{Pending, ProviderStatus, SendAnswer, SendClient, SendRequest},
+    send_client::{Pending, ProviderStatus, SendAnswer, SendClient, SendRequest, SentMessage},
 };
 use twilio_edge_domain::{
     delivery::parse_retry_after,
@@ -326,10 +328,9 @@ impl SendClient for Twilio {
 
     fn status<'a>(
         &'a self,
-        request: SendRequest<'a>,
-        provider_id: &'a str,
+        sent: SentMessage<'a>,
     ) -> Pending<'a, Result<Option<ProviderStatus>, String>> {
-        Box::pin(self.message_status(request.account_sid, provider_id))
+        Box::pin(self.message_status(sent.request.account_sid, sent.provider_id))
     }
 }
 

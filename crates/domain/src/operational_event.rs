@@ -41,6 +41,8 @@ twilio_edge_contract::string_enum! {
         MessageSwitched = "message.switched",
         /// The delivery of a message failed finally.
         MessageFailed = "message.failed",
+        /// A verification was approved or canceled, or had too many wrong codes.
+        VerificationEnded = "verification.ended",
         /// A reason to suppress a contact began or ended.
         SuppressionChanged = "suppression.changed",
         /// A contact's consent was granted or withdrawn.

@@ -153,6 +153,22 @@ refusals! {
         title: "The notification does not exist",
         remedy: "List the notifications of the account with `GET /v1/notifications`. It may belong to another account.",
         drop_in: None }
+    NoSuchVerification { code: "no_such_verification", status: 404, actor: Caller, origin: Request,
+        title: "The verification does not exist",
+        remedy: "Use the id that `POST /v1/verifications` returned. The verification may belong to another account.",
+        drop_in: twilio(20404, 404, "not found") }
+    VerificationEnded { code: "verification_ended", status: 409, actor: Caller, origin: Request,
+        title: "The verification has ended. No change was made",
+        remedy: "Start a new verification. This one was approved or canceled, its time is over, or no code was sent.",
+        drop_in: twilio(20404, 404, "not found") }
+    CheckRefused { code: "check_refused", status: 422, actor: Caller, origin: Request,
+        title: "Twilio Verify refuses the check of the code",
+        remedy: "The detail has Twilio's code and reason. After too many wrong codes (60202), start a new verification when this one has expired.",
+        drop_in: None }
+    VerifyUnavailable { code: "verify_unavailable", status: 503, actor: Operator, origin: Request,
+        title: "Twilio Verify did not answer",
+        remedy: "Send the check again. If this repeats, see the status of Twilio Verify, and the log of the sidecar.",
+        drop_in: twilio(20503, 503, "service unavailable") }
     NoSuchTenant { code: "no_such_tenant", status: 404, actor: Caller, origin: Request,
         title: "The account has no profile",
         remedy: "Create the profile with `PUT /v1/tenants/{account_sid}`. Without a profile, the defaults apply to the account.",
@@ -233,6 +249,14 @@ refusals! {
         title: "The sidecar has no credentials to send for this account",
         remedy: "Add the account and its API key to the file that sending.file names, or email.file for e-mails.",
         drop_in: twilio(20003, 403, "permission denied: the sidecar has no credentials of the account") }
+    NoVerifyService { code: "no_verify_service", status: 409, actor: Operator, origin: SendRule,
+        title: "The account has no Verify Service",
+        remedy: "Set verify_service_sid of the account in the file that sending.file names.",
+        drop_in: twilio(20404, 404, "the Verify Service does not exist") }
+    VerificationLimit { code: "verification_limit", status: 429, actor: Caller, origin: SendRule,
+        title: "Too many verifications of this number or this end user were started. No change was made",
+        remedy: "Wait until Retry-After. The operator may raise verify.per_number or verify.per_address.",
+        drop_in: twilio(60203, 429, "max send attempts reached") }
     SenderUnknown { code: "sender_unknown", status: 409, actor: Caller, origin: SendRule,
         title: "The sender is missing or cannot send to this recipient. No change was made",
         remedy: "Specify from on the channel of the recipient, or messaging_service_sid.",

@@ -22,7 +22,10 @@ pub use self::{
 };
 use crate::config::bucket_location::BucketLocation;
 use crate::listener::admission::Limits;
-use twilio_edge_domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention};
+use twilio_edge_domain::{
+    lease::Periods, optout::Keywords, policy::Policy, retention::Retention,
+    sending::verification::OptOutPolicy,
+};
 
 /// Every setting with its default and its meaning: the manual.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -46,6 +49,7 @@ pub struct Config {
     pub archive: Archive,
     pub sending: Sending,
     pub email: Email,
+    pub verify: Verify,
     pub media: Media,
     pub database: Database,
     pub redis: Redis,
@@ -195,6 +199,18 @@ pub struct Sending {
 pub struct Email {
     pub file: String,
     pub base_url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Verify {
+    pub base_url: String,
+    pub opted_out: OptOutPolicy,
+    pub window_s: u64,
+    pub per_number: u32,
+    pub per_address: u32,
+    pub status_after_s: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -16,3 +16,4 @@ pub mod sending;
 pub mod statistics;
 pub mod status_queue;
 pub mod templates;
+pub mod verifications;

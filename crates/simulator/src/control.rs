@@ -34,6 +34,7 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route("/simulator/contents", post(contents))
         .route("/simulator/messages", get(messages))
         .route("/simulator/requests", get(requests))
+        .route("/simulator/verifications", get(verifications))
         .route("/simulator/senders", get(senders))
 }
 
@@ -162,6 +163,11 @@ async fn contents(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         catalogue.push(content);
     }
     Json(json!({ "contents": catalogue.len() })).into_response()
+}
+
+/// Returns the newest verifications, with their codes.
+async fn verifications(State(shared): State<Arc<Shared>>) -> Json {
+    Json(json!({ "verifications": shared.verifications().with_codes(SHOWN) }))
 }
 
 /// Returns the number of requests by answer; status 0 means that no answer was sent.

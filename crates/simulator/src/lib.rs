@@ -5,6 +5,7 @@
 //! rest.rs, resources.rs ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
 //!                                                    requests and stored resources       pure, except rest.rs
 //! send_grid.rs ->  send_grid_events.rs               e-mails, and SendGrid's signed events
+//! verify.rs  ->  verifications.rs                   one-time passwords of Twilio Verify  pure, except verify.rs
 //! control.rs  ->  ledger.rs   ->  journey.rs         statuses of a message, with times   pure
 //! delivery.rs ->  webhook.rs, post.rs                status callbacks, as Twilio sends them
 //! inbound.rs  ->  webhook.rs, post.rs, twiml.rs      inbound messages, and the TwiML in the answers
@@ -33,6 +34,8 @@ mod send_grid;
 mod send_grid_events;
 mod state;
 mod twiml;
+mod verifications;
+mod verify;
 pub mod webhook;
 
 use std::future::Future;
@@ -50,6 +53,8 @@ use self::limit::Limit;
 pub use self::send_grid::reference as email_reference;
 pub use self::state::{Account, Settings};
 use self::state::{Emails, Shared};
+use self::verifications::Verifications;
+pub use self::verifications::reference as verify_reference;
 use twilio_edge_platform::{
     listener,
     listener::admission::{Admission, Limits},
@@ -70,9 +75,12 @@ pub async fn serve(
     let limit = Mutex::new(Limit::new(settings.requests_per_second));
     let catalogue = Mutex::new(settings.catalogue.clone());
     let emails = Mutex::new(Emails::new(settings.email_events_url.clone()));
+    let Settings { capacity, step_ms, speed, .. } = settings;
+    let verifications = Mutex::new(Verifications::new(capacity, step_ms, speed));
     let shared = Arc::new(Shared {
         settings,
         catalogue,
+        verifications,
         ledger,
         limit,
         planned: Notify::new(),

@@ -7,7 +7,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{content::Content, ledger::Ledger, limit::Limit, send_grid::Email};
+use super::{
+    content::Content, ledger::Ledger, limit::Limit, send_grid::Email, verifications::Verifications,
+};
 
 /// Account with access to the simulator.
 #[derive(Clone)]
@@ -72,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) planned: Notify,
     pub(crate) client: reqwest::Client,
     pub(crate) counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    /// Verifications of Twilio Verify.
+    pub(crate) verifications: Mutex<Verifications>,
     /// Current catalogue, as changed by `/simulator/contents`.
     pub(crate) catalogue: Mutex<Vec<Content>>,
     pub(crate) emails: Mutex<Emails>,
@@ -113,6 +117,10 @@ impl Shared {
         let mut emails = self.emails();
         let has_room = emails.throttled.len() < self.settings.capacity;
         recipients.iter().all(|to| has_room && emails.throttled.insert(to.clone()))
+    }
+
+    pub(crate) fn verifications(&self) -> MutexGuard<'_, Verifications> {
+        self.verifications.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count(&self, what: &'static str, status: u16) {

@@ -78,7 +78,8 @@ const COUNT_MESSAGES: &str =
 
 /// A queued message is not sent. A message in progress or `unknown` keeps its state until its answer or status arrives.
 const ERASE_MESSAGES: &str = concat!(
-    "UPDATE outbound_messages SET fallback = '', fallback_to = '', form = '', metadata = '', lookup_due_at_ms = 0, \
+    "UPDATE outbound_messages SET fallback = '', fallback_to = '', form = '', metadata = '', \
+     lookup_due_at_ms = CASE WHEN form = '' THEN lookup_due_at_ms ELSE 0 END, \
      contact = CASE WHEN $7 = 1 THEN '' ELSE contact END, \
      recipient = CASE WHEN form = '' THEN recipient ELSE channel || ':..' || substr(recipient, length(recipient) - 1) END, \
      code = CASE WHEN state = 'queued' THEN 'erased' ELSE code END, \

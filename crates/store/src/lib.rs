@@ -69,6 +69,7 @@ mod stores;
 mod suppressions;
 mod templates;
 mod tenants;
+mod verification_starts;
 
 pub use self::{
     acceptance::Acceptance,
@@ -104,4 +105,5 @@ pub use self::{
     suppressions::{Suppressions, SuppressionsPage},
     templates::{CatalogueState, Templates},
     tenants::Tenants,
+    verification_starts::{StartLimit, VerificationStarts},
 };

@@ -15,6 +15,7 @@ pub(crate) mod pages;
 pub(crate) mod queues;
 pub(crate) mod replies;
 mod row;
+mod verifications;
 mod writes;
 
 use std::{slice, sync::Arc};

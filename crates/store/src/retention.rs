@@ -21,6 +21,7 @@ use crate::{
     error::StoreError,
     idempotency::DELETE_KEYS,
     operational_events::DELETE_DELIVERED,
+    verification_starts::DELETE_ENDED,
 };
 use twilio_edge_domain::{
     message::NumberQuery,
@@ -234,7 +235,7 @@ impl Sweeper {
     }
 
     /// Deletes a bounded number of each: ends of claims and deliveries that are no longer needed, with their operational
-    /// events, expired idempotency keys, and audit entries until `audit_until_ms`. Returns the number of deleted rows.
+    /// events, expired idempotency keys, ended windows of verifications, and audit entries until `audit_until_ms`. Returns the number of deleted rows.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
@@ -249,6 +250,7 @@ impl Sweeper {
                 let binds = [Bind::Whole(now_ms), Bind::Whole(SMALL)];
                 let mut forgotten = tx.execute_bound(DELETE_CLAIM_ENDS, &binds).await?;
                 forgotten += tx.execute_bound(DELETE_KEYS, &binds).await?;
+                forgotten += tx.execute_bound(DELETE_ENDED, &binds).await?;
                 let until_ms = now_ms.saturating_sub(self.result_ms);
                 let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
                 forgotten += tx.execute_bound(DELETE_DELIVERED, &binds).await?;

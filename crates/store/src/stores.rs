@@ -14,6 +14,7 @@ use super::{
     error::StoreError, idempotency::Idempotency, inbound_media::InboundMedia, media::MediaIndex,
     outbound_messages::OutboundMessages, outbox::Outbox, retention::Sweeper,
     suppressions::Suppressions, templates::Templates, tenants::Tenants,
+    verification_starts::VerificationStarts,
 };
 use super::{
     group::Group,
@@ -272,6 +273,11 @@ impl Stores {
     /// Returns the outbound messages.
     pub fn outbound_messages(&self) -> OutboundMessages {
         self.ledger.outbound_messages()
+    }
+
+    /// Returns the counters of verifications.
+    pub fn verification_starts(&self) -> VerificationStarts {
+        VerificationStarts::of(self.ledger.database.clone())
     }
 
     /// Returns the rate limiter of the senders, which all sidecars share.

@@ -1,5 +1,6 @@
 //! Commands of `twilio-edge`: one file per command, with its arguments and its `run`. This file has no other logic.
 
+mod api_client;
 mod archive;
 mod backend;
 mod captured;
@@ -39,6 +40,7 @@ mod suppressions;
 mod templates;
 mod tenants;
 mod vectors;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -97,6 +99,8 @@ enum Command {
     Archive(archive::Args),
     /// Send one message through the API of a sidecar
     Send(send::Args),
+    /// Start, check, show or cancel a verification through the API of a sidecar
+    Verify(verify::Args),
     /// Create, list and revoke API keys
     Keys(keys::Args),
     /// Remove the stored content of a message, a contact or a period
@@ -153,6 +157,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, globals),
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Keys(args) => keys::run(args, globals),
         Command::Redact(args) => redact::run(args, globals),
         Command::PrintConfig => print_config::run(globals),

@@ -70,7 +70,11 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::EventSchema => event::SCHEMA.to_owned(),
         Subject::Sinks => twilio_edge_connectors::sinks::reference(),
         Subject::DropIn => twilio_edge_api::dropin::reference(),
-        Subject::Simulator => twilio_edge_simulator::reference(),
+        Subject::Simulator => format!(
+            "{}\n{}",
+            twilio_edge_simulator::reference(),
+            twilio_edge_simulator::verify_reference(),
+        ),
         Subject::SimulatorEmails => twilio_edge_simulator::email_reference(),
         Subject::EmailErrors => twilio_edge_domain::email::error_code::reference(),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check() {

@@ -1,22 +1,15 @@
 //! `twilio-edge send`: sends one message or e-mail through the API of a sidecar with an API key, as an application does. Every
 //! request has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Map, Value, json};
-use ureq::{Agent, http::Request};
 
-use super::{credentials::variable, listing};
+use super::{
+    api_client::{ApiClient, ApiRequest, idempotency_key, pair},
+    listing,
+};
 use crate::cli::failure::fail;
-
-/// Environment variable with the API key, for calls without a key file.
-const KEY: &str = "TWILIO_EDGE_API_KEY";
-
-/// Time limit of an answer, in addition to `--wait`.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Largest key file, in bytes.
-const LARGEST_KEY: usize = 4096;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -85,30 +78,29 @@ pub(super) struct Args {
     /// Account of the message, for a key that is bound to no account: AC..
     #[arg(long, value_name = "SID")]
     account: Option<String>,
-    /// URL of the sidecar
-    #[arg(long, env = "TWILIO_EDGE_API_URL", default_value = "http://127.0.0.1:8081")]
-    url: String,
-    /// File with an API key of scope app; default: TWILIO_EDGE_API_KEY
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("must be NAME=TEXT")?;
-    Ok((name.to_owned(), value.to_owned()))
+    #[command(flatten)]
+    api: ApiClient,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let token = match args.token() {
+    let token = match args.api.token() {
         Ok(token) => token,
         Err(problem) => return fail(problem),
     };
-    let key = match (&args.idempotency_key, getrandom::u64()) {
-        (Some(key), _) => key.clone(),
-        (None, Ok(dice)) => format!("cli-{dice:016x}"),
-        (None, Err(error)) => return fail(format_args!("no random bytes: {error}")),
+    let key = match idempotency_key(args.idempotency_key.as_deref()) {
+        Ok(key) => key,
+        Err(problem) => return fail(problem),
     };
-    match args.request(&token, &key) {
+    let wait = Duration::from_secs(args.wait.unwrap_or_default().into());
+    let resource = if args.is_email() { "emails" } else { "messages" };
+    let request = ApiRequest {
+        method: "POST",
+        path: &format!("/v1/{resource}?wait_ms={}", wait.as_millis()),
+        body: Some(&args.body()),
+        idempotency_key: (!args.dry_run).then_some(key.as_str()),
+        wait,
+    };
+    match args.api.request(&token, request) {
         Ok((200..=299, shown)) => listing::write(&(shown + "\n")),
         Ok((_, problem)) => fail(problem),
         Err(problem) => fail(format_args!(
@@ -118,60 +110,6 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 impl Args {
-    fn token(&self) -> Result<String, String> {
-        let Some(file) = &self.key_file else {
-            return variable(KEY)
-                .ok_or_else(|| format!("there is no API key: use --key-file, or set {KEY}"));
-        };
-        let text = twilio_edge_platform::file_access::read_secret(file)
-            .map_err(|problem| format!("--key-file: {}: {problem}", file.display()))?;
-        let token = text.trim();
-        let is_one = (1..=LARGEST_KEY).contains(&token.len())
-            && token.bytes().all(|byte| byte.is_ascii_graphic());
-        match is_one {
-            true => Ok(token.to_owned()),
-            false => Err(format!("--key-file: {}: has no key", file.display())),
-        }
-    }
-
-    /// Sends the request; returns the HTTP status and the text to print.
-    fn request(&self, token: &str, key: &str) -> Result<(u16, String), String> {
-        let wait = Duration::from_secs(self.wait.unwrap_or_default().into());
-        let agent = Agent::config_builder()
-            .timeout_global(Some(PATIENCE + wait))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .new_agent();
-        let resource = if self.is_email() { "emails" } else { "messages" };
-        let base = self.url.trim_end_matches('/');
-        let url = format!("{base}/v1/{resource}?wait_ms={}", wait.as_millis());
-        let mut request = Request::post(url)
-            .header("Authorization", format!("Bearer {token}"))
-            .header("Content-Type", "application/json");
-        if !self.dry_run {
-            request = request.header("Idempotency-Key", key);
-        }
-        let request = request.body(self.body().to_string()).map_err(|error| error.to_string())?;
-        let mut answer = agent.run(request).map_err(|error| format!("{}: {error}", self.url))?;
-        let status = answer.status().as_u16();
-        let body =
-            answer.body_mut().read_to_string().map_err(|error| format!("{}: {error}", self.url))?;
-        let body: Value = serde_json::from_str(&body).map_err(|_| {
-            format!(
-                "--url: {}: answered with status {status} and no JSON; check that it is a sidecar",
-                self.url
-            )
-        })?;
-        let shown = match status {
-            200..=299 => serde_json::to_string_pretty(&body).unwrap_or_default(),
-            _ => problem(&body),
-        };
-        Ok((status, shown))
-    }
-
     fn is_email(&self) -> bool {
         self.to.contains('@')
     }
@@ -229,13 +167,4 @@ impl Args {
         }
         Value::Object(fields)
     }
-}
-
-/// Formats a problem document as one line.
-fn problem(body: &Value) -> String {
-    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (code, title, detail, remedy) =
-        (text("code"), text("title"), text("detail"), text("remedy"));
-    let text = if detail.is_empty() { title } else { detail };
-    format!("{code}: {text} {remedy}").trim().to_owned()
 }

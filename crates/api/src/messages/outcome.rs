@@ -27,7 +27,7 @@ use crate::{
     body::json,
     problem::Problem,
     query::{self, AccountQuery},
-    views::{Message, MessageSummary},
+    views::Message,
 };
 use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::clock::now_ms;
@@ -131,15 +131,37 @@ pub(super) async fn row(
     found.map_err(|reason| Problem::unavailable(&reason))?.ok_or_else(not_found)
 }
 
-/// Waits for the outcome of an accepted message, and replaces the answer with the message as it is then. `wait_ms` is not
-/// part of the idempotent request: a copy may have a different one.
+/// Waits for the outcome of an accepted message, and replaces the answer with the message as it is then.
 pub(crate) async fn waited(
     State(sending): State<Arc<Sending>>,
     State(histories): State<MessageHistory>,
     State(timeouts): State<Timeouts>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    after_wait(timeouts, request, next, async move |accepted: Accepted, wait| {
+        let row = row(&sending, &accepted.account_sid, &accepted.id, wait).await?;
+        let record = histories.with_webhooks(row).await;
+        let record = record.map_err(|reason| Problem::unavailable(&reason))?;
+        let current = view(&sending, &record).await?;
+        let state = current.summary.state.as_str();
+        let has_outcome = matches!(state, "sent" | "refused" | "not_sent" | "canceled");
+        Ok((json(&current), has_outcome))
+    })
+    .await
+}
+
+/// Replaces the answer that something was accepted with its state after `wait_ms`. `current` returns that state, and whether it has an
+/// outcome. `wait_ms` is not part of the idempotent request: a copy may have a different one.
+pub(crate) async fn after_wait<C>(
+    timeouts: Timeouts,
+    mut request: Request,
+    next: Next,
+    current: C,
+) -> Result<Response, Problem>
+where
+    C: AsyncFnOnce(Accepted, Duration) -> Result<(Response, bool), Problem>,
+{
     let begun = Instant::now();
     let Query(WaitQuery { wait_ms }) = Query::try_from_uri(request.uri())
         .map_err(|error| Problem::malformed(&error.body_text()))?;
@@ -154,32 +176,26 @@ pub(crate) async fn waited(
     let (mut parts, body) = response.into_parts();
     let body = to_bytes(body, LARGEST).await.unwrap_or_default();
     let as_it_was = |parts, body| Response::from_parts(parts, Body::from(body));
-    let Ok(Accepted { id, account_sid }) = serde_json::from_slice(&body) else {
+    let Ok(accepted) = serde_json::from_slice::<Accepted>(&body) else {
         return Ok(as_it_was(parts, body));
     };
     let wait = wait.min(timeouts.wait).saturating_sub(begun.elapsed());
-    // The message is accepted in any case. If the database is slow now, the answer stays as it was.
+    // It is accepted in any case. If the database is slow now, the answer stays as it was.
     let deadline = wait + Duration::from_millis(200);
-    let current = async {
-        let row = row(&sending, &account_sid, &id, wait).await?;
-        let record = histories.with_webhooks(row).await;
-        view(&sending, &record.map_err(|reason| Problem::unavailable(&reason))?).await
-    };
-    let current = tokio::time::timeout(deadline, current).await;
-    let Ok(Ok(current)) = current else { return Ok(as_it_was(parts, body)) };
-    let Message { summary: MessageSummary { state, .. }, .. } = &current;
-    if matches!(state.as_str(), "sent" | "refused" | "not_sent" | "canceled") {
+    let current = tokio::time::timeout(deadline, current(accepted, wait)).await;
+    let Ok(Ok((current, has_outcome))) = current else { return Ok(as_it_was(parts, body)) };
+    if has_outcome {
         parts.status = StatusCode::OK;
     }
     parts.headers.remove(header::CONTENT_LENGTH);
-    Ok((parts.status, parts.headers, json(&current).into_body()).into_response())
+    Ok((parts.status, parts.headers, current.into_body()).into_response())
 }
 
-/// Fields of the answer that identify the message.
+/// Fields of an answer that identify what was accepted.
 #[derive(Deserialize)]
-struct Accepted {
-    id: String,
-    account_sid: String,
+pub(crate) struct Accepted {
+    pub(crate) id: String,
+    pub(crate) account_sid: String,
 }
 
 fn without_wait(uri: &Uri) -> Uri {

@@ -146,7 +146,8 @@ impl NotificationView {
 }
 
 impl NotificationAttempt {
-    fn of(message: &OutboundMessage, errors: &ErrorTable) -> NotificationAttempt {
+    /// Renders one message of a notification.
+    pub(super) fn of(message: &OutboundMessage, errors: &ErrorTable) -> NotificationAttempt {
         NotificationAttempt {
             id: message.id.clone(),
             channel: message.channel.clone(),

@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod listing;
 pub mod request;
 pub mod resource;
+pub mod verification;
 
 /// Error of a request in Twilio's format.
 #[derive(Debug, Clone, PartialEq, Eq)]

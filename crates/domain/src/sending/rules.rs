@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     actor::Actor,
-    check, contact,
+    address::Address,
+    check, contact, email,
     media::{MediaCheck, MediaProblem, MediaProblemKind},
     phone,
     refusal::{RefusalCode, SendRefusalCode},
@@ -47,6 +48,8 @@ pub enum Rule {
     Freshness,
     /// See [`check::Rule`].
     Window,
+    /// Few verifications of the number, and of the end user, started before.
+    Limit,
     /// Twilio can fetch the media, and the channel accepts them. This rule comes last because it fetches them, which must
     /// not happen for a recipient who may not be contacted.
     Media,
@@ -106,10 +109,10 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
             _ => credentials(facts.has_credentials),
         },
         sender(request),
-        recipient(request),
+        recipient(&request.to),
         content(request, facts.has_email_templates),
         template(request, has_window),
-        region(request, facts.routes),
+        region(&request.to, facts.routes),
     ];
     verdicts.extend(facts.checks.into_iter().map(of_check));
     verdicts.push(media(facts.media));
@@ -167,7 +170,7 @@ fn refuse(rule: Rule, code: RefusalCode, actor: Actor, detail: impl Into<String>
     Verdict { rule, ok: false, code, detail, actor, templates }
 }
 
-fn credentials(has_credentials: bool) -> Verdict {
+pub(super) fn credentials(has_credentials: bool) -> Verdict {
     if has_credentials {
         return pass(Rule::Credentials, "the account has Twilio credentials");
     }
@@ -204,9 +207,23 @@ fn sender(request: &Request) -> Verdict {
     }
 }
 
-fn recipient(request: &Request) -> Verdict {
+pub(super) fn verify_service(service_sid: Option<&str>) -> Verdict {
+    if let Some(sid) = service_sid {
+        return pass(Rule::Sender, format!("the Verify Service is {sid}"));
+    }
+    let detail = "the account has no Verify Service: set verify_service_sid of the account in the file of sending.file";
+    refuse(Rule::Sender, RefusalCode::NoVerifyService, Actor::Operator, detail)
+}
+
+/// Returns the verdict about a verification of a number, or of an end user, that started too many of them.
+pub fn start_limit() -> Verdict {
+    let detail = "too many verifications of this number or this end user started";
+    refuse(Rule::Limit, RefusalCode::VerificationLimit, Actor::Caller, detail)
+}
+
+pub(super) fn recipient(to: &Address) -> Verdict {
     // Twilio reports it as 21614 or 30006 after the message was paid for.
-    if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
+    if to.channel == "sms" && phone::is_landline(&to.number) {
         let detail = "to: is a landline, which cannot receive SMS";
         return refuse(Rule::Recipient, RefusalCode::InvalidRecipient, Actor::Caller, detail);
     }
@@ -295,17 +312,17 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     refuse(Rule::Template, RefusalCode::VariablesRejected, Actor::Caller, detail)
 }
 
-fn region(request: &Request, routes: &Routes) -> Verdict {
-    if matches!(request.content, Content::Email(_)) {
+pub(super) fn region(to: &Address, routes: &Routes) -> Verdict {
+    if to.channel == email::CHANNEL {
         return pass(Rule::Region, "an address of e-mail has no country");
     }
-    match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
+    match routes.blocks(contact::country(&to.channel, &to.number).as_deref()) {
         Some(detail) => refuse(Rule::Region, RefusalCode::RegionBlocked, Actor::Operator, detail),
         None => pass(Rule::Region, "the country is not blocked"),
     }
 }
 
-fn of_check(verdict: check::Verdict) -> Verdict {
+pub(super) fn of_check(verdict: check::Verdict) -> Verdict {
     Verdict {
         rule: match verdict.rule {
             check::Rule::Suppression => Rule::Suppression,

@@ -130,6 +130,10 @@ impl Config {
             self.email.base_url.is_empty() || is_web(&self.email.base_url),
             "email.base_url: must start with https:// (or http://, for a test), or be empty",
         );
+        check(
+            self.verify.base_url.is_empty() || is_web(&self.verify.base_url),
+            "verify.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
         let callback = self.sending.status_callback_url.as_str();
         check(
             callback.is_empty() || is_web(callback),
@@ -165,6 +169,9 @@ impl Config {
             ("sending.give_up_s", self.sending.give_up_s, 1),
             ("sending.reconcile_for_s", self.sending.reconcile_for_s, 1),
             ("sending.fallback_for_s", self.sending.fallback_for_s, 1),
+            ("verify.window_s", self.verify.window_s, 1),
+            ("verify.per_number", u64::from(self.verify.per_number), 1),
+            ("verify.per_address", u64::from(self.verify.per_address), 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("telemetry.every_ms", self.telemetry.every_ms, 1),
             ("telemetry.timeout_ms", self.telemetry.timeout_ms, 1),
@@ -200,6 +207,8 @@ impl Config {
             ("sending.repeat_after_s", self.sending.repeat_after_s),
             ("sending.repeat_for_s", self.sending.repeat_for_s),
             ("sending.status_after_s", self.sending.status_after_s),
+            ("verify.window_s", self.verify.window_s),
+            ("verify.status_after_s", self.verify.status_after_s),
         ] {
             check(seconds <= YEAR_S, &format!("{path}: must be at most {YEAR_S}, one year"));
         }

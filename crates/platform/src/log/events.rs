@@ -247,6 +247,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("messages.claim_failed", "warn", "The database did not answer; messages wait to be sent"),
     (
+        "notification.persist_failed",
+        "warn",
+        "The database did not store a declined message; the notification log does not have it, and the caller got its refusal",
+    ),
+    (
         "optout.persist_failed",
         "error",
         "The database did not record opt-outs; webhooks that reported them wait",
@@ -408,6 +413,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "The collector did not accept spans; spans are lost until it does",
     ),
     ("traces.export_recovered", "info", "The collector accepted spans again"),
+    (
+        "verification.check_failed",
+        "warn",
+        "Twilio Verify did not answer a request about a verification: `reason`; the caller repeats it",
+    ),
+    (
+        "verification.ended",
+        "info",
+        "A verification was approved or canceled, or had too many wrong codes: `status`, `verification.sid`",
+    ),
     (
         "webhooks.accept_failed",
         "warn",

@@ -22,6 +22,18 @@ const REFUSED: &str = "refused";
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 
+/// Results of checks of verifications, as labels.
+const CHECKS: [&str; 8] = [
+    "approved",
+    "pending",
+    "canceled",
+    "expired",
+    "max_attempts_reached",
+    "ended",
+    "refused",
+    "unavailable",
+];
+
 /// Label of all other senders.
 const OTHER: &str = "other";
 
@@ -61,6 +73,7 @@ pub struct MessageMetrics {
     reconciled: Family<Labels<1>, Counter>,
     switched: Family<Labels<1>, Counter>,
     replies: Family<Labels<2>, Counter>,
+    checks: Family<Labels<1>, Counter>,
     calls: Histogram,
     errors: Family<Labels<1>, Counter>,
     under_way: Gauge,
@@ -101,6 +114,11 @@ impl MessageMetrics {
                 "keyword_replies",
                 &["keyword", "state"],
                 "Replies to keywords, by keyword (`stop`, `start`, `help`) and state: `queued`, or `refused` by a rule (docs/COMPLIANCE.md)",
+            ),
+            checks: all.counters(
+                "verification_checks",
+                &["result"],
+                "Checks and cancellations of verifications, by result: `approved`, `pending` (a wrong code), `canceled`, `expired`, `max_attempts_reached`, `ended` (the verification was over), `refused` by Twilio, or `unavailable` (no clear answer of Twilio) (docs/NOTIFICATIONS.md)",
             ),
             calls: all.histogram(
                 "twilio_call_seconds",
@@ -165,6 +183,9 @@ impl MessageMetrics {
                 self.replies.get_or_create(&labels).inc_by(0);
             }
         }
+        for result in CHECKS {
+            self.checks.get_or_create(&[("result", result)]).inc_by(0);
+        }
         for code in RefusalCode::of_send_rules() {
             self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
         }
@@ -195,6 +216,12 @@ impl MessageMetrics {
             }
             named.insert(sender.to_owned());
         }
+    }
+
+    /// Counts a check or a cancellation of a verification. Every result outside of the labels is `refused`.
+    pub fn checked_code(&self, result: &str) {
+        let label = CHECKS.into_iter().find(|label| *label == result).unwrap_or(REFUSED);
+        self.checks.get_or_create(&[("result", label)]).inc();
     }
 
     /// Counts the reply to a keyword; a rule may have refused it.

@@ -3,7 +3,7 @@
 
 use twilio_edge_domain::{
     refusal::RefusalCode,
-    sending::request::{Content, Request},
+    sending::{request::Request, statistics::MessageEvent},
 };
 use twilio_edge_store::OutboundMessage;
 
@@ -26,8 +26,6 @@ pub struct Decline<'a> {
 impl Sending {
     /// Records that a rule declined a message. Its row has no content.
     pub async fn decline(&self, request: &Request, by: &str, decline: Decline<'_>, now_ms: i64) {
-        self.metrics.messages.refused(decline.code);
-        self.count_refusal(request, decline.code, now_ms);
         let row = match self.row(request, by, None, now_ms) {
             Ok(row) => row,
             Err(reason) => return report_failure(&reason.to_string()),
@@ -35,23 +33,31 @@ impl Sending {
         // Callers could name any number of senders and templates.
         let has_sender =
             !matches!(decline.code, RefusalCode::NoCredentials | RefusalCode::SenderUnknown);
-        let is_named = matches!(request.content, Content::Named { .. });
+        let has_template = request.template.is_some();
         let row = OutboundMessage {
             sender: Some(row.sender).filter(|_| has_sender).unwrap_or_default(),
-            template: Some(row.template).filter(|_| !is_named).unwrap_or_default(),
+            template: Some(row.template).filter(|_| has_template).unwrap_or_default(),
             ..row
         };
-        self.record_declined(row, decline).await;
+        self.record_declined(row, decline, now_ms).await;
     }
 
-    /// Records the row of a declined message. A failure of the database does not change the answer to the caller.
-    pub async fn record_declined(&self, mut row: OutboundMessage, decline: Decline<'_>) {
+    /// Counts and records a declined message by its row. A failure of the database does not change the answer to the caller.
+    pub async fn record_declined(
+        &self,
+        mut row: OutboundMessage,
+        decline: Decline<'_>,
+        now_ms: i64,
+    ) {
+        let code = decline.code.as_str();
+        self.metrics.messages.refused(decline.code);
+        self.messages.count_refusal(row.count(MessageEvent::Refused, code, now_ms));
         if let Some(digits) = decline.copies.and_then(|digest| digest.get(..32)) {
             row.id = format!("{PREFIX}{digits}");
             row.notification_id = format!("{NOTIFICATION_PREFIX}{digits}");
         }
         row.recipient = masked(&row);
-        (row.state, row.code) = (DECLINED.to_owned(), decline.code.as_str().to_owned());
+        (row.state, row.code) = (DECLINED.to_owned(), code.to_owned());
         decline.reason.clone_into(&mut row.reason);
         (row.form, row.fallback, row.fallback_to) = Default::default();
         (row.repeat_until_ms, row.valid_until_ms) = (0, 0);

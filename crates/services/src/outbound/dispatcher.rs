@@ -4,6 +4,7 @@
 //! the concurrency; `attempt.rs` handles one attempt.
 
 pub(super) mod attempt;
+mod feedback;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -10,6 +10,7 @@ use twilio_edge_domain::{
     sending::{
         errors::FallbackTarget,
         fallback::{FailedMessage, FallbackPlan},
+        provider::Provider,
         request::Request,
         rules::Verdict,
     },
@@ -97,6 +98,9 @@ impl Sending {
         code: &str,
         now_ms: i64,
     ) -> Result<Option<Fallback>, StoreError> {
+        if message.provider() == Provider::Verify {
+            return self.build_verification_fallback(message, code, now_ms).await;
+        }
         let order = self.errors.fallback_targets(code);
         let Some(plan) = FallbackPlan::read(&message.fallback).filter(|_| !order.is_empty()) else {
             return Ok(None);

@@ -17,7 +17,7 @@ use crate::{
     wakeup::Wakeup,
 };
 use twilio_edge_connectors::{
-    send_client::{ProviderStatus, UnknownMessage},
+    send_client::{ProviderStatus, SentMessage, UnknownMessage},
     twilio::Twilio,
 };
 use twilio_edge_domain::{
@@ -121,7 +121,7 @@ impl ReconcilerTask {
                 _ = cleanup.tick() => {
                     // A deletion that failed is repeated the next time.
                     let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
-                    let _ = self.messages.discard_old_fallbacks(before_ms).await;
+                    let _ = self.messages.discard_old_fallbacks(before_ms, now_ms()).await;
                     let _ = self.messages.end_repeatable(now_ms()).await;
                     let before_ms = now_ms().saturating_sub(COUNTS_FOR_MS);
                     let _ = self.messages.delete_old_counts(before_ms).await;
@@ -185,7 +185,7 @@ impl ReconcilerTask {
             Ok(Match::Found(message_sid)) => {
                 let masked = sending::masked(message);
                 let proof = (message_sid.as_str(), "found in Twilio's list");
-                let poll_ms = self.sending.delivery_times.lookup_at_ms(at_ms, 0);
+                let poll_ms = self.sending.lookup_at_ms(message, at_ms, 0);
                 let learned =
                     self.messages.mark_sent(message, &masked, proof, poll_ms, at_ms).await;
                 if matches!(learned, Ok(true)) {
@@ -212,9 +212,8 @@ impl ReconcilerTask {
 
     /// Asks Twilio for the status of a sent message, because no callback reported a final one.
     async fn look_up_status(&self, message: &OutboundMessage) {
-        let (at_ms, times) = (now_ms(), self.sending.delivery_times);
-        let next_ms =
-            times.lookup_at_ms(message.attempted_at_ms, message.lookups.saturating_add(1));
+        let (at_ms, lookups) = (now_ms(), message.lookups.saturating_add(1));
+        let next_ms = self.sending.lookup_at_ms(message, message.attempted_at_ms, lookups);
         // A lookup that comes late does not cause another one at once.
         let next_ms = if next_ms == 0 { 0 } else { next_ms.max(at_ms.saturating_add(1000)) };
         if !matches!(self.messages.begin_poll(message, next_ms).await, Ok(true)) {
@@ -251,7 +250,12 @@ impl ReconcilerTask {
         let provider = message.provider();
         let client = self.sending.clients.get(provider);
         let client = client.ok_or_else(|| format!("the provider {provider} is not configured"))?;
-        client.status(send_request(message), &message.message_sid).await
+        let sent = SentMessage {
+            request: send_request(message),
+            provider_id: &message.message_sid,
+            sent_ms: message.attempted_at_ms,
+        };
+        client.status(sent).await
     }
 
     /// Searches a provider other than Twilio's list of messages.

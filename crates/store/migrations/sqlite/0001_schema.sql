@@ -437,6 +437,16 @@ CREATE TABLE replaced_sids (
 ) WITHOUT ROWID;
 CREATE INDEX replaced_sids_message ON replaced_sids (message_id);
 
+-- Number of verifications that started in a window of time, for the limits of a number and of an end user's address.
+CREATE TABLE verification_starts (
+    account_sid TEXT NOT NULL,
+    subject     TEXT NOT NULL,  -- digest of the number, or of the address
+    ends_at_ms  INTEGER NOT NULL,  -- end of the window
+    starts      INTEGER NOT NULL,
+    PRIMARY KEY (account_sid, subject, ends_at_ms)
+) WITHOUT ROWID;
+CREATE INDEX verification_starts_ending ON verification_starts (ends_at_ms);
+
 -- Counters of messages by hour, for statistics. A shard is a part of one counter, so that sidecars rarely wait for each other.
 CREATE TABLE message_counts (
     account_sid TEXT NOT NULL,

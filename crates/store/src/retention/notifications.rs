@@ -81,10 +81,7 @@ impl Sweeper {
         most: u32,
     ) -> Result<usize, StoreError> {
         let binds = [Bind::Text(account_sid), Bind::Whole(until_ms), Bind::Whole(most.into())];
-        let rows = self
-            .database
-            .within_timeout(self.database.execute_bound(Durability::Process, statement, &binds))
-            .await?;
+        let rows = self.database.execute_bound(Durability::Process, statement, &binds).await?;
         Ok(usize::try_from(rows).unwrap_or(usize::MAX))
     }
 }

@@ -8,7 +8,7 @@ use twilio_edge_connectors::{
     email::{EmailAccounts, SendGrid, Smtp},
     send_client::SendClients,
     sinks::Sinks,
-    twilio::Twilio,
+    twilio::{Twilio, Verify},
 };
 use twilio_edge_domain::sending::provider::Provider;
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
@@ -24,6 +24,7 @@ use twilio_edge_services::{
         sending::{self, Sending},
         status_queue::StatusQueue,
         templates::Templates,
+        verifications::Verifications,
     },
     wakeup::Wakeup,
 };
@@ -167,6 +168,7 @@ fn sending(
         move |problems: Vec<String>| format!("{setting}: {}", problems.join("; "))
     };
     let twilio = Twilio::open(settings).map_err(of_file("sending.file"))?;
+    let verify = Verify::new(twilio.clone(), &config.verify);
     let (named, usual) = twilio.rates();
     metrics.messages.name(named, usual);
     let errors = sending::errors(&settings.errors_file).map_err(of_file("sending.errors_file"))?;
@@ -181,8 +183,9 @@ fn sending(
     Ok(Sending {
         messages: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
-        clients: clients(config, &twilio, &emails)?,
+        clients: clients(config, &twilio, &emails)?.with(Provider::Verify, verify.clone()),
         emails,
+        verifications: Verifications::new(verify, stores.verification_starts(), &config.verify),
         twilio,
         wakeup: Wakeup::default(),
         errors: Arc::new(errors),

@@ -2,11 +2,9 @@
 //! outcome. It starts no call that could end after its hold has expired. The domain decides the meaning of an answer
 //! and the time of the next attempt.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use super::feedback::feedback;
 
 use crate::{
     access::{
@@ -42,9 +40,6 @@ pub(super) const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// Time that an attempt may wait for the database, in addition to the call itself.
 const DATABASE_ALLOWANCE: Duration = Duration::from_secs(20);
 
-/// Codes of a 429 that may be about the account: Twilio's own code, and the bare status if the answer has no code.
-const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
-
 /// Dependencies of an attempt.
 #[derive(Clone)]
 pub(super) struct SendAttempt {
@@ -78,7 +73,11 @@ impl SendAttempt {
             self.end(&message, &recipient, expired, "").await;
             return CallOutcome::NoEvidence;
         }
-        let wants = intent(&message, &recipient);
+        let wants = Intent {
+            ignores_opt_outs: message.provider() == Provider::Verify
+                && self.sending.verifications.ignores_opt_outs(),
+            ..intent(&message, &recipient)
+        };
         let held_ms = self.sending.held_until_ms(
             &message.account_sid,
             &message.country,
@@ -277,7 +276,7 @@ impl SendAttempt {
         }
         let lookup_due_at_ms = match state {
             "unknown" => now_ms(),
-            "sent" => self.sending.delivery_times.lookup_at_ms(now_ms(), 0),
+            "sent" => self.sending.lookup_at_ms(message, now_ms(), 0),
             _ => 0,
         };
         let outcome = AttemptOutcome {
@@ -335,29 +334,11 @@ impl SendAttempt {
     }
 }
 
-/// Maps the end of a call to feedback for the concurrency limit. A 429 with another code than the account's (63018: of
-/// the sender, the channel or the recipient) delays only its own message.
-fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
-    match meaning {
-        SendOutcome::Retry { is_throttled: true, retry_after, code, .. }
-            if ACCOUNT_THROTTLED.contains(&code.as_str()) =>
-        {
-            let mut hasher = DefaultHasher::new();
-            recipient.hash(&mut hasher);
-            CallOutcome::Throttled {
-                pause: retry_after.unwrap_or_default(),
-                recipient: hasher.finish(),
-            }
-        }
-        SendOutcome::Sent { .. } | SendOutcome::Refused { .. } => CallOutcome::Accepted,
-        SendOutcome::Retry { .. } | SendOutcome::Unknown { .. } => CallOutcome::NoEvidence,
-    }
-}
-
 /// Returns the message as its provider gets it.
 pub(crate) fn send_request(message: &OutboundMessage) -> SendRequest<'_> {
     SendRequest {
         account_sid: &message.account_sid,
+        channel: &message.channel,
         sender: &message.sender,
         form: &message.form,
         id: &message.id,
@@ -376,36 +357,6 @@ fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
         category: category.unwrap_or_else(|| kind.default_category()),
         kind,
         reply: AnsweredKeyword::of(message),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn account_is_throttled_only_by_a_429_without_the_code_of_another_limit() {
-        let of = |code: &str, is_throttled| {
-            let (code, retry_after) = (code.to_owned(), None);
-            feedback(
-                &SendOutcome::Retry { code, reason: String::new(), retry_after, is_throttled },
-                "+1",
-            )
-        };
-        for (code, is_throttled, is_about_account) in [
-            ("20429", true, true),
-            ("429", true, true),
-            ("63018", true, false),
-            ("21611", true, false),
-            ("21611", false, false),
-            ("not_connected", false, false),
-        ] {
-            let feedback = of(code, is_throttled);
-            assert_eq!(
-                matches!(feedback, CallOutcome::Throttled { .. }),
-                is_about_account,
-                "{code}"
-            );
-        }
+        ignores_opt_outs: false,
     }
 }
