@@ -291,7 +291,11 @@ impl Sending {
     ) -> i64 {
         match message.provider() {
             Provider::Verify => self.verifications.lookup_at_ms(message, sent_ms, lookups),
-            _ => self.delivery_times.lookup_at_ms(sent_ms, lookups),
+            // Events report the statuses of e-mails; no provider is asked for them.
+            Provider::SendGrid | Provider::Smtp => 0,
+            Provider::Messaging | Provider::Studio => {
+                self.delivery_times.lookup_at_ms(sent_ms, lookups)
+            }
         }
     }
 
