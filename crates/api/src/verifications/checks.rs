@@ -35,15 +35,15 @@ use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending}
 /// Request to check a code.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct CheckRequest {
+struct CheckCodeRequest {
     /// Code that the person typed: 4 to 10 letters and digits.
     #[schema(value_type = String, pattern = "^[0-9A-Za-z]{4,10}$")]
     code: Value,
 }
 
-/// Result of a check.
+/// Verdict about a code.
 #[derive(Serialize, ToSchema)]
-struct CheckResult {
+struct CodeVerdict {
     /// Id of the verification.
     id: String,
     /// True if the code is right.
@@ -83,8 +83,8 @@ pub(super) fn router() -> OpenApiRouter<App> {
     tag = "verifications",
     params(("id" = String, Path, description = "Id of the verification, `vf_..`"), AccountQuery),
     operation_id = "check_verification",
-    request_body = CheckRequest,
-    responses((status = 200, description = "Whether the code is right", body = CheckResult), Problem),
+    request_body = CheckCodeRequest,
+    responses((status = 200, description = "Whether the code is right", body = CodeVerdict), Problem),
     security(("key" = [])),
 )]
 async fn check(
@@ -95,14 +95,14 @@ async fn check(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
-    let CheckRequest { code } = object(body)?;
+    let CheckCodeRequest { code } = object(body)?;
     let Code(code) = Code::read(&code)?;
     let messages = messages_of(&sending, &account_sid, id, Duration::ZERO).await?;
     let outcome = sending.check_verification(&messages, &format!("Code={code}"), now_ms()).await;
     let outcome = outcome.map_err(|reason| Problem::unavailable(&reason))?;
     let status = status_of(outcome)?;
     let id = view(&sending, &messages)?.id;
-    Ok(json(&CheckResult { id, valid: status == VerificationStatus::Approved, status }))
+    Ok(json(&CodeVerdict { id, valid: status == VerificationStatus::Approved, status }))
 }
 
 /// Cancels a verification, so that its code is no longer accepted. Canceling it again changes nothing.

@@ -41,7 +41,7 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     receiver.answers(|_| 422);
     let sinks = sinks(&world, &[("app", &receiver, "")]);
     let sending = world.directory.path().join("sending.toml");
-    std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\n"))
+    std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\nverify_service_sid = \"VA00112233445566778899aabbccddeeff\"\n"))
         .unwrap();
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let sidecar = world
@@ -81,6 +81,7 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     known.ids.push(replay["id"].as_str().unwrap().to_owned());
     known.ids.push(medium(&sidecar, &a[0]).await);
     known.ids.push(waiting(&sidecar, &a[0]).await);
+    known.ids.extend(verification(&sidecar, &a[0]).await);
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;
@@ -151,6 +152,16 @@ async fn waiting(sidecar: &Sidecar, admin_of_a: &str) -> String {
     taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
+/// Starts a verification of A, which waits because no server listens, and returns its id and that of its notification.
+async fn verification(sidecar: &Sidecar, admin_of_a: &str) -> [String; 2] {
+    let app = Caller::app(sidecar, admin_of_a);
+    let wanted = json!({"to": "+15553217002", "channel": "sms"}).to_string();
+    let started = app.send(Method::POST, "/v1/verifications", wanted).await;
+    assert_eq!(started.status(), 202);
+    let started: Value = started.json().await.unwrap();
+    ["id", "notification_id"].map(|name| started[name].as_str().unwrap().to_owned())
+}
+
 /// Ids and the cursor by which a request can name A's data.
 struct Known {
     ids: Vec<String>,
@@ -196,7 +207,10 @@ async fn tried(
     for base in [sidecar.base.clone(), sidecar.admin()] {
         let document = sidecar.client.get(format!("{base}/openapi.json")).send().await.unwrap();
         let document: Value = document.json().await.unwrap();
-        for (path, methods) in document["paths"].as_object().unwrap() {
+        // A canceled verification accepts no other operation.
+        let mut paths: Vec<_> = document["paths"].as_object().unwrap().iter().collect();
+        paths.sort_by_key(|(path, _)| path.ends_with("/cancel"));
+        for (path, methods) in paths {
             // Reads come before the operations that delete data.
             let mut methods: Vec<_> = methods.as_object().unwrap().iter().collect();
             methods.sort_by_key(|(method, _)| *method != "get");
@@ -378,7 +392,8 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "at" => "2026-11-23T12:00:00Z",
         // It must be in the future, and within a hundred years.
         "expires_at" => "2100-01-01T00:00:00Z",
-        "ip" => "192.0.2.1",
+        "ip" | "end_user_address" => "192.0.2.1",
+        "code" => "123456",
         "status_callback" => "https://app.example/status",
         "since" => "2001-01-01T00:00:00Z",
         "until" => "2101-01-01T00:00:00Z",

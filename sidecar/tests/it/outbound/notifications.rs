@@ -64,8 +64,13 @@ async fn every_message_is_a_notification_with_its_attempts(world: World) {
     );
     // The SMS replaces a text that WhatsApp does not accept, although the contact wrote there.
     let mut refused = text("whatsapp:+14155559015", "either way");
+    refused["from"] = json!("whatsapp:+15550001111");
     refused["fallback"] = json!({"channel": "sms", "from": OURS});
-    sidecar.claim(inbound("c2", "SM2", "whatsapp:+14155559015", "hello")).await;
+    crate::api::message_lists::accepted(
+        &sidecar,
+        &[inbound("c2", "SM2", "whatsapp:+14155559015", "hello")],
+    )
+    .await;
     let id = send(&app, &refused).await["id"].as_str().unwrap().to_owned();
     eventually("the SMS is sent", async || {
         let message = app.get(&format!("/v1/messages/{id}")).await;
