@@ -27,6 +27,7 @@ use twilio_edge_domain::{
     refusal::RefusalCode,
     sending::{
         errors::ErrorTable,
+        provider::Provider,
         request::{Content, Request, Sender},
         rules::{Facts, Verdict, evaluate, media},
     },
