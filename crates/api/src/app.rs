@@ -22,7 +22,9 @@ use twilio_edge_services::{
         claims::Claims, live_feed::LiveFeed, refused_requests::RefusedRequests,
         replays::ReplaySources,
     },
-    outbound::{media::library::Library, sending::Sending, templates::Templates},
+    outbound::{
+        email_events::EmailEvents, media::library::Library, sending::Sending, templates::Templates,
+    },
     wakeup::Wakeup,
 };
 use twilio_edge_store::{Idempotency, Outbox, Stores, Sweeper, message_history::MessageHistory};
@@ -112,6 +114,7 @@ parts! {
     claims: Arc<Claims>,
     delivery_wakeup: Wakeup,
     effective_settings: Arc<EffectiveSettings>,
+    email_events: Arc<EmailEvents>,
     histories: MessageHistory,
     idempotency: Idempotency,
     keys: Keys,
@@ -176,6 +179,11 @@ impl App {
                 settings: config.effective.clone(),
                 warnings: config.warnings(),
             }),
+            email_events: Arc::new(EmailEvents::new(
+                sending.clone(),
+                stores.clone(),
+                metrics.clone(),
+            )),
             histories,
             idempotency: stores.idempotency(hold, keep),
             keys,

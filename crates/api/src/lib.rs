@@ -17,6 +17,7 @@ mod csv;
 mod dead_letters;
 mod deliveries;
 pub mod dropin;
+mod email_events;
 mod events;
 mod exchange;
 mod flows;
@@ -75,6 +76,7 @@ pub fn router(app: &App) -> Router {
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let changing = suppressions::router().merge(consents::router()).layer(idempotent());
     let sending = messages::create::router()
+        .merge(messages::create_email::router())
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
     let verifications = verifications::starting_router()
@@ -114,7 +116,11 @@ pub fn router(app: &App) -> Router {
         .merge(checks::router())
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_application));
     let twilios = OpenApiRouter::from(dropin::router(app));
-    let router = edge.merge(application).merge(health::router()).merge(twilios);
+    let router = edge
+        .merge(application)
+        .merge(health::router())
+        .merge(twilios)
+        .merge(email_events::router());
     finish(app, openapi::of("twilio-edge", ABOUT), router)
 }
 

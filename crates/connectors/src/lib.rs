@@ -5,6 +5,7 @@
 
 pub mod bucket;
 mod causes;
+pub mod email;
 pub mod public_resolver;
 pub mod send_client;
 pub mod sinks;

@@ -18,6 +18,7 @@ pub mod delivery;
 pub mod delivery_attempt;
 pub mod display;
 pub mod dropin;
+pub mod email;
 pub mod event;
 pub mod idempotency;
 pub mod keyword_reply;

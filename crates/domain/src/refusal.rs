@@ -129,6 +129,10 @@ refusals! {
         title: "The key is bound to another account. No change was made",
         remedy: "Use a key that is bound to the requested account, or a key that is bound to no account.",
         drop_in: twilio(20003, 403, "permission denied") }
+    InvalidEventSignature { code: "invalid_event_signature", status: 403, actor: Operator, origin: Request,
+        title: "The signature does not prove that SendGrid sent these events. No change was made",
+        remedy: "Enable the signature of the Event Webhook at SendGrid, and set its verification key as event_public_key of the account in the file of email.file.",
+        drop_in: None }
     NotFound { code: "not_found", status: 404, actor: Caller, origin: Request,
         title: "The path does not exist",
         remedy: "Use one of the paths that the detail lists; `/openapi.json` describes them.",
@@ -251,7 +255,7 @@ refusals! {
         drop_in: twilio(21619, 400, "body or media are required") }
     NoCredentials { code: "no_credentials", status: 409, actor: Operator, origin: SendRule,
         title: "The sidecar has no credentials to send for this account",
-        remedy: "Add the account and its API key to the file that sending.file names.",
+        remedy: "Add the account and its API key to the file that sending.file names, or email.file for e-mails.",
         drop_in: twilio(20003, 403, "permission denied: the sidecar has no credentials of the account") }
     NoVerifyService { code: "no_verify_service", status: 409, actor: Operator, origin: SendRule,
         title: "The account has no Verify Service",

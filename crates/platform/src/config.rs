@@ -50,6 +50,7 @@ pub struct Config {
     pub sinks: Sinks,
     pub archive: Archive,
     pub sending: Sending,
+    pub email: Email,
     pub verify: Verify,
     pub studio: Studio,
     pub media: Media,
@@ -238,6 +239,14 @@ pub struct Sending {
     pub status_after_s: u64,
     pub routing_file: String,
     pub answer_within_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Email {
+    pub file: String,
+    pub base_url: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

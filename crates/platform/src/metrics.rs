@@ -5,6 +5,7 @@ mod activity;
 mod archive;
 mod catalogue;
 mod connections;
+mod emails;
 mod journal;
 mod labels;
 mod media;
@@ -27,6 +28,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge}
 
 pub use self::activity::{ActivityCounts, ActivityInterval, INTERVAL as ACTIVITY_INTERVAL};
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
+pub use self::emails::{EmailMetrics, EventPost};
 pub use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
 pub use self::refused_requests::ReportOutcome;
 use self::{
@@ -72,6 +74,8 @@ pub struct Metrics {
     pub listeners: ListenerMetrics,
     /// Metrics of the archive.
     pub archive: ArchiveMetrics,
+    /// Metrics of events about e-mails.
+    pub emails: EmailMetrics,
     /// Metrics of outbound messages.
     pub messages: MessageMetrics,
     /// Metrics of media probes.
@@ -122,6 +126,7 @@ impl Default for Metrics {
             retention: RetentionMetrics::of(all),
             listeners: ListenerMetrics::of(all),
             archive: ArchiveMetrics::of(all),
+            emails: EmailMetrics::of(all),
             messages: MessageMetrics::of(all),
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
@@ -150,6 +155,7 @@ impl Metrics {
         self.stores.begin();
         self.retention.begin();
         self.listeners.begin();
+        self.emails.begin();
         self.messages.begin();
         self.media.begin();
         self.templates.begin();

@@ -3,6 +3,8 @@
 pub mod declined;
 pub mod deliveries;
 pub mod dispatcher;
+pub mod email_events;
+mod emails;
 pub mod fallback;
 pub mod flows;
 pub mod keyword_replies;

@@ -1,5 +1,5 @@
-//! `twilio-edge send`: sends one message through the API of a sidecar with an API key, as an application does. Every request
-//! has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
+//! `twilio-edge send`: sends one message or e-mail through the API of a sidecar with an API key, as an application does. Every
+//! request has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -13,25 +13,31 @@ use crate::cli::failure::fail;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Recipient: +15551234567, whatsapp:+15551234567
-    #[arg(long, value_name = "NUMBER")]
+    /// Recipient: +15551234567, whatsapp:+15551234567, ava@example.com
+    #[arg(long, value_name = "ADDRESS")]
     to: String,
     /// Sender; without this and --service, a route selects it
-    #[arg(long, value_name = "NUMBER", conflicts_with = "service")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "service")]
     from: Option<String>,
     /// Messaging Service that sends: MG..
     #[arg(long, value_name = "SID")]
     service: Option<String>,
     /// Text
-    #[arg(long, required_unless_present_any = ["media", "content_sid", "template"])]
+    #[arg(long, required_unless_present_any = ["media", "content_sid", "template", "html"])]
     body: Option<String>,
+    /// Subject of an e-mail
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["media", "content_sid", "service"])]
+    subject: Option<String>,
+    /// HTML of an e-mail, beside its text or instead of it
+    #[arg(long, requires = "subject")]
+    html: Option<String>,
     /// URL of a medium; may be repeated
     #[arg(long, value_name = "URL")]
     media: Vec<String>,
     /// Template by its SID at Twilio: HX..
     #[arg(long, value_name = "SID", conflicts_with_all = ["body", "media", "template"])]
     content_sid: Option<String>,
-    /// Template by its name in the catalogue
+    /// Template by its name in the catalogue, or of an e-mail by its id at SendGrid: d-..
     #[arg(long, value_name = "NAME", conflicts_with_all = ["body", "media"])]
     template: Option<String>,
     /// Language of the template: en_US
@@ -86,9 +92,10 @@ pub(super) fn run(args: Args) -> ExitCode {
         Err(problem) => return fail(problem),
     };
     let wait = Duration::from_secs(args.wait.unwrap_or_default().into());
+    let resource = if args.is_email() { "emails" } else { "messages" };
     let request = ApiRequest {
         method: "POST",
-        path: &format!("/v1/messages?wait_ms={}", wait.as_millis()),
+        path: &format!("/v1/{resource}?wait_ms={}", wait.as_millis()),
         body: Some(&args.body()),
         idempotency_key: (!args.dry_run).then_some(key.as_str()),
         wait,
@@ -103,6 +110,10 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 impl Args {
+    fn is_email(&self) -> bool {
+        self.to.contains('@')
+    }
+
     fn body(&self) -> Value {
         let variables: Map<String, Value> =
             self.variables.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
@@ -111,7 +122,9 @@ impl Args {
             ("account_sid", &self.account),
             ("from", &self.from),
             ("messaging_service_sid", &self.service),
-            ("body", &self.body),
+            (if self.is_email() { "text" } else { "body" }, &self.body),
+            ("subject", &self.subject),
+            ("html", &self.html),
             ("content_sid", &self.content_sid),
             ("category", &self.category),
             ("send_at", &self.at),
@@ -134,7 +147,10 @@ impl Args {
         if !self.media.is_empty() {
             fields.insert("media".to_owned(), json!(self.media));
         }
-        if let Some(name) = &self.template {
+        if let Some(id) = self.template.as_ref().filter(|_| self.is_email()) {
+            fields.insert("template_id".to_owned(), json!(id));
+            fields.insert("data".to_owned(), Value::Object(variables));
+        } else if let Some(name) = &self.template {
             let mut template = Map::from_iter([("name".to_owned(), json!(name))]);
             if let Some(locale) = &self.locale {
                 template.insert("locale".to_owned(), json!(locale));

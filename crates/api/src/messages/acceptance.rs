@@ -99,11 +99,9 @@ pub(super) async fn evaluate(sending: &Sending, request: Request) -> Result<Eval
     let unavailable = |reason| Problem::unavailable(&reason);
     let is_theirs = request.fallback.is_some();
     let request = sending.complete(request);
-    if is_theirs && FallbackPlan::of(&request).is_some_and(|kept| kept.has_no_text()) {
-        return Err(addresses::invalid_field(
-            "fallback.body",
-            "is required: the message has no text",
-        ));
+    let plan = FallbackPlan::of(&request).filter(|_| is_theirs);
+    if let Some((field, problem)) = plan.and_then(|plan| plan.missing_field()) {
+        return Err(addresses::invalid_field(field, problem));
     }
     let now_ms = twilio_edge_platform::clock::now_ms();
     let verdicts = sending.evaluate(&request, now_ms).await.map_err(unavailable)?;

@@ -12,6 +12,7 @@ pub mod delivery_status;
 pub mod errors;
 pub mod fair_scheduler;
 pub mod fallback;
+pub mod fallback_email;
 pub mod flow;
 pub mod matching;
 pub mod options;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     actor::Actor,
     address::Address,
-    check, contact,
+    check, contact, email,
     media::{MediaCheck, MediaProblem, MediaProblemKind},
     phone,
     refusal::{RefusalCode, SendRefusalCode},
@@ -85,8 +85,10 @@ pub struct Verdict {
 /// Facts beside the request.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
-    /// True if the account has credentials.
+    /// True if the account has credentials: of Twilio, or for an e-mail those of its provider.
     pub has_credentials: bool,
+    /// True if the provider of the account's e-mails has templates.
+    pub has_email_templates: bool,
     /// Routes of the account.
     pub routes: &'a Routes,
     /// Verdicts of `POST /v1/checks`: the same decision, not a second one.
@@ -102,10 +104,21 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let is_closed = |said: &check::Verdict| said.code == Some(RefusalCode::WindowClosed);
     let has_window = !facts.checks.iter().any(is_closed);
     let mut verdicts = vec![
-        credentials(facts.has_credentials),
-        sender(request.sender.as_ref(), &request.to),
+        match request.content {
+            Content::Email(_) => email_account(facts.has_credentials),
+            _ => credentials(facts.has_credentials),
+        },
+        match (&request.sender, &request.content) {
+            (None, Content::Email(_)) => refuse(
+                Rule::Sender,
+                RefusalCode::SenderUnknown,
+                Actor::Caller,
+                "from: the account may not send e-mails from this address: use its default sender, or one of senders in the file of email.file",
+            ),
+            (named, _) => sender(named.as_ref(), &request.to),
+        },
         recipient(&request.to),
-        content(request),
+        content(request, facts.has_email_templates),
         template(request, has_window),
         region(&request.to, facts.routes),
     ];
@@ -173,6 +186,15 @@ pub(super) fn credentials(has_credentials: bool) -> Verdict {
     refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
 }
 
+fn email_account(has_credentials: bool) -> Verdict {
+    if has_credentials {
+        return pass(Rule::Credentials, "the account has a provider of e-mails");
+    }
+    let detail =
+        "the account sends no e-mails: add the account and its provider to the file of email.file";
+    refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
+}
+
 pub(super) fn sender(sender: Option<&Sender>, to: &Address) -> Verdict {
     let unknown = |detail| refuse(Rule::Sender, RefusalCode::SenderUnknown, Actor::Caller, detail);
     match sender {
@@ -213,9 +235,18 @@ pub(super) fn recipient(to: &Address) -> Verdict {
     pass(Rule::Recipient, "the recipient can receive messages on this channel")
 }
 
-fn content(request: &Request) -> Verdict {
+fn content(request: &Request, has_email_templates: bool) -> Verdict {
     let refused =
         |detail: String| refuse(Rule::Content, RefusalCode::ContentRejected, Actor::Caller, detail);
+    if let Content::Email(email) = &request.content {
+        let is_possible = has_email_templates || email.template_id().is_empty();
+        let problem = "template_id: the account sends e-mails by SMTP, which has no templates: specify subject and text or html";
+        return match (is_possible, email.problem()) {
+            (false, _) => refused(problem.to_owned()),
+            (true, Some((field, problem))) => refused(format!("{field}: {problem}")),
+            (true, None) => pass(Rule::Content, "the provider accepts the content"),
+        };
+    }
     let Content::Session { body, .. } = &request.content else {
         return pass(Rule::Content, "the content is a template");
     };
@@ -231,6 +262,9 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     };
     let given = match &request.content {
         Content::Session { .. } => return pass(Rule::Template, "the content is not a template"),
+        Content::Email(_) => {
+            return pass(Rule::Template, "the provider of e-mails validates its templates");
+        }
         Content::Named { name, .. } => {
             let wanted = request.locale.clone().unwrap_or_else(Locale::default_locale);
             let chain: Vec<String> = wanted.chain().iter().map(Locale::to_string).collect();
@@ -284,6 +318,9 @@ fn template(request: &Request, has_window: bool) -> Verdict {
 }
 
 pub(super) fn region(to: &Address, routes: &Routes) -> Verdict {
+    if to.channel == email::CHANNEL {
+        return pass(Rule::Region, "an address of e-mail has no country");
+    }
     match routes.blocks(contact::country(&to.channel, &to.number).as_deref()) {
         Some(detail) => refuse(Rule::Region, RefusalCode::RegionBlocked, Actor::Operator, detail),
         None => pass(Rule::Region, "the country is not blocked"),

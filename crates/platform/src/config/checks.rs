@@ -133,6 +133,10 @@ impl Config {
             "sending.content_base_url: must start with https:// (or http://, for a test), or be empty",
         );
         check(
+            self.email.base_url.is_empty() || is_web(&self.email.base_url),
+            "email.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
+        check(
             self.verify.base_url.is_empty() || is_web(&self.verify.base_url),
             "verify.base_url: must start with https:// (or http://, for a test), or be empty",
         );

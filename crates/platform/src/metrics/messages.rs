@@ -45,7 +45,7 @@ const DELIVERIES: [&str; 6] =
     ["delivered", "read", "failed", "undelivered", "canceled", "repeated"];
 
 /// Channels that are labels; all others are `other`.
-const CHANNELS: [&str; 4] = ["sms", "whatsapp", "rcs", "messenger"];
+const CHANNELS: [&str; 5] = ["sms", "whatsapp", "rcs", "messenger", "email"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeliveryLabels {
@@ -109,7 +109,7 @@ impl MessageMetrics {
             switched: all.counters(
                 "fallbacks",
                 &["to"],
-                "Replacements for messages that their channel did not accept: a `template`, or a message on another `channel` (docs/SENDING.md)",
+                "Replacements for messages that their channel did not accept: a `template`, a message on another `channel`, or an `email` (docs/SENDING.md)",
             ),
             replies: all.counters(
                 "keyword_replies",
@@ -180,7 +180,7 @@ impl MessageMetrics {
         for outcome in OUTCOMES {
             self.outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
-        for to in [FallbackTarget::Template, FallbackTarget::Channel] {
+        for to in FallbackTarget::ALL {
             self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
         }
         for keyword in Opt::ALL {
@@ -199,7 +199,7 @@ impl MessageMetrics {
             self.errors.get_or_create(&[("class", class.as_str())]).inc_by(0);
         }
         for status in DELIVERIES {
-            for channel in ["sms", "whatsapp"] {
+            for channel in ["sms", "whatsapp", "email"] {
                 let labels = DeliveryLabels { status, code: "none".to_owned(), channel };
                 self.deliveries.get_or_create(&labels).inc_by(0);
             }

@@ -291,9 +291,9 @@ impl Sending {
     ) -> i64 {
         match message.provider() {
             Provider::Verify => self.verifications.lookup_at_ms(message, sent_ms, lookups),
-            // An execution has no delivery status; its messages have one each.
-            Provider::Studio => 0,
-            _ => self.delivery_times.lookup_at_ms(sent_ms, lookups),
+            // Events report the statuses of e-mails, and an execution has none: its messages have one each.
+            Provider::SendGrid | Provider::Smtp | Provider::Studio => 0,
+            Provider::Messaging => self.delivery_times.lookup_at_ms(sent_ms, lookups),
         }
     }
 

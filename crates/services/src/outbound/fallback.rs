@@ -18,7 +18,7 @@ use twilio_edge_domain::{
 use twilio_edge_store::{OutboundMessage, StoreError};
 
 /// All kinds of fallback, in order of preference.
-const KINDS: [FallbackTarget; 2] = [FallbackTarget::Template, FallbackTarget::Channel];
+const KINDS: [FallbackTarget; 3] = FallbackTarget::ALL;
 
 /// One possible fallback, with the verdict of every rule.
 #[derive(Debug, Clone)]

@@ -22,6 +22,7 @@ use crate::{
     wakeup::Wakeup,
 };
 use twilio_edge_connectors::{
+    email::EmailAccounts,
     send_client::SendClients,
     twilio::{Studio, Twilio},
 };
@@ -30,6 +31,7 @@ use twilio_edge_domain::{
     refusal::RefusalCode,
     sending::{
         errors::ErrorTable,
+        provider::Provider,
         request::{Content, Request, Sender},
         rules::{Facts, Verdict, evaluate, media},
     },
@@ -62,6 +64,8 @@ pub struct Sending {
     pub clients: SendClients,
     /// Client of Twilio Studio.
     pub studio: Studio,
+    /// Accounts that send e-mails, with their providers and senders.
+    pub emails: EmailAccounts,
     /// Verification of numbers.
     pub verifications: Verifications,
     /// Wakes the dispatcher.
@@ -88,20 +92,24 @@ impl Sending {
     /// Completes a request: adds the sender and the fallback from the routes if the request names none, and the
     /// template from the catalogue.
     pub fn complete(&self, request: Request) -> Request {
+        if matches!(request.content, Content::Email(_)) {
+            return self.complete_email(request);
+        }
         let request = self.with_template(request);
         let country = contact::country(&request.to.channel, &request.to.number);
         let routing = self.routes.current();
         let route =
             routing.of(&request.account_sid).sender(&request.to.channel, country.as_deref());
         let routes = routing.of(&request.account_sid);
-        let fallback = request.fallback.or_else(|| routes.fallback().cloned());
+        let fallback = request.fallback.map(|own| own.with_email_of(routes.fallback()));
+        let fallback = fallback.or_else(|| routes.fallback().cloned());
         Request { sender: request.sender.or_else(|| route.cloned()), fallback, ..request }
     }
 
     fn with_template(&self, request: Request) -> Request {
         let catalogue = self.templates.of(&request.account_sid);
         let template = match &request.content {
-            Content::Session { .. } => None,
+            Content::Session { .. } | Content::Email(_) => None,
             Content::Template { content_sid, .. } => catalogue.of_sid(content_sid),
             Content::Named { name, .. } => {
                 let default_locale = Locale::default_locale();
@@ -143,7 +151,7 @@ impl Sending {
         };
         let urls: &[String] = match &request.content {
             Content::Session { media, .. } => media,
-            Content::Template { .. } | Content::Named { .. } => &[],
+            Content::Template { .. } | Content::Named { .. } | Content::Email(_) => &[],
         };
         let spelling = self.media.check_spelling(&request.to.channel, urls);
         let checks = self.checks.may_send(&intent, now_ms).await?;
@@ -157,8 +165,13 @@ impl Sending {
             false => Vec::new(),
         };
         let routing = self.routes.current();
+        let provider = self.provider(request);
         let facts = Facts {
-            has_credentials: self.twilio.has_credentials(&request.account_sid),
+            has_credentials: match provider {
+                Some(Provider::Messaging) => self.twilio.has_credentials(&request.account_sid),
+                provider => provider.is_some(),
+            },
+            has_email_templates: provider == Some(Provider::SendGrid),
             routes: routing.of(&request.account_sid),
             media: &spelling,
             checks,

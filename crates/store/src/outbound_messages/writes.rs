@@ -18,7 +18,7 @@ use crate::{
 };
 use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent},
-    sending::statistics::MessageEvent,
+    sending::{provider::Provider, statistics::MessageEvent},
 };
 use twilio_edge_platform::tasks::Supervisor;
 
@@ -29,7 +29,8 @@ impl OutboundMessage {
             account_sid: &self.account_sid,
             channel: &self.channel,
             recipient: &self.recipient,
-            form: &self.form,
+            // Only a form of Twilio names media.
+            form: if self.provider() == Provider::Messaging { &self.form } else { "" },
             created_at_ms: self.created_at_ms,
             due_at_ms: self.due_at_ms,
         }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use twilio_edge_connectors::{
+    email::{EmailAccounts, SendGrid, Smtp},
     send_client::SendClients,
     sinks::Sinks,
     twilio::{Studio, Twilio, Verify},
@@ -202,14 +203,15 @@ fn sending(
     let media = Media::open(&config.media, probe_limit, metrics)
         .map_err(|problem| format!("media.{problem}"))?
         .with_library(library);
+    let emails = EmailAccounts::open(&config.email).map_err(of_file("email.file"))?;
     Ok(Sending {
         messages: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
-        clients: SendClients::default()
-            .with(Provider::Messaging, twilio.clone())
+        clients: clients(config, &twilio, &emails)?
             .with(Provider::Verify, verify.clone())
             .with(Provider::Studio, studio.clone()),
         studio,
+        emails,
         verifications: Verifications::new(verify, stores.verification_starts(), &config.verify),
         twilio,
         wakeup: Wakeup::default(),
@@ -222,4 +224,23 @@ fn sending(
         status_queue: StatusQueue::default(),
         delivery_times: DeliveryTimes::of(settings),
     })
+}
+
+/// Returns the clients of the providers that the settings name.
+fn clients(
+    config: &Config,
+    twilio: &Twilio,
+    emails: &EmailAccounts,
+) -> Result<SendClients, String> {
+    let timeout = Duration::from_millis(config.sending.timeout_ms);
+    let mut clients = SendClients::default().with(Provider::Messaging, twilio.clone());
+    if emails.uses(Provider::SendGrid) {
+        let client = SendGrid::new(emails.clone(), &config.email, timeout);
+        let client = client.map_err(|problem| format!("email: {problem}"))?;
+        clients = clients.with(Provider::SendGrid, client);
+    }
+    if emails.uses(Provider::Smtp) {
+        clients = clients.with(Provider::Smtp, Smtp::new(emails.clone(), timeout));
+    }
+    Ok(clients)
 }

@@ -50,6 +50,7 @@ const MAIN: &[(&str, &str)] = &[
     ("post", "/v1/messages/{id}/resolve"),
     ("post", "/v1/flows/{flow_sid}/executions"),
     ("get", "/v1/flows/{flow_sid}/executions/{id}"),
+    ("post", "/v1/emails"),
     ("post", "/v1/media"),
     ("get", "/v1/media/{id}"),
     ("delete", "/v1/media/{id}"),
@@ -101,6 +102,7 @@ const ADMIN: &[(&str, &str)] = &[
 const ONCE: &[&str] = &[
     "/v1/messages",
     "/v1/messages/batch",
+    "/v1/emails",
     "/v1/verifications",
     "/v1/flows/{flow_sid}/executions",
     "/v1/media",

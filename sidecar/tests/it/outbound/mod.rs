@@ -4,6 +4,7 @@ pub(crate) mod accepted_messages;
 pub(crate) mod checks;
 pub(crate) mod deliveries;
 pub(crate) mod dropin;
+pub(crate) mod emails;
 pub(crate) mod fair_scheduling;
 pub(crate) mod fallbacks;
 pub(crate) mod flows;

@@ -90,7 +90,7 @@ impl SendAttempt {
             return CallOutcome::NoEvidence;
         }
         let form = match self.with_media(&message).await {
-            Ok(form) if message.valid_until_ms > 0 => {
+            Ok(form) if message.valid_until_ms > 0 && message.provider() == Provider::Messaging => {
                 with_rest_of_validity(&form, message.valid_until_ms.saturating_sub(now_ms()))
             }
             Ok(form) => form,
@@ -184,7 +184,10 @@ impl SendAttempt {
     /// Returns the form for Twilio, with media links that are valid from now on. If the last check of the media is
     /// stale, they are checked again.
     async fn with_media(&self, message: &OutboundMessage) -> Result<String, MediaProblem> {
-        let media = media_of_form(&message.form);
+        let media = match message.provider() {
+            Provider::Messaging => media_of_form(&message.form),
+            _ => Vec::new(),
+        };
         if media.is_empty() {
             return Ok(message.form.clone());
         }

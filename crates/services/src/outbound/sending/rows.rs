@@ -48,7 +48,7 @@ impl Sending {
             now_ms,
         )?;
         Ok(OutboundMessage {
-            provider: Provider::Messaging.as_str().to_owned(),
+            provider: self.provider(request).unwrap_or(Provider::SendGrid).as_str().to_owned(),
             sender: request.sender_name(),
             kind: match request.kind() {
                 check::Kind::Session => "session".to_owned(),
