@@ -320,6 +320,7 @@ fn requests(
                 if path.starts_with("/v1/flows") {
                     fields.insert("to".to_owned(), json!("+15553217002"));
                     fields.remove("channel");
+                }
                 // An e-mail has either a template or texts of its own.
                 for other in
                     ["template_id", "data", "send_at"].iter().filter(|_| path == "/v1/emails")
