@@ -29,7 +29,7 @@ use crate::{
     query::{self, AccountQuery},
     views::Message,
 };
-use twilio_edge_domain::{refusal::RefusalCode, sending::outcome::is_message_sid};
+use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
@@ -119,8 +119,9 @@ async fn cancel(
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ResolveMessageRequest {
-    /// Twilio's SID of the message, if Twilio has it; `null` if Twilio does not have it, so that the message was not sent.
-    #[schema(required = true, pattern = "^(SM|MM)[0-9a-f]{32}$")]
+    /// Id of the message at its provider, if the provider has it: for Twilio its SID, `SM..` or `MM..` (`VE..` of a verification,
+    /// `FN..` of an execution). `null` if the provider does not have it, so that the message was not sent.
+    #[schema(required = true)]
     message_sid: Option<String>,
 }
 
@@ -144,13 +145,14 @@ async fn resolve(
 ) -> Result<Response, Problem> {
     let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
     let ResolveMessageRequest { message_sid } = object(body)?;
-    if message_sid.as_deref().is_some_and(|sid| !is_message_sid(sid)) {
-        let must = "message_sid: must be SM or MM and 32 lower-case hexadecimal digits, or null";
-        return Err(Problem::malformed(must));
-    }
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
     let sid = message_sid.as_deref();
+    let provider = message.provider();
+    if sid.is_some_and(|sid| !provider.is_id(sid)) {
+        let must = format!("message_sid: must be {}, or null", provider.id_form());
+        return Err(Problem::malformed(&must));
+    }
     let resolved = sending::resolve(&sending.messages, &caller, &message, sid, now_ms()).await;
     if !resolved.map_err(|reason| Problem::unavailable(&reason))? {
         return Err(Problem::of(RefusalCode::NotUnknown));

@@ -5,11 +5,7 @@ use std::process::ExitCode;
 use crate::cli::{
     credentials::variable, event_reporting::event_reporting, failure::fail, globals::Globals,
 };
-use twilio_edge_domain::{
-    dropin::resource::id_of_sid,
-    email::{self, outcome::is_provider_id},
-    sending::outcome::is_message_sid,
-};
+use twilio_edge_domain::dropin::resource::id_of_sid;
 use twilio_edge_platform::{
     clock::now_ms,
     config::{Config, without_password},
@@ -76,12 +72,9 @@ pub(super) async fn resolve(
     sent: Option<&str>,
 ) -> Result<Result<(), String>, StoreError> {
     let Some(message) = find(messages, id).await? else { return Ok(Err(no_message(id))) };
-    let is_email = message.channel == email::CHANNEL;
-    let is_id = |sid: &str| if is_email { is_provider_id(sid) } else { is_message_sid(sid) };
-    if sent.is_some_and(|sid| !is_id(sid)) {
-        let must =
-            "--sent: must be SM or MM and 32 hexadecimal digits, or the provider's id of an e-mail";
-        return Ok(Err(must.to_owned()));
+    let provider = message.provider();
+    if sent.is_some_and(|id| !provider.is_id(id)) {
+        return Ok(Err(format!("--sent: must be {}", provider.id_form())));
     }
     Ok(match sending::resolve(messages, &operator(), &message, sent, now_ms()).await? {
         true => Ok(()),
