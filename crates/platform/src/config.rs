@@ -161,6 +161,14 @@ pub struct Stream {
     pub max_age_s: u64,
 }
 
+impl Config {
+    /// Returns the settings of live streams in effect: a listener closes a quiet connection, so signs of life come sooner.
+    pub fn live_streams(&self) -> Stream {
+        let heartbeat_ms = self.stream.heartbeat_ms.min(self.connections.idle_timeout_ms / 2);
+        Stream { heartbeat_ms, ..self.stream.clone() }
+    }
+}
+
 impl Connections {
     /// Returns the limits of each listener.
     pub fn limits(&self) -> Limits {

@@ -107,7 +107,7 @@ async fn serve(
     let services = Services::build(&config, &stores, &metrics).await?;
     let workers = start_background_tasks(&config, &stores, &services, &metrics, &tasks).await?;
 
-    let live_feed = LiveFeed::new(histories.clone(), &config.stream, metrics.clone());
+    let live_feed = LiveFeed::new(histories.clone(), &config.live_streams(), metrics.clone());
     tasks.spawn(Task::LiveFeed, live_feed.clone().run());
 
     // API.

@@ -239,10 +239,6 @@ impl Config {
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
         );
         check(
-            self.stream.heartbeat_ms < self.connections.idle_timeout_ms,
-            "stream.heartbeat_ms: must be less than connections.idle_timeout_ms, after which a listener closes a quiet connection",
-        );
-        check(
             self.stream.max_age_s <= MOST_STREAM_S,
             &format!(
                 "stream.max_age_s: must be at most {MOST_STREAM_S}, because a listener closes older responses"
@@ -279,6 +275,16 @@ mod tests {
     use std::ffi::OsString;
 
     use crate::config::Merged;
+
+    #[test]
+    fn signs_of_life_come_before_a_listener_closes_a_quiet_connection() {
+        let heartbeat_ms = |idle_ms: &str| {
+            let name = OsString::from("TWILIO_EDGE_CONNECTIONS_IDLE_TIMEOUT_MS");
+            let settings = std::iter::once((name, OsString::from(idle_ms)));
+            Merged::read(None, settings).check().unwrap().live_streams().heartbeat_ms
+        };
+        assert_eq!((heartbeat_ms("75000"), heartbeat_ms("1000")), (10_000, 500));
+    }
 
     #[test]
     fn interval_of_a_background_task_is_at_most_one_year() {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use twilio_edge_domain::{cursor::Cursor, live_stream::StreamPosition};
 
 use crate::{
-    access::api_keys::{administrator, coded},
+    access::api_keys::{Caller, administrator, coded, made_by_operator},
     api::{
         endpoints::refused,
         message_lists::{ALICE, BOB, OTHER, accepted, from, of_other, status_callback},
@@ -419,15 +419,17 @@ async fn stream_of_a_slow_client_ends_and_can_be_continued() {
 #[tokio::test]
 async fn stream_ends_at_its_greatest_age_and_with_its_key() {
     let world = World::new(Kind::Sqlite).await;
-    let settings =
-        [("TWILIO_EDGE_STREAM_MAX_AGE_S", "2"), ("TWILIO_EDGE_STREAM_HEARTBEAT_MS", "200")];
-    let sidecar = world.sidecar_with(&settings).await;
-    let administrator = administrator(&sidecar).await;
-    let (_, key) = administrator.create("app", Some(ACCOUNT), "live").await;
-    let mut live = LiveClient::open(&sidecar, &key, "", "").await;
-    assert_eq!(live.end().await["reason"], "expired");
+    let old = world.sidecar_with(&[("TWILIO_EDGE_STREAM_MAX_AGE_S", "1")]).await;
+    let (_, key) = administrator(&old).await.create("app", Some(ACCOUNT), "live").await;
+    let mut live = LiveClient::open(&old, &key, "", "").await;
+    let LiveEvent::End(end) = live.next().await else { panic!("a sign of life came first") };
+    assert_eq!(end["reason"], "expired");
     assert_eq!(live.next().await, LiveEvent::Closed);
+    old.stop();
 
+    let sidecar = world.sidecar_with(&[("TWILIO_EDGE_STREAM_HEARTBEAT_MS", "200")]).await;
+    let (_, admin) = made_by_operator(&world, "admin", None);
+    let administrator = Caller::admin(&sidecar, &admin);
     let (id, revoked) = administrator.create("app", Some(ACCOUNT), "revoked").await;
     let mut live = LiveClient::open(&sidecar, &revoked, "", "").await;
     let path = format!("/v1/keys/{id}");

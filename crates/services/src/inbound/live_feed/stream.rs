@@ -111,6 +111,7 @@ impl LiveStream {
 
     async fn wait(&mut self) -> StreamItem {
         let max_age = Duration::from_secs(self.feed.shared.settings.max_age_s);
+        let expires = self.slot.opened() + max_age;
         loop {
             if let Some(next) = self.pending.pop_front() {
                 self.reached = next.position.clone();
@@ -125,7 +126,7 @@ impl LiveStream {
                 return self.end(StreamEnd::Shutdown);
             }
             let now = Instant::now();
-            if now.saturating_duration_since(self.slot.opened()) >= max_age {
+            if now >= expires {
                 return self.end(StreamEnd::Expired);
             }
             if now >= self.heartbeat_at {
@@ -145,7 +146,7 @@ impl LiveStream {
                         return self.end(StreamEnd::Shutdown);
                     }
                 }
-                () = tokio::time::sleep_until(pause) => {}
+                () = tokio::time::sleep_until(pause.min(expires)) => {}
             }
         }
     }
