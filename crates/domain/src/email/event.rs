@@ -203,7 +203,7 @@ mod tests {
         ] {
             assert_eq!(event(json!({"sg_message_id": id})).provider_id.as_deref(), provider_id);
         }
-        let other = event(json!({"twilio_edge_message_id": "../x", "email": "nobody"}));
+        let other = event(json!({"twilio_edge_message_id": "../x", "email": "no-address"}));
         assert_eq!((other.message_id, other.recipient), (None, None));
     }
 

@@ -109,7 +109,7 @@ impl Shop {
     }
 }
 
-/// What the simulator accepted.
+/// Returns the e-mails that the simulator accepted.
 async fn emails(simulator: &Simulator) -> Value {
     let url = format!("{}/simulator/emails", simulator.base);
     reqwest::get(url).await.unwrap().json().await.unwrap()

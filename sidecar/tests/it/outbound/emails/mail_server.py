@@ -10,7 +10,7 @@ from aiosmtpd.controller import Controller
 class Handler:
     async def handle_RCPT(self, server, session, envelope, address, options):
         name = address.split("@")[0]
-        if name == "nobody":
+        if name == "missing":
             return "550 5.1.1 The mailbox does not exist"
         if name == "later":
             return "451 4.7.1 Try again later"

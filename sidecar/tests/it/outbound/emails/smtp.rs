@@ -114,7 +114,7 @@ async fn mail_server_gets_each_email_once(world: World) {
 
     // The server refuses a recipient for good, or the whole e-mail, or for a while; or its answer is lost.
     for (to, state, code) in [
-        ("nobody@example.com", "refused", "email_bounced"),
+        ("missing@example.com", "refused", "email_bounced"),
         ("large@example.com", "refused", "email_refused"),
         ("later@example.com", "queued", "smtp_later"),
         ("lost@example.com", "unknown", "unknown"),
@@ -128,7 +128,7 @@ async fn mail_server_gets_each_email_once(world: World) {
         .await;
     }
     assert_eq!(server.messages_to("lost@example.com").len(), 1);
-    let again = json!({"to": "nobody@example.com", "subject": "x", "text": "x"});
+    let again = json!({"to": "missing@example.com", "subject": "x", "text": "x"});
     let refusal = shop.app().refusal(reqwest::Method::POST, "/v1/emails", &again).await;
     assert_eq!(refusal, coded(409, "suppressed"));
     let template = json!({"to": "ava@example.com", "template_id": format!("d-{}", "0".repeat(32)), "category": "service"});
