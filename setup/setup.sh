@@ -327,7 +327,9 @@ node_signer() {
 # openapi: Twilio's own OpenAPI documents. Nothing else of the package is used, and none of its scripts run.
 openapi() {
     local folder=.tools/openapi archive=twilio-alpha-mcp-$TWILIO_OPENAPI.tgz
-    if [[ $(cat "$folder/.sha256" 2>/dev/null) != "$TWILIO_OPENAPI_SHA256" || ! -e $folder/twilio_studio_v2.json ]]; then
+    local documents=(twilio_{api_v2010,content_v1,studio_v2,verify_v2}.json) known
+    known="$TWILIO_OPENAPI_SHA256 ${documents[*]}"
+    if [[ $(cat "$folder/.documents" 2>/dev/null) != "$known" ]]; then
         say openapi "downloading Twilio's OpenAPI documents into $folder"
         rm -rf "$folder"
         mkdir -p "$folder"
@@ -336,9 +338,9 @@ openapi() {
         sha256sum --quiet --check <<<"$TWILIO_OPENAPI_SHA256  $folder/$archive" ||
             stop openapi "the checksum of $archive differs from the pinned one"
         tar --extract --file "$folder/$archive" --directory "$folder" --strip-components 4 \
-            package/twilio-oai/spec/json/twilio_{api_v2010,content_v1,studio_v2}.json
+            "${documents[@]/#/package/twilio-oai/spec/json/}"
         rm "$folder/$archive"
-        echo "$TWILIO_OPENAPI_SHA256" >"$folder/.sha256"
+        echo "$known" >"$folder/.documents"
     fi
     say openapi "Twilio's OpenAPI documents ($TWILIO_OPENAPI) in $folder"
 }

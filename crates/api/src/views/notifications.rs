@@ -1,4 +1,4 @@
-//! View of notifications: what somebody wanted to say to a contact, with the attempts to send it.
+//! View of notifications: what an application wanted to say to a contact, with the attempts to send it.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ twilio_edge_contract::string_enum! {
     }
 }
 
-/// A notification: what somebody wanted to say to one contact, with the attempts to send it.
+/// A notification: what an application wanted to say to one contact, with the attempts to send it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct NotificationView {
     /// Id of the notification: `nt_` and 32 hexadecimal digits.

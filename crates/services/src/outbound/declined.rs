@@ -1,5 +1,5 @@
 //! Messages that a rule declined before they were accepted. Each has a row without content, so that the notification log has every
-//! message that somebody wanted to send, with the reason why it was not sent.
+//! message that an application wanted to send, with the reason why it was not sent.
 
 use twilio_edge_domain::{
     refusal::RefusalCode,

@@ -10,6 +10,7 @@ use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent, OperationalEventType},
     sending::{
         options::Metadata,
+        provider::Provider,
         status_callback::{StatusCallback, UnsentMessage},
     },
     window::rfc3339,
@@ -60,14 +61,15 @@ impl OutboundMessages {
     }
 
     /// Returns the status callback about a message that ended without Twilio. A message that is replaced by a fallback has
-    /// not ended for the caller, and a repetition was reported by Twilio.
+    /// not ended for the caller, and a repetition was reported by Twilio. Only Twilio's API of messages has status callbacks.
     pub(super) fn callback(
         &self,
         message: &OutboundMessage,
         change: MessageChange<'_>,
     ) -> Option<NewCallback> {
         let is_replaced = change.instead.is_some_and(|instead| instead.state != "refused");
-        if is_replaced || message.repetitions > 0 {
+        let is_other = message.provider() != Provider::Messaging;
+        if is_replaced || is_other || message.repetitions > 0 {
             return None;
         }
         let reporting = self.database.reporting();

@@ -67,7 +67,7 @@ impl OutboundMessages {
             Bind::Whole(now_ms),
             Bind::Text(masked),
         ];
-        // Who has the code has received it.
+        // A contact that gives the right code has received it.
         let is_first = status == VerificationStatus::Approved && !is_delivered(&message.status);
         let counts = is_first.then(|| message.count(MessageEvent::Delivered, "", now_ms));
         let change = MessageChange {

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::{
     access::api_keys::{Caller, administrator, coded},
     api::message_lists::OTHER,
+    outbound::templates,
     support::servers::eventually,
     support::sidecar::{ACCOUNT, Sidecar, inbound},
-    support::simulator::{Simulator, account},
+    support::simulator::{SERVICE, Simulator},
     support::world::{Kind, World, on_every_store},
 };
 
@@ -22,21 +23,13 @@ on_every_store! {
     verification_without_a_clear_answer_is_found_and_not_sent_again,
 }
 
-const SERVICE: &str = "VA00112233445566778899aabbccddeeff";
 const PERSON: &str = "+14155550123";
 const STOPPED: &str = "+14155550177";
 
 async fn started(world: &World, simulator: &Simulator, more: &[(&str, &str)]) -> Sidecar {
-    let file = world.directory.path().join("sending.toml");
-    let service = format!("verify_service_sid = \"{SERVICE}\"\n");
-    std::fs::write(&file, account(ACCOUNT) + &service).unwrap();
-    let settings = [
-        ("TWILIO_EDGE_SENDING_FILE", file.to_str().unwrap()),
-        ("TWILIO_EDGE_SENDING_BASE_URL", &simulator.base),
-        ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "2000"),
-        ("TWILIO_EDGE_VERIFY_STATUS_AFTER_S", "1"),
-    ];
-    world.sidecar_with(&[&settings[..], more].concat()).await
+    let soon =
+        [("TWILIO_EDGE_SENDING_TIMEOUT_MS", "2000"), ("TWILIO_EDGE_VERIFY_STATUS_AFTER_S", "1")];
+    templates::started(world, simulator, &[&soon[..], more].concat()).await
 }
 
 async fn application<'a>(sidecar: &'a Sidecar, root: &Caller<'_>) -> Caller<'a> {
@@ -52,15 +45,8 @@ async fn start(app: &Caller<'_>, body: Value) -> Value {
     body
 }
 
-/// Returns the verifications that the simulator has, with their codes.
-async fn at_twilio(simulator: &Simulator) -> Vec<Value> {
-    let url = format!("{}/simulator/verifications", simulator.base);
-    let shown: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
-    shown["verifications"].as_array().unwrap().clone()
-}
-
 async fn code_of(simulator: &Simulator, to: &str) -> String {
-    let all = at_twilio(simulator).await;
+    let all = simulator.verifications().await;
     let one = all.iter().find(|one| one["to"] == to).unwrap();
     one["code"].as_str().unwrap().to_owned()
 }
@@ -174,7 +160,7 @@ async fn sms_replaces_whatsapp_that_refuses_or_does_not_deliver(world: World) {
             (&json!("whatsapp"), &json!(code)),
             "{shown}"
         );
-        let all = at_twilio(&simulator).await;
+        let all = simulator.verifications().await;
         let of_number: Vec<&Value> = all.iter().filter(|one| one["to"] == number).collect();
         assert_eq!(of_number.len(), 1, "one verification, with one code: {all:#?}");
         let code = code_of(&simulator, number).await;
@@ -235,7 +221,7 @@ async fn limits_and_opt_outs_decline_a_verification(world: World) {
         .collect();
     assert_eq!(codes, ["verification_limit", "verification_limit", "suppressed"], "{log}");
     let number = "+14155550125";
-    let answers = at_twilio(&simulator).await;
+    let answers = simulator.verifications().await;
     assert!(answers.iter().any(|one| one["to"] == number), "{answers:#?}");
 }
 
@@ -252,7 +238,7 @@ async fn verification_without_a_clear_answer_is_found_and_not_sent_again(world: 
         let place = started["links"]["self"].as_str().unwrap();
         eventually("the verification is found", async || app.get(place).await["state"] == "sent")
             .await;
-        let all = at_twilio(&simulator).await;
+        let all = simulator.verifications().await;
         let one = all.iter().find(|one| one["to"] == number).unwrap();
         assert_eq!(
             (&one["channels"], &app.get(place).await["sid"]),
