@@ -7,6 +7,8 @@ import { inspect, open, run, signIn } from "./browser.mjs";
 
 const config = JSON.parse(process.argv[2]);
 const { admin, state, markup } = config;
+const alert = (page) => page.getByRole("alert");
+const row = (page, text) => page.locator("tbody tr", { hasText: text });
 
 await run(async (browser) => {
   const { page, check } = await open(browser, admin);
@@ -34,9 +36,6 @@ await run(async (browser) => {
   }
   check();
 });
-
-const alert = (page) => page.getByRole("alert");
-const row = (page, text) => page.locator("tbody tr", { hasText: text });
 
 async function contacts(page) {
   await page.getByLabel("Number").fill(config.number);

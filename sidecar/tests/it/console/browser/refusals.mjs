@@ -18,7 +18,7 @@ await run(async (browser) => {
     return;
   }
   // The cause, the one change, and strangers apart from misconfiguration.
-  const group = page.locator("article", { hasText: "were signed for https://old.example.com" });
+  const group = page.locator("article", { hasText: "was signed for https://old.example.com" });
   await group.getByText("Add https://old.example.com to").waitFor();
   await group.getByText("misconfiguration").waitFor();
   await page.locator("article").getByText("They are refused rightly.").waitFor();
