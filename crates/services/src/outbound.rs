@@ -17,4 +17,5 @@ pub mod sending;
 pub mod statistics;
 pub mod status_queue;
 pub mod templates;
+pub mod verification_starts;
 pub mod verifications;

@@ -17,7 +17,7 @@ use crate::{
     outbound::{
         deliveries::DeliveryTimes, media::Media, outcome_waiters::OutcomeWaiters,
         routing_file::Routes, status_queue::StatusQueue, templates::Templates,
-        verifications::Verifications,
+        verification_starts::Verifications,
     },
     wakeup::Wakeup,
 };

@@ -27,7 +27,7 @@ use twilio_edge_services::{
         sending::{self, Sending},
         status_queue::StatusQueue,
         templates::Templates,
-        verifications::Verifications,
+        verification_starts::Verifications,
     },
     wakeup::Wakeup,
 };

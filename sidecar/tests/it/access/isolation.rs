@@ -321,6 +321,10 @@ fn requests(
                     fields.insert("to".to_owned(), json!("+15553217002"));
                     fields.remove("channel");
                 }
+                // This contact is not suppressed.
+                if path == "/v1/verifications" {
+                    fields.insert("to".to_owned(), json!("+15553217002"));
+                }
                 // An e-mail has either a template or texts of its own.
                 for other in
                     ["template_id", "data", "send_at"].iter().filter(|_| path == "/v1/emails")

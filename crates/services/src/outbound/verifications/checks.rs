@@ -60,10 +60,13 @@ impl Sending {
                 let form = format!("{target}&{form}");
                 let client = &self.verifications.client;
                 let answer = client.check(&last.account_sid, &last.sender, form).await;
-                check_outcome(answer, &self.errors)
+                match check_outcome(answer, &self.errors) {
+                    // Twilio may not have created it yet.
+                    CheckOutcome::Ended if sid(messages).is_none() => not_sent(),
+                    outcome => outcome,
+                }
             }
-            // No code has left yet.
-            None => CheckOutcome::Status(VerificationStatus::Pending, String::new()),
+            None => not_sent(),
         };
         self.apply_check(last, &outcome, now_ms).await?;
         Ok(outcome)
@@ -165,6 +168,11 @@ pub fn status(messages: &[OutboundMessage], now_ms: i64) -> VerificationStatus {
         Some((_, valid_until_ms)) if now_ms > valid_until_ms => VerificationStatus::Expired,
         Some(_) => VerificationStatus::Pending,
     }
+}
+
+/// Outcome of a check before a code has left.
+fn not_sent() -> CheckOutcome {
+    CheckOutcome::Status(VerificationStatus::Pending, String::new())
 }
 
 /// Returns Twilio's SID of a verification.
