@@ -147,7 +147,23 @@ fn folded(word: &str) -> String {
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
         other => other,
     });
-    narrow.flat_map(char::to_lowercase).collect()
+    narrow.map(lower).collect()
+}
+
+/// Returns a letter in lower case, if a keyword has that letter. The library's tables of all scripts would be a fiftieth of
+/// the filter's file.
+fn lower(letter: char) -> char {
+    let next = |distance| char::from_u32(u32::from(letter) + distance).unwrap_or(letter);
+    match letter {
+        'A'..='Z' | 'À'..='Ö' | 'Ø'..='Þ' => next(32),
+        // The sign of Kelvin and of the angstrom, and a letter that keeps its dot as a separate sign, which is ignored.
+        '\u{212a}' => 'k',
+        '\u{212b}' => 'å',
+        'İ' => 'i',
+        'Ā'..='Ķ' | 'Ŋ'..='Ŷ' => next(u32::from(u32::from(letter) % 2 == 0)),
+        'Ĺ'..='Ň' | 'Ź'..='Ž' => next(u32::from(letter) % 2),
+        other => other,
+    }
 }
 
 /// Returns the word without surrounding punctuation.
@@ -186,6 +202,21 @@ mod tests {
             for word in words {
                 assert!(is_opt_keyword(word), "{word}");
                 assert!(is_opt_keyword(&format!(" «{}»! ", word.to_lowercase())), "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn letters_of_keywords_are_folded_as_the_library_folds_them() {
+        let is_mark = |letter: &char| matches!(letter, '\u{300}'..='\u{36f}');
+        let letters: std::collections::BTreeSet<char> =
+            WORDS.iter().flat_map(|word| word.chars()).collect();
+        for letter in '\0'..=char::MAX {
+            let full: Vec<char> = letter.to_lowercase().filter(|it| !is_mark(it)).collect();
+            let has_keyword = !full.is_empty() && full.iter().all(|it| letters.contains(it));
+            match has_keyword {
+                true => assert_eq!(full, [lower(letter)], "{letter}"),
+                false => assert!(!letters.contains(&lower(letter)), "{letter}"),
             }
         }
     }

@@ -17,7 +17,7 @@ const MAX_URLS: usize = 12;
 /// Error code of a loop of redirects.
 const TOO_MANY_REDIRECTS: u32 = 11215;
 
-/// What the webhook of a message led to.
+/// Result of the webhook of a message.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     pub(super) calls: Outcomes,
