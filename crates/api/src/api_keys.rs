@@ -37,7 +37,7 @@ use twilio_edge_store::{CompletedRequest, IdempotencyClaim, Key};
 
 /// An API key. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
-pub(super) struct ApiKey {
+struct ApiKey {
     /// Public part of the key.
     id: String,
     /// Display name.
@@ -56,7 +56,7 @@ pub(super) struct ApiKey {
 }
 
 impl ApiKey {
-    pub(super) fn of(key: Key) -> ApiKey {
+    fn of(key: Key) -> ApiKey {
         ApiKey {
             id: key.id,
             name: key.name,

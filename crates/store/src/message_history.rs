@@ -5,9 +5,7 @@
 
 mod contact;
 pub mod messages;
-pub mod notifications;
 mod permissions;
-mod recording;
 mod rows;
 mod search;
 mod windows;
@@ -19,7 +17,6 @@ use std::{
 };
 
 pub(super) use self::{
-    recording::{RECORDED, RecordingRange, RecordingRow},
     rows::{Range, WALK, WALK_NUMBER, Walk, WebhookRow},
     windows::{Pairs, WINDOWS, WindowRow},
 };

@@ -11,7 +11,6 @@
 
 mod access;
 mod api;
-mod console;
 mod inbound;
 mod operations;
 mod outbound;

@@ -22,7 +22,6 @@ mod observe;
 mod outage;
 mod push;
 mod redirect;
-mod refused;
 mod reject;
 mod rewrite;
 mod settle;
@@ -40,7 +39,6 @@ fn main() -> std::process::ExitCode {
         ("reject", reject::scenarios()),
         ("forge", forge::scenarios()),
         ("redirect", redirect::scenarios()),
-        ("refused", refused::scenarios()),
         ("dedupe", dedupe::scenarios()),
         ("settle", settle::scenarios()),
         ("leave", leave::scenarios()),

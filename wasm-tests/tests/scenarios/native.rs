@@ -18,7 +18,6 @@ use twilio_edge_filter::metrics::Counter;
 use twilio_edge_filter::overrides::is_override;
 use twilio_edge_filter::recent_webhooks::RecentWebhooks;
 use twilio_edge_filter::refresh::KeyRefresh;
-use twilio_edge_filter::refused_requests::RefusedRequests;
 use twilio_edge_wasm_tests::host::{
     Action, BufferKind, Callback, Cost, Filter, MapKind, Pairs, Proxy, Status,
 };
@@ -40,7 +39,6 @@ struct Root {
     callouts: Lanes<ClaimOrigin, SettlementOrigin>,
     recent: RecentWebhooks,
     refusals: LogLimit,
-    reports: RefusedRequests,
 }
 
 struct Request {
@@ -181,7 +179,6 @@ impl Native {
         let root = Root {
             number,
             refresh: KeyRefresh::new(&config, number.into()),
-            reports: RefusedRequests::new(&config),
             config,
             queue: self.proxy.register_queue(format!("native.{number}").as_bytes()),
             is_leaving: false,
@@ -303,7 +300,6 @@ impl Native {
                 }
                 Ok(())
             }
-            Effect::Report(request) => self.report_refusal(root, *request),
         }
     }
 
@@ -332,7 +328,6 @@ impl Native {
         }
         self.send(root, Occasion::Tick)?;
         self.request_keys(root)?;
-        self.send_report(root)?;
         if let Some(suppressed) = self.root(root)?.refusals.refill(now_ms) {
             self.proxy.write_log(3, suppressed_refusals(suppressed));
         }
@@ -399,7 +394,7 @@ fn read_head(pairs: Pairs) -> Head {
             "x-twilio-signature" => &mut head.signature,
             "x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
             _ if is_override(name.as_bytes()) => {
-                head.overrides.push((name, value));
+                head.overrides.push(name);
                 continue;
             }
             _ => continue,

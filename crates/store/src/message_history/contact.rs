@@ -36,11 +36,7 @@ impl MessageHistory {
         Ok(search)
     }
 
-    /// Returns a number with the other ids of its contact. Ids that may belong to another contact are left out.
-    ///
-    /// # Errors
-    /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn with_contact(
+    async fn with_contact(
         &self,
         account_sid: &str,
         number: &NumberQuery,

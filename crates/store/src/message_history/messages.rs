@@ -20,10 +20,9 @@ use twilio_edge_domain::{
     dropin::resource::id_of_sid,
     merge::{Part, Position, merge},
     message::{Direction, Message, NumberQuery, RecordedWebhook},
-    sending::provider::Provider,
 };
 
-/// All states of a row that was accepted.
+/// All states of a row.
 const STATES: [&str; 7] =
     ["queued", "attempting", "sent", "refused", "unknown", "not_sent", "canceled"];
 
@@ -130,8 +129,7 @@ impl<'s> Rows<'s> {
         let is = |wanted: &Option<String>, value: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == value)
         };
-        row.provider() == Provider::Messaging
-            && self.states.contains(&row.state.as_str())
+        self.states.contains(&row.state.as_str())
             && is(&self.search.status, &row.status)
             && is(&self.search.error_code, &row.code)
             && self.search.is_sent_as(row)

@@ -10,7 +10,6 @@ use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent, OperationalEventType},
     sending::{
         options::Metadata,
-        provider::Provider,
         status_callback::{StatusCallback, UnsentMessage},
     },
     window::rfc3339,
@@ -61,15 +60,14 @@ impl OutboundMessages {
     }
 
     /// Returns the status callback about a message that ended without Twilio. A message that is replaced by a fallback has
-    /// not ended for the caller, and a repetition was reported by Twilio. Only Twilio's API of messages has status callbacks.
+    /// not ended for the caller, and a repetition was reported by Twilio.
     pub(super) fn callback(
         &self,
         message: &OutboundMessage,
         change: MessageChange<'_>,
     ) -> Option<NewCallback> {
         let is_replaced = change.instead.is_some_and(|instead| instead.state != "refused");
-        let is_other = message.provider() != Provider::Messaging;
-        if is_replaced || is_other || message.repetitions > 0 {
+        if is_replaced || message.repetitions > 0 {
             return None;
         }
         let reporting = self.database.reporting();
@@ -97,16 +95,14 @@ impl OutboundMessages {
     }
 }
 
-/// Returns the event of a new message that is stored as declined, or as refused, as a fallback can be.
+/// Returns the event of a new message that is stored as refused, as a fallback can be.
 pub(super) fn event_of_refused(
     reporting: &EventReporting,
     message: &OutboundMessage,
 ) -> Option<OperationalEvent> {
-    let event_type = match message.state.as_str() {
-        "declined" => OperationalEventType::MessageDeclined,
-        "refused" => type_of_refusal(&message.code),
-        _ => return None,
-    };
+    if message.state != "refused" {
+        return None;
+    }
     let change = MessageChange {
         state: &message.state,
         code: &message.code,
@@ -114,7 +110,7 @@ pub(super) fn event_of_refused(
         now_ms: message.created_at_ms,
         ..MessageChange::default()
     };
-    event(reporting, event_type, message, change)
+    event(reporting, type_of_refusal(&message.code), message, change)
 }
 
 fn type_of_refusal(code: &str) -> OperationalEventType {
@@ -152,12 +148,11 @@ fn event(
     })
 }
 
-/// Returns the recipient. Without it, the events of a message are in order by message only.
+/// Returns the recipient. The number of a message that ended may be masked; its events are then in order by message only.
 fn contact(message: &OutboundMessage) -> Option<Address> {
     let is_masked = message.recipient.is_empty() || message.recipient.contains("..");
-    let number = if is_masked { &message.contact } else { &message.recipient };
-    (!number.is_empty())
-        .then(|| Address { channel: message.channel.clone(), number: number.clone() })
+    (!is_masked)
+        .then(|| Address { channel: message.channel.clone(), number: message.recipient.clone() })
 }
 
 fn data(
@@ -175,8 +170,6 @@ fn data(
     let metadata = Metadata::read(&message.metadata).0;
     let mut data = json!({
         "id": message.id,
-        "notification_id": text(&message.notification_id),
-        "provider": text(&message.provider),
         "sid": text(sid),
         "state": change.state,
         "status": text(change.status),
@@ -188,7 +181,7 @@ fn data(
         "template": text(&message.template),
         "fallback": change.instead.map(|instead| instead.id.as_str()),
         "fallback_of": text(&message.fallback_of),
-        "reply_to": message.is_reply_to_keyword().then(|| json!({"sid": message.reply_to, "keyword": message.reply_keyword})),
+        "reply_to": message.is_reply().then(|| json!({"sid": message.reply_to, "keyword": message.reply_keyword})),
         "metadata": (!metadata.is_empty()).then_some(metadata),
         "attempts": message.attempts,
         "repetitions": message.repetitions,
