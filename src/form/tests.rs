@@ -237,6 +237,11 @@ fn field_that_was_cut_out_of_a_name_or_a_text_is_refused() {
         ),
         (
             Class::Inbound,
+            inbound("&Body=hi&OptOutType=&STOP="),
+            ShapeError::Ambiguous("OptOutType"),
+        ),
+        (
+            Class::Inbound,
             format!(
                 "AccountSid={ACCOUNT}&MessageSid={MESSAGE}&From=whatsapp:%2B14155550123\
                  &To=whatsapp:%2B14155238886&Body=STOP&ButtonPayload="
