@@ -44,11 +44,11 @@ pub struct Parameter<'a>(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form<'a> {
     parameters: Vec<Parameter<'a>>,
-    /// Indexes of the parameters in the order in which Twilio signs them.
+    /// Places of the parameters in the order in which Twilio signs them.
     signed_order: Vec<Place>,
-    /// For each known field the number of its first parameter, from 1; 0 if there is none.
+    /// For each known field the position of its first parameter, counted from 1; 0 if there is none.
     fields: [u16; field::COUNT],
-    /// The first field that Twilio sends once and that came a second time.
+    /// First field that occurs twice although Twilio sends it once.
     repeated: Option<Field>,
     /// The bytes, if they are UTF-8.
     text: Option<&'a str>,
@@ -56,9 +56,10 @@ pub struct Form<'a> {
     is_ascii: bool,
 }
 
-/// Place of a parameter in the signed order.
+/// Parameter in the signed order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
+    /// Index in the order received.
     index: u16,
     field: Option<Field>,
 }

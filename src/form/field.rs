@@ -65,8 +65,7 @@ twilio_edge_contract::string_enum! {
 pub(super) const COUNT: usize = Field::ALL.len();
 
 impl Field {
-    /// Returns the field of this name. Most names differ from all others of their length in the first and the last letters,
-    /// which are compared as one number.
+    /// Returns the field with this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         let fields = Self::of_length(name.len());
         fields.iter().copied().find(|field| is_same(field.as_str().as_bytes(), name.as_bytes()))
