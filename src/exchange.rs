@@ -34,6 +34,7 @@ use self::verdict::{apply_tick, no_verdict, set_upstream};
 use crate::config::{Config, Mode};
 use crate::metrics::Counter;
 use crate::overrides::foreign_encoding;
+use crate::refused_requests;
 use crate::reply::{Answer, Reason};
 pub use crate::upstream_request::UpstreamRequest;
 use crate::url_digest;
@@ -198,7 +199,8 @@ impl Exchange {
         effects.push(Effect::Count(Counter::Webhook));
         if !head.overrides.is_empty() {
             effects.push(Effect::Count(Counter::Overridden));
-            effects.extend(head.overrides.iter().cloned().map(Effect::Remove));
+            let names = head.overrides.iter().map(|(name, _)| name.clone());
+            effects.extend(names.map(Effect::Remove));
         }
         let max_bytes = u64::try_from(self.config.max_body_bytes).unwrap_or(u64::MAX);
         let refusal = if head.method != b"GET" && head.method != b"POST" {
@@ -214,7 +216,7 @@ impl Exchange {
             foreign_encoding(coding, kind).map(|(reason, field)| Refusal::with_field(reason, field))
         };
         match refusal {
-            Some(refusal) => self.refuse(refusal, &head, effects),
+            Some(refusal) => self.refuse(refusal, &head, None, effects),
             None => {
                 let first_part = Some(TimeLimit::new(MAX_FIRST_PART_MS));
                 State::Receiving(Box::new(PendingBody { head, first_part }))
@@ -229,7 +231,8 @@ impl Exchange {
         effects: &mut Vec<Effect>,
     ) -> State {
         if received > self.config.max_body_bytes {
-            return self.refuse(Refusal::new(Reason::BodyTooLarge), &pending.head, effects);
+            let refusal = Refusal::new(Reason::BodyTooLarge);
+            return self.refuse(refusal, &pending.head, None, effects);
         }
         pending.first_part = None;
         State::Receiving(pending)
@@ -239,7 +242,7 @@ impl Exchange {
     /// the filter wait for one: without allow_on_headers_stop_iteration the body never reaches the filter, and the request
     /// would hang until a timeout of Envoy.
     fn give_up(&self, head: &Head, effects: &mut Vec<Effect>) -> State {
-        let state = self.refuse(Refusal::new(Reason::NoBody), head, effects);
+        let state = self.refuse(Refusal::new(Reason::NoBody), head, None, effects);
         if let State::Forwarded(_) = state {
             effects.push(Effect::Forward);
         }
@@ -254,7 +257,7 @@ impl Exchange {
         };
         let VerifiedRequest { route, proof, form, form_is_body } = match verified {
             Ok(verified) => verified,
-            Err(refusal) => return self.refuse(refusal, head, effects),
+            Err(refusal) => return self.refuse(refusal, head, Some(body), effects),
         };
         effects.push(Effect::Count(Counter::Verified));
         effects.push(Effect::Count(Counter::Matched(proof.slot)));
@@ -351,11 +354,22 @@ impl Exchange {
         }
     }
 
-    fn refuse(&self, refusal: Refusal, head: &Head, effects: &mut Vec<Effect>) -> State {
+    /// Refuses a request and reports it to the sidecar, which the client does not wait for. `body` is `None` if the request
+    /// is refused before its body arrived.
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        head: &Head,
+        body: Option<&[u8]>,
+        effects: &mut Vec<Effect>,
+    ) -> State {
         let route = head.route(&self.config);
         let mode = route.map_or(Mode::Enforce, |route| route.mode);
         let route = route.map_or("", |route| route.path.as_str());
-        refuse(&refusal, mode, route, head.request_id.as_deref(), effects)
+        let state = refuse(&refusal, mode, route, head.request_id.as_deref(), effects);
+        let report = refused_requests::report(&self.config, refusal.reason, head, body);
+        effects.extend(report.map(|report| Effect::Report(Box::new(report))));
+        state
     }
 }
 

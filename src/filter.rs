@@ -184,6 +184,7 @@ pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>, callback
             Effect::AccessLog(word) => host::set_access_log_verdict(word),
             Effect::Count(counter) => shared.count(counter),
             Effect::Warn(line) => shared.log_refusal(&line),
+            Effect::Report(request) => shared.report_refusal(*request),
         }
     }
 }
@@ -229,7 +230,7 @@ fn read_head(pairs: HeaderMap<'_>) -> Head {
                 continue;
             }
             _ if is_override(name) => {
-                head.overrides.push(String::from_utf8_lossy(name).into_owned());
+                head.overrides.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
                 continue;
             }
             _ => continue,

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
-use twilio_edge_contract::{EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH};
+use twilio_edge_contract::EXCHANGE_MEDIA_TYPE;
 
 use crate::config::Sidecar;
 use crate::metrics::{Counter, Gauge, Histogram, Tally};
@@ -38,7 +38,7 @@ fn map(kind: MapType) -> Vec<u8> {
     unsafe { Vec::from_raw_parts(map, size, size) }
 }
 
-/// Returns the request headers. Only in the request headers callback.
+/// Returns the request headers. Only while the request is paused; empty afterwards.
 pub(crate) fn request_headers() -> Vec<u8> {
     map(MapType::HttpRequestHeaders)
 }
@@ -121,15 +121,14 @@ pub(crate) fn focus(context: u32) -> bool {
     hostcalls::set_effective_context(context).is_ok()
 }
 
-/// Posts an exchange to the sidecar. Returns the token under which [`reply`] will come, or `None` if the call cannot be sent.
+/// Posts a binary body to the sidecar. Returns the token under which [`reply`] will come, or `None` if the call cannot be sent.
 /// Must be called in a root callback: a reply to a stream that has ended is lost.
-pub(crate) fn exchange(sidecar: &Sidecar, body: &[u8]) -> Option<u32> {
-    let headers =
-        [(":method", "POST"), (":path", EXCHANGE_PATH), ("content-type", EXCHANGE_MEDIA_TYPE)];
+pub(crate) fn post(sidecar: &Sidecar, path: &str, body: &[u8]) -> Option<u32> {
+    let headers = [(":method", "POST"), (":path", path), ("content-type", EXCHANGE_MEDIA_TYPE)];
     call(sidecar, &headers, Some(body))
 }
 
-/// Requests `path` of the sidecar with GET; otherwise as [`exchange`].
+/// Requests `path` of the sidecar with GET; otherwise as [`post`].
 pub(crate) fn get(sidecar: &Sidecar, path: &str) -> Option<u32> {
     call(sidecar, &[(":method", "GET"), (":path", path)], None)
 }

@@ -15,6 +15,7 @@
 //! 6. The backend's answer settles the claim: commit on 2xx, release otherwise.
 //! 7. Every refusal has a [`reply::Reason`]; every event that is counted has a [`metrics::Counter`].
 //!
+//! [`refused_requests`] reports a sample of the refusals to the sidecar, which explains them.
 //! [`refresh`] keeps the keys current if the sidecar provides them. [`recent_webhooks`] answers repeats of recent webhooks without the
 //! sidecar. `host` is the only file that talks to the proxy.
 //! Outside of Envoy (tests, the command line) the crate consists of the pure modules alone.
@@ -31,6 +32,7 @@ mod opt_out;
 pub mod overrides;
 pub mod recent_webhooks;
 pub mod refresh;
+pub mod refused_requests;
 pub mod reply;
 pub mod signature;
 mod upstream_request;

@@ -53,6 +53,19 @@ pub enum Counter {
     OptOutUnacknowledged,
     /// Result of a request for the accounts' keys.
     Refresh(Refresh),
+    /// A refused request that was reported to the sidecar, or was not.
+    Report(ReportResult),
+}
+
+/// Result of the report of a refused request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReportResult {
+    /// The sidecar received it.
+    Sent,
+    /// It is no part of the sample.
+    Skipped,
+    /// The callout failed.
+    Lost,
 }
 
 /// Result of a request for the accounts' keys.
@@ -110,6 +123,8 @@ impl Counter {
         all.extend(Outcome::ALL.map(Counter::Settled));
         all.extend(SettlementResult::ALL.map(Counter::Settlement));
         all.extend([Refresh::Updated, Refresh::Unchanged, Refresh::Failed].map(Counter::Refresh));
+        let results = [ReportResult::Sent, ReportResult::Skipped, ReportResult::Lost];
+        all.extend(results.map(Counter::Report));
         all
     }
 
@@ -167,6 +182,10 @@ impl Counter {
                 "possible opt-outs that were answered after 1 s without an acknowledgement of the sidecar: only the memory of this Envoy contains them",
             ),
             Counter::Refresh(_) => ("result", "results of requests to the sidecar for keys"),
+            Counter::Report(_) => (
+                "result",
+                "refused requests by the result of their report to the sidecar: `skipped` ones are no part of the sample, `lost` ones did not arrive",
+            ),
         }
     }
 
@@ -198,6 +217,14 @@ impl Counter {
                     Refresh::Failed => "failed",
                 };
                 ("keys_refresh", Some(refresh))
+            }
+            Counter::Report(result) => {
+                let result = match result {
+                    ReportResult::Sent => "sent",
+                    ReportResult::Skipped => "skipped",
+                    ReportResult::Lost => "lost",
+                };
+                ("refusal_reports", Some(result))
             }
         }
     }

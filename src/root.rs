@@ -11,7 +11,8 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use twilio_edge_contract::{
-    Decision, EXCHANGE_MEDIA_TYPE, ExchangeReply, SettlementAck, SettlementResult, Verdict,
+    Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, REFUSALS_PATH, SettlementAck,
+    SettlementResult, Verdict,
 };
 
 use crate::callouts::{Batch, Lane, Occasion, QueuedItem};
@@ -19,7 +20,7 @@ use crate::config::{Config, Sidecar};
 use crate::exchange::{Event, Exchange};
 use crate::filter::{Callback, Stream, carry_out, step};
 use crate::host;
-use crate::metrics::{Counter, Gauge, Histogram};
+use crate::metrics::{Counter, Gauge, Histogram, ReportResult};
 use crate::refresh::RefreshResult;
 use crate::signature::hash_body;
 use crate::worker::{ClaimOrigin, SettlementOrigin, Shared};
@@ -73,7 +74,7 @@ impl Root {
         while let Some((lane, batch)) =
             shared.with(|worker| worker.callouts.next_batch(now_ms, occasion)).flatten()
         {
-            match host::exchange(sidecar, &batch.body()) {
+            match host::post(sidecar, EXCHANGE_PATH, &batch.body()) {
                 Some(token) => {
                     shared.with(|worker| {
                         worker.callouts.lane(lane).record_sent(token, batch, now_ms);
@@ -211,6 +212,23 @@ impl Root {
         self.deliver(shared, ticks);
     }
 
+    /// Sends the report of refused requests that is due.
+    fn send_report(&self, shared: &Shared, config: &Config, sidecar: &Sidecar, now_ms: u64) {
+        let due = shared.with(|worker| worker.reports.next_report(&config.origins, now_ms));
+        let Some((body, count)) = due.flatten() else { return };
+        match host::post(sidecar, REFUSALS_PATH, &body) {
+            Some(token) => {
+                shared.with(|worker| worker.reports.record_sent(token, count));
+            }
+            None => {
+                shared.with(|worker| {
+                    worker.reports.record_failure(now_ms);
+                    worker.count_reports(ReportResult::Lost, count);
+                });
+            }
+        }
+    }
+
     fn request_keys(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64) {
         let path = shared.with(|worker| worker.refresh.as_mut()?.due(now_ms)).flatten();
         let Some(path) = path else { return };
@@ -265,6 +283,13 @@ impl Context for Root {
             // Claims that waited for this reply are sent first; the reply can be read while they are on their way.
             self.send(shared, sidecar, now_ms, Occasion::Change);
             self.handle_exchange_reply(shared, lane, batch, reply.as_deref(), now_ms);
+        } else if shared.with(|worker| worker.reports.is_in_flight(token)) == Some(true) {
+            let is_delivered = host::reply(headers, body_bytes, "application/json").is_some();
+            shared.with(|worker| {
+                let count = worker.reports.complete(is_delivered, now_ms);
+                let result = if is_delivered { ReportResult::Sent } else { ReportResult::Lost };
+                worker.count_reports(result, count);
+            });
         } else if shared
             .with(|worker| worker.refresh.as_ref().is_some_and(|it| it.is_in_flight(token)))
             == Some(true)
@@ -337,6 +362,7 @@ impl RootContext for Root {
         if let Some(sidecar) = &config.sidecar {
             self.send(shared, sidecar, now_ms, Occasion::Tick);
             self.request_keys(shared, sidecar, now_ms);
+            self.send_report(shared, &config, sidecar, now_ms);
         }
         shared.with(|worker| worker.report(now_ms));
         if self.is_leaving && !shared.has_open_settlements() {

@@ -44,8 +44,8 @@ pub struct Head {
     pub idempotency_token: Option<Vec<u8>>,
     /// Names of headers a client may not send.
     pub forged: Vec<String>,
-    /// Names of headers that would override the method, the path or the framing; removed on guarded routes.
-    pub overrides: Vec<String>,
+    /// Names and values of headers that would override the method, the path or the framing; removed on guarded routes.
+    pub overrides: Vec<(String, Vec<u8>)>,
     /// `content-encoding`, its lines joined by commas.
     pub content_encoding: Option<Vec<u8>>,
     /// One of these headers came more than once.
@@ -90,16 +90,9 @@ impl Head {
 
     /// Returns the envelope of the signed parameters, without the parts that may not be stored.
     pub(crate) fn envelope(&self, proof: &Proof) -> Envelope {
-        let host = |origin: &str| match origin.split_once("://") {
-            Some((scheme, rest)) => {
-                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-                format!("{scheme}://{host}")
-            }
-            None => origin.to_owned(),
-        };
         Envelope {
             method: Some(loggable(&self.method)),
-            url: self.path().map(|path| host(&proof.origin) + path),
+            url: self.path().map(|path| without_userinfo(&proof.origin) + path),
             content_type: self.content_type.as_deref().map(loggable),
             idempotency_token: self.idempotency_token.as_deref().map(loggable),
         }
@@ -179,6 +172,17 @@ impl Refusal {
         }
         line.push_str(&format!(": {}", self.reason.advice()));
         line
+    }
+}
+
+/// Returns an origin without user and password, which are secrets.
+pub(crate) fn without_userinfo(origin: &str) -> String {
+    match origin.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{host}")
+        }
+        None => origin.to_owned(),
     }
 }
 

@@ -6,16 +6,18 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
-use twilio_edge_contract::{Claim, Settlement, Verdict};
+use twilio_edge_contract::{Claim, RefusedRequest, Settlement, Verdict};
 
 use crate::callouts::{Lane, Lanes, QueuedItem};
 use crate::config::Config;
 use crate::exchange::Exchange;
+use crate::header_map::HeaderMap;
 use crate::host::{self, Metrics, Wakeup};
 use crate::log_limit::{LogLimit, suppressed_refusals};
-use crate::metrics::{Counter, Gauge, Tally};
+use crate::metrics::{Counter, Gauge, ReportResult, Tally};
 use crate::recent_webhooks::{RecentWebhooks, RepeatCheck, RepeatKey};
 use crate::refresh::KeyRefresh;
+use crate::refused_requests::RefusedRequests;
 
 /// Most bytes of each kind that may wait, per worker and lane.
 const MAX_CLAIM_BYTES: usize = 6 << 20;
@@ -57,6 +59,7 @@ pub(crate) struct Worker {
     pub(crate) rejected_claims: Vec<QueuedItem<ClaimOrigin>>,
     pub(crate) recent: RecentWebhooks,
     refusals: LogLimit,
+    pub(crate) reports: RefusedRequests,
 }
 
 impl Shared {
@@ -68,6 +71,7 @@ impl Shared {
             id,
             wakeup: config.sidecar.is_some().then(|| Wakeup::new(id)).flatten(),
             refresh: KeyRefresh::new(&config, id),
+            reports: RefusedRequests::new(&config),
             config,
             metrics: Metrics::define(),
             tally: Tally::default(),
@@ -181,6 +185,16 @@ impl Shared {
         }
     }
 
+    /// Queues the report of a refusal, if it is part of the sample. The stream must be in focus: its headers are read.
+    pub(crate) fn report_refusal(&self, mut request: RefusedRequest) {
+        let is_admitted = self.with(|worker| worker.reports.admits(&mut request)) == Some(true);
+        if !is_admitted {
+            return self.count(Counter::Report(ReportResult::Skipped));
+        }
+        let (headers, now_ms) = (host::request_headers(), host::now_ms());
+        self.with(|worker| worker.reports.post(request, HeaderMap::parse(&headers), now_ms));
+    }
+
     /// Logs a refusal, unless there were too many.
     pub(crate) fn log_refusal(&self, line: &str) {
         if self.with(|worker| worker.refusals.admits()) == Some(true) {
@@ -192,6 +206,13 @@ impl Shared {
 impl Worker {
     pub(crate) fn count(&mut self, counter: Counter) {
         self.tally.count(counter);
+    }
+
+    /// Counts reports of refused requests.
+    pub(crate) fn count_reports(&mut self, result: ReportResult, count: usize) {
+        for _ in 0..count {
+            self.count(Counter::Report(result));
+        }
     }
 
     /// Reports the counts to the host, and logs the number of refusals that were suppressed within the last second.

@@ -1,7 +1,7 @@
-//! Compact form of the exchange between filter and sidecar. JSON says the same for people and tests.
+//! Compact form of the bodies between filter and sidecar. JSON says the same for people and tests.
 //!
 //! ```text
-//! body    "TE", version (1 byte), list of claims or verdicts, list of settlements or results
+//! body    "TE", version (1 byte), two lists: claims and settlements, verdicts and results, or origins and refused requests
 //! list    count, then each record
 //! record  length in bytes, then its fields in a fixed order
 //! text    length + 1, then the bytes (UTF-8); 0: absent
@@ -13,6 +13,11 @@
 //! before a field that its writer does not know.
 
 use std::fmt;
+
+use crate::PROTOCOL_VERSION;
+
+/// First bytes of every binary body; the protocol version follows them as one byte.
+const MAGIC: &[u8; 2] = b"TE";
 
 /// Most records in a list. A reader refuses more before it reserves memory for them.
 const MAX_RECORDS: u32 = 4096;
@@ -97,8 +102,42 @@ pub(crate) trait Record: Sized {
     }
 }
 
+/// Returns the body of two lists of encoded records.
+pub(crate) fn encode_lists(first: &[impl AsRef<[u8]>], second: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let bytes = first.iter().map(|item| item.as_ref().len()).sum::<usize>()
+        + second.iter().map(|item| item.as_ref().len()).sum::<usize>();
+    let mut body = Writer::with_capacity(bytes + (first.len() + second.len()) * 3 + 16);
+    body.bytes(MAGIC);
+    body.byte(version_byte());
+    body.list(first);
+    body.list(second);
+    body.finish()
+}
+
+fn version_byte() -> u8 {
+    const { assert!(PROTOCOL_VERSION < 256) };
+    PROTOCOL_VERSION as u8
+}
+
+/// Reads a body of two lists of records; the names are for its errors.
+pub(crate) fn decode_lists<A: Record, B: Record>(
+    body: &[u8],
+    first: &'static str,
+    second: &'static str,
+) -> Result<(Vec<A>, Vec<B>), DecodeError> {
+    let Some(rest) = body.strip_prefix(MAGIC) else { return Err(DecodeError::NotAnExchange) };
+    let mut reader = Reader::new(rest);
+    let version = reader.byte().map_err(|problem| problem.at("version", 0))?;
+    if version != version_byte() {
+        return Err(DecodeError::OtherVersion(version.into()));
+    }
+    let firsts = read_list(&mut reader, first)?;
+    let seconds = read_list(&mut reader, second)?;
+    Ok((firsts, seconds))
+}
+
 /// Reads a list of records; `name` is for its errors.
-pub(crate) fn read_list<T: Record>(
+fn read_list<T: Record>(
     reader: &mut Reader<'_>,
     name: &'static str,
 ) -> Result<Vec<T>, DecodeError> {
@@ -196,7 +235,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(rest: &'a [u8]) -> Self {
+    fn new(rest: &'a [u8]) -> Self {
         Self { rest }
     }
 

@@ -3,13 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::PROTOCOL_VERSION;
-use crate::binary::{DecodeError, Reader, Record, Writer, read_list};
+use crate::binary::{DecodeError, Record, decode_lists, encode_lists};
 use crate::claim::{Claim, Verdict};
 use crate::settlement::{Settlement, SettlementAck};
 use crate::wire::whole;
-
-/// First bytes of every binary body; the protocol version follows them as one byte.
-const MAGIC: &[u8; 2] = b"TE";
 
 /// Body of `POST /edge/v1/exchange`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +61,7 @@ impl ExchangeRequest {
     ///
     /// [`DecodeError`] with the version if it is another one, or with the field that is malformed.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let (claims, settlements) = decode(body, "claims", "settlements")?;
+        let (claims, settlements) = decode_lists(body, "claims", "settlements")?;
         Ok(Self::new(claims, settlements))
     }
 }
@@ -88,42 +85,14 @@ impl ExchangeReply {
     ///
     /// As [`ExchangeRequest::decode`].
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let (verdicts, results) = decode(body, "verdicts", "results")?;
+        let (verdicts, results) = decode_lists(body, "verdicts", "results")?;
         Ok(Self::new(verdicts, results))
     }
 }
 
 /// Returns the binary body of encoded claims and settlements.
 pub fn encode_request(claims: &[impl AsRef<[u8]>], settlements: &[impl AsRef<[u8]>]) -> Vec<u8> {
-    let bytes = claims.iter().map(|item| item.as_ref().len()).sum::<usize>()
-        + settlements.iter().map(|item| item.as_ref().len()).sum::<usize>();
-    let mut body = Writer::with_capacity(bytes + (claims.len() + settlements.len()) * 3 + 16);
-    body.bytes(MAGIC);
-    body.byte(version_byte());
-    body.list(claims);
-    body.list(settlements);
-    body.finish()
-}
-
-fn version_byte() -> u8 {
-    const { assert!(PROTOCOL_VERSION < 256) };
-    PROTOCOL_VERSION as u8
-}
-
-fn decode<A: Record, B: Record>(
-    body: &[u8],
-    first: &'static str,
-    second: &'static str,
-) -> Result<(Vec<A>, Vec<B>), DecodeError> {
-    let Some(rest) = body.strip_prefix(MAGIC) else { return Err(DecodeError::NotAnExchange) };
-    let mut reader = Reader::new(rest);
-    let version = reader.byte().map_err(|problem| problem.at("version", 0))?;
-    if version != version_byte() {
-        return Err(DecodeError::OtherVersion(version.into()));
-    }
-    let firsts = read_list(&mut reader, first)?;
-    let seconds = read_list(&mut reader, second)?;
-    Ok((firsts, seconds))
+    encode_lists(claims, settlements)
 }
 
 #[cfg(test)]

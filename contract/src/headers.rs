@@ -32,11 +32,13 @@ pub const DEDUPE: &str = "x-twilio-edge-dedupe";
 pub const ATTEMPT: &str = "x-twilio-edge-attempt";
 /// Label of the configured key that signed: `current`, `next`, .. (never the key itself).
 pub const KEY: &str = "x-twilio-edge-key";
+/// `true` on a copy that `twilio-edge listen` sends to a developer's machine. The filter never sets it.
+pub const COPY: &str = "x-twilio-edge-copy";
 /// On local replies to the client: the reason why the request was not forwarded.
 pub const REASON: &str = "x-twilio-edge-reason";
 
 /// Every trusted header of the filter.
-const ALL: [&str; 15] = [
+const ALL: [&str; 16] = [
     VERIFIED,
     CLASS,
     MESSAGE_SID,
@@ -51,6 +53,7 @@ const ALL: [&str; 15] = [
     DEDUPE,
     ATTEMPT,
     KEY,
+    COPY,
     REASON,
 ];
 

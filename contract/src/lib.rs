@@ -17,6 +17,13 @@
 //! sidecar -> filter    200                          [KeyRing] "no" | "these are the keys now"
 //! ```
 //!
+//! A filter also reports a sample of the requests that it refused. Nothing waits for the reply:
+//!
+//! ```text
+//! filter  -> sidecar   POST /edge/v1/refusals   [RefusedRequest]  "why would these signatures not match?"
+//! sidecar -> filter    200                      RefusalReportReply
+//! ```
+//!
 //! Every request is authorized by `Authorization: Bearer <edge token>`. An exchange is a batch, and idempotent by
 //! (key, claim_id): sending the same batch again changes nothing and gives the same answer. Filters send it in the compact
 //! form of [`EXCHANGE_MEDIA_TYPE`]; the sidecar answers in the form of the request, so people and tests may use JSON.
@@ -28,6 +35,7 @@ pub mod headers;
 mod identity;
 mod keys;
 mod records;
+mod refused_request;
 mod settlement;
 #[doc(hidden)]
 pub mod string_enum;
@@ -38,6 +46,10 @@ pub use claim::{Claim, Decision, Delivery, Envelope, MediaLink, Opt, SavedAnswer
 pub use exchange::{ExchangeReply, ExchangeRequest, encode_request};
 pub use identity::{Class, Identity, is_url_digest};
 pub use keys::{AccountKeys, KeyAlgorithm, KeyRing, MAX_ACCOUNTS, MAX_KEYS, SharedKeySecret};
+pub use refused_request::{
+    BodyContent, HeaderLine, MAX_REPORTED, PublicOrigin, RefusalReport, RefusalReportReply,
+    RefusedRequest,
+};
 pub use settlement::{Outcome, Settlement, SettlementAck, SettlementResult, UnclaimedWebhook};
 
 /// Version of the wire format; every request and reply contains it. A reply without it did not come
@@ -47,7 +59,10 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Path of [`ExchangeRequest`].
 pub const EXCHANGE_PATH: &str = "/edge/v1/exchange";
 
-/// Content type of an exchange in its binary form, request and reply.
+/// Path of [`RefusalReport`].
+pub const REFUSALS_PATH: &str = "/edge/v1/refusals";
+
+/// Content type of an exchange in its binary form, request and reply, and of a report of refused requests.
 pub const EXCHANGE_MEDIA_TYPE: &str = "application/vnd.twilio-edge.exchange";
 
 /// Path of [`KeyRing`]; `?have=GENERATION` names the generation that the filter has.

@@ -6,7 +6,7 @@ use twilio_edge_contract::{AccountKeys, KeyAlgorithm, MAX_ACCOUNTS, MAX_KEYS, Sh
 
 use super::reader::{Reader, field};
 use super::route::RouteDefaults;
-use super::{Config, Route, Sidecar};
+use super::{Config, ReportedBody, Reports, Route, Sidecar};
 use crate::form::{is_account_sid, is_parameter_name};
 use crate::keys::Account;
 
@@ -27,11 +27,13 @@ pub(super) const ROOT: &[&str] = &[
     "max_body_bytes",
     "parameters",
     "access_log",
+    "refused_requests",
 ];
 pub(super) const ACCOUNT: &[&str] = &["sid", "auth_tokens", "shared_keys"];
 pub(super) const SHARED_KEY: &[&str] = &["id", "secret", "algorithm"];
 pub(super) const SIDECAR: &[&str] =
     &["cluster", "token", "timeout_ms", "in_flight_wait_ms", "accounts_refresh_ms"];
+pub(super) const REFUSED_REQUESTS: &[&str] = &["report", "body", "max_body_bytes", "per_minute"];
 
 impl Reader<'_> {
     pub(super) fn config(&self, value: &Value) -> Config {
@@ -74,15 +76,48 @@ impl Reader<'_> {
             65_536,
             1..=MAX_BODY_LIMIT,
         );
+        let reports = self.reports(field(root, "refused_requests"), sidecar.is_some());
         Config {
             origins,
             accounts,
             routes,
             sidecar,
+            reports,
             max_body_bytes: usize::try_from(max_body_bytes).unwrap_or(usize::MAX),
             parameters: self.parameters(field(root, "parameters")),
             access_log: self.boolean("access_log", field(root, "access_log"), true),
         }
+    }
+
+    fn reports(&self, value: Option<&Value>, has_sidecar: bool) -> Option<Reports> {
+        let object =
+            value.and_then(|value| self.object("refused_requests", value, REFUSED_REQUESTS));
+        let is_enabled =
+            self.boolean("refused_requests.report", field(object, "report"), has_sidecar);
+        if is_enabled && !has_sidecar {
+            let problem =
+                "needs a sidecar, which gets the reports: configure one, or remove this field";
+            self.problem("refused_requests.report", problem);
+        }
+        let body = match field(object, "body").map(Value::as_str) {
+            None | Some(Some("full")) => ReportedBody::Full,
+            Some(Some("names")) => ReportedBody::Names,
+            Some(Some("none")) => ReportedBody::None,
+            Some(_) => {
+                let problem = "must be \"full\", \"names\" or \"none\"";
+                self.problem("refused_requests.body", problem);
+                ReportedBody::None
+            }
+        };
+        let (path, value) = ("refused_requests.max_body_bytes", field(object, "max_body_bytes"));
+        let max_body_bytes = self.integer(path, value, 16_384, 0..=65_536);
+        let (path, value) = ("refused_requests.per_minute", field(object, "per_minute"));
+        let per_minute = self.integer(path, value, 60, 1..=600);
+        is_enabled.then_some(Reports {
+            body,
+            max_body_bytes: u32::try_from(max_body_bytes).unwrap_or_default(),
+            per_minute: u32::try_from(per_minute).unwrap_or(1),
+        })
     }
 
     fn parameters(&self, value: Option<&Value>) -> Vec<String> {

@@ -212,6 +212,36 @@ pub const FIELDS: &[Field] = &[
         "Names of parameters that Twilio sends and this version does not know. A webhook with an unknown parameter is accepted where the parameter cannot be the end of another one's value. Elsewhere it is refused with `unknown-parameter` until the name is listed here",
     ),
     field(
+        "refused_requests",
+        "object",
+        "see its fields",
+        "Reports of refused requests to the sidecar. Only with `sidecar`",
+    ),
+    field(
+        "refused_requests.report",
+        "`true` or `false`",
+        "`true` with a sidecar",
+        "Report a sample of the refused requests to the sidecar, which explains them (docs/SIGNATURES.md). No request waits for a report, and a report that fails is lost",
+    ),
+    field(
+        "refused_requests.body",
+        "`full`, `names` or `none`",
+        "`full`",
+        "Part of the body in a report. The sidecar needs a form in `full` to examine its signature; it stores the names of the parameters, never their values. Credentials in the header Authorization are never reported",
+    ),
+    field(
+        "refused_requests.max_body_bytes",
+        "0 to 65536",
+        "16384",
+        "Longest body in a report; a longer one is left out",
+    ),
+    field(
+        "refused_requests.per_minute",
+        "1 to 600",
+        "60",
+        "Most reports of one worker per minute. Of one reason and route, five are reported at once, and then one every 12 seconds",
+    ),
+    field(
         "access_log",
         "`true` or `false`",
         "`true`",
@@ -244,6 +274,7 @@ mod tests {
             ("routes[].", route::ROUTE),
             ("on_unavailable.", route::ON_UNAVAILABLE),
             ("sidecar.", plugin::SIDECAR),
+            ("refused_requests.", plugin::REFUSED_REQUESTS),
         ];
         let read: BTreeSet<String> = read
             .into_iter()

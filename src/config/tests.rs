@@ -247,3 +247,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn reports_of_refused_requests_are_enabled_by_a_sidecar_and_checked_strictly() {
+    let with = |settings: &str| {
+        let complete = complete();
+        let (rest, _) = complete.rsplit_once('}').unwrap();
+        parse(&format!("{rest}, \"refused_requests\": {settings}}}"))
+    };
+    let usual = Reports { body: ReportedBody::Full, max_body_bytes: 16_384, per_minute: 60 };
+    assert_eq!(parse(&complete()).unwrap().reports, Some(usual));
+    assert_eq!(with("{\"report\": false}").unwrap().reports, None);
+    let names = Reports { body: ReportedBody::Names, per_minute: 10, ..usual };
+    let settings = "{\"body\": \"names\", \"per_minute\": 10}";
+    assert_eq!(with(settings).unwrap().reports, Some(names));
+    let problems = with(
+        "{\"report\": 1, \"body\": \"all\", \"max_body_bytes\": 65537, \"per_minute\": 0, \"rate\": 1}",
+    );
+    assert_eq!(
+        problems.unwrap_err(),
+        [
+            "refused_requests.rate: is unknown; valid fields are report, body, max_body_bytes, per_minute",
+            "refused_requests.report: must be true or false",
+            "refused_requests.body: must be \"full\", \"names\" or \"none\"",
+            "refused_requests.max_body_bytes: must be a whole number from 0 to 65536",
+            "refused_requests.per_minute: must be a whole number from 1 to 600",
+        ]
+    );
+    let alone = format!(
+        r#"{{"origins": ["https://h"], "accounts": [{{"sid": "{SID}", "auth_tokens": ["t"]}}],
+            "routes": [{{"path": "/in", "class": "inbound"}}], "refused_requests": {{"report": true}}}}"#
+    );
+    let problems = parse(&alone).unwrap_err();
+    assert!(problems[0].starts_with("refused_requests.report: needs a sidecar"), "{problems:?}");
+}

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use twilio_edge_contract::{Claim, Settlement, Verdict};
+use twilio_edge_contract::{Claim, RefusedRequest, Settlement, Verdict};
 
 use crate::callouts::Lane;
 use crate::metrics::Counter;
@@ -98,4 +98,6 @@ pub enum Effect {
     Count(Counter),
     /// Log a warning; it never contains a secret, a body or a phone number.
     Warn(String),
+    /// Report a refused request to the sidecar, if it is part of the sample. Its client is already answered.
+    Report(Box<RefusedRequest>),
 }

@@ -8,15 +8,17 @@ use toml::Table;
 use twilio_edge_wasm_tests::repository;
 
 /// Crates of the service, from the lowest to the highest, each with the crates that it may depend on.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("contract", &[]),
     ("filter", &["contract"]),
     ("domain", &["contract"]),
+    ("diagnosis", &["contract", "domain", "filter"]),
     ("platform", &["contract", "domain"]),
     ("store", &["contract", "domain", "platform"]),
     ("connectors", &["contract", "domain", "platform"]),
-    ("services", &["contract", "domain", "platform", "store", "connectors"]),
+    ("services", &["contract", "domain", "diagnosis", "platform", "store", "connectors"]),
     ("api", &["contract", "domain", "platform", "store", "connectors", "services"]),
+    ("console", &["domain", "platform"]),
     ("simulator", &["contract", "domain", "platform", "filter"]),
     ("demo", &["contract"]),
     (
@@ -25,11 +27,13 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "contract",
             "filter",
             "domain",
+            "diagnosis",
             "platform",
             "store",
             "connectors",
             "services",
             "api",
+            "console",
             "simulator",
             "demo",
         ],

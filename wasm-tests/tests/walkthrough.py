@@ -1,4 +1,4 @@
-"""The commands of README.md, as they stand there, beside `twilio-edge demo`, on its default ports: in a
+"""The console and the commands of README.md, as they stand there, beside `twilio-edge demo`, on its default ports: in a
 network of its own, where these ports are free. argv: the folder to do it in, the commands as JSON, each with what it shows, and
 whether the network is a new one."""
 
@@ -14,7 +14,7 @@ import sys
 import time
 
 FOLDER, COMMANDS, IS_NEW = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3] == "new"
-PATIENCE = 60
+PATIENCE = 120
 
 if IS_NEW:
     # Its loopback device is down.

@@ -1,4 +1,4 @@
-//! Walk-through of README.md: its five commands give the described results.
+//! Walk-through of README.md: the console, and then the five commands, give the described results.
 
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -23,6 +23,16 @@ const OF_ITS_OWN: [&str; 3] = ["--map-root-user", "--net", "--"];
 /// Time limit, also for a slow machine.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
+/// Returns the command that opens the printed link in a browser, and does there what a newcomer does.
+fn console() -> String {
+    let root = repository().display().to_string();
+    let link = "$(grep -o 'http://[^ ]*/console/sign-in[^ ]*' demo.log)";
+    format!(
+        "BROWSER_MODULES='{root}/.tools/browser' SCREENSHOTS='{root}/target/console' \
+         node '{root}/sidecar/tests/it/console/browser/newcomer.mjs' \"{link}\""
+    )
+}
+
 /// The commands of the block that the walk-through is.
 fn commands() -> Result<Vec<String>> {
     let readme = std::fs::read_to_string(repository().join("README.md"))?;
@@ -44,7 +54,8 @@ async fn newcomer_sends_a_message_and_is_refused_after_a_stop() -> Result<()> {
     for name in ["target/wasm", "envoy", ".venv"] {
         symlink(repository().join(name), at(name))?;
     }
-    let shown: Vec<_> = commands.iter().zip(SHOWN).collect();
+    let console = (console(), ["ok"].as_slice());
+    let shown: Vec<_> = std::iter::once(console).chain(commands.into_iter().zip(SHOWN)).collect();
     let script = repository().join("wasm-tests/tests/walkthrough.py");
     let python = repository().join(".venv/bin/python");
     // Without a network namespace, the ports must be free on this machine.

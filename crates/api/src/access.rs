@@ -142,6 +142,20 @@ async fn admit(access: &Access, needed: Scope, mut request: Request, next: Next)
     response
 }
 
+impl Access {
+    /// Returns whether a caller that was admitted as an application may still read: its token is valid, and its account is open. An
+    /// unavailable database ends no right.
+    pub(super) async fn still_admits(&self, token: &[u8], source: &str) -> bool {
+        match self.keys.caller(token, Scope::App, source.to_owned(), now_ms()).await {
+            Ok(caller) => {
+                !caller.account_sid.as_deref().is_some_and(|sid| self.tenants.is_closed(sid))
+            }
+            Err(AccessError::Store(_)) => true,
+            Err(_) => false,
+        }
+    }
+}
+
 /// Returns the caller of a bearer token, if the token is known and permits `needed`.
 async fn authenticate(
     access: &Access,
@@ -182,7 +196,8 @@ async fn authenticate(
     caller.map_err(|refusal| Problem::refused(refusal, needed))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+/// Returns the bearer token of a request.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let token = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = token.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)

@@ -37,7 +37,7 @@ use twilio_edge_store::{CompletedRequest, IdempotencyClaim, Key};
 
 /// An API key. Times are in RFC 3339.
 #[derive(Serialize, ToSchema)]
-struct ApiKey {
+pub(super) struct ApiKey {
     /// Public part of the key.
     id: String,
     /// Display name.
@@ -56,7 +56,7 @@ struct ApiKey {
 }
 
 impl ApiKey {
-    fn of(key: Key) -> ApiKey {
+    pub(super) fn of(key: Key) -> ApiKey {
         ApiKey {
             id: key.id,
             name: key.name,

@@ -6,7 +6,11 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::FromRef;
 
 use twilio_edge_connectors::sinks::Sinks;
-use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
+use twilio_edge_platform::{
+    config::{Config, Setting},
+    metrics::Metrics,
+    traces::Telemetry,
+};
 use twilio_edge_services::{
     access::{
         api_keys::Keys,
@@ -14,8 +18,13 @@ use twilio_edge_services::{
         tenants::Tenants,
         webhook_keys::WebhookKeys,
     },
-    inbound::{claims::Claims, replays::ReplaySources},
-    outbound::{media::library::Library, sending::Sending, templates::Templates},
+    inbound::{
+        claims::Claims, live_feed::LiveFeed, refused_requests::RefusedRequests,
+        replays::ReplaySources,
+    },
+    outbound::{
+        email_events::EmailEvents, media::library::Library, sending::Sending, templates::Templates,
+    },
     wakeup::Wakeup,
 };
 use twilio_edge_store::{Idempotency, Outbox, Stores, Sweeper, message_history::MessageHistory};
@@ -42,6 +51,10 @@ pub struct Services {
     pub sending: Sending,
     /// Sources of replays.
     pub replay_sources: ReplaySources,
+    /// Requests that filters refused.
+    pub refused_requests: RefusedRequests,
+    /// Recorded webhooks, for live streams.
+    pub live_feed: LiveFeed,
 }
 
 /// Timeouts of requests.
@@ -53,6 +66,17 @@ pub(crate) struct Timeouts {
     pub(crate) wait: Duration,
     /// Time that a drop-in request waits for Twilio before it gets our own answer.
     pub(crate) drop_in_wait: Duration,
+}
+
+/// Longest lifetime of a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionLifetime(pub(crate) Duration);
+
+/// Settings in effect, without secrets, and the warnings about them.
+#[derive(Debug)]
+pub(crate) struct EffectiveSettings {
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Largest request bodies, in bytes.
@@ -89,15 +113,20 @@ parts! {
     checks: Arc<Checks>,
     claims: Arc<Claims>,
     delivery_wakeup: Wakeup,
+    effective_settings: Arc<EffectiveSettings>,
+    email_events: Arc<EmailEvents>,
     histories: MessageHistory,
     idempotency: Idempotency,
     keys: Keys,
     library: Option<Library>,
+    live_feed: LiveFeed,
     metrics: Arc<Metrics>,
     outbox: Outbox,
     permissions: Arc<Permissions>,
+    refused_requests: RefusedRequests,
     replay_sources: ReplaySources,
     sending: Arc<Sending>,
+    session_lifetime: SessionLifetime,
     sinks: Sinks,
     stores: Stores,
     sweeper: Sweeper,
@@ -119,6 +148,8 @@ impl App {
             telemetry,
             sending,
             replay_sources,
+            refused_requests,
+            live_feed,
         } = services;
         let (stores, metrics) = (claims.stores.clone(), claims.metrics.clone());
         let keys = Keys::new(stores.api_keys(), config.token.expose());
@@ -144,14 +175,26 @@ impl App {
             },
             checks: Arc::new(sending.checks.clone()),
             delivery_wakeup: claims.wakeup.clone(),
+            effective_settings: Arc::new(EffectiveSettings {
+                settings: config.effective.clone(),
+                warnings: config.warnings(),
+            }),
+            email_events: Arc::new(EmailEvents::new(
+                sending.clone(),
+                stores.clone(),
+                metrics.clone(),
+            )),
             histories,
             idempotency: stores.idempotency(hold, keep),
             keys,
             library: sending.media.library().cloned(),
+            live_feed,
             metrics,
             outbox: stores.outbox(),
             permissions: Arc::new(permissions),
+            refused_requests,
             replay_sources,
+            session_lifetime: SessionLifetime(Duration::from_secs(config.console.session_s)),
             sinks: claims.sinks.clone(),
             sweeper: stores.sweeper(),
             stores,

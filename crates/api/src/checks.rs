@@ -103,6 +103,7 @@ async fn check(
         to,
         kind,
         reply: None,
+        ignores_opt_outs: false,
     };
     let verdicts = checks.may_send(&intent, now_ms()).await;
     let verdicts = verdicts.map_err(|reason| Problem::unavailable(&reason))?;

@@ -170,7 +170,7 @@ async fn list(
     query: Result<Query<DeadLettersQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let DeadLettersQuery { account_sid, sink, limit, cursor } = query::read(query)?;
-    let account_sid = account(&caller, account_sid)?;
+    let account_sid = query::account_or_all(&caller, account_sid)?;
     let sink = one_sink(sink)?;
     let page = PageRequest::read(limit, cursor, |cursor| match cursor {
         Cursor::DeadLetter { ended_ms, seq } => Some((ended_ms, seq)),
@@ -281,7 +281,7 @@ impl DeadLetterSelection {
         if ids.as_ref().is_some_and(|ids| ids.is_empty() || ids.len() > MOST) {
             return Err(Problem::malformed(&format!("ids: must be 1 to {MOST}")));
         }
-        let account_sid = account(caller, self.account_sid)?;
+        let account_sid = query::account_or_all(caller, self.account_sid)?;
         Ok(DeadLetterFilter { ids, sink: one_sink(self.sink)?, account_sid })
     }
 }
@@ -321,15 +321,6 @@ impl DeadLetterView {
             attempts: AttemptView::read(&due.attempts),
             event,
         }
-    }
-}
-
-/// Returns the account of a query: the account of the key, or a named one that the key sees; `None` means all accounts.
-fn account(caller: &Caller, text: Option<String>) -> Result<Option<String>, Problem> {
-    match query::one_account(text)? {
-        Some(text) if !caller.sees(&text) => Err(Problem::other_account()),
-        Some(text) => Ok(Some(text)),
-        None => Ok(caller.account_sid.clone()),
     }
 }
 

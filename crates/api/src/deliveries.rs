@@ -12,6 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::problem::Problem;
 use crate::{app::App, body::json};
 use twilio_edge_domain::{
+    cursor,
     delivery_attempt::{self, AttemptOutcome, DeliveryAttempt},
     window::rfc3339,
 };
@@ -76,7 +77,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     get,
     path = "/v1/events/{id}/deliveries",
     tag = "dead letters",
-    params(("id" = String, Path, description = "Id of the webhook: `event_id` of its event")),
+    params(("id" = String, Path, description = "Id of the webhook: `event_id` of its event, or the id that `GET /v1/events` lists")),
     operation_id = "list_event_deliveries",
     responses((status = 200, description = "The deliveries of the webhook", body = DeliveryList), Problem),
     security(("key" = [])),
@@ -86,14 +87,17 @@ async fn list(
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    let found = match id {
-        // The databases reject a NUL character in text.
-        Ok(Path(id)) if !id.contains('\0') => {
-            outbox.deliveries_of_event(&id, caller.account_sid.as_deref()).await
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    let account_sid = caller.account_sid.as_deref();
+    let mut found = Vec::new();
+    // The databases reject a NUL character in text.
+    let event_id = Some(id.clone()).filter(|id| !id.contains('\0'));
+    for id in event_id.into_iter().chain(cursor::read(&id)) {
+        if found.is_empty() {
+            let deliveries = outbox.deliveries_of_event(&id, account_sid).await;
+            found = deliveries.map_err(|reason| Problem::unavailable(&reason))?;
         }
-        _ => Ok(Vec::new()),
-    };
-    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    }
     Ok(json(&DeliveryList { deliveries: found.into_iter().map(DeliveryView::of).collect() }))
 }
 

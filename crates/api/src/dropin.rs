@@ -1,5 +1,6 @@
 //! Drop-in replacement of Twilio's REST API, for applications that keep Twilio's SDK and change its base URL: messages
-//! with their media and feedback, and the account. A new message is accepted as by `POST /v1/messages`. Requests about
+//! with their media and feedback, the account, verifications (`verify.rs`), and executions of flows
+//! (`studio.rs`). A new message is accepted as by `POST /v1/messages`. Requests about
 //! resources that Twilio has are forwarded to Twilio (`resources.rs`). Twilio's API description covers these paths, so
 //! our OpenAPI document omits them. docs/DROP-IN.md lists the differences.
 
@@ -8,6 +9,8 @@ mod forwarding;
 mod media;
 mod refusals;
 mod resources;
+mod studio;
+mod verify;
 
 use std::{
     sync::Arc,
@@ -80,6 +83,8 @@ pub(super) fn router(app: &App) -> Router<App> {
         .layer(middleware::from_fn_with_state(app.clone(), refresh_replay))
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_application))
         .layer(middleware::from_fn(translate_credentials))
+        .merge(verify::router(app))
+        .merge(studio::router(app))
 }
 
 /// Translates Twilio's credentials and idempotency header into those that the layers below expect.

@@ -4,6 +4,7 @@
 //! Architecture invariant: reads requests and renders responses; decisions are made in the crates below.
 
 mod access;
+mod activity;
 mod addresses;
 mod api_keys;
 mod app;
@@ -16,27 +17,35 @@ mod csv;
 mod dead_letters;
 mod deliveries;
 pub mod dropin;
+mod email_events;
 mod events;
 mod exchange;
+mod flows;
 mod health;
 mod idempotency;
 mod keys;
 mod media;
 mod media_links;
 mod messages;
+mod notifications;
 mod numbers;
 mod openapi;
 mod page;
 mod problem;
 mod query;
 mod redactions;
+mod refused_requests;
 mod replays;
 mod request_log;
+mod sessions;
+mod settings;
 mod sinks;
 mod statistics;
+mod stream;
 mod suppressions;
 pub mod templates;
 pub mod tenants;
+mod verifications;
 pub mod views;
 mod windows;
 
@@ -61,13 +70,21 @@ pub fn router(app: &App) -> Router {
     let limits = app.body_limits();
     let edge = exchange::router()
         .merge(keys::router())
+        .merge(refused_requests::edge_router())
         .layer(DefaultBodyLimit::max(limits.edge))
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_filter));
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let changing = suppressions::router().merge(consents::router()).layer(idempotent());
     let sending = messages::create::router()
+        .merge(messages::create_email::router())
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), messages::outcome::waited));
+    let verifications = verifications::starting_router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), verifications::waited));
+    let flows = flows::starting_router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), flows::waited));
     let batches =
         messages::batch::router().layer(idempotent()).layer(DefaultBodyLimit::max(limits.import));
     let uploads = media::upload_router()
@@ -75,9 +92,14 @@ pub fn router(app: &App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), media::limit_uploads))
         .layer(DefaultBodyLimit::max(limits.media));
     let application = api_keys::own_router()
+        .merge(sessions::router())
+        .merge(activity::router())
         .merge(messages::router())
+        .merge(notifications::router())
         .merge(statistics::router())
         .merge(events::router())
+        .merge(refused_requests::router())
+        .merge(stream::router())
         .merge(windows::router())
         .merge(numbers::router())
         .merge(templates::router())
@@ -85,18 +107,26 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(verifications)
+        .merge(verifications::router())
+        .merge(flows)
+        .merge(flows::router())
         .merge(batches)
         .merge(messages::outcome::router())
         .merge(checks::router())
         .layer(middleware::from_fn_with_state(app.clone(), access::admit_application));
     let twilios = OpenApiRouter::from(dropin::router(app));
-    let router = edge.merge(application).merge(health::router()).merge(twilios);
+    let router = edge
+        .merge(application)
+        .merge(health::router())
+        .merge(twilios)
+        .merge(email_events::router());
     finish(app, openapi::of("twilio-edge", ABOUT), router)
 }
 
 /// Routes for administrators.
 pub fn admin_router(app: &App) -> Router {
-    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, and the import and export of suppressions and consents.";
+    const ABOUT: &str = "API for administrators: API keys, accounts, templates, audit, redactions, sinks, dead letters, replays, settings in effect, and the import and export of suppressions and consents.";
     let idempotent = || middleware::from_fn_with_state(app.clone(), idempotency::run_once);
     let lists = suppressions::import_router()
         .merge(consents::import_router())
@@ -114,6 +144,7 @@ pub fn admin_router(app: &App) -> Router {
         .merge(deliveries::router())
         .merge(sinks::router())
         .merge(replays::router())
+        .merge(settings::router())
         .merge(suppressions::admin_router())
         .merge(changing)
         .merge(lists)
@@ -138,6 +169,14 @@ fn finish(app: &App, document: OpenApi, router: OpenApiRouter<App>) -> Router {
         .layer(middleware::from_fn(dropin::translate_refusals))
         .layer(middleware::from_fn_with_state(app.clone(), request_log::record))
         .with_state(app.clone())
+}
+
+/// Adds the limits of size and time and the request log of the API to routes of a crate above.
+pub fn limited(app: &App, router: Router) -> Router {
+    router
+        .layer(DefaultBodyLimit::max(app.body_limits().api))
+        .layer(middleware::from_fn_with_state(app.clone(), limit_time))
+        .layer(middleware::from_fn_with_state(app.clone(), request_log::record))
 }
 
 async fn limit_time(State(timeouts): State<Timeouts>, request: Request, next: Next) -> Response {

@@ -5,6 +5,7 @@
 pub(super) mod acceptance;
 pub(super) mod batch;
 pub(super) mod create;
+pub(super) mod create_email;
 pub(super) mod create_request;
 pub(super) mod outcome;
 

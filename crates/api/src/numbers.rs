@@ -32,7 +32,7 @@ struct HistoryQuery {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[param(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
-    /// Largest number of messages, and of webhooks, in the answer. Defaults to 50.
+    /// Largest number of messages, of notifications, and of webhooks, in the answer. Defaults to 50.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
 }
@@ -42,7 +42,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
 }
 
 /// Returns the whole history of a number, of a contact or an own one: suppressions, consents, windows, and the latest
-/// messages and webhooks.
+/// messages, notifications and webhooks.
 #[utoipa::path(
     get,
     path = "/v1/numbers/{number}",

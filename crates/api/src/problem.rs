@@ -24,6 +24,9 @@ use twilio_edge_domain::{
 use twilio_edge_services::access::api_keys;
 use twilio_edge_store::StoreError;
 
+/// Pause before the next request for a live stream that a limit refused.
+const STREAM_PAUSE: Duration = Duration::from_secs(5);
+
 /// Pause before the next request for a medium that is not fetched yet.
 const MEDIA_PAUSE: Duration = Duration::from_secs(1);
 
@@ -165,8 +168,35 @@ impl Problem {
         Problem { actor: failure.actor(), ..Problem::with(RefusalCode::MediaRefused, detail) }
     }
 
+    /// Creates the refusal of a rule; `wait` is the time after which a retry makes sense.
+    pub(super) fn declined(
+        code: RefusalCode,
+        detail: impl Into<String>,
+        wait: Option<Duration>,
+    ) -> Problem {
+        let problem = Problem::with(code, detail);
+        match wait {
+            Some(wait) => problem.after(wait),
+            None => problem,
+        }
+    }
+
+    pub(super) fn verify_unavailable(reason: &str) -> Problem {
+        let problem = Problem::of(RefusalCode::VerifyUnavailable).after(Duration::ZERO);
+        Problem { reason: Some(reason.into()), ..problem }
+    }
+
     pub(super) fn rate_limited(wait: Duration) -> Problem {
         Problem::of(RefusalCode::RateLimited).after(wait)
+    }
+
+    pub(super) fn too_many_streams(detail: &str) -> Problem {
+        Problem::with(RefusalCode::TooManyStreams, detail).after(STREAM_PAUSE)
+    }
+
+    /// Creates the failure of a request that came while the sidecar stops.
+    pub(super) fn stopping() -> Problem {
+        Problem::with(RefusalCode::Unavailable, "The sidecar is stopping.").after(Duration::ZERO)
     }
 
     pub(super) fn too_many_bad_tokens(wait: Duration) -> Problem {

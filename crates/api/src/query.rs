@@ -56,6 +56,19 @@ pub(super) fn account(caller: &Caller, text: Option<String>) -> Result<String, P
     }
 }
 
+/// Returns the account of a list that may be about all accounts: the account of the key, or a named one that the key sees;
+/// `None` means all accounts.
+pub(super) fn account_or_all(
+    caller: &Caller,
+    text: Option<String>,
+) -> Result<Option<String>, Problem> {
+    match one_account(text)? {
+        Some(text) if !caller.sees(&text) => Err(Problem::other_account()),
+        Some(text) => Ok(Some(text)),
+        None => Ok(caller.account_sid.clone()),
+    }
+}
+
 /// Validates an account SID, if there is one. It does not check whether the caller sees the account.
 pub(super) fn one_account(text: Option<String>) -> Result<Option<String>, Problem> {
     match text {

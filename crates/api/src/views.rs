@@ -1,17 +1,27 @@
 //! Views of stored data, shared by the API and the JSON output of the command line. Times are in RFC 3339 and UTC. The
 //! views decide nothing and read no store.
 
+mod flows;
 mod media;
 mod messages;
+mod notifications;
+mod refused_requests;
 mod statistics;
+mod verifications;
 
+pub use self::flows::{FlowExecution, FlowExecutionLinks};
 pub use self::media::{FetchError, InboundMediaItem};
 pub use self::messages::{
     Message, MessageAttempts, MessageError, MessageLinks, MessageSummary, TimelineEntry,
     TimelineEvent,
 };
+pub use self::refused_requests::{ExplainedRequest, RefusalGroup, RefusedRequestSummary};
 
+pub use self::notifications::{
+    NotificationAttempt, NotificationLinks, NotificationState, NotificationView,
+};
 pub use self::statistics::{StatisticsGroupView, StatisticsView};
+pub use self::verifications::{VerificationLinks, VerificationView};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -317,6 +327,8 @@ pub struct NumberHistory {
     pub windows: Vec<WindowView>,
     /// Latest messages from and to the number.
     pub messages: Vec<MessageSummary>,
+    /// Latest notifications to the number, with their attempts.
+    pub notifications: Vec<NotificationView>,
     /// Latest webhooks about the number.
     pub events: Vec<EventSummary>,
 }
@@ -339,6 +351,11 @@ impl NumberHistory {
                 .messages
                 .iter()
                 .map(|message| MessageSummary::of(message, errors))
+                .collect(),
+            notifications: history
+                .notifications
+                .iter()
+                .map(|notification| NotificationView::of(notification, errors))
                 .collect(),
             events: history.events.iter().map(EventSummary::of).collect(),
         }

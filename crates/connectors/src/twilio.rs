@@ -5,6 +5,8 @@
 mod accounts;
 mod forward;
 mod media;
+mod studio;
+mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,11 +17,20 @@ pub use self::accounts::problems;
 use self::accounts::{Account, read};
 pub use self::forward::{Forward, Forwarded};
 pub use self::media::MediaAnswer;
-use crate::causes::with_causes;
+pub use self::studio::Studio;
+pub use self::verify::Verify;
+use crate::{
+    causes::with_causes,
+    send_client::{Pending, ProviderStatus, SendAnswer, SendClient, SendRequest, SentMessage},
+};
 use twilio_edge_domain::{
     delivery::parse_retry_after,
     sending::{
-        matching::ListedMessage, outcome::CallResponse, rate_limit::Rate,
+        call_failure::CallFailure,
+        errors::ErrorTable,
+        matching::ListedMessage,
+        outcome::{CallResponse, send_outcome},
+        rate_limit::Rate,
         status_callback::with_message_id,
     },
     template::content::Content,
@@ -154,7 +165,7 @@ impl Twilio {
 
     /// Creates a message from a form. Its status callbacks contain our `id`. Returns the answer, and Twilio's request
     /// id, which Twilio's support asks for.
-    pub async fn create(
+    async fn create(
         &self,
         account_sid: &str,
         form: &str,
@@ -237,11 +248,11 @@ impl Twilio {
     ///
     /// # Errors
     /// Returns the reason if the account has no credentials, or Twilio sends no valid answer.
-    pub async fn status(
+    async fn message_status(
         &self,
         account_sid: &str,
         message_sid: &str,
-    ) -> Result<Option<(String, String)>, String> {
+    ) -> Result<Option<ProviderStatus>, String> {
         let credentials = self.accounts.get(account_sid);
         let credentials = credentials.ok_or("the account has no credentials in sending.file")?;
         let path = format!("/2010-04-01/Accounts/{account_sid}/Messages/{message_sid}.json");
@@ -295,6 +306,33 @@ impl Twilio {
             CallResponse::Http { status, .. } => Err(format!("status {status}")),
             CallResponse::NotConnected(reason) | CallResponse::Lost(reason) => Err(reason),
         }
+    }
+}
+
+impl SendClient for Twilio {
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    fn send<'a>(
+        &'a self,
+        request: SendRequest<'a>,
+        errors: &'a ErrorTable,
+    ) -> Pending<'a, SendAnswer> {
+        Box::pin(async move {
+            let SendRequest { account_sid, form, id, .. } = request;
+            let (answer, request_id) = self.create(account_sid, form, id).await;
+            let failure = CallFailure::of(&answer, errors);
+            let outcome = send_outcome(answer, errors);
+            SendAnswer { outcome, failure, request_id: request_id.unwrap_or_default() }
+        })
+    }
+
+    fn status<'a>(
+        &'a self,
+        sent: SentMessage<'a>,
+    ) -> Pending<'a, Result<Option<ProviderStatus>, String>> {
+        Box::pin(self.message_status(sent.request.account_sid, sent.provider_id))
     }
 }
 

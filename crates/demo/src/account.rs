@@ -62,6 +62,16 @@ impl Account {
         write_private(&path, &account)?;
         Ok(path)
     }
+
+    /// Writes the file of `accounts.file` into this folder, and returns its path. The sidecar explains refused requests with
+    /// its keys.
+    pub fn write_accounts(&self, folder: &Path) -> io::Result<PathBuf> {
+        let path = folder.join("accounts.toml");
+        let account =
+            format!("[[account]]\nsid = {:?}\nauth_tokens = [{:?}]\n", self.sid, self.auth_token);
+        write_private(&path, &account)?;
+        Ok(path)
+    }
 }
 
 /// Writes a file that only its owner can read.
@@ -91,11 +101,16 @@ mod tests {
     }
 
     #[test]
-    fn sending_file_is_readable_by_its_owner_only() {
+    fn files_with_the_token_are_readable_by_their_owner_only() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Account::new(|_| None, 1).unwrap().write_sending(folder.path()).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let file: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+        let account = Account::new(|_| None, 1).unwrap();
+        let read = |path: PathBuf| -> toml::Table {
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            std::fs::read_to_string(path).unwrap().parse().unwrap()
+        };
+        let file = read(account.write_sending(folder.path()).unwrap());
         assert_eq!(file["account"][0]["auth_token"].as_str(), Some(AUTH_TOKEN));
+        let file = read(account.write_accounts(folder.path()).unwrap());
+        assert_eq!(file["account"][0]["auth_tokens"][0].as_str(), Some(AUTH_TOKEN));
     }
 }

@@ -5,7 +5,8 @@
 use std::fmt;
 
 use crate::{
-    contact,
+    contact, email,
+    email::EmailAddress,
     phone::{self, Region},
 };
 
@@ -37,8 +38,9 @@ impl Address {
     }
 
     /// Parses an address from the API, the command line or a list: `whatsapp:+1 555 123 4567`, or the number alone with
-    /// its channel in `channel` (`sms` if that is missing). Phone numbers are normalized to E.164; a short code, a
-    /// WhatsApp user id and the ids of other channels stay unchanged.
+    /// its channel in `channel` (`sms` if that is missing, or `email` for a text with an @). Phone numbers are normalized to
+    /// E.164, and addresses of e-mail to lower case; a short code, a WhatsApp user id and the ids of other channels stay
+    /// unchanged.
     pub fn given(
         text: &str,
         channel: Option<&str>,
@@ -48,6 +50,9 @@ impl Address {
         let (before, number) = match text.split_once(':') {
             Some((scheme, number)) if scheme.trim().eq_ignore_ascii_case("tel") => (None, number),
             Some((before, number)) => (Some(before.trim().to_ascii_lowercase()), number),
+            None if text.contains('@') && beside.is_none() => {
+                (Some(email::CHANNEL.to_owned()), text)
+            }
             None => (None, text),
         };
         let channel = match (before, beside) {
@@ -77,6 +82,9 @@ impl Address {
                 ));
             }
             "sms" | "mms" | contact::CHANNEL => phone::e164(number, region)?,
+            email::CHANNEL => EmailAddress::parse(number)
+                .map(|address| address.as_str().to_owned())
+                .map_err(|problem| format!("{text:?} is not an address of e-mail: {problem}"))?,
             // RCS agents have names, contacts have numbers.
             "rcs" if !number.starts_with(char::is_alphabetic) => phone::e164(number, region)?,
             _ => number.to_owned(),
@@ -137,9 +145,13 @@ impl Address {
     }
 }
 
-/// Shows the channel and the last two characters only, because a contact's full address must not reach a log.
+/// Shows the channel and the last two characters only, or the domain of an e-mail, because a contact's full address must not
+/// reach a log.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.channel == email::CHANNEL {
+            return write!(f, "{}:{}", self.channel, email::masked(&self.number));
+        }
         let skipped = self.number.chars().count().saturating_sub(2);
         let tail: String = self.number.chars().skip(skipped.max(1)).collect();
         write!(f, "{}:..{tail}", self.channel)
@@ -191,6 +203,9 @@ mod tests {
             ("whatsapp:US.31491208655302741900", None, None, "whatsapp:US.31491208655302741900"),
             ("whatsapp:DE.1512345678", None, "DE".parse().ok(), "whatsapp:DE.1512345678"),
             ("DE.1512345678", Some("whatsapp"), None, "whatsapp:DE.1512345678"),
+            ("Ava@Example.com", None, None, "email:ava@example.com"),
+            ("ava@example.com", Some("email"), None, "email:ava@example.com"),
+            ("email: Ava@example.com", None, None, "email:ava@example.com"),
         ] {
             let address = Address::given(text, channel, region).unwrap();
             assert_eq!(address.written(), written, "{text}");
@@ -210,6 +225,8 @@ mod tests {
             ("DE.1512345678", Some("sms"), "it contains letters"),
             ("rcs:+1415555XXXX", None, "it contains letters"),
             ("messenger:", None, "is not an address"),
+            ("email:ava", None, "is not an address of e-mail"),
+            ("ava@example.com", Some("sms"), "it contains letters"),
             ("messenger:a\u{0}b", None, "is not an address"),
         ] {
             let said = Address::given(text, channel, None).unwrap_err();

@@ -67,11 +67,7 @@ impl<'a> KeyToken<'a> {
     pub fn read(token: &'a [u8]) -> Option<KeyToken<'a>> {
         let token = std::str::from_utf8(token).ok()?;
         let (id, secret) = token.strip_prefix(PREFIX)?.split_once('_')?;
-        let well_formed = |text: &str, bytes: usize| {
-            text.len() == bytes * 2 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        (well_formed(id, ID_BYTES) && well_formed(secret, SECRET_BYTES))
-            .then_some(KeyToken { id, secret })
+        (is_id(id) && is_hexadecimal(secret, SECRET_BYTES)).then_some(KeyToken { id, secret })
     }
 
     /// Returns whether the secret matches the stored digest, in constant time.
@@ -83,10 +79,15 @@ impl<'a> KeyToken<'a> {
 
 /// Returns whether `text` may be the public part of a key.
 pub fn is_id(text: &str) -> bool {
-    text.len() == ID_BYTES * 2 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    is_hexadecimal(text, ID_BYTES)
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Returns whether `text` is this number of bytes in lower-case hexadecimal digits.
+pub(crate) fn is_hexadecimal(text: &str, bytes: usize) -> bool {
+    text.len() == bytes * 2 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::{consent::Consent, suppression::Suppression};
+use crate::{consent::Consent, live_stream::StreamPosition, suppression::Suppression};
 
 /// Maximum length of a cursor's text, in bytes.
 const MAX_LENGTH: usize = 4096;
@@ -25,6 +25,16 @@ pub enum Cursor {
         /// Key among those of the same time.
         #[serde(rename = "k")]
         key: String,
+    },
+    /// Position in a live stream, in the order of recording.
+    #[serde(rename = "v")]
+    Stream {
+        /// Position in the order of recording.
+        #[serde(rename = "p")]
+        position: StreamPosition,
+        /// Time at which the stream was there, in milliseconds since 1970.
+        #[serde(rename = "a")]
+        at_ms: i64,
     },
     /// Position in conversation windows, by our number.
     #[serde(rename = "w")]
@@ -124,6 +134,36 @@ pub enum Cursor {
         #[serde(rename = "k")]
         key: String,
     },
+    /// Position in groups of refused requests, the latest first.
+    #[serde(rename = "g")]
+    RefusedGroup {
+        /// Time of the latest request, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        at_ms: i64,
+        /// Id among those of the same time.
+        #[serde(rename = "i")]
+        id: String,
+    },
+    /// Position in refused requests, the latest first.
+    #[serde(rename = "r")]
+    RefusedRequest {
+        /// Time of the refusal, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        at_ms: i64,
+        /// Id among those of the same time.
+        #[serde(rename = "i")]
+        id: String,
+    },
+    /// Position in notifications, the latest first.
+    #[serde(rename = "n")]
+    Notification {
+        /// Time of the first message, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        created_ms: i64,
+        /// Our id of that message.
+        #[serde(rename = "i")]
+        id: String,
+    },
     /// Position in accounts, by SID.
     #[serde(rename = "t")]
     Tenant {
@@ -171,6 +211,7 @@ impl FromStr for Cursor {
         // PostgreSQL refuses NUL in text.
         let parts = match &cursor {
             Cursor::Event { key, .. } | Cursor::Message { key, .. } => vec![key],
+            Cursor::Stream { position, .. } => vec![&position.key],
             Cursor::Pair { ours, channel } => vec![ours, channel],
             Cursor::Suppression { number, channel, error_code, source } => {
                 vec![number, channel, error_code, source]
@@ -178,7 +219,10 @@ impl FromStr for Cursor {
             Cursor::Consent { number, channel, category, state, id, .. } => {
                 vec![number, channel, category, state, id]
             }
-            Cursor::Key { id, .. } => vec![id],
+            Cursor::Key { id, .. }
+            | Cursor::RefusedGroup { id, .. }
+            | Cursor::RefusedRequest { id, .. }
+            | Cursor::Notification { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Template { name, locale, reference } => vec![name, locale, reference],
             Cursor::Tenant { account_sid } => vec![account_sid],

@@ -12,8 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     address::Address,
-    refusal::RefusalCode,
-    sending::errors::ErrorTable,
+    sending::errors::{ErrorTable, Explanation, explain},
     sink_filter::SinkFilter,
     webhook::{contact_ordering_key, subject_ordering_key},
     window::rfc3339,
@@ -28,6 +27,8 @@ twilio_edge_contract::string_enum! {
     /// Type of an operational event.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub enum OperationalEventType {
+        /// A rule declined a message before it was accepted.
+        MessageDeclined = "message.declined",
         /// A message that was accepted by the API is not sent: a rule or Twilio refused it.
         MessageRefused = "message.refused",
         /// Twilio accepted a message.
@@ -40,6 +41,8 @@ twilio_edge_contract::string_enum! {
         MessageSwitched = "message.switched",
         /// The delivery of a message failed finally.
         MessageFailed = "message.failed",
+        /// A verification was approved or canceled, or had too many wrong codes.
+        VerificationEnded = "verification.ended",
         /// A reason to suppress a contact began or ended.
         SuppressionChanged = "suppression.changed",
         /// A contact's consent was granted or withdrawn.
@@ -159,15 +162,7 @@ impl EventReporting {
         if code.is_empty() {
             return None;
         }
-        let number = code.parse().ok();
-        let known = number.and_then(|number| self.errors.as_ref()?.get(number));
-        let (title, actor, remedy) = match known {
-            Some(entry) => (entry.title.as_str(), Some(entry.actor), entry.remedy.as_str()),
-            None => match RefusalCode::find(code) {
-                Some(own) => (own.row().title, Some(own.row().actor), own.row().remedy),
-                None => ("", None, ""),
-            },
-        };
+        let Explanation { title, actor, remedy } = explain(self.errors.as_deref(), code);
         let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         Some(present(json!({
             "code": code,

@@ -129,6 +129,10 @@ refusals! {
         title: "The key is bound to another account. No change was made",
         remedy: "Use a key that is bound to the requested account, or a key that is bound to no account.",
         drop_in: twilio(20003, 403, "permission denied") }
+    InvalidEventSignature { code: "invalid_event_signature", status: 403, actor: Operator, origin: Request,
+        title: "The signature does not prove that SendGrid sent these events. No change was made",
+        remedy: "Enable the signature of the Event Webhook at SendGrid, and set its verification key as event_public_key of the account in the file of email.file.",
+        drop_in: None }
     NotFound { code: "not_found", status: 404, actor: Caller, origin: Request,
         title: "The path does not exist",
         remedy: "Use one of the paths that the detail lists; `/openapi.json` describes them.",
@@ -145,6 +149,30 @@ refusals! {
         title: "The message does not exist",
         remedy: "Search for the message with `GET /v1/messages`. It may belong to another account, or be older than this installation.",
         drop_in: twilio(20404, 404, "not found") }
+    NoSuchNotification { code: "no_such_notification", status: 404, actor: Caller, origin: Request,
+        title: "The notification does not exist",
+        remedy: "List the notifications of the account with `GET /v1/notifications`. It may belong to another account.",
+        drop_in: None }
+    NoSuchVerification { code: "no_such_verification", status: 404, actor: Caller, origin: Request,
+        title: "The verification does not exist",
+        remedy: "Use the id that `POST /v1/verifications` returned. The verification may belong to another account.",
+        drop_in: twilio(20404, 404, "not found") }
+    VerificationEnded { code: "verification_ended", status: 409, actor: Caller, origin: Request,
+        title: "The verification has ended. No change was made",
+        remedy: "Start a new verification. This one was approved or canceled, its time is over, or no code was sent.",
+        drop_in: twilio(20404, 404, "not found") }
+    CheckRefused { code: "check_refused", status: 422, actor: Caller, origin: Request,
+        title: "Twilio Verify refuses the check of the code",
+        remedy: "The detail has Twilio's code and reason. After too many wrong codes (60202), start a new verification when this one has expired.",
+        drop_in: None }
+    VerifyUnavailable { code: "verify_unavailable", status: 503, actor: Operator, origin: Request,
+        title: "Twilio Verify did not answer",
+        remedy: "Send the check again. If this repeats, see the status of Twilio Verify, and the log of the sidecar.",
+        drop_in: twilio(20503, 503, "service unavailable") }
+    NoSuchExecution { code: "no_such_execution", status: 404, actor: Caller, origin: Request,
+        title: "The execution of a flow does not exist",
+        remedy: "Use the id that `POST /v1/flows/{flow_sid}/executions` returned, with its flow. The execution may belong to another account.",
+        drop_in: twilio(20404, 404, "not found") }
     NoSuchTenant { code: "no_such_tenant", status: 404, actor: Caller, origin: Request,
         title: "The account has no profile",
         remedy: "Create the profile with `PUT /v1/tenants/{account_sid}`. Without a profile, the defaults apply to the account.",
@@ -156,6 +184,10 @@ refusals! {
     NoSuchEvent { code: "no_such_event", status: 404, actor: Caller, origin: Request,
         title: "The webhook does not exist",
         remedy: "List the webhooks that this key may see, with their ids, with `GET /v1/events`.",
+        drop_in: None }
+    NoSuchRefusedRequest { code: "no_such_refused_request", status: 404, actor: Caller, origin: Request,
+        title: "The refused request does not exist",
+        remedy: "List the refused requests that this key may see, with their ids, with `GET /v1/refusals/requests`. The sidecar deletes old ones.",
         drop_in: None }
     NoSuchDeadLetter { code: "no_such_dead_letter", status: 404, actor: Caller, origin: Request,
         title: "The dead letter does not exist",
@@ -223,8 +255,16 @@ refusals! {
         drop_in: twilio(21619, 400, "body or media are required") }
     NoCredentials { code: "no_credentials", status: 409, actor: Operator, origin: SendRule,
         title: "The sidecar has no credentials to send for this account",
-        remedy: "Add the account and its API key to the file that sending.file names.",
+        remedy: "Add the account and its API key to the file that sending.file names, or email.file for e-mails.",
         drop_in: twilio(20003, 403, "permission denied: the sidecar has no credentials of the account") }
+    NoVerifyService { code: "no_verify_service", status: 409, actor: Operator, origin: SendRule,
+        title: "The account has no Verify Service",
+        remedy: "Set verify_service_sid of the account in the file that sending.file names.",
+        drop_in: twilio(20404, 404, "the Verify Service does not exist") }
+    VerificationLimit { code: "verification_limit", status: 429, actor: Caller, origin: SendRule,
+        title: "Too many verifications of this number or this end user were started. No change was made",
+        remedy: "Wait until Retry-After. The operator may raise verify.per_number or verify.per_address.",
+        drop_in: twilio(60203, 429, "max send attempts reached") }
     SenderUnknown { code: "sender_unknown", status: 409, actor: Caller, origin: SendRule,
         title: "The sender is missing or cannot send to this recipient. No change was made",
         remedy: "Specify from on the channel of the recipient, or messaging_service_sid.",
@@ -289,6 +329,10 @@ refusals! {
         title: "The message is being sent or has an outcome. No change was made",
         remedy: "Fetch the message with `GET /v1/messages/{id}`; its state shows the outcome.",
         drop_in: None }
+    NotUnknown { code: "not_unknown", status: 409, actor: Caller, origin: Request,
+        title: "The outcome of the message is not unknown. No change was made",
+        remedy: "Fetch the message with `GET /v1/messages/{id}`; its state shows the outcome.",
+        drop_in: None }
     EtagMismatch { code: "etag_mismatch", status: 412, actor: Caller, origin: Request,
         title: "If-Match is not the current ETag of the resource. No change was made",
         remedy: "GET the resource again, and send its ETag in If-Match with your change.",
@@ -329,6 +373,10 @@ refusals! {
         title: "The key exceeds its rate limit",
         remedy: "Send the request again after Retry-After, and send fewer requests. The operator may raise api.requests_per_second and api.burst.",
         drop_in: twilio(20429, 429, "too many requests") }
+    TooManyStreams { code: "too_many_streams", status: 429, actor: Caller, origin: Request,
+        title: "There are too many open live streams",
+        remedy: "Close a stream of this key, or filter and share one. The operator may raise stream.max_per_key and stream.max.",
+        drop_in: None }
     TooManyBadTokens { code: "too_many_bad_tokens", status: 429, actor: Caller, origin: Request,
         title: "This address sent too many invalid tokens",
         remedy: "Stop the client at this address that sends an invalid or revoked token, and retry after Retry-After. The operator may raise api.bad_tokens_per_minute.",

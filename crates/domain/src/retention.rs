@@ -122,6 +122,8 @@ pub struct Retention {
     pub events: RetentionPeriod,
     /// Audit log of administrative changes.
     pub audit: RetentionPeriod,
+    /// Refused requests and their causes.
+    pub refused_requests: RetentionPeriod,
     /// True if codes of 4 to 8 digits are removed from bodies before they are written.
     pub redact_codes: bool,
 }
@@ -200,6 +202,7 @@ impl Retention {
             answers: overlay.answers.unwrap_or(self.answers),
             events: overlay.events.unwrap_or(self.events),
             audit: self.audit,
+            refused_requests: self.refused_requests,
             redact_codes: overlay.redact_codes.unwrap_or(self.redact_codes),
         }
     }

@@ -22,7 +22,10 @@ pub use self::{
 };
 use crate::config::bucket_location::BucketLocation;
 use crate::listener::admission::Limits;
-use twilio_edge_domain::{lease::Periods, optout::Keywords, policy::Policy, retention::Retention};
+use twilio_edge_domain::{
+    lease::Periods, optout::Keywords, policy::Policy, retention::Retention,
+    sending::verification::OptOutPolicy,
+};
 
 /// Every setting with its default and its meaning: the manual.
 pub const DEFAULTS: &str = include_str!("../defaults.toml");
@@ -40,11 +43,16 @@ pub struct Config {
     pub demo: bool,
     pub admin: Admin,
     pub api: Api,
+    pub stream: Stream,
+    pub console: Console,
     pub connections: Connections,
     pub accounts: Accounts,
     pub sinks: Sinks,
     pub archive: Archive,
     pub sending: Sending,
+    pub email: Email,
+    pub verify: Verify,
+    pub studio: Studio,
     pub media: Media,
     pub database: Database,
     pub redis: Redis,
@@ -57,6 +65,21 @@ pub struct Config {
     pub retention: Retention,
     pub redaction: Redaction,
     pub telemetry: Telemetry,
+    #[serde(skip)]
+    pub effective: Vec<Setting>,
+}
+
+/// One setting in effect, without its secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Path of the setting, such as `leases.period_ms`.
+    pub name: String,
+    /// Environment variable of the setting.
+    pub variable: String,
+    /// Value in effect; a secret is replaced by `***`.
+    pub value: toml::Value,
+    /// True if the value is that of `defaults.toml`.
+    pub is_default: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -73,6 +96,17 @@ impl Leases {
             lease_ms: i64::from(self.period_ms),
             result_ms: i64::from(self.result_ttl_s).saturating_mul(1000),
         }
+    }
+}
+
+impl Config {
+    /// Returns the URL of the simulator that a demo sends messages to; `None` if they go to Twilio.
+    pub fn simulator_url(&self) -> Option<&str> {
+        let url = self.sending.base_url.as_str();
+        let host = url.strip_prefix("http://")?;
+        let is_local =
+            ["127.0.0.1:", "[::1]:", "localhost:"].iter().any(|local| host.starts_with(local));
+        (self.demo && is_local).then_some(url)
     }
 }
 
@@ -98,6 +132,14 @@ pub struct Api {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Console {
+    pub enabled: bool,
+    pub session_s: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
 pub struct Connections {
     pub max: usize,
     pub max_per_address: usize,
@@ -106,6 +148,25 @@ pub struct Connections {
     pub known_idle_timeout_ms: u64,
     pub http2_streams: u32,
     pub max_header_bytes: usize,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Stream {
+    pub max: usize,
+    pub max_per_key: usize,
+    pub heartbeat_ms: u64,
+    pub slow_ms: u64,
+    pub max_age_s: u64,
+}
+
+impl Config {
+    /// Returns the settings of live streams in effect: a listener closes a quiet connection, so signs of life come sooner.
+    pub fn live_streams(&self) -> Stream {
+        let heartbeat_ms = self.stream.heartbeat_ms.min(self.connections.idle_timeout_ms / 2);
+        Stream { heartbeat_ms, ..self.stream.clone() }
+    }
 }
 
 impl Connections {
@@ -186,6 +247,33 @@ pub struct Sending {
     pub status_after_s: u64,
     pub routing_file: String,
     pub answer_within_ms: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Email {
+    pub file: String,
+    pub base_url: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Verify {
+    pub base_url: String,
+    pub opted_out: OptOutPolicy,
+    pub window_s: u64,
+    pub per_number: u32,
+    pub per_address: u32,
+    pub status_after_s: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every setting, once")]
+pub struct Studio {
+    pub base_url: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]

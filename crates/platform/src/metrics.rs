@@ -1,19 +1,23 @@
 //! Metrics of the sidecar. All names and label values are fixed here, so no external data can name a metric. Every series
 //! exists with zero from the first scrape; the series of a route exist from its first request.
 
+mod activity;
 mod archive;
 mod catalogue;
 mod connections;
+mod emails;
 mod journal;
 mod labels;
 mod media;
 mod messages;
 mod process;
+mod refused_requests;
 mod requests;
 mod retention;
 mod series;
 mod sinks;
 mod stores;
+mod streams;
 mod tasks;
 mod templates;
 mod webhooks;
@@ -22,9 +26,13 @@ use std::time::Duration;
 
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
+pub use self::activity::{ActivityCounts, ActivityInterval, INTERVAL as ACTIVITY_INTERVAL};
 pub use self::connections::{ConnectionMetrics, ConnectionRefusal, ConnectionWait};
+pub use self::emails::{EmailMetrics, EventPost};
 pub use self::labels::{Batch, Connections, Denial, Limit, Pool, RedisState};
+pub use self::refused_requests::ReportOutcome;
 use self::{
+    activity::ActivityLog,
     archive::ArchiveMetrics,
     catalogue::{Catalogue, Labels},
     connections::ListenerMetrics,
@@ -32,10 +40,12 @@ use self::{
     media::MediaMetrics,
     messages::MessageMetrics,
     process::Process,
+    refused_requests::RefusedRequestMetrics,
     requests::Requests,
     retention::RetentionMetrics,
     sinks::SinkMetrics,
     stores::StoreMetrics,
+    streams::StreamMetrics,
     tasks::TaskMetrics,
     templates::TemplateMetrics,
     webhooks::WebhookMetrics,
@@ -45,6 +55,7 @@ use self::{
 #[derive(Debug)]
 pub struct Metrics {
     catalogue: Catalogue,
+    activity: ActivityLog,
     /// Metrics of webhooks.
     pub webhooks: WebhookMetrics,
     /// Metrics of the stores.
@@ -63,6 +74,8 @@ pub struct Metrics {
     pub listeners: ListenerMetrics,
     /// Metrics of the archive.
     pub archive: ArchiveMetrics,
+    /// Metrics of events about e-mails.
+    pub emails: EmailMetrics,
     /// Metrics of outbound messages.
     pub messages: MessageMetrics,
     /// Metrics of media probes.
@@ -71,6 +84,10 @@ pub struct Metrics {
     pub templates: TemplateMetrics,
     /// Metrics of deliveries to sinks.
     pub sinks: SinkMetrics,
+    /// Metrics of refused requests.
+    pub refused_requests: RefusedRequestMetrics,
+    /// Metrics of live streams.
+    pub streams: StreamMetrics,
     /// Metrics of background tasks and panics.
     pub tasks: TaskMetrics,
 }
@@ -109,11 +126,15 @@ impl Default for Metrics {
             retention: RetentionMetrics::of(all),
             listeners: ListenerMetrics::of(all),
             archive: ArchiveMetrics::of(all),
+            emails: EmailMetrics::of(all),
             messages: MessageMetrics::of(all),
             media: MediaMetrics::of(all),
             templates: TemplateMetrics::of(all),
             sinks: SinkMetrics::of(all),
+            refused_requests: RefusedRequestMetrics::of(all),
+            streams: StreamMetrics::of(all),
             tasks: TaskMetrics::of(all),
+            activity: ActivityLog::default(),
             catalogue: Catalogue::default(),
         };
         all.info(
@@ -134,9 +155,12 @@ impl Metrics {
         self.stores.begin();
         self.retention.begin();
         self.listeners.begin();
+        self.emails.begin();
         self.messages.begin();
         self.media.begin();
         self.templates.begin();
+        self.refused_requests.begin();
+        self.streams.begin();
         for denial in Denial::ALL {
             self.denied.get_or_create(&[("reason", denial.as_str())]).inc_by(0);
         }

@@ -1,8 +1,12 @@
 //! Outbound messages: acceptance, dispatch to Twilio, reconciliation, delivery, fallbacks, media and templates.
 
+pub mod declined;
 pub mod deliveries;
 pub mod dispatcher;
+pub mod email_events;
+mod emails;
 pub mod fallback;
+pub mod flows;
 pub mod keyword_replies;
 pub mod media;
 pub mod opt_out_from_error;
@@ -13,3 +17,5 @@ pub mod sending;
 pub mod statistics;
 pub mod status_queue;
 pub mod templates;
+pub mod verification_starts;
+pub mod verifications;

@@ -31,9 +31,11 @@ pub(super) fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/simulator/healthz", get(async || "ok\n"))
         .route("/simulator/inbound", post(inbound))
+        .route("/simulator/repeat", post(repeat))
         .route("/simulator/contents", post(contents))
         .route("/simulator/messages", get(messages))
         .route("/simulator/requests", get(requests))
+        .route("/simulator/verifications", get(verifications))
         .route("/simulator/senders", get(senders))
 }
 
@@ -48,6 +50,15 @@ struct Inbound {
     media: Vec<String>,
     /// Account of the number `to`; default: the first account.
     account: Option<String>,
+    /// Origin that is signed instead of the called one: an application behind a proxy that Twilio does not call.
+    signed_origin: Option<String>,
+}
+
+/// A message that Twilio sends once more.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repeat {
+    sid: String,
 }
 
 async fn inbound(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -75,12 +86,9 @@ async fn inbound(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     } else {
         None
     };
-    let (None, Some(key)) = (mistake, Key::auth_token("the account's", &account.auth_token)) else {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            mistake.unwrap_or("account: it has no token").to_owned(),
-        );
-    };
+    if let Some(mistake) = mistake {
+        return problem(StatusCode::BAD_REQUEST, mistake.to_owned());
+    }
     let now = now_ms();
     let message = Message {
         sid: fresh_sid(if inbound.media.is_empty() { "SM" } else { "MM" }),
@@ -101,6 +109,33 @@ async fn inbound(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     if let Err(full) = shared.ledger().record_inbound(message.clone()) {
         return problem(StatusCode::INSUFFICIENT_STORAGE, full.to_owned());
     }
+    deliver(&shared, &headers, &message, inbound.signed_origin.as_deref()).await
+}
+
+/// Sends the webhook of an inbound message once more, as Twilio does if it did not receive the answer.
+async fn repeat(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let Repeat { sid } = match serde_json::from_slice(&body) {
+        Ok(repeat) => repeat,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the body: {error}")),
+    };
+    let found = shared.ledger().messages.get(&sid).cloned();
+    match found.filter(|message| message.direction == "inbound") {
+        Some(message) => deliver(&shared, &headers, &message, None).await,
+        None => problem(StatusCode::NOT_FOUND, "sid: no such inbound message".to_owned()),
+    }
+}
+
+/// Sends the webhook of an inbound message, and returns what became of it.
+async fn deliver(
+    shared: &Shared,
+    headers: &HeaderMap,
+    message: &Message,
+    signed_origin: Option<&str>,
+) -> Response {
+    let token = shared.account(&message.account).map(|account| account.auth_token.as_str());
+    let Some(key) = token.and_then(|token| Key::auth_token("the account's", token)) else {
+        return problem(StatusCode::BAD_REQUEST, "account: it has no token".to_owned());
+    };
     let parameters = webhook::Message {
         account_sid: &message.account,
         message_sid: &message.sid,
@@ -113,11 +148,11 @@ async fn inbound(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     // As at Twilio, each URL is one of the API and needs credentials.
     for (index, medium) in (0_u32..).zip(&message.media) {
         let sid = message.media_sid(index);
-        let url = format!("{}{}/Media/{sid}", origin(&headers), message.uri());
+        let url = format!("{}{}/Media/{sid}", origin(headers), message.uri());
         set(&mut parameters, &format!("MediaUrl{index}"), &url);
         set(&mut parameters, &format!("MediaContentType{index}"), content_type(medium));
     }
-    let conversation = super::inbound::run(&shared, &message, parameters, &key).await;
+    let conversation = super::inbound::run(shared, message, parameters, &key, signed_origin).await;
     let is_delivered = conversation.error.is_none();
     shared.count("inbound", if is_delivered { 200 } else { 0 });
     Json(json!({
@@ -162,6 +197,11 @@ async fn contents(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         catalogue.push(content);
     }
     Json(json!({ "contents": catalogue.len() })).into_response()
+}
+
+/// Returns the newest verifications, with their codes.
+async fn verifications(State(shared): State<Arc<Shared>>) -> Json {
+    Json(json!({ "verifications": shared.verifications().with_codes(SHOWN) }))
 }
 
 /// Returns the number of requests by answer; status 0 means that no answer was sent.

@@ -73,7 +73,7 @@ async fn send_callback(shared: Arc<Shared>, message: Message) {
     let Some(key) = Key::auth_token("the account's", &account.auth_token) else { return };
     let event = format!("{}{}", message.sid, message.status);
     let content = Content::Post(status_parameters(&message));
-    let called = post::call(&shared.client, url, content, &key, &event).await;
+    let called = post::call(&shared.client, url, None, content, &key, &event).await;
     for outcome in called.outcomes {
         shared.count(
             "callback",

@@ -33,12 +33,13 @@ struct Step {
     content: Content,
 }
 
-/// Calls the webhook of `message`, and acts on the answers.
+/// Calls the webhook of `message`, and acts on the answers. `signed_origin` is signed instead of the called origin.
 pub(super) async fn run(
     shared: &Shared,
     message: &Message,
     parameters: Parameters,
     key: &Key,
+    signed_origin: Option<&str>,
 ) -> Conversation {
     let settings = &shared.settings;
     let mut fallback = settings.inbound_fallback_url.clone();
@@ -51,7 +52,8 @@ pub(super) async fn run(
             conversation.error = Some(TOO_MANY_REDIRECTS);
             break;
         }
-        let called = post::call(&shared.client, &url, content, key, &message.sid).await;
+        let called =
+            post::call(&shared.client, &url, signed_origin, content, key, &message.sid).await;
         let verbs =
             called.answer().and_then(|answer| twiml::read(answer.content_type, answer.body));
         conversation.calls.extend(called.outcomes);

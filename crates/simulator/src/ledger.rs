@@ -269,6 +269,7 @@ mod tests {
             windows: true,
             inbound_url: String::new(),
             inbound_fallback_url: None,
+            email_events_url: None,
         }
     }
 

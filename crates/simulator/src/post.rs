@@ -108,10 +108,12 @@ impl Called {
     }
 }
 
-/// Calls `url` with an event, and repeats the call as the URL's fragment specifies.
+/// Calls `url` with an event, and repeats the call as the URL's fragment specifies. `signed_origin` is signed instead of the
+/// called origin.
 pub(super) async fn call(
     client: &Client,
     url: &str,
+    signed_origin: Option<&str>,
     content: Content,
     key: &Key,
     event: &str,
@@ -119,7 +121,7 @@ pub(super) async fn call(
     let (bare, fragment) = url.split_once('#').unwrap_or((url, ""));
     let overrides = Overrides::read(fragment);
     let (origin, target) = split(bare);
-    let signed = SignedRequest::new(origin, target, content, key, event);
+    let signed = SignedRequest::new(signed_origin.unwrap_or(origin), target, content, key, event);
     let own = (overrides.connect != Overrides::default().connect)
         .then(|| self::client(overrides.connect));
     let client = match &own {

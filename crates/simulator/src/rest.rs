@@ -21,7 +21,7 @@ use super::listing::{Listing, PAGE};
 use super::messages::Message;
 use super::refusal::Refusal;
 use super::request::Request;
-use super::resources;
+use super::{resources, studio, verify};
 use crate::state::{Account, Shared, fresh_sid, now_ms};
 
 /// Time until a request without an answer is closed.
@@ -40,6 +40,16 @@ pub(super) fn router() -> Router<Arc<Shared>> {
         .route(resources::CONTENT_PATH, get(resources::media_content))
         .route(&format!("{account}/Messages/{{sid}}/Feedback.json"), post(resources::feedback))
         .route("/2010-04-01/Accounts/{account}", get(resources::account_fetch))
+        .route("/v2/Services/{service}/Verifications", post(verify::start))
+        .route("/v2/Services/{service}/VerificationCheck", post(verify::check))
+        .route(
+            "/v2/Services/{service}/Verifications/{sid}",
+            get(verify::fetch).post(verify::update),
+        )
+        .route("/v2/Attempts", get(verify::attempts))
+        .route("/v2/Flows/{flow}/Executions", get(studio::list).post(studio::start))
+        .route("/v2/Flows/{flow}/Executions/{sid}", get(studio::fetch).post(studio::update))
+        .route("/v2/Flows/{flow}/Executions/{sid}/Context", get(studio::context))
         .route("/v1/Content", get(content_list))
         .route("/v1/ContentAndApprovals", get(content_list))
         .route("/v1/Content/{sid}", get(content_fetch))
@@ -57,7 +67,7 @@ impl IntoResponse for Json {
 }
 
 pub(super) type App = State<Arc<Shared>>;
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 async fn create(
     State(shared): App,
@@ -82,25 +92,9 @@ async fn accept(
     let request = Request::read(&pairs, now_ms())?;
     let fault = Fault::of(&request.to)
         .filter(|fault| !fault.is_about_windows() || request.content_sid.is_none());
-    match fault {
-        Some(Fault::TooMany) => return Err(Refusal::too_many()),
-        Some(Fault::Refused(code)) => {
-            return Err(Refusal::bad(
-                code,
-                "The simulator returns this error for the suffix of the recipient's number",
-            ));
-        }
-        Some(Fault::NotFound) => {
-            let path = format!("/2010-04-01/Accounts/{}/Messages.json", account.sid);
-            return Err(Refusal::not_found(&path));
-        }
-        Some(Fault::Unauthorized) => return Err(Refusal::unauthorized()),
-        Some(Fault::Unavailable) => return Err(Refusal::new(503, 20503, "Service Unavailable")),
-        Some(Fault::Closed) => {
-            line.cut();
-            return Ok(StatusCode::NO_CONTENT.into_response());
-        }
-        _ => {}
+    let path = format!("/2010-04-01/Accounts/{}/Messages.json", account.sid);
+    if let Some(answer) = before_fault(fault, &path, line) {
+        return answer;
     }
     let half = Duration::from_millis(u64::from(shared.settings.latency_ms) / 2);
     tokio::time::sleep(half).await;
@@ -109,6 +103,31 @@ async fn accept(
         shared.ledger().accept(&account.sid, sid, request, &shared.catalogue(), now_ms())?;
     shared.planned.notify_one();
     tokio::time::sleep(half).await;
+    let answer = (StatusCode::CREATED, Json(message.to_json())).into_response();
+    after_fault(fault, answer, line).await
+}
+
+/// Returns the answer of a fault that prevents the acceptance.
+pub(super) fn before_fault(fault: Option<Fault>, path: &str, line: &Cut) -> Option<Answer> {
+    Some(Err(match fault? {
+        Fault::TooMany => Refusal::too_many(),
+        Fault::Refused(code) => Refusal::bad(
+            code,
+            "The simulator returns this error for the suffix of the recipient's number",
+        ),
+        Fault::NotFound => Refusal::not_found(path),
+        Fault::Unauthorized => Refusal::unauthorized(),
+        Fault::Unavailable => Refusal::new(503, 20503, "Service Unavailable"),
+        Fault::Closed => {
+            line.cut();
+            return Some(Ok(StatusCode::NO_CONTENT.into_response()));
+        }
+        _ => return None,
+    }))
+}
+
+/// Replaces the answer of an acceptance with that of a fault after it.
+pub(super) async fn after_fault(fault: Option<Fault>, answer: Response, line: &Cut) -> Answer {
     match fault {
         Some(Fault::ErrorAfterAccept) => Err(Refusal::new(500, 20500, "Internal Server Error")),
         Some(Fault::SilenceAfterAccept) => {
@@ -116,7 +135,7 @@ async fn accept(
             line.cut();
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        _ => Ok((StatusCode::CREATED, Json(message.to_json())).into_response()),
+        _ => Ok(answer),
     }
 }
 

@@ -1,13 +1,16 @@
 //! State of the simulator: its settings, and what its handlers share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
 
-use super::{content::Content, ledger::Ledger, limit::Limit};
+use super::{
+    content::Content, executions::Executions, ledger::Ledger, limit::Limit, send_grid::Email,
+    verifications::Verifications,
+};
 
 /// Account with access to the simulator.
 #[derive(Clone)]
@@ -45,6 +48,22 @@ pub struct Settings {
     pub inbound_url: String,
     /// Webhook URL that is called if the first one fails.
     pub inbound_fallback_url: Option<String>,
+    /// URL for the events about e-mails; `None`: no events.
+    pub email_events_url: Option<String>,
+}
+
+/// E-mails that the simulator accepted, recipients that it throttled once, and the URL for events.
+#[derive(Debug, Default)]
+pub(crate) struct Emails {
+    pub(crate) events_url: Option<String>,
+    pub(crate) list: Vec<Email>,
+    throttled: BTreeSet<String>,
+}
+
+impl Emails {
+    pub(crate) fn new(events_url: Option<String>) -> Emails {
+        Emails { events_url, ..Emails::default() }
+    }
 }
 
 /// State that all handlers share.
@@ -56,8 +75,13 @@ pub(crate) struct Shared {
     pub(crate) planned: Notify,
     pub(crate) client: reqwest::Client,
     pub(crate) counts: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    /// Verifications of Twilio Verify.
+    pub(crate) verifications: Mutex<Verifications>,
+    /// Executions of Studio flows.
+    pub(crate) executions: Mutex<Executions>,
     /// Current catalogue, as changed by `/simulator/contents`.
     pub(crate) catalogue: Mutex<Vec<Content>>,
+    pub(crate) emails: Mutex<Emails>,
 }
 
 impl Shared {
@@ -75,6 +99,35 @@ impl Shared {
 
     pub(crate) fn catalogue(&self) -> MutexGuard<'_, Vec<Content>> {
         self.catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn emails(&self) -> MutexGuard<'_, Emails> {
+        self.emails.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores accepted e-mails; returns false if there are too many.
+    pub(crate) fn keep_emails(&self, emails: Vec<Email>) -> bool {
+        let mut kept = self.emails();
+        let has_room = kept.list.len().saturating_add(emails.len()) <= self.settings.capacity;
+        if has_room {
+            kept.list.extend(emails);
+        }
+        has_room
+    }
+
+    /// Returns whether none of these recipients was throttled before, and remembers them.
+    pub(crate) fn is_first_of(&self, recipients: &[String]) -> bool {
+        let mut emails = self.emails();
+        let has_room = emails.throttled.len() < self.settings.capacity;
+        recipients.iter().all(|to| has_room && emails.throttled.insert(to.clone()))
+    }
+
+    pub(crate) fn verifications(&self) -> MutexGuard<'_, Verifications> {
+        self.verifications.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn executions(&self) -> MutexGuard<'_, Executions> {
+        self.executions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn count(&self, what: &'static str, status: u16) {

@@ -9,6 +9,7 @@ use crate::{
     database::{Database, Durability},
     error::StoreError,
     idempotency::{CompletedRequest, finish},
+    sessions::Sessions,
     statements::ApiKeyStatements,
 };
 use twilio_edge_domain::api_key::Scope;
@@ -194,6 +195,11 @@ impl ApiKeyStore {
     pub async fn touch_key(&self, id: &str, now_ms: i64) -> Result<(), StoreError> {
         let query = [KeyQuery { id, account_sid: None, now_ms }];
         self.database.execute(Durability::Process, self.statements().touch_key, &query).await
+    }
+
+    /// Returns the sessions, in the same database.
+    pub fn sessions(&self) -> Sessions {
+        Sessions::of(self.database.clone())
     }
 
     /// Returns the audit log, in the same database.

@@ -9,7 +9,7 @@ use super::{
     contacts,
     inbound_media::erasure as inbound_media,
     message_history::Range,
-    operational_events,
+    operational_events, refused_requests,
     retention::{FoundRow, OF_ACCOUNT, Sweeper, forward, found},
 };
 use crate::audit_log::{self, AuditEntry};
@@ -64,11 +64,12 @@ pub struct ErasurePosition {
     key: String,
 }
 
-/// Condition for outbound messages: `$4` is the id or SID, `$5` the contact, `$6` the channel; each may be empty for any.
+/// Condition for outbound messages: `$4` is the id or SID, `$5` the contact, `$6` the channel; each may be empty for any. `$7` is 1 if
+/// the contact is erased too, and not only the text.
 macro_rules! messages_of {
     () => {
-        "account_sid = $1 AND (form <> '' OR fallback <> '' OR metadata <> '') AND created_at_ms >= $2 AND created_at_ms <= $3 \
-         AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5 OR fallback_to = $5) AND ($6 = '' OR channel = $6)"
+        "account_sid = $1 AND (form <> '' OR fallback <> '' OR metadata <> '' OR ($7 = 1 AND contact <> '')) AND created_at_ms >= $2 AND created_at_ms <= $3 \
+         AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5 OR fallback_to = $5 OR contact = $5) AND ($6 = '' OR channel = $6)"
     };
 }
 
@@ -77,11 +78,13 @@ const COUNT_MESSAGES: &str =
 
 /// A queued message is not sent. A message in progress or `unknown` keeps its state until its answer or status arrives.
 const ERASE_MESSAGES: &str = concat!(
-    "UPDATE outbound_messages SET fallback = '', fallback_to = '', form = '', metadata = '', lookup_due_at_ms = 0, \
+    "UPDATE outbound_messages SET fallback = '', fallback_to = '', form = '', metadata = '', \
+     lookup_due_at_ms = CASE WHEN form = '' THEN lookup_due_at_ms ELSE 0 END, \
+     contact = CASE WHEN $7 = 1 THEN '' ELSE contact END, \
      recipient = CASE WHEN form = '' THEN recipient ELSE channel || ':..' || substr(recipient, length(recipient) - 1) END, \
      code = CASE WHEN state = 'queued' THEN 'erased' ELSE code END, \
      reason = CASE WHEN state = 'queued' THEN 'its text was erased' ELSE reason END, \
-     state = CASE WHEN state = 'queued' THEN 'refused' ELSE state END, changed_at_ms = $7 WHERE ",
+     state = CASE WHEN state = 'queued' THEN 'refused' ELSE state END, changed_at_ms = $8 WHERE ",
     messages_of!()
 );
 
@@ -197,6 +200,13 @@ impl Sweeper {
                     for number in &numbers {
                         messages +=
                             erase_messages(&mut tx, erasure, number.as_ref(), now_ms).await?;
+                    }
+                    if !erasure.text_only {
+                        let binds = binds_of(erasure, None);
+                        let binds = binds.get(..4).unwrap_or_default();
+                        let refused =
+                            refused_requests::erase(&mut tx, binds, erasure.dry_run).await?;
+                        messages += usize::try_from(refused).unwrap_or_default();
                     }
                     (swept.found, swept.rows) = (swept.found + messages, swept.rows + messages);
                 }
@@ -332,19 +342,20 @@ async fn erase_messages(
     number: Option<&NumberQuery>,
     now_ms: i64,
 ) -> Result<usize, StoreError> {
-    let mut binds = binds_of(erasure, number);
+    let asked = binds_of(erasure, number);
+    let mut binds = asked.clone();
+    binds.push(Bind::Whole(i64::from(!erasure.text_only)));
     if erasure.dry_run {
         let mut found = 0;
-        for statement in [COUNT_MESSAGES, COUNT_MEDIA] {
-            let counted: Vec<CountRow> = tx.fetch_bound(statement, &binds).await?;
+        for (statement, binds) in [(COUNT_MESSAGES, &binds), (COUNT_MEDIA, &asked)] {
+            let counted: Vec<CountRow> = tx.fetch_bound(statement, binds).await?;
             found += counted.first().map_or(0, |counted| counted.found);
         }
         if !erasure.text_only {
-            found += inbound_media::count(tx, &binds).await?;
+            found += inbound_media::count(tx, &asked).await?;
         }
         return Ok(usize::try_from(found).unwrap_or_default());
     }
-    let asked = binds.clone();
     binds.push(Bind::Whole(now_ms));
     let rows = tx.execute_bound(ERASE_MESSAGES, &binds).await?;
     // The same lock order as in writes of messages: messages first, then media.

@@ -12,7 +12,7 @@ use crate::{
     statements::IdempotencyStatements,
 };
 use twilio_edge_domain::idempotency::{
-    Headers, Key, RequestState, StoredRequest, StoredResponse, Verdict, decide,
+    Headers, Key, RequestState, StoredRequest, StoredResponse, Verdict, decide, fingerprint,
 };
 
 /// Deletes expired keys: `$1` is now, `$2` the maximum number of rows.
@@ -40,6 +40,14 @@ pub struct IdempotencyClaim {
     /// Time at which the request takes effect, in milliseconds since 1970. A copy of an interrupted request uses the same
     /// time.
     pub as_of_ms: i64,
+}
+
+impl IdempotencyClaim {
+    /// Returns a digest that copies of the request share, for part `index` of the request.
+    pub fn digest(&self, index: usize) -> String {
+        let OwnerRow { tenant, principal, idempotency_key, .. } = &self.row;
+        fingerprint(tenant, principal, format!("{index} {idempotency_key}").as_bytes())
+    }
 }
 
 /// Decision about a request.

@@ -31,6 +31,7 @@ use super::{
     operational_events::windows,
     outbound_messages::OutboundMessages,
     outbox::Outbox,
+    refused_requests::RefusedRequests,
     retention::{Sweeper, late, rewind},
     rows::{ClaimEndQuery, ClaimEndRow, LookupRow, PairQuery, PairRow},
     suppressions::Suppressions,
@@ -173,6 +174,11 @@ impl Ledger {
     /// Returns the media of inbound messages, in the same database.
     pub(super) fn inbound_media(&self) -> InboundMedia {
         InboundMedia::of(self.database.clone())
+    }
+
+    /// Returns the refused requests, in the same database.
+    pub(super) fn refused_requests(&self) -> RefusedRequests {
+        RefusedRequests::of(self.database.clone())
     }
 
     /// Returns the stored media, in the same database.

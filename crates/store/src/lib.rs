@@ -56,10 +56,12 @@ mod rate_limiter;
 mod reader;
 mod recovery;
 mod redis;
+mod refused_requests;
 mod replays;
 mod retention;
 mod rows;
 mod scripts;
+mod sessions;
 mod settlement_input;
 mod settlements;
 mod spool;
@@ -69,6 +71,7 @@ mod stores;
 mod suppressions;
 mod templates;
 mod tenants;
+mod verification_starts;
 
 pub use self::{
     acceptance::Acceptance,
@@ -95,13 +98,17 @@ pub use self::{
     },
     outbox::{
         AttemptResult, DeliveryRound, NewDelivery, OrderedDeliveries, Outbox, PendingDelivery,
+        SinkBacklog,
     },
     rate_limiter::{RateLimiter, TokenRequest},
+    refused_requests::{RefusedGroup, RefusedRequests, RefusedRequestsPage, StoredRefusedRequest},
     replays::Replay,
     retention::Sweeper,
+    sessions::{Session, Sessions},
     settlement_input::SettlementInput,
     stores::{Health, Stores},
     suppressions::{Suppressions, SuppressionsPage},
     templates::{CatalogueState, Templates},
     tenants::Tenants,
+    verification_starts::{StartLimit, VerificationStarts},
 };

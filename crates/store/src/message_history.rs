@@ -5,7 +5,9 @@
 
 mod contact;
 pub mod messages;
+pub mod notifications;
 mod permissions;
+mod recording;
 mod rows;
 mod search;
 mod windows;
@@ -17,6 +19,7 @@ use std::{
 };
 
 pub(super) use self::{
+    recording::{RECORDED, RecordingRange, RecordingRow},
     rows::{Range, WALK, WALK_NUMBER, Walk, WebhookRow},
     windows::{Pairs, WINDOWS, WindowRow},
 };

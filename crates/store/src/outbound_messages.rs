@@ -10,10 +10,12 @@ mod deliveries;
 mod events;
 mod fallbacks;
 mod lookups;
+pub(crate) mod notifications;
 pub(crate) mod pages;
 pub(crate) mod queues;
 pub(crate) mod replies;
 mod row;
+mod verifications;
 mod writes;
 
 use std::{slice, sync::Arc};
@@ -105,7 +107,16 @@ impl OutboundMessages {
         messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.writes.add(messages, done).await
+        self.writes.add(messages, done).await.map(|_| ())
+    }
+
+    /// Stores a message that another one with the same key may precede: a second reply to one inbound message, or a second execution
+    /// of a flow for it. Returns `false` if that message is stored already.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or refuses the row.
+    pub async fn add_new(&self, message: &OutboundMessage) -> Result<bool, StoreError> {
+        self.writes.add(slice::from_ref(message), None).await.map(|rows| rows > 0)
     }
 
     /// Resolves an `unknown` message by an operator's decision. Returns `false` if the message is not `unknown`.

@@ -3,6 +3,7 @@
 //! worker at a time, for a limited time. Many sidecars share the work, and a sidecar that dies in a round loses nothing and
 //! blocks its lanes only until its hold expires. This module must not know what a sink is.
 
+mod backlog;
 mod new_delivery;
 mod pending_delivery;
 mod rounds;
@@ -14,6 +15,7 @@ use sqlx::FromRow;
 
 pub(super) use self::new_delivery::{LaneRow, insert_deliveries};
 pub use self::{
+    backlog::SinkBacklog,
     new_delivery::NewDelivery,
     pending_delivery::PendingDelivery,
     rounds::{AttemptResult, DeliveryRound},

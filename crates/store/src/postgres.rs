@@ -26,8 +26,8 @@ use crate::{
     error::StoreError,
     statements::{
         ApiKeyStatements, AuditStatements, ConsentStatements, IdempotencyStatements,
-        OutboxStatements, PeerStatements, RetentionStatements, Statements, SuppressionStatements,
-        TenantStatements,
+        OutboxStatements, PeerStatements, RetentionStatements, SessionStatements, Statements,
+        SuppressionStatements, TenantStatements,
     },
 };
 use twilio_edge_platform::config;
@@ -290,6 +290,9 @@ pub(super) const STATEMENTS: Statements = Statements {
             JOIN events ON dedupe_key BETWEEN input.first AND input.last"
     ),
 
+    // The oldest running transaction.
+    end_of_recording: "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint",
+
     find_claim_ends: "
         SELECT claim_ends.dedupe_key, claim_ends.claim_id, claim_ends.ending, claim_ends.expires_at_ms
         FROM claim_ends JOIN json_to_recordset($1::json) AS r(dedupe_key text, claim_id text, now_ms bigint)
@@ -478,6 +481,20 @@ pub(super) const STATEMENTS: Statements = Statements {
                 WHERE state = 'dead' AND deliveries.sink = r.sink) AS ended_at_ms
             FROM json_to_recordset($1::json) AS r(sink text)",
 
+        backlog: "
+            SELECT r.sink,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'waiting' AND deliveries.sink = r.sink LIMIT 1000) AS waiting) AS waiting,
+                (SELECT min(first_ms) FROM (SELECT (SELECT recorded_at_ms FROM deliveries
+                        WHERE state = 'waiting' AND deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane
+                        ORDER BY seq LIMIT 1) AS first_ms
+                    FROM lanes WHERE lanes.sink = r.sink ORDER BY due_at_ms LIMIT 1000) AS firsts) AS oldest_waiting_ms,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'dead' AND deliveries.sink = r.sink LIMIT 1000) AS dead) AS dead,
+                (SELECT min(ended_at_ms) FROM deliveries
+                    WHERE state = 'dead' AND deliveries.sink = r.sink) AS oldest_dead_ms
+            FROM json_to_recordset($1::json) AS r(sink text)",
+
         bring_back: "
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.now_ms, ended_at_ms = NULL
             FROM json_to_recordset($1::json) AS r(seq bigint, account_sid text, sink text, now_ms bigint)
@@ -551,6 +568,36 @@ pub(super) const STATEMENTS: Statements = Statements {
             WHERE api_keys.id = input.id AND coalesce(last_used_at_ms, 0) < input.now_ms",
 
         // One writer at a time, so that ids become visible in order and a reader's cursor skips none.
+    },
+
+    sessions: SessionStatements {
+        add: "
+            INSERT INTO sessions (secret_sha256, key_id, created_at_ms, expires_at_ms)
+            SELECT secret_sha256, key_id, created_at_ms, expires_at_ms
+            FROM json_to_recordset($1::json) AS r(secret_sha256 text, key_id text, created_at_ms bigint,
+                expires_at_ms bigint)",
+
+        find: "
+            SELECT sessions.* FROM json_to_recordset($1::json) AS input(secret_sha256 text)
+                JOIN sessions ON sessions.secret_sha256 = input.secret_sha256",
+
+        end: "
+            DELETE FROM sessions USING json_to_recordset($1::json) AS input(secret_sha256 text)
+            WHERE sessions.secret_sha256 = input.secret_sha256
+            RETURNING sessions.*",
+
+        prune: "
+            WITH input AS (SELECT * FROM json_to_recordset($1::json)
+                AS r(key_id text, now_ms bigint, most bigint)),
+            extra AS (SELECT sessions.secret_sha256 FROM input JOIN sessions
+                    ON sessions.expires_at_ms <= input.now_ms
+                UNION ALL
+                SELECT secret_sha256 FROM (
+                    SELECT sessions.secret_sha256 FROM input JOIN sessions
+                        ON sessions.key_id = input.key_id
+                    ORDER BY sessions.created_at_ms DESC
+                    OFFSET (SELECT most FROM input)) AS oldest)
+            DELETE FROM sessions USING extra WHERE sessions.secret_sha256 = extra.secret_sha256",
     },
 
     audit: AuditStatements {

@@ -7,9 +7,16 @@ use sqlx::{FromRow, PgPool, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 
 use super::{
     contacts,
-    message_history::{Pairs, Range, WALK, WALK_NUMBER, WINDOWS, Walk, WebhookRow, WindowRow},
+    message_history::{
+        Pairs, RECORDED, Range, RecordingRange, RecordingRow, WALK, WALK_NUMBER, WINDOWS, Walk,
+        WebhookRow, WindowRow,
+    },
     outbound_messages::{
         OutboundMessage,
+        notifications::{
+            FIRST_MESSAGES, FIRST_MESSAGES_TO, FirstMessages, OF_NOTIFICATIONS,
+            OF_NOTIFICATIONS_OF_ARRAY,
+        },
         pages::{ROW, ROWS_BY_SID, ROWS_BY_SID_OF_ARRAY, RowRange, Sid},
     },
     postgres, sqlite,
@@ -18,7 +25,7 @@ use crate::{
     error::{StoreError, json},
     statements::Statements,
 };
-use twilio_edge_domain::contact::StoredLink;
+use twilio_edge_domain::{contact::StoredLink, live_stream::StreamPosition};
 use twilio_edge_platform::{config, metrics::Connections};
 
 /// SQLite or PostgreSQL.
@@ -78,6 +85,29 @@ impl Reader {
         }?)
     }
 
+    /// Returns the position before which every commit is complete.
+    pub(super) async fn end_of_recording(&self) -> Result<i64, StoreError> {
+        let (end,): (i64,) = match self {
+            Reader::Sqlite(pool) => {
+                sqlx::query_as(sqlite::STATEMENTS.end_of_recording).fetch_one(pool).await?
+            }
+            Reader::Postgres(pool) => {
+                sqlx::query_as(postgres::STATEMENTS.end_of_recording).fetch_one(pool).await?
+            }
+        };
+        Ok(end)
+    }
+
+    /// Returns the next webhooks in the order of recording.
+    pub(super) async fn recorded(
+        &self,
+        range: &RecordingRange<'_>,
+    ) -> Result<Vec<RecordingRow>, StoreError> {
+        let RecordingRange { after, end, limit } = *range;
+        let StreamPosition { commit, received_ms, key } = after;
+        Ok(fetched!(self, RECORDED, commit, received_ms, key, end, limit)?)
+    }
+
     /// Returns the webhooks whose keys are in these ranges.
     pub(super) async fn histories(&self, ranges: &[Range]) -> Result<Vec<WebhookRow>, StoreError> {
         let statement = match self {
@@ -120,6 +150,45 @@ impl Reader {
         };
         let sids = json(sids)?;
         Ok(fetched!(self, statement, &sids)?)
+    }
+
+    /// Returns the first messages of notifications in one range of the index.
+    pub(super) async fn first_messages(
+        &self,
+        range: &FirstMessages<'_>,
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
+        let FirstMessages { account_sid, contact, before: (before_ms, id), since_ms, limit } =
+            *range;
+        Ok(match contact {
+            Some(contact) => fetched!(
+                self,
+                FIRST_MESSAGES_TO,
+                account_sid,
+                before_ms,
+                id,
+                since_ms,
+                limit,
+                contact
+            ),
+            None => fetched!(self, FIRST_MESSAGES, account_sid, before_ms, id, since_ms, limit),
+        }?)
+    }
+
+    /// Returns the messages of these notifications.
+    pub(super) async fn of_notifications(
+        &self,
+        account_sid: &str,
+        ids: &[&str],
+    ) -> Result<Vec<OutboundMessage>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = match self {
+            Reader::Sqlite(_) => OF_NOTIFICATIONS,
+            Reader::Postgres(_) => OF_NOTIFICATIONS_OF_ARRAY,
+        };
+        let ids = json(ids)?;
+        Ok(fetched!(self, statement, account_sid, &ids)?)
     }
 
     /// Executes one of the stores' statements over these rows and returns the rows found.

@@ -2,6 +2,7 @@
 //! one records its progress. Rows are found by the indexes that reads use; no row carries a mark that it is due. The domain
 //! decides when something is due.
 
+pub(crate) mod notifications;
 mod statements;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ use crate::{
     error::StoreError,
     idempotency::DELETE_KEYS,
     operational_events::DELETE_DELIVERED,
+    refused_requests::{DELETE_GROUPS, DELETE_REQUESTS},
+    verification_starts::DELETE_ENDED,
 };
 use twilio_edge_domain::{
     message::NumberQuery,
@@ -233,13 +236,15 @@ impl Sweeper {
     }
 
     /// Deletes a bounded number of each: ends of claims and deliveries that are no longer needed, with their operational
-    /// events, expired idempotency keys, and audit entries until `audit_until_ms`. Returns the number of deleted rows.
+    /// events, expired idempotency keys, ended windows of verifications, audit entries until `audit_until_ms`, and refused
+    /// requests until `refused_until_ms`. Returns the number of deleted rows.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the transaction fails.
     pub async fn delete_expired(
         &self,
         audit_until_ms: Option<i64>,
+        refused_until_ms: Option<i64>,
         now_ms: i64,
     ) -> Result<u64, StoreError> {
         self.database
@@ -248,6 +253,7 @@ impl Sweeper {
                 let binds = [Bind::Whole(now_ms), Bind::Whole(SMALL)];
                 let mut forgotten = tx.execute_bound(DELETE_CLAIM_ENDS, &binds).await?;
                 forgotten += tx.execute_bound(DELETE_KEYS, &binds).await?;
+                forgotten += tx.execute_bound(DELETE_ENDED, &binds).await?;
                 let until_ms = now_ms.saturating_sub(self.result_ms);
                 let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
                 forgotten += tx.execute_bound(DELETE_DELIVERED, &binds).await?;
@@ -255,6 +261,11 @@ impl Sweeper {
                 if let Some(until_ms) = audit_until_ms {
                     let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
                     forgotten += tx.execute_bound(DELETE_AUDIT, &binds).await?;
+                }
+                if let Some(until_ms) = refused_until_ms {
+                    let binds = [Bind::Whole(until_ms), Bind::Whole(SMALL)];
+                    forgotten += tx.execute_bound(DELETE_REQUESTS, &binds).await?;
+                    forgotten += tx.execute_bound(DELETE_GROUPS, &binds).await?;
                 }
                 tx.commit().await?;
                 Ok(forgotten)

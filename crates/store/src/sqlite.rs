@@ -30,8 +30,8 @@ use crate::{
     error::StoreError,
     statements::{
         ApiKeyStatements, AuditStatements, ConsentStatements, IdempotencyStatements,
-        OutboxStatements, PeerStatements, RetentionStatements, Statements, SuppressionStatements,
-        TenantStatements,
+        OutboxStatements, PeerStatements, RetentionStatements, SessionStatements, Statements,
+        SuppressionStatements, TenantStatements,
     },
 };
 use twilio_edge_platform::config;
@@ -230,11 +230,14 @@ static WRITE_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     (1..=ROWS).map(insert).collect()
 });
 
+/// Writes events, in the order of their arrival: a live stream shows the rows of a transaction in the order of their numbers.
 pub(super) async fn write_events(
     connection: &mut SqliteConnection,
     events: &[Event<'_>],
     forgotten_ms: i64,
 ) -> Result<(), StoreError> {
+    let mut events: Vec<&Event<'_>> = events.iter().collect();
+    events.sort_by_key(|event| (event.received_at_ms, event.dedupe_key));
     for events in events.chunks(ROWS) {
         let Some(statement) = WRITE_EVENTS.get(events.len() - 1) else { continue };
         let mut query = sqlx::query(statement.as_str());
@@ -324,6 +327,11 @@ pub(super) const STATEMENTS: Statements = Statements {
         " FROM json_each($1) AS input \
             JOIN events ON dedupe_key BETWEEN input.value ->> 'first' AND input.value ->> 'last'"
     ),
+
+    // Writers follow each other, so every number below the last one is committed.
+    end_of_recording: "
+        SELECT 1 + max(coalesce((SELECT max(commit_position) FROM events), 0),
+            coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0))",
 
     find_claim_ends: "
         SELECT claim_ends.dedupe_key, claim_ends.claim_id, claim_ends.ending, claim_ends.expires_at_ms
@@ -483,6 +491,20 @@ pub(super) const STATEMENTS: Statements = Statements {
                 WHERE state = 'dead' AND sink = input.value ->> 'sink') AS ended_at_ms
             FROM json_each($1) AS input",
 
+        backlog: "
+            SELECT input.value ->> 'sink' AS sink,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'waiting' AND sink = input.value ->> 'sink' LIMIT 1000)) AS waiting,
+                (SELECT min(first_ms) FROM (SELECT (SELECT recorded_at_ms FROM deliveries
+                        WHERE state = 'waiting' AND deliveries.sink = lanes.sink AND deliveries.lane = lanes.lane
+                        ORDER BY seq LIMIT 1) AS first_ms
+                    FROM lanes WHERE lanes.sink = input.value ->> 'sink' ORDER BY due_at_ms LIMIT 1000)) AS oldest_waiting_ms,
+                (SELECT count(*) FROM (SELECT 1 FROM deliveries
+                    WHERE state = 'dead' AND sink = input.value ->> 'sink' LIMIT 1000)) AS dead,
+                (SELECT min(ended_at_ms) FROM deliveries
+                    WHERE state = 'dead' AND sink = input.value ->> 'sink') AS oldest_dead_ms
+            FROM json_each($1) AS input",
+
         bring_back: "
             UPDATE deliveries SET state = 'waiting', tries = 0, recorded_at_ms = r.value ->> 'now_ms',
                 ended_at_ms = NULL
@@ -551,6 +573,34 @@ pub(super) const STATEMENTS: Statements = Statements {
             UPDATE api_keys SET last_used_at_ms = input.value ->> 'now_ms' FROM json_each($1) AS input
             WHERE api_keys.id = input.value ->> 'id'
                 AND coalesce(last_used_at_ms, 0) < input.value ->> 'now_ms'",
+    },
+
+    sessions: SessionStatements {
+        add: "
+            INSERT INTO sessions (secret_sha256, key_id, created_at_ms, expires_at_ms)
+            SELECT value ->> 'secret_sha256', value ->> 'key_id', value ->> 'created_at_ms',
+                value ->> 'expires_at_ms'
+            FROM json_each($1)",
+
+        find: "
+            SELECT sessions.* FROM json_each($1) AS input JOIN sessions
+                ON sessions.secret_sha256 = input.value ->> 'secret_sha256'",
+
+        end: "
+            DELETE FROM sessions
+            WHERE secret_sha256 IN (SELECT value ->> 'secret_sha256' FROM json_each($1))
+            RETURNING secret_sha256, key_id, created_at_ms, expires_at_ms",
+
+        prune: "
+            DELETE FROM sessions WHERE secret_sha256 IN (
+                SELECT secret_sha256 FROM json_each($1) AS input JOIN sessions
+                    ON expires_at_ms <= input.value ->> 'now_ms'
+                UNION ALL
+                SELECT secret_sha256 FROM (
+                    SELECT secret_sha256 FROM json_each($1) AS input JOIN sessions
+                        ON key_id = input.value ->> 'key_id'
+                    ORDER BY created_at_ms DESC
+                    LIMIT -1 OFFSET (SELECT value ->> 'most' FROM json_each($1))))",
     },
 
     audit: AuditStatements {
@@ -766,7 +816,8 @@ mod tests {
     #[tokio::test]
     async fn lists_and_lookups_use_an_index() {
         let mut ledger = ledger().await;
-        let Statements { suppressions, consents, api_keys, idempotency, .. } = &STATEMENTS;
+        let Statements { suppressions, consents, api_keys, sessions, idempotency, .. } =
+            &STATEMENTS;
         for (statement, index) in [
             (
                 suppressions.of_contacts,
@@ -780,6 +831,9 @@ mod tests {
             (consents.list, "consents_contact (tenant=? AND number=? AND channel=? AND category=?"),
             (consents.last_inbound, "events_pair (theirs=?"),
             (api_keys.find_key, "SEARCH api_keys"),
+            (sessions.find, "SEARCH sessions USING PRIMARY KEY (secret_sha256=?)"),
+            (sessions.prune, "sessions_expiry (expires_at_ms<?)"),
+            (sessions.prune, "sessions_key (key_id=?)"),
             (idempotency.find, "PRIMARY KEY (tenant=? AND principal=? AND idempotency_key=?)"),
         ] {
             let sorts = assert_uses_index(&mut ledger, statement, index).await;

@@ -7,6 +7,8 @@ pub(super) struct Statements {
     pub(super) begin: &'static str,
     pub(super) lock_keys: &'static str,
     pub(super) histories: &'static str,
+    /// Returns the position before which every commit is complete. It takes no rows.
+    pub(super) end_of_recording: &'static str,
     pub(super) find_claim_ends: &'static str,
     pub(super) keep_claim_ends: &'static str,
     pub(super) last_inbound: &'static str,
@@ -16,6 +18,7 @@ pub(super) struct Statements {
     /// Inserts media of inbound messages that do not exist yet.
     pub(super) inbound_media: &'static str,
     pub(super) api_keys: ApiKeyStatements,
+    pub(super) sessions: SessionStatements,
     pub(super) audit: AuditStatements,
     pub(super) retention: RetentionStatements,
     pub(super) suppressions: SuppressionStatements,
@@ -34,6 +37,15 @@ pub(super) struct ApiKeyStatements {
     pub(super) list_keys: &'static str,
     pub(super) revoke_key: &'static str,
     pub(super) touch_key: &'static str,
+}
+
+/// Statements of sessions. Each takes one JSON array of rows.
+pub(super) struct SessionStatements {
+    pub(super) add: &'static str,
+    pub(super) find: &'static str,
+    pub(super) end: &'static str,
+    /// Deletes expired sessions, and the oldest ones of a key beyond its bound.
+    pub(super) prune: &'static str,
 }
 
 /// Statements of the audit log. Each takes one JSON array of rows.
@@ -94,6 +106,8 @@ pub(super) struct OutboxStatements {
     /// All deliveries of one event.
     pub(super) of_event: &'static str,
     pub(super) oldest_dead: &'static str,
+    /// Waiting deliveries and dead letters of sinks, each counted up to a limit.
+    pub(super) backlog: &'static str,
     pub(super) bring_back: &'static str,
     pub(super) discard: &'static str,
     /// Ends the open deliveries of events.

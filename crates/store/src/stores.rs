@@ -12,8 +12,9 @@ use twilio_edge_contract::SettlementResult;
 use super::{
     acceptance::Acceptance, archive_queue::ArchiveQueue, consents::Consents, contacts::Contacts,
     error::StoreError, idempotency::Idempotency, inbound_media::InboundMedia, media::MediaIndex,
-    outbound_messages::OutboundMessages, outbox::Outbox, retention::Sweeper,
-    suppressions::Suppressions, templates::Templates, tenants::Tenants,
+    outbound_messages::OutboundMessages, outbox::Outbox, refused_requests::RefusedRequests,
+    retention::Sweeper, suppressions::Suppressions, templates::Templates, tenants::Tenants,
+    verification_starts::VerificationStarts,
 };
 use super::{
     group::Group,
@@ -274,6 +275,11 @@ impl Stores {
         self.ledger.outbound_messages()
     }
 
+    /// Returns the counters of verifications.
+    pub fn verification_starts(&self) -> VerificationStarts {
+        VerificationStarts::of(self.ledger.database.clone())
+    }
+
     /// Returns the rate limiter of the senders, which all sidecars share.
     pub fn rate_limiter(&self) -> RateLimiter {
         let redis = match &self.leases {
@@ -299,6 +305,11 @@ impl Stores {
     /// Returns the media of inbound messages.
     pub fn inbound_media(&self) -> InboundMedia {
         self.ledger.inbound_media()
+    }
+
+    /// Returns the refused requests.
+    pub fn refused_requests(&self) -> RefusedRequests {
+        self.ledger.refused_requests()
     }
 
     /// Returns the stored media.

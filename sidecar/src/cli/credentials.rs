@@ -6,6 +6,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use twilio_edge_diagnosis::Token;
 use twilio_edge_filter::form::is_account_sid;
 
 use twilio_edge_demo as demo;
@@ -16,15 +17,6 @@ pub(super) const TOKEN_VARIABLES: [&str; 2] = ["TWILIO_AUTH_TOKEN", "TWILIO_AUTH
 
 /// Largest token file, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 10;
-
-/// Auth token and its origin.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Token {
-    /// Printable label.
-    pub(super) label: String,
-    /// Secret value; must not be printed.
-    pub(super) secret: String,
-}
 
 /// Account that signs.
 #[derive(Clone, PartialEq, Eq)]

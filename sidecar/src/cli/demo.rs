@@ -1,7 +1,8 @@
 //! `twilio-edge demo`, which is `make run`: Envoy with the filter, the sidecar on its embedded defaults and the demo
 //! backend, from the first check to the end of the last process. It does not know how these parts work.
 
-use std::fmt::Write as _;
+mod banner;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -22,6 +23,9 @@ use twilio_edge_demo::{
 /// Time limit until all parts are ready. They take about a second.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Time in which the link to the console can be opened.
+const LINK_LIFETIME: Duration = Duration::from_secs(3600);
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Port of Envoy on 127.0.0.1, where webhooks are sent
@@ -30,6 +34,9 @@ pub(super) struct Args {
     /// Port of the sidecar
     #[arg(long, env = "SIDECAR_PORT", default_value_t = 8081)]
     sidecar_port: u16,
+    /// Port of the sidecar's listener for administrators, which has the console
+    #[arg(long, env = "CONSOLE_PORT", default_value_t = 8082)]
+    console_port: u16,
     /// Port of the demo backend
     #[arg(long, env = "BACKEND_PORT", default_value_t = 8084)]
     backend_port: u16,
@@ -141,11 +148,15 @@ impl Demo {
 
         let sending = self.account.write_sending(&self.args.data);
         let sending = sending.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
+        let accounts = self.account.write_accounts(&self.args.data);
+        let accounts =
+            accounts.map_err(|error| format!("{}: {error}", self.args.data.display()))?;
         let mut sidecar = self.on_our_data(&us);
         sidecar.arg("serve").env("TWILIO_EDGE_TOKEN", &self.account.edge_token);
         sidecar.env("TWILIO_EDGE_DEMO", "true");
         sidecar.env("TWILIO_EDGE_LISTEN", self.args.sidecar().to_string());
-        sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", "off");
+        sidecar.env("TWILIO_EDGE_ADMIN_LISTEN", self.args.console().to_string());
+        sidecar.env("TWILIO_EDGE_ACCOUNTS_FILE", accounts);
         // Messages go to the simulator with every configured account, so no contact receives one.
         sidecar.env("TWILIO_EDGE_SENDING_FILE", sending);
         sidecar.env("TWILIO_EDGE_SENDING_BASE_URL", format!("http://{}", self.args.simulator()));
@@ -185,21 +196,32 @@ impl Demo {
                 );
             }
         }
-        if let Err(problem) = self.keep_key().await {
-            return problem;
+        match self.link_to_console().await {
+            Ok(link) => say(&self.banner(&link)),
+            Err(problem) => return problem,
         }
-        say(&self.banner());
         std::future::pending().await
     }
 
-    async fn keep_key(&self) -> Result<(), String> {
+    /// Ensures that the keys of the demo exist, and returns a link that signs a browser in.
+    async fn link_to_console(&self) -> Result<String, String> {
+        let sidecar = self.args.sidecar();
+        self.keep_key(&self.args.key(), "app", "make run").await?;
+        let key = self.args.console_key();
+        self.keep_key(&key, "admin", "make run, console").await?;
+        let token = key::start_session(&key, sidecar, LINK_LIFETIME).await?;
+        let console = self.args.console();
+        Ok(format!("http://{console}/console/sign-in?next=/console/phone&token={token}"))
+    }
+
+    async fn keep_key(&self, file: &Path, scope: &str, name: &str) -> Result<(), String> {
         let us =
             env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
         let mut create = self.on_our_data(&us);
-        create.args(["keys", "create", "--json", "--scope", "app", "--name", "make run"]);
+        create.args(["keys", "create", "--json", "--scope", scope, "--name", name]);
         create.args(["--account", &self.account.sid]);
-        file_access::repair(&self.args.key());
-        key::ensure_key(&self.args.key(), self.args.sidecar(), create).await
+        file_access::repair(file);
+        key::ensure_key(file, self.args.sidecar(), create).await
     }
 
     /// Returns a command of this program that uses the demo's database.
@@ -211,61 +233,6 @@ impl Demo {
         }
         command
     }
-
-    fn banner(&self) -> String {
-        let mut text = "\ntwilio-edge is running; Ctrl-C stops all of it.\n\n".to_owned();
-        for (part, address, what) in [
-            ("edge", self.args.edge(), "Envoy with the filter: /twilio/inbound, status and other"),
-            ("sidecar", self.args.sidecar(), "leases, opt-outs and the ledger; remembers them"),
-            (
-                "backend",
-                self.args.backend(),
-                "shows here what reaches it; PUT /answer/500 makes it fail",
-            ),
-            ("twilio", self.args.simulator(), "the simulator: REST, statuses and replies"),
-            ("admin", self.args.admin(), "Envoy's own: /stats?filter=twilio_edge"),
-        ] {
-            let _ = writeln!(text, "  {part:<9}http://{address}  {what}");
-        }
-        let Account { sid, origin, .. } = &self.account;
-        let key = self.args.key();
-        let _ = writeln!(
-            text,
-            "\nIt takes webhooks of {sid} signed for {origin},\nand messages to send with the API key in {}.",
-            key.display()
-        );
-        if *sid != demo::ACCOUNT_SID {
-            text.push_str("To sign some yourself, set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN there as here.\n");
-        }
-        let sign = self.sign_command();
-        let message = format!("{sign} inbound --send --message-sid {}", fresh_message_sid());
-        let _ = write!(
-            text,
-            "\
-Try in another terminal:
-
-  {message}
-      a message: arrives once, verified
-  {message}
-      the same message again: answered, but the backend sees nothing
-  {sign} stop --send
-      an opt-out: on record before the backend hears of it
-"
-        );
-        text
-    }
-
-    /// Returns the `sign` command with options that make it sign for and send to this demo.
-    fn sign_command(&self) -> String {
-        let mut command = String::new();
-        if self.args.edge_port != demo::EDGE_PORT {
-            let _ = write!(command, "EDGE_PORT={} ", self.args.edge_port);
-        }
-        if self.account.origin != format!("http://{}", self.args.edge()) {
-            let _ = write!(command, "PUBLIC_ORIGIN={} ", self.account.origin);
-        }
-        command + &env::args().next().unwrap_or_else(|| "twilio-edge".to_owned()) + " sign"
-    }
 }
 
 impl Args {
@@ -275,6 +242,10 @@ impl Args {
 
     fn sidecar(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.sidecar_port).into()
+    }
+
+    fn console(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.console_port).into()
     }
 
     fn backend(&self) -> SocketAddr {
@@ -294,10 +265,16 @@ impl Args {
         self.data.join("demo.key")
     }
 
-    fn port_uses(&self) -> [PortUse; 5] {
+    /// Returns the path of the file with the API key of the console.
+    fn console_key(&self) -> PathBuf {
+        self.data.join("console.key")
+    }
+
+    fn port_uses(&self) -> [PortUse; 6] {
         [
             PortUse { part: "edge", address: self.edge(), variable: "EDGE_PORT" },
             PortUse { part: "sidecar", address: self.sidecar(), variable: "SIDECAR_PORT" },
+            PortUse { part: "console", address: self.console(), variable: "CONSOLE_PORT" },
             PortUse { part: "backend", address: self.backend(), variable: "BACKEND_PORT" },
             PortUse { part: "simulator", address: self.simulator(), variable: "SIMULATOR_PORT" },
             PortUse { part: "Envoy admin", address: self.admin(), variable: "ADMIN_PORT" },
@@ -318,76 +295,7 @@ impl Args {
     }
 }
 
-/// Returns a new message SID: with a fixed one, the second `make run` would treat the first message as a duplicate.
-fn fresh_message_sid() -> String {
-    let now = jiff::Timestamp::now().as_nanosecond();
-    format!("SM{now:032x}")
-}
-
 /// Prints a line; a closed output is no failure.
 fn say(text: &str) {
     terminal::print_line(text);
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    const README: &str = include_str!("../../../README.md");
-
-    #[derive(Debug, Parser)]
-    struct Program {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn demo(arguments: &[&str]) -> Demo {
-        let args = Program::parse_from([&["demo"], arguments].concat()).args;
-        let account = Account::new(|_| None, args.edge_port).unwrap();
-        Demo { args, account, envoy_config: PathBuf::new() }
-    }
-
-    /// Returns the `sign` commands in `text`, without the shell's quoting.
-    fn sign_commands(text: &str) -> Vec<Vec<String>> {
-        text.lines()
-            .filter_map(|line| line.split_once(" sign ").map(|(_, command)| command))
-            .map(|command| command.split(" #").next().unwrap().replace("Where is my order?", "hi"))
-            .map(|command| {
-                let words =
-                    command.split_whitespace().map(|word| word.trim_matches('"').to_owned());
-                ["twilio-edge", "sign"].map(str::to_owned).into_iter().chain(words).collect()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn commands_of_banner_and_readme_exist() {
-        for (text, at_least) in [(demo(&[]).banner(), 3), (README.to_owned(), 3)] {
-            let commands = sign_commands(&text);
-            assert!(commands.len() >= at_least, "{text}");
-            for command in commands {
-                let parsed = super::super::Cli::try_parse_from(&command);
-                assert!(parsed.is_ok(), "{command:?}: {}", parsed.unwrap_err());
-            }
-        }
-    }
-
-    #[test]
-    fn readme_shows_the_banner_as_it_is() {
-        let banner = demo(&[]).banner();
-        let port_uses: Vec<_> = banner.lines().filter(|line| line.contains("  http://")).collect();
-        assert_eq!(port_uses.len(), 5, "{banner}");
-        for line in port_uses {
-            assert!(README.lines().any(|shown| shown == line), "README.md lacks: {line}");
-        }
-    }
-
-    #[test]
-    fn commands_for_another_edge_say_so() {
-        let banner = demo(&["--edge-port", "18080"]).banner();
-        assert!(banner.contains("EDGE_PORT=18080 "), "{banner}");
-        assert!(!banner.contains("PUBLIC_ORIGIN="), "{banner}");
-    }
 }

@@ -1,18 +1,11 @@
 //! `twilio-edge explain`: the reason why the filter refused a request, and the URL and key that match or would match.
 //!
-//! Decides: what is read from where. The verdict is the filter's own (`captured.rs`). In `explain/`: `url_changes.rs` and
-//! `body_changes.rs` have the changes that may have happened to a request, `search.rs` searches for them, `diagnosis.rs`
-//! draws the conclusions, `report.rs` has the words.
+//! Decides: what is read from where, and the words. The diagnosis is that of `crates/diagnosis`, as for the requests that
+//! filters report.
 
-mod body_changes;
 mod capture;
-mod change;
-mod diagnosis;
-mod report;
-mod route;
-mod search;
-mod url;
-mod url_changes;
+mod filter_config;
+mod report_text;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,13 +16,13 @@ use twilio_edge_platform::terminal;
 use twilio_edge_contract::Class;
 use twilio_edge_filter::signature::{BodyRule, hash_body};
 
+use twilio_edge_diagnosis::{Captured, Case, Clues, SearchLimits, Token, Url};
+
 use self::capture::Capture;
-use self::diagnosis::Case;
-use self::route::Routes;
-use self::url::{Clues, Url};
-use super::captured::{Captured, JsonLine};
-use super::credentials::{self, TOKEN_VARIABLES, Token, variable};
+use self::report_text::ReportText;
+use super::credentials::{self, TOKEN_VARIABLES, variable};
 use super::globals::Globals;
+use super::json_line::JsonLine;
 
 /// Largest capture that is read, in bytes.
 const MAX_CAPTURE_BYTES: u64 = 8 << 20;
@@ -89,12 +82,12 @@ fn parse_class(text: &str) -> Result<Class, String> {
 }
 
 pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
-    let report = Case::read(&args).and_then(|case| case.report());
+    let report = read_case(&args).and_then(Case::report);
     let printed = report.and_then(|report| {
         let text = if globals.is_json() {
             serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?
         } else {
-            report.to_string()
+            ReportText(&report).to_string()
         };
         terminal::print_line(text.trim_end());
         Ok(report.matches)
@@ -109,78 +102,74 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
     }
 }
 
-impl Case {
-    fn read(args: &Args) -> Result<Self, String> {
-        let routes = args.filter_config.as_deref().map(Routes::read).transpose()?;
-        let mut notes = Vec::new();
-        let mut tokens = credentials::tokens_in(&args.token_file)?;
-        tokens.extend(credentials::tokens_in_environment());
-        let (request, urls) = match (&args.request, &args.url) {
-            (Some(file), _) => {
-                let raw = read_all(file)?;
-                let problem = |problem: String| format!("{}: {problem}", file.display());
-                if raw.trim_ascii_start().first() == Some(&b'{') {
-                    let line: JsonLine =
-                        serde_json::from_slice(&raw).map_err(|error| problem(error.to_string()))?;
-                    if let Some(secret) = line.auth_token.clone() {
-                        tokens
-                            .push(Token { label: "auth_token of the request".to_owned(), secret });
-                    }
-                    let request = line.into_captured().map_err(problem)?;
-                    let url = request.url.clone();
-                    (request, vec![url])
-                } else {
-                    let capture = capture::parse(&raw).map_err(problem)?;
-                    place(capture, &args.origin, &mut notes)?
+fn read_case(args: &Args) -> Result<Case, String> {
+    let routes = args.filter_config.as_deref().map(filter_config::routes).transpose()?;
+    let mut notes = Vec::new();
+    let mut tokens = credentials::tokens_in(&args.token_file)?;
+    tokens.extend(credentials::tokens_in_environment());
+    let (request, urls) = match (&args.request, &args.url) {
+        (Some(file), _) => {
+            let raw = read_all(file)?;
+            let problem = |problem: String| format!("{}: {problem}", file.display());
+            if raw.trim_ascii_start().first() == Some(&b'{') {
+                let line: JsonLine =
+                    serde_json::from_slice(&raw).map_err(|error| problem(error.to_string()))?;
+                if let Some(secret) = line.auth_token.clone() {
+                    tokens.push(Token { label: "auth_token of the request".to_owned(), secret });
                 }
+                let request = line.into_captured().map_err(problem)?;
+                let url = request.url.clone();
+                (request, vec![url])
+            } else {
+                let capture = capture::parse(&raw).map_err(problem)?;
+                place(capture, &args.origin, &mut notes)?
             }
-            (None, Some(url)) => (Captured::of_flags(url, args)?, vec![url.clone()]),
-            (None, None) => return Err("--request or --url is required".to_owned()),
-        };
-        if tokens.is_empty() {
-            return Err(format!(
-                "there is no auth token: set {}, or use --token-file",
-                TOKEN_VARIABLES.join(", ")
-            ));
         }
-        let mut clues = Clues::of(&request.headers);
-        if request.body_rule() == BodyRule::Hash && !request.body.is_empty() {
-            clues.body_hash = Some(hash_body(&request.body));
-        }
-        if let Some(url) = urls.iter().find(|url| Url::parse(url).is_none()) {
-            return Err(format!("{url}: must be a URL, scheme://host/path"));
-        }
-        for url in &args.try_url {
-            let problem = || format!("--try-url: {url}: must be a URL, scheme://host/path");
-            clues.guesses.push(Url::parse(url).ok_or_else(problem)?);
-        }
-        let account = args.account.clone().or_else(|| variable("TWILIO_ACCOUNT_SID"));
-        Ok(Self {
-            request,
-            urls,
-            tokens,
-            account,
-            class: args.class,
-            routes,
-            clues,
-            notes,
-            show_signatures: args.show_signatures,
-        })
+        (None, Some(url)) => (captured_of_flags(url, args)?, vec![url.clone()]),
+        (None, None) => return Err("--request or --url is required".to_owned()),
+    };
+    if tokens.is_empty() {
+        return Err(format!(
+            "there is no auth token: set {}, or use --token-file",
+            TOKEN_VARIABLES.join(", ")
+        ));
     }
+    let mut clues = Clues::of(&request.headers);
+    if request.body_rule() == BodyRule::Hash && !request.body.is_empty() {
+        clues.body_hash = Some(hash_body(&request.body));
+    }
+    if let Some(url) = urls.iter().find(|url| Url::parse(url).is_none()) {
+        return Err(format!("{url}: must be a URL, scheme://host/path"));
+    }
+    for url in &args.try_url {
+        let problem = || format!("--try-url: {url}: must be a URL, scheme://host/path");
+        clues.guesses.push(Url::parse(url).ok_or_else(problem)?);
+    }
+    let account = args.account.clone().or_else(|| variable("TWILIO_ACCOUNT_SID"));
+    Ok(Case {
+        request,
+        urls,
+        tokens,
+        account,
+        class: args.class,
+        routes,
+        clues,
+        notes,
+        show_signatures: args.show_signatures,
+        limits: SearchLimits::INTERACTIVE,
+    })
 }
 
-impl Captured {
-    fn of_flags(url: &str, args: &Args) -> Result<Self, String> {
-        let body = match (&args.data, &args.data_file) {
-            (Some(data), _) => data.clone().into_bytes(),
-            (None, Some(file)) => read_all(file)?,
-            (None, None) => Vec::new(),
-        };
-        let headers =
-            args.headers.iter().map(|line| capture::header(line)).collect::<Result<_, _>>()?;
-        let method = args.method.clone().unwrap_or_else(|| "POST".to_owned());
-        Ok(Self { method, url: url.to_owned(), headers, body })
-    }
+fn captured_of_flags(url: &str, args: &Args) -> Result<Captured, String> {
+    let body = match (&args.data, &args.data_file) {
+        (Some(data), _) => data.clone().into_bytes(),
+        (None, Some(file)) => read_all(file)?,
+        (None, None) => Vec::new(),
+    };
+    let headers =
+        args.headers.iter().map(|line| capture::header(line)).collect::<Result<_, _>>()?;
+    let method = args.method.clone().unwrap_or_else(|| "POST".to_owned());
+    Ok(Captured { method, url: url.to_owned(), headers, body })
 }
 
 /// Returns the public URLs of a raw request: its target at each origin, as the filter builds them.

@@ -1,6 +1,6 @@
 //! Failure of a command.
 
-use std::process::ExitCode;
+use std::{error::Error, iter, process::ExitCode};
 
 use twilio_edge_platform::terminal;
 
@@ -8,4 +8,10 @@ use twilio_edge_platform::terminal;
 pub(super) fn fail(problem: impl std::fmt::Display) -> ExitCode {
     terminal::print_error(&format!("twilio-edge: {problem}"));
     ExitCode::FAILURE
+}
+
+/// Formats an error with its causes.
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
 }

@@ -8,6 +8,7 @@ use super::{
     globals::Globals,
     ledger::{self, Account, error_table},
     listing::{self, Output},
+    notifications::summary_row,
     permissions::policies,
 };
 use crate::cli::failure::fail;
@@ -21,7 +22,7 @@ pub(super) struct Args {
     /// Number: +15551234567 on every channel, whatsapp:+15551234567 on one
     #[arg(value_parser = ledger::number)]
     number: NumberQuery,
-    /// Largest number of messages, and of webhooks
+    /// Largest number of messages, of notifications, and of webhooks
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     #[command(flatten)]
@@ -36,6 +37,8 @@ const SUPPRESSIONS: [&str; 7] =
 const CONSENTS: [&str; 5] = ["channel", "category", "state", "at", "source"];
 
 const MESSAGES: [&str; 7] = ["created_at", "id", "direction", "from", "to", "state", "status"];
+
+const NOTIFICATIONS: [&str; 7] = ["created_at", "id", "to", "provider", "state", "status", "error"];
 
 const EVENTS: [&str; 6] = ["received_at", "sid", "class", "status", "error_code", "backend"];
 
@@ -81,6 +84,7 @@ fn text(history: &NumberHistory, output: Output) -> String {
             &history.windows,
         ),
         part(output, "Messages, the latest first", &MESSAGES, &history.messages),
+        notifications(output, history),
         part(output, "Webhooks, the latest first", &EVENTS, &history.events),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -88,6 +92,12 @@ fn text(history: &NumberHistory, output: Output) -> String {
         true => format!("{title}\n\nThe database has nothing about this number.\n"),
         false => format!("{title}\n\n{}", parts.join("\n")),
     }
+}
+
+/// Formats the notifications: the error is its code.
+fn notifications(output: Output, history: &NumberHistory) -> Option<String> {
+    let rows: Vec<_> = history.notifications.iter().map(summary_row).collect();
+    part(output, "Notifications, the latest first", &NOTIFICATIONS, &rows)
 }
 
 fn part(

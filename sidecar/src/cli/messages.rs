@@ -16,10 +16,7 @@ use super::{
 };
 use crate::cli::failure::fail;
 use twilio_edge_api::views::{Message, MessageSummary};
-use twilio_edge_domain::{
-    message::{Direction, NumberQuery},
-    sending::outcome::is_message_sid,
-};
+use twilio_edge_domain::message::{Direction, NumberQuery};
 use twilio_edge_platform::config::Config;
 use twilio_edge_services::outbound::sending::PREFIX;
 use twilio_edge_store::message_history::{Search, messages::MessageRecord};
@@ -52,7 +49,7 @@ enum Verb {
     Resolve {
         #[command(flatten)]
         target: Target,
-        /// SID of the message at Twilio, if it was sent: SM.., MM..
+        /// SID at Twilio, if it was sent: SM.., MM.., VE.., FN.., or the provider's id of an e-mail
         #[arg(
             long,
             value_name = "MESSAGE_SID",
@@ -157,9 +154,6 @@ pub(super) fn run(args: Args, globals: &Globals) -> ExitCode {
         }
         Verb::Resolve { target, sent, .. } => {
             let id = target.id();
-            if sent.as_deref().is_some_and(|sid| !is_message_sid(sid)) {
-                return fail("--sent: must be SM or MM and 32 hexadecimal digits");
-            }
             change(globals, async |messages| resolve(messages, &id, sent.as_deref()).await)
         }
     }

@@ -1,8 +1,8 @@
 //! Commands of `twilio-edge`: one file per command, with its arguments and its `run`. This file has no other logic.
 
+mod api_client;
 mod archive;
 mod backend;
-mod captured;
 mod consents;
 mod credentials;
 mod deliveries;
@@ -11,21 +11,27 @@ mod event_reporting;
 mod events;
 mod explain;
 mod failure;
+mod flows;
 mod globals;
 mod health;
 mod history;
+mod json_line;
 mod keys;
 mod ledger;
+mod listen;
 mod listing;
+mod live;
 mod load;
 mod media;
 mod messages;
 mod migrate;
+mod notifications;
 mod permissions;
 mod preflight;
 mod print_config;
 mod redact;
 mod reference;
+mod refused;
 mod replay;
 mod send;
 mod serve;
@@ -35,9 +41,11 @@ mod simulator;
 mod sinks;
 mod stats;
 mod suppressions;
+mod tail;
 mod templates;
 mod tenants;
 mod vectors;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -66,14 +74,20 @@ enum Command {
     Migrate,
     /// Check whether a sidecar on this machine is ready
     Health(health::Args),
-    /// Show the history of a number: its suppressions, consents, windows, messages and webhooks
+    /// Show the history of a number: its suppressions, consents, windows, messages, notifications and webhooks
     History(history::Args),
     /// List messages of both directions, show one, cancel one, or resolve an unknown one
     Messages(messages::Args),
+    /// List notifications with their attempts, or show one
+    Notifications(notifications::Args),
     /// Count the outbound messages of an account over a period: accepted, sent, delivered, read, failed, refused
     Stats(stats::Args),
     /// List received webhooks with all their parameters
     Events(events::Args),
+    /// Show webhooks as they are recorded, through the API of a sidecar
+    Tail(tail::Args),
+    /// Deliver a copy of each webhook to a program on this machine, through the API of a sidecar
+    Listen(listen::Args),
     /// List, show or refresh the templates of an account
     Templates(templates::Args),
     /// List, show or change the profiles of accounts
@@ -94,8 +108,14 @@ enum Command {
     Archive(archive::Args),
     /// Send one message through the API of a sidecar
     Send(send::Args),
+    /// Start or show an execution of a Studio flow through the API of a sidecar
+    Flows(flows::Args),
+    /// Start, check, show or cancel a verification through the API of a sidecar
+    Verify(verify::Args),
     /// Create, list and revoke API keys
     Keys(keys::Args),
+    /// List the causes for which filters refused requests, show the requests of one, or explain a request
+    Refused(refused::Args),
     /// Remove the stored content of a message, a contact or a period
     Redact(redact::Args),
     /// Print the settings in effect, without secrets
@@ -137,8 +157,11 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(args, globals),
         Command::History(args) => history::run(args, globals),
         Command::Messages(args) => messages::run(args, globals),
+        Command::Notifications(args) => notifications::run(args, globals),
         Command::Stats(args) => stats::run(args, globals),
         Command::Events(args) => events::run(args, globals),
+        Command::Tail(args) => tail::run(args, globals),
+        Command::Listen(args) => listen::run(args, globals),
         Command::Templates(args) => templates::run(args, globals),
         Command::Tenants(args) => tenants::run(args, globals),
         Command::Suppressions(args) => suppressions::run(args, globals),
@@ -149,7 +172,10 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, globals),
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),
+        Command::Flows(args) => flows::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Keys(args) => keys::run(args, globals),
+        Command::Refused(args) => refused::run(args, globals),
         Command::Redact(args) => redact::run(args, globals),
         Command::PrintConfig => print_config::run(globals),
         Command::Reference(args) => reference::run(args),

@@ -1,6 +1,6 @@
 //! Checks of the files that the settings name, before `serve` opens anything.
 
-use twilio_edge_connectors::{bucket, sinks, twilio};
+use twilio_edge_connectors::{bucket, email, sinks, twilio};
 use twilio_edge_platform::config::Config;
 use twilio_edge_services::{
     access::webhook_keys as accounts,
@@ -31,6 +31,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         &sending.routing_file,
         named(&sending.routing_file, &routes::problems),
     );
+    about("email.file", &config.email.file, named(&config.email.file, &email::problems));
     // A location that is wrong by itself is already a problem of the settings.
     for (setting, place) in [
         ("archive", config.archive.bucket_location()),

@@ -47,6 +47,10 @@ enum Subject {
     DropIn,
     /// Faults of the simulator by number (docs/SIMULATOR.md)
     Simulator,
+    /// Faults and events of the simulator by address of e-mail (docs/SIMULATOR.md)
+    SimulatorEmails,
+    /// Codes of e-mails that were not sent or not delivered (docs/EMAIL.md)
+    EmailErrors,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -66,7 +70,13 @@ pub(super) fn run(args: Args) -> ExitCode {
         Subject::EventSchema => event::SCHEMA.to_owned(),
         Subject::Sinks => twilio_edge_connectors::sinks::reference(),
         Subject::DropIn => twilio_edge_api::dropin::reference(),
-        Subject::Simulator => twilio_edge_simulator::reference(),
+        Subject::Simulator => format!(
+            "{}\n{}",
+            twilio_edge_simulator::reference(),
+            twilio_edge_simulator::verify_reference(),
+        ),
+        Subject::SimulatorEmails => twilio_edge_simulator::email_reference(),
+        Subject::EmailErrors => twilio_edge_domain::email::error_code::reference(),
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check() {
             Ok(usual) => optout::reference(&usual.optout),
             Err(problems) => return fail(problems),

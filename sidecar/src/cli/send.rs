@@ -1,44 +1,43 @@
-//! `twilio-edge send`: sends one message through the API of a sidecar with an API key, as an application does. Every request
-//! has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
+//! `twilio-edge send`: sends one message or e-mail through the API of a sidecar with an API key, as an application does. Every
+//! request has an Idempotency-Key: if no answer comes, the same command with that key sends the message once.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use serde_json::{Map, Value, json};
-use ureq::{Agent, http::Request};
 
-use super::{credentials::variable, listing};
+use super::{
+    api_client::{ApiClient, ApiRequest, idempotency_key, pair},
+    listing,
+};
 use crate::cli::failure::fail;
-
-/// Environment variable with the API key, for calls without a key file.
-const KEY: &str = "TWILIO_EDGE_API_KEY";
-
-/// Time limit of an answer, in addition to `--wait`.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Largest key file, in bytes.
-const LARGEST_KEY: usize = 4096;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Recipient: +15551234567, whatsapp:+15551234567
-    #[arg(long, value_name = "NUMBER")]
+    /// Recipient: +15551234567, whatsapp:+15551234567, ava@example.com
+    #[arg(long, value_name = "ADDRESS")]
     to: String,
     /// Sender; without this and --service, a route selects it
-    #[arg(long, value_name = "NUMBER", conflicts_with = "service")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "service")]
     from: Option<String>,
     /// Messaging Service that sends: MG..
     #[arg(long, value_name = "SID")]
     service: Option<String>,
     /// Text
-    #[arg(long, required_unless_present_any = ["media", "content_sid", "template"])]
+    #[arg(long, required_unless_present_any = ["media", "content_sid", "template", "html"])]
     body: Option<String>,
+    /// Subject of an e-mail
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["media", "content_sid", "service"])]
+    subject: Option<String>,
+    /// HTML of an e-mail, beside its text or instead of it
+    #[arg(long, requires = "subject")]
+    html: Option<String>,
     /// URL of a medium; may be repeated
     #[arg(long, value_name = "URL")]
     media: Vec<String>,
     /// Template by its SID at Twilio: HX..
     #[arg(long, value_name = "SID", conflicts_with_all = ["body", "media", "template"])]
     content_sid: Option<String>,
-    /// Template by its name in the catalogue
+    /// Template by its name in the catalogue, or of an e-mail by its id at SendGrid: d-..
     #[arg(long, value_name = "NAME", conflicts_with_all = ["body", "media"])]
     template: Option<String>,
     /// Language of the template: en_US
@@ -79,30 +78,29 @@ pub(super) struct Args {
     /// Account of the message, for a key that is bound to no account: AC..
     #[arg(long, value_name = "SID")]
     account: Option<String>,
-    /// URL of the sidecar
-    #[arg(long, env = "TWILIO_EDGE_API_URL", default_value = "http://127.0.0.1:8081")]
-    url: String,
-    /// File with an API key of scope app; default: TWILIO_EDGE_API_KEY
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("must be NAME=TEXT")?;
-    Ok((name.to_owned(), value.to_owned()))
+    #[command(flatten)]
+    api: ApiClient,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
-    let token = match args.token() {
+    let token = match args.api.token() {
         Ok(token) => token,
         Err(problem) => return fail(problem),
     };
-    let key = match (&args.idempotency_key, getrandom::u64()) {
-        (Some(key), _) => key.clone(),
-        (None, Ok(dice)) => format!("cli-{dice:016x}"),
-        (None, Err(error)) => return fail(format_args!("no random bytes: {error}")),
+    let key = match idempotency_key(args.idempotency_key.as_deref()) {
+        Ok(key) => key,
+        Err(problem) => return fail(problem),
     };
-    match args.request(&token, &key) {
+    let wait = Duration::from_secs(args.wait.unwrap_or_default().into());
+    let resource = if args.is_email() { "emails" } else { "messages" };
+    let request = ApiRequest {
+        method: "POST",
+        path: &format!("/v1/{resource}?wait_ms={}", wait.as_millis()),
+        body: Some(&args.body()),
+        idempotency_key: (!args.dry_run).then_some(key.as_str()),
+        wait,
+    };
+    match args.api.request(&token, request) {
         Ok((200..=299, shown)) => listing::write(&(shown + "\n")),
         Ok((_, problem)) => fail(problem),
         Err(problem) => fail(format_args!(
@@ -112,57 +110,8 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 impl Args {
-    fn token(&self) -> Result<String, String> {
-        let Some(file) = &self.key_file else {
-            return variable(KEY)
-                .ok_or_else(|| format!("there is no API key: use --key-file, or set {KEY}"));
-        };
-        let text = twilio_edge_platform::file_access::read_secret(file)
-            .map_err(|problem| format!("--key-file: {}: {problem}", file.display()))?;
-        let token = text.trim();
-        let is_one = (1..=LARGEST_KEY).contains(&token.len())
-            && token.bytes().all(|byte| byte.is_ascii_graphic());
-        match is_one {
-            true => Ok(token.to_owned()),
-            false => Err(format!("--key-file: {}: has no key", file.display())),
-        }
-    }
-
-    /// Sends the request; returns the HTTP status and the text to print.
-    fn request(&self, token: &str, key: &str) -> Result<(u16, String), String> {
-        let wait = Duration::from_secs(self.wait.unwrap_or_default().into());
-        let agent = Agent::config_builder()
-            .timeout_global(Some(PATIENCE + wait))
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .proxy(None)
-            .build()
-            .new_agent();
-        let url =
-            format!("{}/v1/messages?wait_ms={}", self.url.trim_end_matches('/'), wait.as_millis());
-        let mut request = Request::post(url)
-            .header("Authorization", format!("Bearer {token}"))
-            .header("Content-Type", "application/json");
-        if !self.dry_run {
-            request = request.header("Idempotency-Key", key);
-        }
-        let request = request.body(self.body().to_string()).map_err(|error| error.to_string())?;
-        let mut answer = agent.run(request).map_err(|error| format!("{}: {error}", self.url))?;
-        let status = answer.status().as_u16();
-        let body =
-            answer.body_mut().read_to_string().map_err(|error| format!("{}: {error}", self.url))?;
-        let body: Value = serde_json::from_str(&body).map_err(|_| {
-            format!(
-                "--url: {}: answered with status {status} and no JSON; check that it is a sidecar",
-                self.url
-            )
-        })?;
-        let shown = match status {
-            200..=299 => serde_json::to_string_pretty(&body).unwrap_or_default(),
-            _ => problem(&body),
-        };
-        Ok((status, shown))
+    fn is_email(&self) -> bool {
+        self.to.contains('@')
     }
 
     fn body(&self) -> Value {
@@ -173,7 +122,9 @@ impl Args {
             ("account_sid", &self.account),
             ("from", &self.from),
             ("messaging_service_sid", &self.service),
-            ("body", &self.body),
+            (if self.is_email() { "text" } else { "body" }, &self.body),
+            ("subject", &self.subject),
+            ("html", &self.html),
             ("content_sid", &self.content_sid),
             ("category", &self.category),
             ("send_at", &self.at),
@@ -196,7 +147,10 @@ impl Args {
         if !self.media.is_empty() {
             fields.insert("media".to_owned(), json!(self.media));
         }
-        if let Some(name) = &self.template {
+        if let Some(id) = self.template.as_ref().filter(|_| self.is_email()) {
+            fields.insert("template_id".to_owned(), json!(id));
+            fields.insert("data".to_owned(), Value::Object(variables));
+        } else if let Some(name) = &self.template {
             let mut template = Map::from_iter([("name".to_owned(), json!(name))]);
             if let Some(locale) = &self.locale {
                 template.insert("locale".to_owned(), json!(locale));
@@ -213,13 +167,4 @@ impl Args {
         }
         Value::Object(fields)
     }
-}
-
-/// Formats a problem document as one line.
-fn problem(body: &Value) -> String {
-    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (code, title, detail, remedy) =
-        (text("code"), text("title"), text("detail"), text("remedy"));
-    let text = if detail.is_empty() { title } else { detail };
-    format!("{code}: {text} {remedy}").trim().to_owned()
 }

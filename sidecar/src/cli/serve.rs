@@ -27,7 +27,10 @@ use twilio_edge_platform::{
 };
 use twilio_edge_services::{
     access::suppression_expiry,
-    inbound::{dead_letters, delivery_worker::DeliveryWorkers, media::MediaFetcher, replays},
+    inbound::{
+        dead_letters, delivery_worker::DeliveryWorkers, live_feed::LiveFeed, media::MediaFetcher,
+        replays,
+    },
     operations::{archive::Archivist, retention::Job},
     outbound::{
         dispatcher::Dispatcher, opt_out_from_error::OptOutRecorder, reconciler::Reconciler,
@@ -87,6 +90,7 @@ async fn serve(
     // Listeners. Another process at the same address ends the start here, before the stores are opened.
     let listeners = Listeners::open(&config).await?;
     tasks.spawn(Task::LogRepeats, repeats.report(metrics.clone()));
+    tasks.spawn(Task::Activity, metrics.clone().record_activity());
 
     // Stores.
     let reporting = event_reporting(&config)?;
@@ -103,8 +107,12 @@ async fn serve(
     let services = Services::build(&config, &stores, &metrics).await?;
     let workers = start_background_tasks(&config, &stores, &services, &metrics, &tasks).await?;
 
+    let live_feed = LiveFeed::new(histories.clone(), &config.live_streams(), metrics.clone());
+    tasks.spawn(Task::LiveFeed, live_feed.clone().run());
+
     // API.
-    let app = App::new(services.for_api(histories.clone(), telemetry.clone()), &config);
+    let for_api = services.for_api(histories.clone(), telemetry.clone(), live_feed.clone());
+    let app = App::new(for_api, &config);
     let listen = listeners.main_address();
     let serving = listeners.serve(&app, &config, &metrics, &tasks);
     drop(app);
@@ -131,8 +139,9 @@ async fn serve(
         ),
     }
 
-    // Shutdown: first the sources of work, then the workers, then the stores that both write to.
+    // Shutdown: first the sources of work, then the workers, then the stores that both write to. Live streams would never end.
     let deadline = Instant::now() + Duration::from_millis(config.http.shutdown_timeout_ms);
+    live_feed.stop();
     if !serving.finish(deadline).await {
         tracing::warn!(
             event = "shutdown.requests_aborted",
@@ -229,6 +238,7 @@ async fn start_background_tasks(
     tasks.spawn(Task::Retention, retention.run());
     let expiry = suppression_expiry::run(stores.suppressions(), metrics.clone());
     tasks.spawn(Task::SuppressionExpiry, expiry);
+    tasks.spawn(Task::RefusedRequests, services.refused_requests.clone().run());
     tasks.spawn(Task::TenantsRefresh, services.tenants.clone().run());
     let sending = &services.sending;
     if let Some(library) = sending.media.library() {

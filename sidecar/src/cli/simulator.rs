@@ -84,6 +84,9 @@ struct Serve {
     /// Webhook URL that is called if the first one fails
     #[arg(long, value_name = "URL")]
     inbound_fallback_url: Option<String>,
+    /// URL for the signed events about e-mails, for instance http://127.0.0.1:8081/email/events/AC..
+    #[arg(long, value_name = "URL")]
+    email_events_url: Option<String>,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -155,6 +158,7 @@ impl Serve {
             windows: !self.no_windows,
             inbound_url: self.inbound_url.clone(),
             inbound_fallback_url: self.inbound_fallback_url.clone(),
+            email_events_url: self.email_events_url.clone(),
         })
     }
 

@@ -14,7 +14,7 @@ use twilio_edge_platform::terminal;
 use serde::{Deserialize, Serialize};
 use twilio_edge_filter::signature::Candidate;
 
-use super::captured::JsonLine;
+use super::json_line::JsonLine;
 
 /// Longest line that is read, in bytes: a body at Envoy's own limit (1 MiB) with every character escaped in JSON.
 const MAX_LINE_BYTES: u64 = 8 << 20;

@@ -1,7 +1,8 @@
 """Checks a server with Twilio's API against Twilio's OpenAPI files: each answer must be described there and have every field.
 
-argv[1] is JSON with base, user, password, account, specs (the folder of Twilio's files), to, and content (whether the server
-has the Content API)."""
+argv[1] is JSON with base, user, password, account, specs (the folder of Twilio's files), to, content (whether the server has
+the Content API), service (its Verify Service), codes (the URL at which the simulator shows codes), and flow (the SID of a flow of
+Studio)."""
 
 import base64
 import email.utils
@@ -40,7 +41,8 @@ def nullable(schema):
     return {"anyOf": [made, {"type": "null"}]} if schema.get("nullable") else made
 
 
-specs = {name: nullable(json.loads((SPECS / f"twilio_{name}.json").read_text())) for name in ("api_v2010", "content_v1")}
+DOCUMENTS = ("api_v2010", "content_v1", "studio_v2", "verify_v2")
+specs = {name: nullable(json.loads((SPECS / f"twilio_{name}.json").read_text())) for name in DOCUMENTS}
 
 
 def described(method, path):
@@ -147,7 +149,29 @@ bad(20404, 404, "POST", f"{messages}.json", {**text, "To": "+14155559008"})
 bad(20003, 401, "POST", f"{messages}.json", {**text, "To": "+14155559009"})
 for sender in ("ACME", "89292", "MG" + "0" * 32):
     good("POST", f"{messages}.json", {**text, "From": sender})
+# Verify: a code is checked once, by SID or number; a pending verification can be canceled.
+verify = f"/v2/Services/{config['service']}"
+number = {"To": config["to"], "Channel": "sms"}
+started = good("POST", f"{verify}/Verifications", {**number, "Locale": "de"})
+assert started["status"] == "pending" and started["send_code_attempts"], started
+assert good("GET", f"{verify}/Verifications/{started['sid']}")["sid"] == started["sid"]
+with urllib.request.urlopen(config["codes"]) as answer:
+    shown = json.load(answer)["verifications"]
+code = next(one["code"] for one in shown if one["to"] == config["to"])
+wrong = f"{(int(code) + 1) % 1_000_000:06}"
+check = f"{verify}/VerificationCheck"
+assert good("POST", check, {"VerificationSid": started["sid"], "Code": wrong})["status"] == "pending"
+assert good("POST", check, {"To": config["to"], "Code": code})["valid"] is True
+bad(20404, 404, "POST", check, {"To": config["to"], "Code": code})
+other = good("POST", f"{verify}/Verifications", {"To": "+14155550199", "Channel": "whatsapp"})
+canceled = good("POST", f"{verify}/Verifications/{other['sid']}", {"Status": "canceled"})
+assert canceled["status"] == "canceled", canceled
+bad(60200, 400, "POST", f"{verify}/Verifications", {**number, "Channel": "pigeon"})
+bad(60410, 403, "POST", f"{verify}/Verifications", {**number, "To": "+14155559104"})
+bad(20404, 404, "POST", f"/v2/Services/VA{'f' * 31}/Verifications", number)
 if config["content"]:
+    attempts = good("GET", "/v2/Attempts?" + urllib.parse.urlencode({"VerificationSid": started["sid"]}))
+    assert attempts["attempts"][0]["conversion_status"] == "converted", attempts
     # The server accepts every parameter that Twilio describes.
     form = specs["api_v2010"]["paths"]["/2010-04-01/Accounts/{AccountSid}/Messages.json"]["post"]["requestBody"]
     for name in form["content"]["application/x-www-form-urlencoded"]["schema"]["properties"]:
@@ -162,4 +186,23 @@ if config["content"]:
     bad(35114, 400, "POST", f"{messages}.json", {**later, "SendAt": config["soon"]})
     bad(20503, 503, "POST", f"{messages}.json", {**text, "To": "+14155559004"})
     bad(20429, 429, "POST", f"{messages}.json", {**text, "To": "+14155559001"})
+# Executions of a flow.
+executions = f"/v2/Flows/{config['flow']}/Executions"
+start = {"To": config["to"], "From": "+14155238886", "Parameters": json.dumps({"text": "Hällo"})}
+made = good("POST", executions, start)
+deadline = time.monotonic() + 30
+while good("GET", f"{executions}/{made['sid']}")["status"] != "ended":
+    assert time.monotonic() < deadline, made
+    time.sleep(0.05)
+assert good("GET", f"{executions}/{made['sid']}/Context")["context"]["flow"]["data"]["text"] == "Hällo"
+assert good("POST", f"{executions}/{made['sid']}", {"Status": "ended"})["status"] == "ended"
+good("POST", executions, start)
+page = good("GET", f"{executions}?" + urllib.parse.urlencode({"PageSize": 1, "DateCreatedFrom": "2026-01-01T00:00:00Z"}))
+assert len(page["executions"]) == 1 and page["meta"]["next_page_url"], page
+bad(84004, 400, "POST", executions, {**start, "To": "Ada"})
+bad(84004, 400, "POST", executions, {**start, "Parameters": "[]"})
+bad(20001, 400, "POST", executions, {**start, "Context": "{}"})
+bad(20404, 404, "GET", f"{executions}/FN{'0' * 32}")
+bad(20404, 404, "POST", "/v2/Flows/FW1/Executions", start)
+bad(20404, 404, "POST", executions, {**start, "To": "+14155559008"})
 print("judged", len(set(judged)))

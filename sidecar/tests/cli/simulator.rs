@@ -74,7 +74,10 @@ fn answers_match_twilios_description() {
     let config = serde_json::json!({
         "base": simulator.url, "user": ACCOUNT.0, "password": ACCOUNT.1, "account": ACCOUNT.0,
         "specs": root.join(".tools/openapi"), "to": "+14155550123", "content": true,
+        "flow": "FW00112233445566778899aabbccddeeff",
         "later": later.to_string(), "soon": soon.to_string(),
+        "service": format!("VA{}", "0".repeat(32)),
+        "codes": format!("{}/simulator/verifications", simulator.url),
     });
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/cli/openapi.py"))
@@ -86,7 +89,7 @@ fn answers_match_twilios_description() {
         judged.status.success(),
         "run `make setup-test` if a module or a file is missing: {errors}"
     );
-    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 14");
+    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 24");
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod access;
 mod api;
+mod console;
 mod inbound;
 mod operations;
 mod outbound;

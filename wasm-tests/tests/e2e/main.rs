@@ -22,6 +22,7 @@ mod observe;
 mod outage;
 mod push;
 mod redirect;
+mod refused;
 mod reject;
 mod rewrite;
 mod settle;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
         ("reject", reject::scenarios()),
         ("forge", forge::scenarios()),
         ("redirect", redirect::scenarios()),
+        ("refused", refused::scenarios()),
         ("dedupe", dedupe::scenarios()),
         ("settle", settle::scenarios()),
         ("leave", leave::scenarios()),

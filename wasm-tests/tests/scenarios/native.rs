@@ -18,6 +18,7 @@ use twilio_edge_filter::metrics::Counter;
 use twilio_edge_filter::overrides::is_override;
 use twilio_edge_filter::recent_webhooks::RecentWebhooks;
 use twilio_edge_filter::refresh::KeyRefresh;
+use twilio_edge_filter::refused_requests::RefusedRequests;
 use twilio_edge_wasm_tests::host::{
     Action, BufferKind, Callback, Cost, Filter, MapKind, Pairs, Proxy, Status,
 };
@@ -39,6 +40,7 @@ struct Root {
     callouts: Lanes<ClaimOrigin, SettlementOrigin>,
     recent: RecentWebhooks,
     refusals: LogLimit,
+    reports: RefusedRequests,
 }
 
 struct Request {
@@ -179,6 +181,7 @@ impl Native {
         let root = Root {
             number,
             refresh: KeyRefresh::new(&config, number.into()),
+            reports: RefusedRequests::new(&config),
             config,
             queue: self.proxy.register_queue(format!("native.{number}").as_bytes()),
             is_leaving: false,
@@ -300,6 +303,7 @@ impl Native {
                 }
                 Ok(())
             }
+            Effect::Report(request) => self.report_refusal(root, *request),
         }
     }
 
@@ -328,6 +332,7 @@ impl Native {
         }
         self.send(root, Occasion::Tick)?;
         self.request_keys(root)?;
+        self.send_report(root)?;
         if let Some(suppressed) = self.root(root)?.refusals.refill(now_ms) {
             self.proxy.write_log(3, suppressed_refusals(suppressed));
         }
@@ -394,7 +399,7 @@ fn read_head(pairs: Pairs) -> Head {
             "x-twilio-signature" => &mut head.signature,
             "x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
             _ if is_override(name.as_bytes()) => {
-                head.overrides.push(name);
+                head.overrides.push((name, value));
                 continue;
             }
             _ => continue,

@@ -105,15 +105,16 @@ fn settings() -> impl Strategy<Value = Setting> {
     let changes = select(vec![plain, plain, plain, without_sidecar, shadow, with_policy_reject]);
     let claims = proptest::collection::vec(behaviour(), 0..6);
     let settlements = proptest::collection::vec(behaviour(), 0..6);
+    let reports = proptest::collection::vec(behaviour(), 0..4);
     let backend = proptest::collection::vec(backends(), 0..8);
     let up = Some(Cluster::Up);
     let cluster = select(vec![up, up, up, up, up, Some(Cluster::NoEndpoint), None]);
-    (changes, claims, settlements, backend, cluster).prop_map(
-        |(change, claims, settlements, backend, cluster)| {
+    (changes, claims, settlements, reports, backend, cluster).prop_map(
+        |(change, claims, settlements, reports, backend, cluster)| {
             let mut configuration = configuration();
             change(&mut configuration);
             let keys = Vec::new();
-            Setting { configuration, claims, settlements, keys, backend, cluster }
+            Setting { configuration, claims, settlements, keys, reports, backend, cluster }
         },
     )
 }

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use anyhow::{Result, bail, ensure};
 use twilio_edge_contract::{
     AccountKeys, Claim, Decision, Delivery, EDGE_CONFIG_PATH, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH,
-    ExchangeReply, ExchangeRequest, KeyRing, MAX_BATCH, Outcome, PROTOCOL_VERSION, SavedAnswer,
-    Settlement, SettlementAck, SettlementResult, Verdict,
+    ExchangeReply, ExchangeRequest, KeyRing, MAX_BATCH, MAX_REPORTED, Outcome, PROTOCOL_VERSION,
+    REFUSALS_PATH, RefusalReport, RefusalReportReply, SavedAnswer, Settlement, SettlementAck,
+    SettlementResult, Verdict,
 };
 use twilio_edge_wasm_tests::host::{Callout, Reply};
 use twilio_edge_wasm_tests::stack::TOKEN;
@@ -89,6 +90,7 @@ pub(crate) struct Sidecar {
     claims_plan: VecDeque<Behaviour>,
     settlements_plan: VecDeque<Behaviour>,
     keys_plan: VecDeque<Behaviour>,
+    reports_plan: VecDeque<Behaviour>,
     held: BTreeMap<String, String>,
     committed: BTreeMap<String, Option<SavedAnswer>>,
     tombstones: BTreeSet<String>,
@@ -99,6 +101,8 @@ pub(crate) struct Sidecar {
     pub(crate) settlements: Vec<ReceivedSettlement>,
     /// Numbers of claims and settlements of each exchange.
     pub(crate) exchanges: Vec<(usize, usize)>,
+    /// Reports of refused requests, with the times of their arrival.
+    pub(crate) reports: Vec<(u64, RefusalReport)>,
     /// Number of callouts without the right token.
     pub(crate) unauthorized: usize,
 }
@@ -110,6 +114,7 @@ impl Sidecar {
             claims_plan: setting.claims.clone().into(),
             settlements_plan: setting.settlements.clone().into(),
             keys_plan: setting.keys.clone().into(),
+            reports_plan: setting.reports.clone().into(),
             ..Self::default()
         }
     }
@@ -127,6 +132,7 @@ impl Sidecar {
         self.claims_plan.clear();
         self.settlements_plan.clear();
         self.keys_plan.clear();
+        self.reports_plan.clear();
     }
 
     /// Handles a callout; returns `None` if there is no answer.
@@ -159,6 +165,16 @@ impl Sidecar {
                 let reply = self.exchange(&behaviour, kind, request, callout.token, now_ms);
                 let body = encoded(&behaviour, &reply)?;
                 Ok(due(after_ms, &behaviour, EXCHANGE_MEDIA_TYPE, &body))
+            }
+            REFUSALS_PATH => {
+                let report = RefusalReport::decode(&callout.body)?;
+                let accepted = report.requests.len();
+                ensure!((1..=MAX_REPORTED).contains(&accepted), "{accepted} requests in a report");
+                self.reports.push((now_ms, report));
+                let (after_ms, behaviour) = next(&mut self.reports_plan);
+                let accepted = u32::try_from(accepted)?;
+                let reply = RefusalReportReply { v: PROTOCOL_VERSION, accepted };
+                Ok(due(after_ms, &behaviour, JSON, &serde_json::to_vec(&reply)?))
             }
             _ if path.starts_with(EDGE_CONFIG_PATH) => {
                 let (after_ms, behaviour) = next(&mut self.keys_plan);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde_json::Value;
-use twilio_edge_contract::Claim;
+use twilio_edge_contract::{Claim, RefusalReport};
 use twilio_edge_wasm_tests::host::{Cluster, Cost, Filter, Host, HttpMessage, Pairs, Proxy, Reply};
 use twilio_edge_wasm_tests::stack::{NEXT_TOKEN, ORIGIN, TOKEN};
 use twilio_edge_wasm_tests::webhook::ACCOUNT;
@@ -103,6 +103,8 @@ pub(crate) struct Setting {
     pub(crate) settlements: Vec<Behaviour>,
     /// Behaviour for requests for keys.
     pub(crate) keys: Vec<Behaviour>,
+    /// Behaviour for reports of refused requests.
+    pub(crate) reports: Vec<Behaviour>,
     pub(crate) backend: Vec<Backend>,
     /// `None`: Envoy has no such cluster.
     pub(crate) cluster: Option<Cluster>,
@@ -144,6 +146,8 @@ pub(crate) struct Record {
     pub(crate) taken: Vec<bool>,
     pub(crate) memory_bytes: Option<usize>,
     pub(crate) cost: Option<Cost>,
+    /// Reports of refused requests.
+    pub(crate) reports: Vec<(u64, RefusalReport)>,
     /// Callouts without the sidecar's token.
     pub(crate) unauthorized: usize,
 }
@@ -487,6 +491,7 @@ impl<F: Filter> World<F> {
             granted: sidecar.granted,
             settlements: sidecar.settlements,
             exchanges: sidecar.exchanges,
+            reports: sidecar.reports,
             unauthorized: sidecar.unauthorized,
             counters: proxy.metrics().map(|(name, it)| (name.to_owned(), it)).collect(),
             log: proxy.log().map(str::to_owned).collect(),

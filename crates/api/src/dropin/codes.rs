@@ -9,8 +9,19 @@ use twilio_edge_domain::{
     refusal::{RefusalCode, TwilioError},
 };
 
-/// Prefix of all paths of Twilio's REST API.
+/// Prefix of all paths of Twilio's API of messages.
 pub(super) const PATHS: &str = "/2010-04-01/";
+
+/// Prefix of all paths of Twilio Verify.
+const VERIFY_PATHS: &str = "/v2/Services/";
+
+/// Prefix of all paths of Twilio Studio.
+const STUDIO_PATHS: &str = "/v2/Flows/";
+
+/// Returns whether the path is one of Twilio's REST APIs.
+pub(super) fn is_twilios(path: &str) -> bool {
+    [PATHS, VERIFY_PATHS, STUDIO_PATHS].into_iter().any(|prefix| path.starts_with(prefix))
+}
 
 /// Returns the Twilio code and the HTTP status of a refusal. A refusal without a Twilio error gets the code of its status.
 pub(super) fn of(code: Option<RefusalCode>, status: StatusCode) -> (u32, u16) {

@@ -45,6 +45,12 @@ pub(super) async fn forward(
 /// Answer of Twilio to be passed back.
 pub(super) struct TwilioAnswer(Forwarded);
 
+impl From<Forwarded> for TwilioAnswer {
+    fn from(answer: Forwarded) -> TwilioAnswer {
+        TwilioAnswer(answer)
+    }
+}
+
 impl TwilioAnswer {
     pub(super) fn status(&self) -> u16 {
         self.0.status

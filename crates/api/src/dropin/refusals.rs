@@ -79,7 +79,7 @@ struct ProblemBody {
 
 /// Translates every refusal on Twilio's paths into Twilio's shape.
 pub(crate) async fn translate_refusals(request: Request, next: Next) -> Response {
-    let is_twilios = request.uri().path().starts_with(codes::PATHS);
+    let is_twilios = codes::is_twilios(request.uri().path());
     let response = next.run(request).await;
     if !is_twilios || !is_problem(&response) {
         return response;

@@ -13,7 +13,7 @@ use twilio_edge_domain::{
 };
 use twilio_edge_services::{
     access::api_keys::Caller,
-    outbound::{fallback::Alternative, sending::Sending},
+    outbound::{declined::Decline, fallback::Alternative, sending::Sending},
 };
 use twilio_edge_store::{CompletedRequest, IdempotencyClaim, OutboundMessage};
 
@@ -39,26 +39,29 @@ pub(crate) async fn accept(
     message: NewMessage,
     answer: impl FnOnce(&OutboundMessage) -> StoredResponse,
 ) -> Result<OutboundMessage, Problem> {
-    let message = prepare(sending, caller, message, as_of_ms(turn.clone())).await?;
+    let copies = turn.as_ref().map(|Extension(turn)| turn.digest(0));
+    let message = prepare(sending, caller, message, as_of_ms(turn.clone()), copies).await?;
     let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&message) });
     let added = sending.add_all(slice::from_ref(&message), done.as_ref()).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(message)
 }
 
-/// Evaluates the rules for a message, and builds its row. Nothing is stored.
+/// Evaluates the rules for a message, and builds its row. Only a message that a rule declines is stored, for the notification log;
+/// `copies` is a digest that copies of the request share.
 pub(super) async fn prepare(
     sending: &Sending,
     caller: &Caller,
     message: NewMessage,
     now_ms: i64,
+    copies: Option<String>,
 ) -> Result<OutboundMessage, Problem> {
     let unavailable = |reason| Problem::unavailable(&reason);
     let NewMessage { request, send_at_ms, other_parameters, is_repeatable } = message;
     let Evaluation { request, verdicts, alternatives } = evaluate(sending, request).await?;
     if let Some((code, verdict)) = refusing(&verdicts, &alternatives) {
-        sending.metrics.messages.refused(code);
-        sending.count_refusal(&request, code, now_ms);
+        let decline = Decline { code, reason: &verdict.detail, copies: copies.as_deref() };
+        sending.decline(&request, &caller.actor, decline, now_ms).await;
         return Err(Problem::with(code, verdict.detail.clone()).offering(verdict.templates.clone()));
     }
     let mut message =
@@ -96,11 +99,9 @@ pub(super) async fn evaluate(sending: &Sending, request: Request) -> Result<Eval
     let unavailable = |reason| Problem::unavailable(&reason);
     let is_theirs = request.fallback.is_some();
     let request = sending.complete(request);
-    if is_theirs && FallbackPlan::of(&request).is_some_and(|kept| kept.has_no_text()) {
-        return Err(addresses::invalid_field(
-            "fallback.body",
-            "is required: the message has no text",
-        ));
+    let plan = FallbackPlan::of(&request).filter(|_| is_theirs);
+    if let Some((field, problem)) = plan.and_then(|plan| plan.missing_field()) {
+        return Err(addresses::invalid_field(field, problem));
     }
     let now_ms = twilio_edge_platform::clock::now_ms();
     let verdicts = sending.evaluate(&request, now_ms).await.map_err(unavailable)?;

@@ -96,7 +96,9 @@ async fn send(
         )));
     }
     let now_ms = as_of_ms(turn.clone());
-    let prepared = stream::iter(messages).map(|message| read(&sending, &caller, message, now_ms));
+    let copies = |index| turn.as_ref().map(|Extension(turn)| turn.digest(index));
+    let prepared = stream::iter(messages.into_iter().enumerate())
+        .map(|(index, message)| read(&sending, &caller, message, now_ms, copies(index)));
     let prepared: Vec<Result<OutboundMessage, Problem>> =
         prepared.buffered(CONCURRENCY).collect().await;
     let (mut rows, mut results) = (Vec::new(), Vec::new());
@@ -132,6 +134,7 @@ async fn read(
     caller: &Caller,
     message: Value,
     now_ms: i64,
+    copies: Option<String>,
 ) -> Result<OutboundMessage, Problem> {
     if !message.is_object() {
         return Err(Problem::malformed("the message must be a JSON object"));
@@ -142,7 +145,7 @@ async fn read(
         return Err(Problem::malformed("dry_run: is not possible in a batch"));
     }
     let message = message.into_message(sending, caller, now_ms).await?;
-    prepare(sending, caller, message, now_ms).await
+    prepare(sending, caller, message, now_ms, copies).await
 }
 
 fn stored(answer: &CreateMessagesResponse) -> StoredResponse {

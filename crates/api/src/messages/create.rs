@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    acceptance::{Evaluation, accept, evaluate},
+    acceptance::{Evaluation, NewMessage, accept, evaluate},
     create_request::CreateMessageRequest,
     outcome::WaitQuery,
 };
@@ -38,7 +38,7 @@ use twilio_edge_store::{IdempotencyClaim, OutboundMessage};
 
 /// Result of a dry run.
 #[derive(Serialize, ToSchema)]
-struct DryRun {
+pub(super) struct DryRun {
     /// True if the message would be accepted: no rule refuses it, or only the closed window does and a fallback is
     /// allowed.
     allowed: bool,
@@ -50,7 +50,7 @@ struct DryRun {
 
 /// One fallback with its verdicts.
 #[derive(Serialize, ToSchema)]
-struct FallbackVerdict {
+pub(super) struct FallbackVerdict {
     to: FallbackTarget,
     /// True if no rule refuses the fallback.
     allowed: bool,
@@ -62,7 +62,7 @@ struct FallbackVerdict {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes what is answered; each of the two is written by itself")]
-enum CreateMessageResponse {
+pub(super) enum CreateMessageResponse {
     DryRun(DryRun),
     Message(Box<Message>),
 }
@@ -96,9 +96,20 @@ async fn send(
     let body: CreateMessageRequest = object(body)?;
     let dry_run = body.is_dry_run();
     let message = body.into_message(&sending, &caller, as_of_ms(turn.clone())).await?;
+    create(&sending, &caller, turn, message, dry_run).await
+}
+
+/// Accepts a message, or with `dry_run` renders the verdicts of all rules.
+pub(super) async fn create(
+    sending: &Sending,
+    caller: &Caller,
+    turn: Option<Extension<IdempotencyClaim>>,
+    message: NewMessage,
+    dry_run: bool,
+) -> Result<Response, Problem> {
     if dry_run {
         let request = message.request;
-        let evaluation = evaluate(&sending, request).await?;
+        let evaluation = evaluate(sending, request).await?;
         let allowed = evaluation.is_allowed();
         let Evaluation { verdicts, alternatives, .. } = evaluation;
         let shown = alternatives.into_iter().map(|way| {
@@ -119,7 +130,7 @@ async fn send(
             body: serde_json::to_string(&message).unwrap_or_default(),
         }
     };
-    let row = accept(&sending, &caller, turn, message, answer).await?;
+    let row = accept(sending, caller, turn, message, answer).await?;
     let message = Message::of(&row.into(), None, &sending.errors);
     let mut response = json(&message);
     *response.status_mut() = StatusCode::ACCEPTED;

@@ -9,6 +9,7 @@ use super::acceptance::NewMessage;
 use crate::{addresses, body::integer, problem::Problem, query};
 use twilio_edge_domain::{
     address::Address,
+    email,
     media::reference_to,
     period::instant,
     policy::Category,
@@ -94,8 +95,8 @@ pub(super) struct CreateMessageRequest {
     /// contain no personal data, because it is stored as long as the message.
     #[serde(default)]
     metadata: BTreeMap<String, String>,
-    /// Fallback if the channel does not accept the message: a template, a text by SMS, or both, tried in turn. Defaults
-    /// to the fallback that the operator configured; `{}` disables it.
+    /// Fallback if the channel does not accept the message: a template, a text by SMS, an e-mail, or several of them, tried
+    /// in turn. Defaults to the fallback that the operator configured; `{}` disables it.
     fallback: Option<Fallback>,
     /// True: return the verdict of every rule without sending.
     #[serde(default)]
@@ -148,14 +149,7 @@ impl CreateMessageRequest {
         caller: &Caller,
         now_ms: i64,
     ) -> Result<NewMessage, Problem> {
-        let send_at_ms = self.send_at.as_deref().map(instant).transpose();
-        let send_at_ms =
-            send_at_ms.map_err(|problem| Problem::malformed(&format!("send_at: {problem}")))?;
-        let times = now_ms.saturating_sub(LATE_MS)..=now_ms.saturating_add(FURTHEST_MS);
-        if send_at_ms.is_some_and(|at_ms| !times.contains(&at_ms)) {
-            let must = "must not be in the past, and must be within 35 days";
-            return Err(addresses::invalid_field("send_at", must));
-        }
+        let send_at_ms = send_at_ms(self.send_at.as_deref(), now_ms)?;
         let account_sid = query::account(caller, self.account_sid.clone())?;
         let region = addresses::region(self.region.clone())?;
         let channel = self.channel.as_deref();
@@ -163,6 +157,10 @@ impl CreateMessageRequest {
             addresses::recipient(&sending.checks, &account_sid, "to", &self.to, channel, region)
                 .await
                 .map_err(|problem| problem.about_recipient())?;
+        if to.channel == email::CHANNEL {
+            let must = "must not be an address of e-mail: POST /v1/emails sends e-mails";
+            return Err(addresses::invalid_field("to", must));
+        }
         let request = self.read(account_sid, to)?;
         let other_parameters = String::new();
         Ok(NewMessage { request, send_at_ms, other_parameters, is_repeatable: true })
@@ -248,6 +246,19 @@ impl CreateMessageRequest {
             ..Request::new(account_sid, to, content)
         })
     }
+}
+
+/// Parses the earliest time of sending, in milliseconds since 1970, or refuses it.
+pub(super) fn send_at_ms(text: Option<&str>, now_ms: i64) -> Result<Option<i64>, Problem> {
+    let send_at_ms = text.map(instant).transpose();
+    let send_at_ms =
+        send_at_ms.map_err(|problem| Problem::malformed(&format!("send_at: {problem}")))?;
+    let times = now_ms.saturating_sub(LATE_MS)..=now_ms.saturating_add(FURTHEST_MS);
+    if send_at_ms.is_some_and(|at_ms| !times.contains(&at_ms)) {
+        let must = "must not be in the past, and must be within 35 days";
+        return Err(addresses::invalid_field("send_at", must));
+    }
+    Ok(send_at_ms)
 }
 
 /// Parses a language, or refuses it.

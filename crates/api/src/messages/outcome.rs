@@ -8,26 +8,26 @@ use std::{
 
 use axum::{
     Extension,
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{
         Path, Query, Request, State,
-        rejection::{PathRejection, QueryRejection},
+        rejection::{BytesRejection, PathRejection, QueryRejection},
     },
     http::{StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::view;
 use crate::{
     app::{App, Timeouts},
-    body::json,
+    body::{json, object},
     problem::Problem,
     query::{self, AccountQuery},
-    views::{Message, MessageSummary},
+    views::Message,
 };
 use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::clock::now_ms;
@@ -82,7 +82,7 @@ fn wait(wait_ms: Option<u32>) -> Result<Duration, Problem> {
 }
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(cancel))
+    OpenApiRouter::new().routes(routes!(cancel)).routes(routes!(resolve))
 }
 
 /// Cancels an outbound message that is not being sent yet. Canceling it again changes nothing.
@@ -115,6 +115,53 @@ async fn cancel(
     }
 }
 
+/// Decision about a message whose outcome is unknown.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ResolveMessageRequest {
+    /// Id of the message at its provider, if the provider has it: for Twilio its SID, `SM..` or `MM..` (`VE..` of a verification,
+    /// `FN..` of an execution). `null` if the provider does not have it, so that the message was not sent.
+    #[schema(required = true)]
+    message_sid: Option<String>,
+}
+
+/// Resolves an outbound message whose outcome is unknown: Twilio has it under this SID, or it was not sent.
+#[utoipa::path(
+    post,
+    path = "/v1/messages/{id}/resolve",
+    tag = "messages",
+    params(("id" = String, Path, description = "Id of the outbound message, `ms_..`"), AccountQuery),
+    operation_id = "resolve_message",
+    request_body = ResolveMessageRequest,
+    responses((status = 200, description = "The message with its outcome", body = Message), Problem),
+    security(("key" = [])),
+)]
+async fn resolve(
+    State(sending): State<Arc<Sending>>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<AccountQuery>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let account_sid = query::account(&caller, query::read(query)?.account_sid)?;
+    let ResolveMessageRequest { message_sid } = object(body)?;
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
+    let sid = message_sid.as_deref();
+    let provider = message.provider();
+    if sid.is_some_and(|sid| !provider.is_id(sid)) {
+        let must = format!("message_sid: must be {}, or null", provider.id_form());
+        return Err(Problem::malformed(&must));
+    }
+    let resolved = sending::resolve(&sending.messages, &caller, &message, sid, now_ms()).await;
+    if !resolved.map_err(|reason| Problem::unavailable(&reason))? {
+        return Err(Problem::of(RefusalCode::NotUnknown));
+    }
+    sending.outcome_waiters.notify(&id);
+    let message = row(&sending, &account_sid, &id, Duration::ZERO).await?;
+    Ok(json(&view(&sending, &message.into()).await?))
+}
+
 /// Returns the row of an outbound message: once it has an outcome, or after `wait`.
 pub(super) async fn row(
     sending: &Sending,
@@ -131,15 +178,37 @@ pub(super) async fn row(
     found.map_err(|reason| Problem::unavailable(&reason))?.ok_or_else(not_found)
 }
 
-/// Waits for the outcome of an accepted message, and replaces the answer with the message as it is then. `wait_ms` is not
-/// part of the idempotent request: a copy may have a different one.
+/// Waits for the outcome of an accepted message, and replaces the answer with the message as it is then.
 pub(crate) async fn waited(
     State(sending): State<Arc<Sending>>,
     State(histories): State<MessageHistory>,
     State(timeouts): State<Timeouts>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
+    after_wait(timeouts, request, next, async move |accepted: Accepted, wait| {
+        let row = row(&sending, &accepted.account_sid, &accepted.id, wait).await?;
+        let record = histories.with_webhooks(row).await;
+        let record = record.map_err(|reason| Problem::unavailable(&reason))?;
+        let current = view(&sending, &record).await?;
+        let state = current.summary.state.as_str();
+        let has_outcome = matches!(state, "sent" | "refused" | "not_sent" | "canceled");
+        Ok((json(&current), has_outcome))
+    })
+    .await
+}
+
+/// Replaces the answer that something was accepted with its state after `wait_ms`. `current` returns that state, and whether it has an
+/// outcome. `wait_ms` is not part of the idempotent request: a copy may have a different one.
+pub(crate) async fn after_wait<C>(
+    timeouts: Timeouts,
+    mut request: Request,
+    next: Next,
+    current: C,
+) -> Result<Response, Problem>
+where
+    C: AsyncFnOnce(Accepted, Duration) -> Result<(Response, bool), Problem>,
+{
     let begun = Instant::now();
     let Query(WaitQuery { wait_ms }) = Query::try_from_uri(request.uri())
         .map_err(|error| Problem::malformed(&error.body_text()))?;
@@ -154,32 +223,26 @@ pub(crate) async fn waited(
     let (mut parts, body) = response.into_parts();
     let body = to_bytes(body, LARGEST).await.unwrap_or_default();
     let as_it_was = |parts, body| Response::from_parts(parts, Body::from(body));
-    let Ok(Accepted { id, account_sid }) = serde_json::from_slice(&body) else {
+    let Ok(accepted) = serde_json::from_slice::<Accepted>(&body) else {
         return Ok(as_it_was(parts, body));
     };
     let wait = wait.min(timeouts.wait).saturating_sub(begun.elapsed());
-    // The message is accepted in any case. If the database is slow now, the answer stays as it was.
+    // It is accepted in any case. If the database is slow now, the answer stays as it was.
     let deadline = wait + Duration::from_millis(200);
-    let current = async {
-        let row = row(&sending, &account_sid, &id, wait).await?;
-        let record = histories.with_webhooks(row).await;
-        view(&sending, &record.map_err(|reason| Problem::unavailable(&reason))?).await
-    };
-    let current = tokio::time::timeout(deadline, current).await;
-    let Ok(Ok(current)) = current else { return Ok(as_it_was(parts, body)) };
-    let Message { summary: MessageSummary { state, .. }, .. } = &current;
-    if matches!(state.as_str(), "sent" | "refused" | "not_sent" | "canceled") {
+    let current = tokio::time::timeout(deadline, current(accepted, wait)).await;
+    let Ok(Ok((current, has_outcome))) = current else { return Ok(as_it_was(parts, body)) };
+    if has_outcome {
         parts.status = StatusCode::OK;
     }
     parts.headers.remove(header::CONTENT_LENGTH);
-    Ok((parts.status, parts.headers, json(&current).into_body()).into_response())
+    Ok((parts.status, parts.headers, current.into_body()).into_response())
 }
 
-/// Fields of the answer that identify the message.
+/// Fields of an answer that identify what was accepted.
 #[derive(Deserialize)]
-struct Accepted {
-    id: String,
-    account_sid: String,
+pub(crate) struct Accepted {
+    pub(crate) id: String,
+    pub(crate) account_sid: String,
 }
 
 fn without_wait(uri: &Uri) -> Uri {

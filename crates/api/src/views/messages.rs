@@ -7,9 +7,13 @@ use utoipa::ToSchema;
 
 use super::{EventSummary, ReplyTo};
 use twilio_edge_domain::{
+    actor::Actor,
     address::Address,
     message::{Direction, Message as Recorded, RecordedWebhook},
-    sending::{errors::ErrorTable, options::Metadata},
+    sending::{
+        errors::{ErrorTable, Explanation, explain},
+        options::Metadata,
+    },
     status::{CallbackStatus, CurrentStatus, current_status},
     window::rfc3339,
 };
@@ -85,9 +89,10 @@ pub struct MessageError {
     pub code: String,
     /// Explanation of the code.
     pub reason: Option<String>,
-    /// Actor who must act on a code of Twilio: `operator`, `caller`, `recipient`, or `none` for a temporary error.
+    /// Actor who must act: `operator`, `administrator`, `caller`, `recipient`, or `none` for a temporary error; `null` for an
+    /// unknown code.
     pub actor: Option<&'static str>,
-    /// Remedy for a code of Twilio.
+    /// Remedy; `null` for an unknown code.
     pub remedy: Option<String>,
 }
 
@@ -164,14 +169,13 @@ pub struct TimelineEntry {
 }
 
 impl MessageError {
-    fn of(code: &str, reason: &str, errors: &ErrorTable) -> Option<MessageError> {
-        let known = code.parse().ok().and_then(|code| errors.get(code));
-        let title = || known.map(|entry| entry.title.clone());
+    pub(super) fn of(code: &str, reason: &str, errors: &ErrorTable) -> Option<MessageError> {
+        let Explanation { title, actor, remedy } = explain(Some(errors), code);
         (!code.is_empty()).then(|| MessageError {
             code: code.to_owned(),
-            reason: non_empty(reason).or_else(title),
-            actor: known.map(|entry| entry.actor.as_str()),
-            remedy: known.map(|entry| entry.remedy.clone()),
+            reason: non_empty(reason).or_else(|| non_empty(title)),
+            actor: actor.map(Actor::as_str),
+            remedy: non_empty(remedy),
         })
     }
 }
@@ -379,11 +383,11 @@ fn delivery<'a>(
     current_status(of_row.into_iter().chain(of_webhooks))
 }
 
-fn non_empty(text: &str) -> Option<String> {
+pub(super) fn non_empty(text: &str) -> Option<String> {
     Some(text).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// Formats a time in milliseconds since 1970; 0 is no time.
-fn time(at_ms: i64) -> Option<String> {
+pub(super) fn time(at_ms: i64) -> Option<String> {
     Some(at_ms).filter(|at_ms| *at_ms > 0).and_then(rfc3339)
 }

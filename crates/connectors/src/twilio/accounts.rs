@@ -10,6 +10,7 @@ use twilio_edge_domain::{
     sending::{
         rate_limit::Rate,
         sender::{is_alphanumeric_id, is_service},
+        verification::is_service_sid,
     },
     tenant::is_account_sid,
 };
@@ -26,6 +27,8 @@ pub(super) struct Account {
     pub(super) secret: String,
     /// Status callback URL of the account; `None` for the global one.
     pub(super) status_callback_url: Option<String>,
+    /// Verify Service of the account.
+    pub(super) verify_service_sid: Option<String>,
     /// Rates of individual senders and Messaging Services.
     pub(super) rates: BTreeMap<String, Rate>,
 }
@@ -49,7 +52,15 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
         let table = reading.table(
             &path,
             value,
-            &["sid", "api_key", "api_secret", "auth_token", "status_callback_url", "sender"],
+            &[
+                "sid",
+                "api_key",
+                "api_secret",
+                "auth_token",
+                "status_callback_url",
+                "verify_service_sid",
+                "sender",
+            ],
         );
         let sid = reading.text(&format!("{path}.sid"), table.get("sid"));
         if !sid.is_empty() && !is_account_sid(&sid) {
@@ -64,18 +75,28 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
         if status_callback_url.as_ref().is_some_and(|url| !url.starts_with("http")) {
             reading.problem(&key("status_callback_url"), "must start with https://");
         }
+        let service = table.get("verify_service_sid");
+        let verify_service_sid = service
+            .is_some()
+            .then(|| reading.text(&key("verify_service_sid"), service))
+            .filter(|sid| !sid.is_empty());
+        if verify_service_sid.as_deref().is_some_and(|sid| !is_service_sid(sid)) {
+            reading.problem(&key("verify_service_sid"), "must be VA and 32 hexadecimal digits");
+        }
         let rates = rates(&mut reading, &key("sender"), table.get("sender"));
         let account = match (table.get("api_key"), table.get("auth_token")) {
             (None, token @ Some(_)) => Account {
                 user: sid.clone(),
                 secret: reading.text(&key("auth_token"), token),
                 status_callback_url,
+                verify_service_sid,
                 rates,
             },
             (user, None) => Account {
                 user: reading.text(&key("api_key"), user),
                 secret: reading.text(&key("api_secret"), table.get("api_secret")),
                 status_callback_url,
+                verify_service_sid,
                 rates,
             },
             (Some(_), Some(_)) => {

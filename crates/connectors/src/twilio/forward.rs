@@ -24,7 +24,7 @@ const FORWARDED_HEADERS: [&str; 6] = [
 pub struct Forward<'a> {
     /// GET, POST or DELETE.
     pub method: Method,
-    /// Path and query after `/Accounts/AC..`; `.json` for the account itself.
+    /// Path and query after `/Accounts/AC..`; `.json` for the account itself. For Verify and Studio the whole path.
     pub path: &'a str,
     /// Form of a POST.
     pub form: Option<Vec<u8>>,
@@ -52,10 +52,20 @@ impl Twilio {
         account_sid: &str,
         forward: Forward<'_>,
     ) -> Result<Forwarded, String> {
+        let url = format!("{}/2010-04-01/Accounts/{account_sid}{}", self.base_url, forward.path);
+        self.forward_to(account_sid, url, forward).await
+    }
+
+    /// Forwards a request to this URL of Twilio.
+    pub(super) async fn forward_to(
+        &self,
+        account_sid: &str,
+        url: String,
+        forward: Forward<'_>,
+    ) -> Result<Forwarded, String> {
         let credentials = self.accounts.get(account_sid);
         let credentials = credentials.ok_or("the account has no credentials in sending.file")?;
-        let Forward { method, path, form } = forward;
-        let url = format!("{}/2010-04-01/Accounts/{account_sid}{path}", self.base_url);
+        let Forward { method, form, .. } = forward;
         let mut request = self
             .client
             .request(method, url)

@@ -9,13 +9,23 @@ use crate::api_key::{self, KeyToken};
 /// Prefix of every key.
 const PREFIX: &str = "twilio_edge_";
 
-/// Returns the key in `Authorization: Basic ..` for a resource of this account; `None` if the user and the key do not fit.
-pub fn token(authorization: &[u8], account_sid: &str) -> Option<String> {
+/// Returns the user in `Authorization: Basic ..`.
+pub fn user(authorization: &[u8]) -> Option<String> {
+    shown(authorization)?.split_once(':').map(|(user, _)| user.to_owned())
+}
+
+/// Returns the decoded user and password.
+fn shown(authorization: &[u8]) -> Option<String> {
     let (scheme, shown) = authorization.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
     }
-    let shown = String::from_utf8(STANDARD.decode(shown.trim_ascii()).ok()?).ok()?;
+    String::from_utf8(STANDARD.decode(shown.trim_ascii()).ok()?).ok()
+}
+
+/// Returns the key in `Authorization: Basic ..` for a resource of this account; `None` if the user and the key do not fit.
+pub fn token(authorization: &[u8], account_sid: &str) -> Option<String> {
+    let shown = shown(authorization)?;
     let (user, password) = shown.split_once(':')?;
     if user == account_sid {
         return Some(password.to_owned());

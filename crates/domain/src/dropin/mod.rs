@@ -4,9 +4,11 @@
 pub mod codes;
 pub mod content_variables;
 pub mod credentials;
+pub mod execution;
 pub mod listing;
 pub mod request;
 pub mod resource;
+pub mod verification;
 
 /// Error of a request in Twilio's format.
 #[derive(Debug, Clone, PartialEq, Eq)]

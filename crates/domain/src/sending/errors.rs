@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::{actor::Actor, refusal::RefusalCode};
+use crate::{actor::Actor, email::error_code::EmailErrorCode, refusal::RefusalCode};
 
 /// Built-in table.
 const BUILT_IN: &str = include_str!("../../errors.toml");
@@ -39,6 +39,8 @@ twilio_edge_contract::string_enum! {
         Template = "template",
         /// A text on another channel.
         Channel = "channel",
+        /// An e-mail.
+        Email = "email",
     }
 }
 
@@ -142,13 +144,44 @@ impl ErrorTable {
         })
     }
 
-    /// Returns the label of a code for metrics: a code of the table, `other` for other codes, and `none` without a code.
+    /// Returns the label of a code for metrics: a code of the table or of e-mails, `other` for other codes, and `none` without a
+    /// code.
     pub fn label<'a>(&self, code: &'a str) -> &'a str {
         match code.parse().ok().and_then(|code| self.get(code)) {
             Some(_) => code,
             None if code.is_empty() => "none",
+            None if code.parse::<EmailErrorCode>().is_ok() => code,
             None => "other",
         }
+    }
+}
+
+/// Explanation of an error code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explanation<'a> {
+    /// Title; empty if the code is unknown.
+    pub title: &'a str,
+    /// Party that must act; `None` if the code is unknown.
+    pub actor: Option<Actor>,
+    /// Remedy; empty if the code is unknown.
+    pub remedy: &'a str,
+}
+
+/// Explains an error code of Twilio, by the table, a code of e-mails, or a refusal code of this service.
+pub fn explain<'a>(errors: Option<&'a ErrorTable>, code: &str) -> Explanation<'a> {
+    let known = code.parse().ok().and_then(|code| errors?.get(code));
+    if let Ok(code) = code.parse::<EmailErrorCode>() {
+        return Explanation { title: "", actor: Some(code.actor()), remedy: code.remedy() };
+    }
+    match (known, RefusalCode::find(code)) {
+        (Some(entry), _) => {
+            Explanation { title: &entry.title, actor: Some(entry.actor), remedy: &entry.remedy }
+        }
+        (None, Some(own)) => {
+            let row = own.row();
+            Explanation { title: row.title, actor: Some(row.actor), remedy: row.remedy }
+        }
+        (None, None) => Explanation { title: "", actor: None, remedy: "" },
     }
 }
 
@@ -243,17 +276,28 @@ mod tests {
         let errors = built_in();
         assert_eq!(
             errors.fallback_targets("63016"),
-            [FallbackTarget::Template, FallbackTarget::Channel]
+            [FallbackTarget::Template, FallbackTarget::Channel, FallbackTarget::Email]
         );
         assert_eq!(errors.fallback_targets("window_closed"), errors.fallback_targets("63016"));
         for code in ["63024", "63032", "63049"] {
-            assert_eq!(errors.fallback_targets(code), [FallbackTarget::Channel], "{code}");
+            let targets = [FallbackTarget::Channel, FallbackTarget::Email];
+            assert_eq!(errors.fallback_targets(code), targets, "{code}");
+        }
+        for code in ["21211", "30003", "30005", "63003"] {
+            assert_eq!(errors.fallback_targets(code), [FallbackTarget::Email], "{code}");
         }
         assert_eq!(errors.fallback_targets("21610"), [], "they do not want it on any");
         let never = of("[63016]\naction = \"give_up\"").unwrap();
         assert_eq!(never.fallback_targets("window_closed"), []);
         let own = of("[63018]\naction = \"switch\"\nto = [\"channel\"]").unwrap();
         assert_eq!(own.fallback_targets("63018"), [FallbackTarget::Channel]);
+    }
+
+    #[test]
+    fn code_of_an_email_is_explained() {
+        let explanation = explain(None, "email_bounced");
+        assert_eq!(explanation.actor, Some(Actor::Caller));
+        assert!(explanation.remedy.ends_with('.'));
     }
 
     #[test]

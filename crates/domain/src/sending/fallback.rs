@@ -1,5 +1,5 @@
-//! Fallback of a message that its channel refuses: a template, or a text on another channel. Decides which of the two is
-//! sent, and with which content. The rules for the fallback message are the same as for every message and are applied
+//! Fallback of a message that its channel refuses: a template, a text on another channel, or an e-mail. Decides which of
+//! them is sent, and with which content. The rules for the fallback message are the same as for every message and are applied
 //! elsewhere.
 
 use std::{collections::BTreeMap, fmt};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     errors::FallbackTarget,
+    fallback_email::FallbackEmail,
     options::MessageOptions,
     request::{Content, MAX_BODY_CHARS, Request, Sender},
     sender::{is_service, sender as read_sender},
@@ -15,6 +16,7 @@ use super::{
 use crate::{
     address::Address,
     check::Kind,
+    email::CHANNEL,
     policy::Category,
     template::{is_content_sid, is_name, locale::Locale, variables},
 };
@@ -46,6 +48,9 @@ pub struct Fallback {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 1600)]
     pub body: Option<String>,
+    /// E-mail, if neither the template nor the other channel is possible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<FallbackEmail>,
 }
 
 /// Template and its variables.
@@ -149,7 +154,18 @@ impl Fallback {
             malformed(&format!("body: must have 1 to {MAX_BODY_CHARS} characters"));
         }
         problems.extend(self.conflicts().map(FallbackProblem::Invalid));
+        if let Some(email) = &self.email {
+            problems.extend(email.problems());
+        }
         problems
+    }
+
+    /// Completes the e-mail of a message with the content of the account's routes, if the message names only its recipient.
+    #[must_use]
+    pub fn with_email_of(self, routes: Option<&Fallback>) -> Fallback {
+        let usual = routes.and_then(|routes| routes.email.as_ref());
+        let email = self.email.map(|email| email.with_content_of(usual));
+        Fallback { email, ..self }
     }
 
     /// Returns the problems that a JSON schema cannot express.
@@ -187,17 +203,22 @@ impl FallbackPlan {
             (Content::Template { variables, .. }, Some(template)) => {
                 variables::filled(&template.text, variables)
             }
-            (Content::Template { .. } | Content::Named { .. }, _) => String::new(),
+            (Content::Template { .. } | Content::Named { .. } | Content::Email(_), _) => {
+                String::new()
+            }
         };
         let locale = request.locale.as_ref().map(Locale::to_string);
         let status_callback = request.options.status_callback.clone();
         Some(FallbackPlan { fallback, text, locale, status_callback })
     }
 
-    /// Returns whether the fallback on the other channel has no text.
-    pub fn has_no_text(&self) -> bool {
-        let Fallback { channel, body, .. } = &self.fallback;
-        channel.is_some() && body.is_none() && self.text.is_empty()
+    /// Returns the field that the fallback lacks, and the problem, if the message has no text for it.
+    pub fn missing_field(&self) -> Option<(&'static str, &'static str)> {
+        let Fallback { channel, body, email, .. } = &self.fallback;
+        if channel.is_some() && body.is_none() && self.text.is_empty() {
+            return Some(("fallback.body", "is required: the message has no text"));
+        }
+        email.as_ref()?.missing_field(&self.text)
     }
 
     /// Returns the stored form.
@@ -220,6 +241,7 @@ impl FallbackPlan {
             let request = match to {
                 FallbackTarget::Template => self.template(failed)?,
                 FallbackTarget::Channel => self.channel(failed)?,
+                FallbackTarget::Email => self.email(failed)?,
             };
             let status_callback = self.status_callback.clone();
             let options = MessageOptions { status_callback, ..request.options };
@@ -257,6 +279,18 @@ impl FallbackPlan {
         let content = Content::Session { body, media: Vec::new() };
         Some(Request {
             sender: said.into_iter().flatten().find_map(|said| sender(said)),
+            category: failed.category,
+            fallback: Some(Fallback { email: self.fallback.email.clone(), ..Fallback::default() }),
+            ..Request::new(failed.account_sid.to_owned(), to, content)
+        })
+    }
+}
+
+impl FallbackPlan {
+    fn email(&self, failed: FailedMessage<'_>) -> Option<Request> {
+        let email = self.fallback.email.as_ref().filter(|_| failed.to.channel != CHANNEL)?;
+        let (to, content) = email.content(&self.text)?;
+        Some(Request {
             category: failed.category,
             fallback: Some(Fallback::default()),
             ..Request::new(failed.account_sid.to_owned(), to, content)

@@ -76,6 +76,20 @@ struct Failure {
 
 /// Decides the meaning of an answer; the table of codes decides about refusals.
 pub fn send_outcome(answer: CallResponse, errors: &ErrorTable) -> SendOutcome {
+    let CallResponse::Http { status: status @ 200..=299, body, .. } = &answer else {
+        return failure_outcome(answer, errors);
+    };
+    let created = serde_json::from_slice::<Created>(body).ok();
+    match created.filter(|created| is_message_sid(&created.sid)) {
+        Some(Created { sid }) => SendOutcome::Sent { message_sid: sid },
+        None => SendOutcome::Unknown {
+            reason: format!("Twilio answered {status} without a message SID"),
+        },
+    }
+}
+
+/// Decides the meaning of an answer that is not a success. Twilio's APIs share the format of errors.
+pub fn failure_outcome(answer: CallResponse, errors: &ErrorTable) -> SendOutcome {
     let (status, retry_after, body) = match answer {
         CallResponse::NotConnected(reason) => {
             let code = "not_connected".to_owned();
@@ -84,15 +98,6 @@ pub fn send_outcome(answer: CallResponse, errors: &ErrorTable) -> SendOutcome {
         CallResponse::Lost(reason) => return SendOutcome::Unknown { reason },
         CallResponse::Http { status, retry_after, body } => (status, retry_after, body),
     };
-    if (200..300).contains(&status) {
-        let created = serde_json::from_slice::<Created>(&body).ok();
-        return match created.filter(|created| is_message_sid(&created.sid)) {
-            Some(Created { sid }) => SendOutcome::Sent { message_sid: sid },
-            None => SendOutcome::Unknown {
-                reason: format!("Twilio answered {status} without a message SID"),
-            },
-        };
-    }
     let said = serde_json::from_slice::<Failure>(&body).ok();
     let code = said.as_ref().and_then(|said| said.code);
     let reason = match said.and_then(|said| said.message) {

@@ -10,6 +10,7 @@ use crate::{
     address::Address,
     check::Kind,
     dropin::resource::segments,
+    email::content::Email,
     policy::Category,
     template::{SendPermission, Template, locale::Locale},
 };
@@ -69,6 +70,8 @@ pub enum Content {
         /// Values of the variables.
         variables: BTreeMap<String, String>,
     },
+    /// An e-mail, to a recipient on the channel `email`.
+    Email(Box<Email>),
     /// A template of the Content API.
     Template {
         /// Content SID of the template at Twilio.
@@ -99,6 +102,8 @@ impl Request {
     pub fn kind(&self) -> Kind {
         match (&self.content, &self.template) {
             (Content::Session { .. }, _) => Kind::Session,
+            (Content::Email(email), _) if email.template_id().is_empty() => Kind::Session,
+            (Content::Email(_), _) => Kind::Template,
             // The template is not approved: on WhatsApp it counts as free text.
             (_, Some(template))
                 if template.approval.on(&self.to.channel) == SendPermission::FreeText =>
@@ -113,6 +118,7 @@ impl Request {
     pub fn category(&self) -> Category {
         let usual = match self.content {
             Content::Session { .. } => Kind::Session.default_category(),
+            Content::Email(_) => self.kind().default_category(),
             Content::Template { .. } | Content::Named { .. } => Kind::Template.default_category(),
         };
         let registered = self.template.as_ref().and_then(|template| template.category);
@@ -129,14 +135,15 @@ impl Request {
         }
     }
 
-    /// Returns the name of the template in the catalogue, or its content SID if the catalogue does not have it; empty without
-    /// a template.
+    /// Returns the name of the template in the catalogue, or its content SID if the catalogue does not have it, or SendGrid's id
+    /// of the template of an e-mail; empty without a template.
     pub fn template_name(&self) -> String {
         match (&self.template, &self.content) {
             (Some(template), _) => template.name.clone(),
             (None, Content::Template { content_sid, .. }) => content_sid.clone(),
             (None, Content::Named { name, .. }) => name.clone(),
             (None, Content::Session { .. }) => String::new(),
+            (None, Content::Email(email)) => email.template_id().to_owned(),
         }
     }
 
@@ -149,8 +156,12 @@ impl Request {
         }
     }
 
-    /// Returns the parameters of Twilio's `Messages.json`, without the status callback.
+    /// Returns the content for the provider: the parameters of Twilio's `Messages.json`, without the status callback, or the
+    /// stored form of an e-mail.
     pub fn form(&self) -> String {
+        if let Content::Email(email) = &self.content {
+            return email.to_json();
+        }
         let mut form = Serializer::new(String::new());
         form.append_pair("To", &self.to.written());
         match &self.sender {
@@ -167,8 +178,8 @@ impl Request {
                     form.append_pair("MediaUrl", url);
                 });
             }
-            // The rules refuse this content before it is posted.
-            Content::Named { .. } => {}
+            // The rules refuse this content before it is posted. An e-mail has no form of Twilio.
+            Content::Named { .. } | Content::Email(_) => {}
             Content::Template { content_sid, variables } => {
                 form.append_pair("ContentSid", content_sid);
                 if !variables.is_empty() {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{
     fallback::Fallback,
+    flow::{FlowTrigger, ReceivedMessage},
     quiet_hours::QuietHours,
     request::Sender,
     sender::{is_alphanumeric_id, is_service, is_short_code},
@@ -30,7 +31,7 @@ type Targets = BTreeMap<String, Sender>;
 const ANY: &str = "";
 
 /// Field names of an account's routes.
-const FIELDS: &str = "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback, quiet_hours";
+const FIELDS: &str = "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback, quiet_hours, flows";
 
 /// The routes of all accounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub struct Routes {
     deny: BTreeSet<String>,
     fallback: Fallback,
     quiet_hours: QuietHours,
+    flows: Vec<FlowTrigger>,
 }
 
 impl Routing {
@@ -81,6 +83,11 @@ impl Routes {
     /// Returns the quiet hours.
     pub fn quiet_hours(&self) -> &QuietHours {
         &self.quiet_hours
+    }
+
+    /// Returns the first trigger that admits an inbound message.
+    pub fn flow(&self, received: ReceivedMessage<'_>) -> Option<&FlowTrigger> {
+        self.flows.iter().find(|trigger| trigger.admits(received))
     }
 
     /// Returns the sender on a channel to a country.
@@ -147,6 +154,12 @@ fn routes(parent: &str, value: &Value, problems: &mut Vec<String>) -> Routes {
             "fallback" => routes.fallback = fallback(&path, value, problems),
             "quiet_hours" => match QuietHours::read(value) {
                 Ok(quiet_hours) => routes.quiet_hours = quiet_hours,
+                Err(found) => {
+                    problems.extend(found.into_iter().map(|problem| format!("{path}{problem}")));
+                }
+            },
+            "flows" => match FlowTrigger::read_all(value) {
+                Ok(flows) => routes.flows = flows,
                 Err(found) => {
                     problems.extend(found.into_iter().map(|problem| format!("{path}{problem}")));
                 }
@@ -305,7 +318,7 @@ mod tests {
     #[test]
     fn routes_report_all_problems_at_once() {
         let file = "default: +15551234567\ndefault_messaging_service_sid: MG1\nby_country: {uk: {}, FR: {sms: \"whatsapp:+33612345678\"}}\n\
-            allow_countries: []\ndeny_countries: [XX]\nfallback: {channel: rcs}\nrouts: 1\naccounts: {AC1: 7}\n";
+            allow_countries: []\ndeny_countries: [XX]\nfallback: {channel: rcs}\nflows: [{flow: FW1}]\nrouts: 1\naccounts: {AC1: 7}\n";
         let problems = Routing::parse(file).unwrap_err();
         for path in [
             "default:",
@@ -317,6 +330,7 @@ mod tests {
             "deny_countries[0]:",
             "routs:",
             "fallback.channel: must be sms",
+            "flows[0].flow: must be FW",
             "accounts.AC1: must be AC",
             "accounts.AC1: must be a table",
         ] {

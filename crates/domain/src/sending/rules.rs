@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     actor::Actor,
-    check, contact,
+    address::Address,
+    check, contact, email,
     media::{MediaCheck, MediaProblem, MediaProblemKind},
     phone,
     refusal::{RefusalCode, SendRefusalCode},
@@ -47,6 +48,8 @@ pub enum Rule {
     Freshness,
     /// See [`check::Rule`].
     Window,
+    /// Few verifications of the number, and of the end user, started before.
+    Limit,
     /// Twilio can fetch the media, and the channel accepts them. This rule comes last because it fetches them, which must
     /// not happen for a recipient who may not be contacted.
     Media,
@@ -82,8 +85,10 @@ pub struct Verdict {
 /// Facts beside the request.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
-    /// True if the account has credentials.
+    /// True if the account has credentials: of Twilio, or for an e-mail those of its provider.
     pub has_credentials: bool,
+    /// True if the provider of the account's e-mails has templates.
+    pub has_email_templates: bool,
     /// Routes of the account.
     pub routes: &'a Routes,
     /// Verdicts of `POST /v1/checks`: the same decision, not a second one.
@@ -99,12 +104,23 @@ pub fn evaluate(request: &Request, facts: Facts<'_>) -> Vec<Verdict> {
     let is_closed = |said: &check::Verdict| said.code == Some(RefusalCode::WindowClosed);
     let has_window = !facts.checks.iter().any(is_closed);
     let mut verdicts = vec![
-        credentials(facts.has_credentials),
-        sender(request),
-        recipient(request),
-        content(request),
+        match request.content {
+            Content::Email(_) => email_account(facts.has_credentials),
+            _ => credentials(facts.has_credentials),
+        },
+        match (&request.sender, &request.content) {
+            (None, Content::Email(_)) => refuse(
+                Rule::Sender,
+                RefusalCode::SenderUnknown,
+                Actor::Caller,
+                "from: the account may not send e-mails from this address: use its default sender, or one of senders in the file of email.file",
+            ),
+            (named, _) => sender(named.as_ref(), &request.to),
+        },
+        recipient(&request.to),
+        content(request, facts.has_email_templates),
         template(request, has_window),
-        region(request, facts.routes),
+        region(&request.to, facts.routes),
     ];
     verdicts.extend(facts.checks.into_iter().map(of_check));
     verdicts.push(media(facts.media));
@@ -162,7 +178,7 @@ fn refuse(rule: Rule, code: RefusalCode, actor: Actor, detail: impl Into<String>
     Verdict { rule, ok: false, code, detail, actor, templates }
 }
 
-fn credentials(has_credentials: bool) -> Verdict {
+pub(super) fn credentials(has_credentials: bool) -> Verdict {
     if has_credentials {
         return pass(Rule::Credentials, "the account has Twilio credentials");
     }
@@ -170,35 +186,67 @@ fn credentials(has_credentials: bool) -> Verdict {
     refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
 }
 
-fn sender(request: &Request) -> Verdict {
+fn email_account(has_credentials: bool) -> Verdict {
+    if has_credentials {
+        return pass(Rule::Credentials, "the account has a provider of e-mails");
+    }
+    let detail =
+        "the account sends no e-mails: add the account and its provider to the file of email.file";
+    refuse(Rule::Credentials, RefusalCode::NoCredentials, Actor::Operator, detail)
+}
+
+pub(super) fn sender(sender: Option<&Sender>, to: &Address) -> Verdict {
     let unknown = |detail| refuse(Rule::Sender, RefusalCode::SenderUnknown, Actor::Caller, detail);
-    match &request.sender {
+    match sender {
         None => unknown(
             "from: is missing, and no route names a sender: specify from or messaging_service_sid",
         ),
         // Twilio's 21910.
-        Some(Sender::From(from)) if from.channel != request.to.channel => {
+        Some(Sender::From(from)) if from.channel != to.channel => {
             unknown("from: must be on the same channel as to")
         }
         // Twilio's 63031.
-        Some(Sender::From(from)) if *from == request.to => unknown("from: must differ from to"),
+        Some(Sender::From(from)) if from == to => unknown("from: must differ from to"),
         Some(Sender::From(from)) => pass(Rule::Sender, format!("the sender is {from}")),
         Some(Sender::Service(sid)) => pass(Rule::Sender, format!("the sender is {sid}")),
     }
 }
 
-fn recipient(request: &Request) -> Verdict {
+pub(super) fn verify_service(service_sid: Option<&str>) -> Verdict {
+    if let Some(sid) = service_sid {
+        return pass(Rule::Sender, format!("the Verify Service is {sid}"));
+    }
+    let detail = "the account has no Verify Service: set verify_service_sid of the account in the file of sending.file";
+    refuse(Rule::Sender, RefusalCode::NoVerifyService, Actor::Operator, detail)
+}
+
+/// Returns the verdict about a verification of a number, or of an end user, that started too many of them.
+pub fn start_limit() -> Verdict {
+    let detail = "too many verifications of this number or this end user started";
+    refuse(Rule::Limit, RefusalCode::VerificationLimit, Actor::Caller, detail)
+}
+
+pub(super) fn recipient(to: &Address) -> Verdict {
     // Twilio reports it as 21614 or 30006 after the message was paid for.
-    if request.to.channel == "sms" && phone::is_landline(&request.to.number) {
+    if to.channel == "sms" && phone::is_landline(&to.number) {
         let detail = "to: is a landline, which cannot receive SMS";
         return refuse(Rule::Recipient, RefusalCode::InvalidRecipient, Actor::Caller, detail);
     }
     pass(Rule::Recipient, "the recipient can receive messages on this channel")
 }
 
-fn content(request: &Request) -> Verdict {
+fn content(request: &Request, has_email_templates: bool) -> Verdict {
     let refused =
         |detail: String| refuse(Rule::Content, RefusalCode::ContentRejected, Actor::Caller, detail);
+    if let Content::Email(email) = &request.content {
+        let is_possible = has_email_templates || email.template_id().is_empty();
+        let problem = "template_id: the account sends e-mails by SMTP, which has no templates: specify subject and text or html";
+        return match (is_possible, email.problem()) {
+            (false, _) => refused(problem.to_owned()),
+            (true, Some((field, problem))) => refused(format!("{field}: {problem}")),
+            (true, None) => pass(Rule::Content, "the provider accepts the content"),
+        };
+    }
     let Content::Session { body, .. } = &request.content else {
         return pass(Rule::Content, "the content is a template");
     };
@@ -214,6 +262,9 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     };
     let given = match &request.content {
         Content::Session { .. } => return pass(Rule::Template, "the content is not a template"),
+        Content::Email(_) => {
+            return pass(Rule::Template, "the provider of e-mails validates its templates");
+        }
         Content::Named { name, .. } => {
             let wanted = request.locale.clone().unwrap_or_else(Locale::default_locale);
             let chain: Vec<String> = wanted.chain().iter().map(Locale::to_string).collect();
@@ -266,14 +317,17 @@ fn template(request: &Request, has_window: bool) -> Verdict {
     refuse(Rule::Template, RefusalCode::VariablesRejected, Actor::Caller, detail)
 }
 
-fn region(request: &Request, routes: &Routes) -> Verdict {
-    match routes.blocks(contact::country(&request.to.channel, &request.to.number).as_deref()) {
+pub(super) fn region(to: &Address, routes: &Routes) -> Verdict {
+    if to.channel == email::CHANNEL {
+        return pass(Rule::Region, "an address of e-mail has no country");
+    }
+    match routes.blocks(contact::country(&to.channel, &to.number).as_deref()) {
         Some(detail) => refuse(Rule::Region, RefusalCode::RegionBlocked, Actor::Operator, detail),
         None => pass(Rule::Region, "the country is not blocked"),
     }
 }
 
-fn of_check(verdict: check::Verdict) -> Verdict {
+pub(super) fn of_check(verdict: check::Verdict) -> Verdict {
     Verdict {
         rule: match verdict.rule {
             check::Rule::Suppression => Rule::Suppression,

@@ -10,8 +10,14 @@ use twilio_edge_domain::{archive, secret, tenant::NO_MEDIA_STORE};
 /// Largest batch of the archive in bytes; it is held in memory as lines and as an object.
 const MOST_ARCHIVE_BYTES: u32 = 64 << 20;
 
+/// Longest lifetime of a session in seconds.
+const LONGEST_SESSION_S: u64 = 30 * 86_400;
+
 /// Longest interval of a background task in seconds. A clock cannot represent the end of a much longer one.
 const YEAR_S: u64 = 365 * 86_400;
+
+/// Greatest age of a live stream in seconds: less than the longest response of a listener.
+const MOST_STREAM_S: u64 = 3500;
 
 impl Config {
     /// Returns warnings about limits that are valid by themselves but do not fit together.
@@ -126,6 +132,18 @@ impl Config {
             self.sending.content_base_url.is_empty() || is_web(&self.sending.content_base_url),
             "sending.content_base_url: must start with https:// (or http://, for a test), or be empty",
         );
+        check(
+            self.email.base_url.is_empty() || is_web(&self.email.base_url),
+            "email.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
+        check(
+            self.verify.base_url.is_empty() || is_web(&self.verify.base_url),
+            "verify.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
+        check(
+            self.studio.base_url.is_empty() || is_web(&self.studio.base_url),
+            "studio.base_url: must start with https:// (or http://, for a test), or be empty",
+        );
         let callback = self.sending.status_callback_url.as_str();
         check(
             callback.is_empty() || is_web(callback),
@@ -161,6 +179,9 @@ impl Config {
             ("sending.give_up_s", self.sending.give_up_s, 1),
             ("sending.reconcile_for_s", self.sending.reconcile_for_s, 1),
             ("sending.fallback_for_s", self.sending.fallback_for_s, 1),
+            ("verify.window_s", self.verify.window_s, 1),
+            ("verify.per_number", u64::from(self.verify.per_number), 1),
+            ("verify.per_address", u64::from(self.verify.per_address), 1),
             ("redis.timeout_ms", self.redis.timeout_ms, 1),
             ("telemetry.every_ms", self.telemetry.every_ms, 1),
             ("telemetry.timeout_ms", self.telemetry.timeout_ms, 1),
@@ -181,6 +202,10 @@ impl Config {
             ("connections.http2_streams", u64::from(self.connections.http2_streams), 1),
             ("connections.max_header_bytes", self.connections.max_header_bytes as u64, 8192),
             ("api.burst", u64::from(self.api.burst), 1),
+            ("stream.max_per_key", self.stream.max_per_key as u64, 1),
+            ("stream.heartbeat_ms", self.stream.heartbeat_ms, 100),
+            ("stream.slow_ms", self.stream.slow_ms, 100),
+            ("stream.max_age_s", self.stream.max_age_s, 1),
             ("api.bad_tokens_per_minute", u64::from(self.api.bad_tokens_per_minute), 1),
             ("api.max_body_bytes", self.api.max_body_bytes as u64, 1024),
             ("api.max_import_bytes", self.api.max_import_bytes as u64, 1024),
@@ -190,12 +215,19 @@ impl Config {
         ] {
             check(value >= least, &format!("{path}: must be at least {least}"));
         }
+        let session_s = self.console.session_s;
+        check(
+            (60..=LONGEST_SESSION_S).contains(&session_s),
+            &format!("console.session_s: must be 60 to {LONGEST_SESSION_S}"),
+        );
         for (path, seconds) in [
             ("redaction.every_s", self.redaction.every_s),
             ("sending.templates_every_s", self.sending.templates_every_s),
             ("sending.repeat_after_s", self.sending.repeat_after_s),
             ("sending.repeat_for_s", self.sending.repeat_for_s),
             ("sending.status_after_s", self.sending.status_after_s),
+            ("verify.window_s", self.verify.window_s),
+            ("verify.status_after_s", self.verify.status_after_s),
         ] {
             check(seconds <= YEAR_S, &format!("{path}: must be at most {YEAR_S}, one year"));
         }
@@ -205,6 +237,12 @@ impl Config {
                 level.trim().parse::<tracing::level_filters::LevelFilter>().is_ok()
             }),
             "log.level: must be error, warn, info, debug, trace, or TARGET=LEVEL,..",
+        );
+        check(
+            self.stream.max_age_s <= MOST_STREAM_S,
+            &format!(
+                "stream.max_age_s: must be at most {MOST_STREAM_S}, because a listener closes older responses"
+            ),
         );
         for problem in self.media.problems(serving) {
             check(false, &format!("media.{problem}"));
@@ -237,6 +275,16 @@ mod tests {
     use std::ffi::OsString;
 
     use crate::config::Merged;
+
+    #[test]
+    fn signs_of_life_come_before_a_listener_closes_a_quiet_connection() {
+        let heartbeat_ms = |idle_ms: &str| {
+            let name = OsString::from("TWILIO_EDGE_CONNECTIONS_IDLE_TIMEOUT_MS");
+            let settings = std::iter::once((name, OsString::from(idle_ms)));
+            Merged::read(None, settings).check().unwrap().live_streams().heartbeat_ms
+        };
+        assert_eq!((heartbeat_ms("75000"), heartbeat_ms("1000")), (10_000, 500));
+    }
 
     #[test]
     fn interval_of_a_background_task_is_at_most_one_year() {

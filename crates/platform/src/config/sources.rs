@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ffi::OsString, path::Path};
 
 use toml::{Table, Value};
 
-use super::{Config, DEFAULTS, Problems};
+use super::{Config, DEFAULTS, Problems, Setting};
 use crate::file_access;
 
 /// Settings whose environment variable does not follow the pattern `TWILIO_EDGE_` and path.
@@ -88,9 +88,11 @@ impl Merged {
         serving: bool,
         files: impl FnOnce(&Config) -> Vec<String>,
     ) -> Result<Config, Problems> {
+        let effective = self.effective();
         let mut problems = self.problems;
         match self.table.try_into::<Config>() {
-            Ok(config) => {
+            Ok(mut config) => {
+                config.effective = effective;
                 config.problems(serving, &mut problems);
                 problems.extend(files(&config));
                 if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
@@ -107,6 +109,36 @@ impl Merged {
         let mut table = self.table.clone();
         redact(&mut table, "");
         toml::to_string_pretty(&table).unwrap_or_default()
+    }
+
+    /// Returns the effective settings one by one, without secrets and the passwords of URLs, ordered by name.
+    fn effective(&self) -> Vec<Setting> {
+        let mut table = self.table.clone();
+        redact(&mut table, "");
+        let mut defaults: Table = DEFAULTS.parse().unwrap_or_default();
+        redact(&mut defaults, "");
+        let mut settings = Vec::new();
+        flatten(&table, Some(&defaults), "", &mut settings);
+        settings
+    }
+}
+
+/// Adds the settings of a table and of the tables in it.
+fn flatten(table: &Table, defaults: Option<&Table>, parent: &str, settings: &mut Vec<Setting>) {
+    for (key, value) in table {
+        let name = join(parent, key);
+        let default = defaults.and_then(|defaults| defaults.get(key));
+        match value {
+            Value::Table(table) => {
+                flatten(table, default.and_then(Value::as_table), &name, settings);
+            }
+            value => settings.push(Setting {
+                variable: variable(&name),
+                value: value.clone(),
+                is_default: default == Some(value),
+                name,
+            }),
+        }
     }
 }
 

@@ -112,6 +112,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "Other users had access to a file or folder with message data; the sidecar restricted it to its owner: `file`",
     ),
     (
+        "flow.persist_failed",
+        "error",
+        "The database did not store the execution of a flow that an inbound message starts; its webhook waits",
+    ),
+    (
+        "flow.started",
+        "info",
+        "The sidecar stored the execution of a flow for an inbound message: `flow.sid`, `state`, `code` of a refused one (docs/STUDIO.md)",
+    ),
+    (
         "idempotency.persist_failed",
         "warn",
         "The sidecar carried out a request, but could not store the response for its repetitions",
@@ -247,6 +257,11 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("messages.claim_failed", "warn", "The database did not answer; messages wait to be sent"),
     (
+        "notification.persist_failed",
+        "warn",
+        "The database did not store a declined message; the notification log does not have it, and the caller got its refusal",
+    ),
+    (
         "optout.persist_failed",
         "error",
         "The database did not record opt-outs; webhooks that reported them wait",
@@ -268,6 +283,16 @@ const ALL: &[(&str, &str, &str)] = &[
     ),
     ("redis.available", "info", "Redis answered again"),
     ("redis.unavailable", "warn", "Redis did not answer; the database alone decides claims"),
+    (
+        "refused_requests.misconfigured",
+        "warn",
+        "Filters refuse genuine webhooks, for a cause that was not known yet: `cause`, `http.route`, `remedy`. Logged once for each group (docs/SIGNATURES.md)",
+    ),
+    (
+        "refused_requests.persist_failed",
+        "warn",
+        "The database did not store a refused request; its report is lost: `reason`",
+    ),
     (
         "replay.step_failed",
         "warn",
@@ -292,6 +317,12 @@ const ALL: &[(&str, &str, &str)] = &[
         "The sidecar could not use the routing file; the last valid routes stay in effect",
     ),
     ("routing.reloaded", "info", "The sidecar read changed routes, which are now in effect"),
+    ("session.ended", "info", "The owner of an API key ended a session: `key.id`"),
+    (
+        "session.started",
+        "info",
+        "The owner of an API key started a session, for instance in the console: `key.id`",
+    ),
     (
         "settings.contradictory",
         "warn",
@@ -364,6 +395,17 @@ const ALL: &[(&str, &str, &str)] = &[
         "warn",
         "The reconciler could not read or store the status of a sent message that no callback reported; it retries",
     ),
+    (
+        "stream.closed",
+        "info",
+        "A live stream ended: `actor`, `reason`, `webhooks`, `duration_ms` (docs/STREAM.md)",
+    ),
+    ("stream.opened", "info", "A caller opened a live stream: `actor`, `source`, `account.sid`"),
+    (
+        "stream.read_failed",
+        "warn",
+        "The sidecar could not read the ledger for live streams; it retries, and the streams miss nothing: `reason`",
+    ),
     ("suppression.changed", "info", "An opt-out or opt-in changed a suppression, or it expired"),
     (
         "suppressions.expire_failed",
@@ -408,6 +450,16 @@ const ALL: &[(&str, &str, &str)] = &[
         "The collector did not accept spans; spans are lost until it does",
     ),
     ("traces.export_recovered", "info", "The collector accepted spans again"),
+    (
+        "verification.check_failed",
+        "warn",
+        "Twilio Verify did not answer a request about a verification: `reason`; the caller repeats it",
+    ),
+    (
+        "verification.ended",
+        "info",
+        "A verification was approved or canceled, or had too many wrong codes: `status`, `verification.sid`",
+    ),
     (
         "webhooks.accept_failed",
         "warn",

@@ -53,6 +53,11 @@ impl JournalMetrics {
         self.queue_depth.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 
+    /// Returns the number of events that wait to be written, and the age of the oldest in seconds.
+    pub fn queue(&self) -> (i64, f64) {
+        (self.queue_depth.get(), self.queue_age.get())
+    }
+
     /// Sets the age of the oldest event that waits to be written.
     pub fn queue_is_old(&self, age: Duration) {
         self.queue_age.set(age.as_secs_f64());

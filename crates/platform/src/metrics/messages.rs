@@ -22,6 +22,18 @@ const REFUSED: &str = "refused";
 
 const OUTCOMES: [&str; 4] = ["sent", "refused", "retried", "unknown"];
 
+/// Results of checks of verifications, as labels.
+const CHECKS: [&str; 8] = [
+    "approved",
+    "pending",
+    "canceled",
+    "expired",
+    "max_attempts_reached",
+    "ended",
+    "refused",
+    "unavailable",
+];
+
 /// Label of all other senders.
 const OTHER: &str = "other";
 
@@ -33,7 +45,7 @@ const DELIVERIES: [&str; 6] =
     ["delivered", "read", "failed", "undelivered", "canceled", "repeated"];
 
 /// Channels that are labels; all others are `other`.
-const CHANNELS: [&str; 4] = ["sms", "whatsapp", "rcs", "messenger"];
+const CHANNELS: [&str; 5] = ["sms", "whatsapp", "rcs", "messenger", "email"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeliveryLabels {
@@ -61,6 +73,8 @@ pub struct MessageMetrics {
     reconciled: Family<Labels<1>, Counter>,
     switched: Family<Labels<1>, Counter>,
     replies: Family<Labels<2>, Counter>,
+    checks: Family<Labels<1>, Counter>,
+    flows: Family<Labels<1>, Counter>,
     calls: Histogram,
     errors: Family<Labels<1>, Counter>,
     under_way: Gauge,
@@ -95,12 +109,22 @@ impl MessageMetrics {
             switched: all.counters(
                 "fallbacks",
                 &["to"],
-                "Replacements for messages that their channel did not accept: a `template`, or a message on another `channel` (docs/SENDING.md)",
+                "Replacements for messages that their channel did not accept: a `template`, a message on another `channel`, or an `email` (docs/SENDING.md)",
             ),
             replies: all.counters(
                 "keyword_replies",
                 &["keyword", "state"],
                 "Replies to keywords, by keyword (`stop`, `start`, `help`) and state: `queued`, or `refused` by a rule (docs/COMPLIANCE.md)",
+            ),
+            checks: all.counters(
+                "verification_checks",
+                &["result"],
+                "Checks and cancellations of verifications, by result: `approved`, `pending` (a wrong code), `canceled`, `expired`, `max_attempts_reached`, `ended` (the verification was over), `refused` by Twilio, or `unavailable` (no clear answer of Twilio) (docs/NOTIFICATIONS.md)",
+            ),
+            flows: all.counters(
+                "flows_started",
+                &["state"],
+                "Executions of flows that inbound messages started, by state: `queued`, or `refused` by a rule (docs/STUDIO.md)",
             ),
             calls: all.histogram(
                 "twilio_call_seconds",
@@ -156,7 +180,7 @@ impl MessageMetrics {
         for outcome in OUTCOMES {
             self.outcomes.get_or_create(&[("outcome", outcome)]).inc_by(0);
         }
-        for to in [FallbackTarget::Template, FallbackTarget::Channel] {
+        for to in FallbackTarget::ALL {
             self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
         }
         for keyword in Opt::ALL {
@@ -165,6 +189,9 @@ impl MessageMetrics {
                 self.replies.get_or_create(&labels).inc_by(0);
             }
         }
+        for result in CHECKS {
+            self.checks.get_or_create(&[("result", result)]).inc_by(0);
+        }
         for code in RefusalCode::of_send_rules() {
             self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
         }
@@ -172,7 +199,7 @@ impl MessageMetrics {
             self.errors.get_or_create(&[("class", class.as_str())]).inc_by(0);
         }
         for status in DELIVERIES {
-            for channel in ["sms", "whatsapp"] {
+            for channel in ["sms", "whatsapp", "email"] {
                 let labels = DeliveryLabels { status, code: "none".to_owned(), channel };
                 self.deliveries.get_or_create(&labels).inc_by(0);
             }
@@ -197,11 +224,23 @@ impl MessageMetrics {
         }
     }
 
+    /// Counts a check or a cancellation of a verification. Every result outside of the labels is `refused`.
+    pub fn checked_code(&self, result: &str) {
+        let label = CHECKS.into_iter().find(|label| *label == result).unwrap_or(REFUSED);
+        self.checks.get_or_create(&[("result", label)]).inc();
+    }
+
     /// Counts the reply to a keyword; a rule may have refused it.
     pub fn replied(&self, keyword: Opt, is_refused: bool) {
         let state = if is_refused { REFUSED } else { QUEUED };
         let labels = [("keyword", keyword.as_str()), ("state", state)];
         self.replies.get_or_create(&labels).inc();
+    }
+
+    /// Counts an execution of a flow that an inbound message started.
+    pub fn flow_started(&self, is_refused: bool) {
+        let state = if is_refused { REFUSED } else { QUEUED };
+        self.flows.get_or_create(&[("state", state)]).inc();
     }
 
     /// Counts the outcome of an attempt.
@@ -263,6 +302,11 @@ impl MessageMetrics {
         let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.under_way.set(whole(under_way));
         self.allowed.set(whole(allowed));
+    }
+
+    /// Returns the number of unknown messages, and the seconds since the oldest waiting one should have been sent.
+    pub fn backlog(&self) -> (i64, f64) {
+        (self.unknowns.get(), self.oldest.get())
     }
 
     /// Sets the number of unknown messages, and the age of the oldest due one.

@@ -1,6 +1,9 @@
 //! Metrics of deliveries. The operator names the sinks; there are at most a few dozen.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -27,6 +30,8 @@ struct DeliveryLabel {
 #[derive(Debug)]
 pub struct SinkMetrics {
     deliveries: Family<DeliveryLabel, Counter>,
+    /// Deliveries of all sinks by outcome.
+    outcomes: [AtomicU64; 3],
     unavailable: Family<SinkLabel, Gauge>,
     oldest_dead: Family<SinkLabel, Measure>,
 }
@@ -36,6 +41,7 @@ impl SinkMetrics {
         let unavailable =
             "1 while deliveries to a sink pause because it did not answer; otherwise 0";
         SinkMetrics {
+            outcomes: Default::default(),
             deliveries: all.counters(
                 "deliveries",
                 &["sink", "outcome"],
@@ -76,12 +82,24 @@ impl SinkMetrics {
 
     pub fn tried(&self, sink: &str, next: &NextStep) {
         let [delivered, failed, dead] = OUTCOMES;
-        let outcome = match next {
-            NextStep::Done => delivered,
-            NextStep::RetryAt(_) => failed,
-            NextStep::DeadLetter => dead,
+        let [all_delivered, all_failed, all_dead] = &self.outcomes;
+        let (outcome, all) = match next {
+            NextStep::Done => (delivered, all_delivered),
+            NextStep::RetryAt(_) => (failed, all_failed),
+            NextStep::DeadLetter => (dead, all_dead),
         };
+        all.fetch_add(1, Ordering::Relaxed);
         self.deliveries.get_or_create(&DeliveryLabel { sink: sink.to_owned(), outcome }).inc();
+    }
+
+    /// Returns the number of attempts of all sinks by outcome: delivered, failed, given up.
+    pub(super) fn outcomes(&self) -> [u64; 3] {
+        self.outcomes.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Returns whether deliveries to the sink pause because it did not answer.
+    pub fn is_unavailable(&self, sink: &str) -> bool {
+        self.unavailable.get_or_create(&SinkLabel { sink: sink.to_owned() }).get() != 0
     }
 
     /// Sets whether the circuit breaker of the sink is open.

@@ -131,6 +131,20 @@ impl WebhookMetrics {
         });
     }
 
+    /// Returns the number of claims of new webhooks, of duplicates, and of claims without a verdict.
+    pub(super) fn verdicts(&self) -> [u64; 3] {
+        let count = |decisions: &[Decision]| {
+            let rows = self.claims.0.chunks(CLASSES.len()).zip(DECISIONS);
+            let counted = rows.filter(|(_, decision)| decisions.contains(decision));
+            counted.flat_map(|(classes, _)| classes).map(Counter::get).sum()
+        };
+        [
+            count(&[Decision::Proceed, Decision::Accepted]),
+            count(&[Decision::Duplicate]),
+            count(&[Decision::Released, Decision::Unavailable]),
+        ]
+    }
+
     /// Records the duration of a batch of claims.
     pub fn claims_took(&self, time: Duration) {
         self.claim_seconds.observe(time.as_secs_f64());

@@ -9,6 +9,8 @@ pub enum Task {
     Listener,
     /// Reports suppressed log lines.
     LogRepeats,
+    /// Records the recent activity of the sidecar.
+    Activity,
     /// Writes the events of the journal to the ledger.
     JournalWriter,
     /// Commits requests of one kind in shared transactions.
@@ -25,12 +27,16 @@ pub enum Task {
     DeadLetterAge,
     /// Continues replays.
     Replays,
+    /// Reads the ledger for live streams.
+    LiveFeed,
     /// Writes webhooks to the archive.
     Archivist,
     /// Redacts and deletes expired data.
     Retention,
     /// Ends expired suppressions.
     SuppressionExpiry,
+    /// Finds the causes of refused requests.
+    RefusedRequests,
     /// Puts changed tenant profiles into effect.
     TenantsRefresh,
     /// Puts a changed routing file into effect.
@@ -51,9 +57,10 @@ pub enum Task {
 
 impl Task {
     /// All background tasks.
-    pub const ALL: [Task; 21] = [
+    pub const ALL: [Task; 24] = [
         Task::Listener,
         Task::LogRepeats,
+        Task::Activity,
         Task::JournalWriter,
         Task::GroupCommit,
         Task::SpoolRecovery,
@@ -62,9 +69,11 @@ impl Task {
         Task::DeliveryWorker,
         Task::DeadLetterAge,
         Task::Replays,
+        Task::LiveFeed,
         Task::Archivist,
         Task::Retention,
         Task::SuppressionExpiry,
+        Task::RefusedRequests,
         Task::TenantsRefresh,
         Task::RoutingFile,
         Task::MediaCleanup,
@@ -88,6 +97,11 @@ impl Task {
                 "Finishes the requests in progress",
             ),
             Task::LogRepeats => ("log_repeats", "Reports suppressed log lines every 5 s", STOPPED),
+            Task::Activity => (
+                "activity",
+                "Records counts of webhooks and deliveries every 30 s, for the overview of the console",
+                "Is interrupted; the counts are in memory only",
+            ),
             Task::JournalWriter => (
                 "journal_writer",
                 "Writes the events of the journal to SQL",
@@ -124,6 +138,11 @@ impl Task {
                 STOPPED,
             ),
             Task::Replays => ("replays", "Continues running replays every second", STOPPED),
+            Task::LiveFeed => (
+                "live_feed",
+                "Reads the ledger for live streams every 250 ms; only while a stream is open",
+                "Is interrupted, after the streams ended with a request to connect again",
+            ),
             Task::Archivist => (
                 "archivist",
                 "Writes queued webhooks to the archive, and erases redacted content from it",
@@ -136,6 +155,11 @@ impl Task {
                 "suppression_expiry",
                 "Stores and reports the end of suppressions whose time to live is over, every second",
                 STOPPED,
+            ),
+            Task::RefusedRequests => (
+                "refused_requests",
+                "Finds the causes of refused requests that filters reported, at most four a second; only with `retention.refused_requests`",
+                "Is interrupted; the waiting reports are lost",
             ),
             Task::TenantsRefresh => (
                 "tenants_refresh",

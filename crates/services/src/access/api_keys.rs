@@ -4,6 +4,7 @@
 
 mod caller;
 mod key_cache;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -11,14 +12,15 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-pub use self::caller::Caller;
 use self::key_cache::KeyCache;
+pub use self::{caller::Caller, sessions::StartedSession};
 use twilio_edge_domain::{
     api_key::{self, KeyToken, Scope},
+    session::SessionToken,
     tenant::is_account_sid,
 };
 use twilio_edge_store::{
-    ApiKeyStore, AuditEntry, CompletedRequest, Key, KeysPage, NewKey, StoreError,
+    ApiKeyStore, AuditEntry, CompletedRequest, Key, KeysPage, NewKey, Sessions, StoreError,
 };
 
 /// Longest name of a key, in characters.
@@ -62,6 +64,7 @@ impl From<StoreError> for AccessError {
 #[derive(Clone)]
 pub struct Keys {
     store: ApiKeyStore,
+    sessions: Sessions,
     token: Arc<[u8; 32]>,
     cache: Arc<KeyCache>,
 }
@@ -70,7 +73,8 @@ impl Keys {
     /// Creates the service. `token` is the edge token that filters present; an empty token matches no caller.
     pub fn new(store: ApiKeyStore, token: &str) -> Keys {
         let cache = Arc::new(KeyCache::new(store.clone()));
-        Keys { store, token: Arc::new(digest(token.as_bytes())), cache }
+        let sessions = store.sessions();
+        Keys { store, sessions, token: Arc::new(digest(token.as_bytes())), cache }
     }
 
     /// Identifies the caller that presented this bearer token, and checks that its scope permits `needed`.
@@ -88,9 +92,21 @@ impl Keys {
         if self.is_token(presented) {
             return self.edge_caller(needed, source).await;
         }
-        let presented = KeyToken::read(presented).ok_or(AccessError::Unknown)?;
-        let stored = self.cache.find(presented.id).await?.ok_or(AccessError::Unknown)?;
-        if !presented.matches_digest(&stored.secret_sha256) || stored.key.revoked_at_ms.is_some() {
+        let (session, stored) = match SessionToken::read(presented) {
+            Some(token) => {
+                let (session, stored) = self.find_session(&token, now_ms).await?;
+                (Some(session), stored)
+            }
+            None => {
+                let presented = KeyToken::read(presented).ok_or(AccessError::Unknown)?;
+                let stored = self.cache.find(presented.id).await?.ok_or(AccessError::Unknown)?;
+                if !presented.matches_digest(&stored.secret_sha256) {
+                    return Err(AccessError::Unknown);
+                }
+                (None, stored)
+            }
+        };
+        if stored.key.revoked_at_ms.is_some() {
             return Err(AccessError::Unknown);
         }
         let key = stored.key;
@@ -100,10 +116,14 @@ impl Keys {
         self.cache.record_use(&key, now_ms);
         Ok(Caller {
             actor: format!("key {}", key.id),
-            source,
+            source: match session {
+                Some(_) => format!("{source}, session"),
+                None => source,
+            },
             scope: key.scope,
             account_sid: key.account_sid.clone(),
             key: Some(key),
+            session,
         })
     }
 
@@ -116,8 +136,12 @@ impl Keys {
         if self.is_token(presented) {
             return Ok(true);
         }
-        let Some(presented) = KeyToken::read(presented) else { return Ok(false) };
-        Ok(self.cache.has_id(presented.id).await?)
+        let session_key = SessionToken::read(presented).map(|session| session.key_id);
+        let id = session_key.or_else(|| KeyToken::read(presented).map(|key| key.id));
+        match id {
+            Some(id) => Ok(self.cache.has_id(id).await?),
+            None => Ok(false),
+        }
     }
 
     fn is_token(&self, presented: &[u8]) -> bool {
@@ -137,7 +161,7 @@ impl Keys {
             Scope::Admin => {}
         }
         let actor = "TWILIO_EDGE_TOKEN".into();
-        Ok(Caller { actor, source, scope: needed, account_sid: None, key: None })
+        Ok(Caller { actor, source, scope: needed, account_sid: None, key: None, session: None })
     }
 
     /// Creates a key. Returns it with its token, which cannot be retrieved later. `once` builds the record of an

@@ -1,5 +1,5 @@
-//! History of a contact in one answer: consents, suppressions, conversation windows, and the latest messages and
-//! webhooks. Queries the stores concurrently and combines the results. The API and `twilio-edge history` show the same
+//! History of a contact in one answer: consents, suppressions, conversation windows, and the latest messages, notifications
+//! and webhooks. Queries the stores concurrently and combines the results. The API and `twilio-edge history` show the same
 //! history.
 
 use twilio_edge_domain::{
@@ -11,7 +11,11 @@ use twilio_edge_domain::{
 };
 use twilio_edge_store::{
     StoreError,
-    message_history::{MessageHistory, Search, WindowSearch, messages::MessageRecord},
+    message_history::{
+        MessageHistory, Search, WindowSearch,
+        messages::MessageRecord,
+        notifications::{Notification, NotificationSearch},
+    },
 };
 
 /// Upper bound of windows in a history. A contact rarely writes to more than a few of our numbers.
@@ -32,11 +36,13 @@ pub struct ContactHistory {
     pub windows: Vec<Window>,
     /// Latest messages from and to it.
     pub messages: Vec<MessageRecord>,
+    /// Latest notifications to it.
+    pub notifications: Vec<Notification>,
     /// Latest webhooks about it.
     pub events: Vec<RecordedWebhook>,
 }
 
-/// Reads the history of a number: at most `limit` messages, and as many webhooks. For a number on one channel, it
+/// Reads the history of a number: at most `limit` messages, and as many notifications and webhooks. For a number on one channel, it
 /// contains the suppressions of every channel that shares opt-outs with it under the account's policy.
 ///
 /// # Errors
@@ -59,11 +65,16 @@ pub async fn of(
         after: None,
         limit: WINDOWS,
     };
-    let (suppressions, consents, windows, messages, events) = tokio::try_join!(
+    let said = NotificationSearch {
+        contact: Some(number.clone()),
+        ..NotificationSearch::of(account_sid, limit)
+    };
+    let (suppressions, consents, windows, messages, notifications, events) = tokio::try_join!(
         histories.suppressions(account_sid, &number.number),
         histories.consents(account_sid, &number.number),
         histories.windows(&windows),
         histories.messages(&latest),
+        histories.notifications(&said),
         histories.events(&latest),
     )?;
     let reaches = |suppressed: &str| {
@@ -82,6 +93,7 @@ pub async fn of(
             .collect(),
         windows: windows.found,
         messages: messages.found,
+        notifications: notifications.found,
         events: events.found,
         number: number.clone(),
     })

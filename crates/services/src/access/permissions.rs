@@ -54,6 +54,8 @@ pub struct Intent {
     pub kind: Kind,
     /// Keyword to which the message replies.
     pub reply: Option<AnsweredKeyword>,
+    /// True if a suppression that the contact caused does not forbid the message, because the contact asked for it.
+    pub ignores_opt_outs: bool,
 }
 
 /// Number of entries of a list that are written in one transaction.
@@ -326,7 +328,7 @@ impl Checks {
     /// # Errors
     /// Returns an error if the stores fail.
     pub async fn may_send(&self, intent: &Intent, now_ms: i64) -> Result<Vec<Verdict>, StoreError> {
-        let Intent { account_sid, from, to, category, kind, reply } = intent;
+        let Intent { account_sid, from, to, category, kind, reply, ignores_opt_outs } = intent;
         let keys = self.stores.contacts().keys(account_sid, &to.number).await?;
         let numbers = keys.certain_keys();
         let policy = self.policies.of(account_sid);
@@ -358,6 +360,9 @@ impl Checks {
         facts.consent = consent::current(consents.into_iter().filter(is_in_effect));
         // Suppressions are read last, so that a STOP that arrives during the check is not missed.
         facts.suppressions = self.stores.suppressions().of_numbers(account_sid, &all).await?;
+        if *ignores_opt_outs {
+            facts.suppressions.retain(|known| !known.source.is_by_contact());
+        }
         if let Some(reply) = reply {
             facts.suppressions.retain(|known| !known.is_begun_by(&reply.message_sid));
         }

@@ -78,6 +78,7 @@ impl Claims {
             .map(|webhook| if recorded(webhook) { granted.next().flatten() } else { None })
             .collect();
         self.claim_steps(&mut webhooks, &mut grants, now_ms).await;
+        self.start_flows(&webhooks, &mut grants, now_ms).await;
 
         let accepted = self.accept(&webhooks, &grants, now_ms).await;
         let verdicts = webhooks.iter().zip(grants).map(|(webhook, grant)| {

@@ -7,8 +7,10 @@ use twilio_edge_contract::{Class, Identity, Opt};
 
 use super::claims::Claims;
 use crate::{access::marketing::Withdrawal, outbound::deliveries::StatusReport};
-use twilio_edge_domain::{optout::Arrival, suppression::OptEvent, webhook::Webhook};
-use twilio_edge_store::{OptEffect, ReceivedOpt};
+use twilio_edge_domain::{
+    lease::ClaimOutcome, optout::Arrival, suppression::OptEvent, webhook::Webhook,
+};
+use twilio_edge_store::{ClaimResult, OptEffect, ReceivedOpt};
 
 impl Claims {
     /// Applies the statuses of our messages, and sends the fallbacks of those that failed. Statuses that name no message
@@ -181,6 +183,46 @@ impl Claims {
                 tracing::error!(event = "optout.persist_failed", %reason, count, "the sidecar could not record opt-outs; their webhooks wait");
                 claim_ids.extend(of_received.into_iter().cloned());
                 claim_ids
+            }
+        }
+    }
+
+    /// Stores the executions of flows that inbound messages start, once for each message. Removes the grant of a webhook whose
+    /// execution could not be stored: it is answered as unavailable, and comes again.
+    pub(super) async fn start_flows(
+        &self,
+        webhooks: &[Webhook],
+        grants: &mut [Option<ClaimResult>],
+        now_ms: i64,
+    ) {
+        for (webhook, grant) in webhooks.iter().zip(grants) {
+            let is_granted = grant
+                .as_ref()
+                .is_some_and(|grant| matches!(grant.claimed, ClaimOutcome::Proceed { .. }));
+            if is_granted && webhook.step.is_none() && !self.start_flow(webhook, now_ms).await {
+                *grant = None;
+            }
+        }
+    }
+
+    /// Stores the execution of a flow that the webhook starts, if it starts one. Returns false if that failed.
+    pub(super) async fn start_flow(&self, webhook: &Webhook, now_ms: i64) -> bool {
+        let stored = match self.sending.flow_of(webhook, now_ms) {
+            Ok(None) => return true,
+            Ok(Some(row)) => self.sending.messages.add_new(&row).await.map(|is_new| (row, is_new)),
+            Err(reason) => Err(reason),
+        };
+        match stored {
+            Ok((_, false)) => true,
+            Ok((row, true)) => {
+                self.metrics.messages.flow_started(row.state == "refused");
+                self.sending.wakeup.wake();
+                tracing::info!(event = "flow.started", message.id = %row.id, account.sid = %row.account_sid, webhook.sid = %row.reply_to, flow.sid = %row.sender, state = %row.state, code = %row.code, "the sidecar stored the execution of a flow for an inbound message");
+                true
+            }
+            Err(reason) => {
+                tracing::error!(event = "flow.persist_failed", %reason, webhook.sid = %webhook.identity.message_sid, "the sidecar could not store the execution of a flow; its webhook waits");
+                false
             }
         }
     }

@@ -29,6 +29,11 @@ impl Claims {
         let late = unclaimed.iter().flatten();
         unrecorded.extend(self.record_opts(late, Arrival::Late, now_ms).await);
         unrecorded.extend(self.record_withdrawals(unclaimed.iter().flatten(), now_ms).await);
+        for webhook in unclaimed.iter().flatten() {
+            if !self.start_flow(webhook, now_ms).await {
+                unrecorded.insert(webhook.claim_id.clone());
+            }
+        }
         let recorded = |settlement: &Settlement| {
             settlement.unclaimed.is_none() || !unrecorded.contains(&settlement.claim_id)
         };

@@ -106,10 +106,12 @@ impl RetentionPolicies {
     }
 }
 
-/// Work on the rows of an account.
+/// Work on the webhooks of an account, and on its notifications.
 enum Step {
     Redact(DueRedaction),
     Delete { until_ms: i64 },
+    ForgetContacts { until_ms: i64 },
+    DeleteDeclined { until_ms: i64 },
 }
 
 /// Job that applies the policies.
@@ -151,18 +153,25 @@ impl Job {
         let started_ms = now_ms();
         let rules = self.retention_policies.now();
         let audit_until_ms = rules.general.retention.audit.cutoff_ms(started_ms);
-        while self.sweeper.delete_expired(audit_until_ms, now_ms()).await? > 0 {
+        let refused_until_ms = rules.general.retention.refused_requests.cutoff_ms(started_ms);
+        while self.sweeper.delete_expired(audit_until_ms, refused_until_ms, now_ms()).await? > 0 {
             self.wait_for_event_writer().await;
         }
         let mut oldest = None;
         let mut done = SweepCounts::default();
-        for account_sid in self.sweeper.accounts().await? {
+        for account_sid in self.sweeper.all_accounts().await? {
             let retention = rules.of_account(&account_sid);
             for due in retention.due(started_ms) {
                 done = done.and(self.run_step(&account_sid, &Step::Redact(due)).await?);
             }
+            if let Some(until_ms) = retention.addresses.keep.cutoff_ms(started_ms) {
+                let step = Step::ForgetContacts { until_ms };
+                done = done.and(self.run_step(&account_sid, &step).await?);
+            }
             if let Some(until_ms) = retention.events.cutoff_ms(started_ms) {
-                done = done.and(self.run_step(&account_sid, &Step::Delete { until_ms }).await?);
+                for step in [Step::Delete { until_ms }, Step::DeleteDeclined { until_ms }] {
+                    done = done.and(self.run_step(&account_sid, &step).await?);
+                }
             }
             let first = self.sweeper.oldest(&account_sid, Part::Body).await?;
             oldest = oldest.into_iter().chain(first).min();
@@ -195,6 +204,12 @@ impl Job {
                 }
                 Step::Delete { until_ms } => {
                     self.sweeper.delete(account_sid, *until_ms, most).await
+                }
+                Step::ForgetContacts { until_ms } => {
+                    self.sweeper.forget_contacts(account_sid, *until_ms, most).await
+                }
+                Step::DeleteDeclined { until_ms } => {
+                    self.sweeper.delete_declined(account_sid, *until_ms, most).await
                 }
             };
             let swept = match swept {

@@ -4,8 +4,12 @@
 
 use crate::outbound::sending::{Sending, masked};
 use twilio_edge_domain::{
-    sending::delivery_status::{
-        Delivery, StatusChange, StatusEffect, is_delivered, is_failed, is_final, status_effect,
+    sending::{
+        delivery_status::{
+            Delivery, StatusChange, StatusEffect, is_delivered, is_failed, is_final, status_effect,
+        },
+        provider::Provider,
+        verification::VerificationStatus,
     },
     status::CallbackStatus,
 };
@@ -156,9 +160,14 @@ impl Sending {
             } else if is_replaced && !is_delivered(report.status) {
                 // The delivery has ended the repetition. Copies of the failure say nothing new.
                 Applied::Done
+            } else if VerificationStatus::is_end(&message.status)
+                && message.provider() == Provider::Verify
+            {
+                // The contact has the code, or does not need it any more.
+                Applied::Done
             } else if message.state != "sent" {
                 let proof = (report.message_sid, "Twilio reported its status");
-                let poll_ms = self.delivery_times.lookup_at_ms(now_ms, 0);
+                let poll_ms = self.lookup_at_ms(message, now_ms, 0);
                 let masked = masked(message);
                 let is_new =
                     self.messages.mark_sent(message, &masked, proof, poll_ms, now_ms).await?;
@@ -271,6 +280,21 @@ impl Sending {
             self.report_outcome(message, report.status, "");
         }
         Ok(if is_ended { Applied::Done } else { Applied::Again })
+    }
+
+    /// Returns the time of lookup number `lookups` + 1 of the status of a message that was sent at `sent_ms`; 0: no lookup.
+    pub(super) fn lookup_at_ms(
+        &self,
+        message: &OutboundMessage,
+        sent_ms: i64,
+        lookups: i64,
+    ) -> i64 {
+        match message.provider() {
+            Provider::Verify => self.verifications.lookup_at_ms(message, sent_ms, lookups),
+            // Events report the statuses of e-mails, and an execution has none: its messages have one each.
+            Provider::SendGrid | Provider::Smtp | Provider::Studio => 0,
+            Provider::Messaging => self.delivery_times.lookup_at_ms(sent_ms, lookups),
+        }
     }
 
     fn report_outcome(&self, message: &OutboundMessage, status: &str, code: &str) {

@@ -3,7 +3,8 @@
 //! started, so it blocks no other message. This module decides when to read. The domain decides the order, the rate and
 //! the concurrency; `attempt.rs` handles one attempt.
 
-mod attempt;
+pub(super) mod attempt;
+mod feedback;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,9 +23,11 @@ use crate::{
     outbound::{opt_out_from_error::OptOutRecorder, sending::Sending},
     wakeup::WakeupReceiver,
 };
+use twilio_edge_connectors::{email::EmailAccounts, twilio::Twilio};
 use twilio_edge_domain::sending::{
     adaptive_concurrency::{AdaptiveConcurrencyLimit, Bounds, CallOutcome, CallTicket, Capacity},
     fair_scheduler::{FairScheduler, SenderQueue},
+    rate_limit::Rate,
 };
 use twilio_edge_platform::clock::{millis, now_ms, ticks};
 use twilio_edge_platform::{
@@ -58,6 +61,8 @@ pub struct Dispatcher {
 struct DispatcherTask {
     send_attempt: SendAttempt,
     rate_limiter: RateLimiter,
+    twilio: Twilio,
+    emails: EmailAccounts,
     /// Name of this sidecar, unique among the sidecars.
     name: String,
     /// Upper bound of concurrent calls of any category, over all accounts.
@@ -93,7 +98,7 @@ impl Dispatcher {
         let task = DispatcherTask {
             send_attempt: SendAttempt {
                 messages: sending.messages.clone(),
-                twilio: sending.twilio.clone(),
+                clients: sending.clients.clone(),
                 checks: sending.checks.clone(),
                 errors: sending.errors.clone(),
                 opt_outs,
@@ -106,6 +111,8 @@ impl Dispatcher {
                     .saturating_mul(1000),
             },
             rate_limiter,
+            twilio: sending.twilio.clone(),
+            emails: sending.emails.clone(),
             name: name.to_owned(),
             max_calls,
             reserve,
@@ -259,7 +266,7 @@ impl DispatcherTask {
         for lane in turns.iter().filter_map(|index| lanes.get(*index)) {
             let (account_sid, sender) = (lane.account_sid.as_str(), lane.sender.as_str());
             let index = *index_of.entry((account_sid, sender)).or_insert_with(|| {
-                let rate = self.send_attempt.twilio.rate(account_sid, sender);
+                let rate = self.rate(account_sid, sender);
                 requests.push(TokenRequest { account_sid, sender, rate, count: 0 });
                 requests.len() - 1
             });
@@ -319,7 +326,7 @@ impl DispatcherTask {
                 };
                 let used = started.iter().filter(is_its).count();
                 let count = count.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
-                let rate = self.send_attempt.twilio.rate(account_sid, sender);
+                let rate = self.rate(account_sid, sender);
                 (count > 0).then_some(TokenRequest { account_sid, sender, rate, count })
             })
             .collect();
@@ -334,6 +341,12 @@ impl DispatcherTask {
             self.tickets.insert(call.id(), (account_sid, ticket));
         }
         Ok(())
+    }
+
+    /// Returns the rate of a sender.
+    fn rate(&self, account_sid: &str, sender: &str) -> Rate {
+        let of_email = self.emails.rate(account_sid, sender);
+        of_email.unwrap_or_else(|| self.twilio.rate(account_sid, sender))
     }
 
     fn is_throttled(&self, lane: &SenderQueue) -> bool {

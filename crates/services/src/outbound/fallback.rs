@@ -10,6 +10,7 @@ use twilio_edge_domain::{
     sending::{
         errors::FallbackTarget,
         fallback::{FailedMessage, FallbackPlan},
+        provider::Provider,
         request::Request,
         rules::Verdict,
     },
@@ -17,7 +18,7 @@ use twilio_edge_domain::{
 use twilio_edge_store::{OutboundMessage, StoreError};
 
 /// All kinds of fallback, in order of preference.
-const KINDS: [FallbackTarget; 2] = [FallbackTarget::Template, FallbackTarget::Channel];
+const KINDS: [FallbackTarget; 3] = FallbackTarget::ALL;
 
 /// One possible fallback, with the verdict of every rule.
 #[derive(Debug, Clone)]
@@ -97,6 +98,9 @@ impl Sending {
         code: &str,
         now_ms: i64,
     ) -> Result<Option<Fallback>, StoreError> {
+        if message.provider() == Provider::Verify {
+            return self.build_verification_fallback(message, code, now_ms).await;
+        }
         let order = self.errors.fallback_targets(code);
         let Some(plan) = FallbackPlan::read(&message.fallback).filter(|_| !order.is_empty()) else {
             return Ok(None);
@@ -117,6 +121,7 @@ impl Sending {
         let Some(Alternative { to, request, verdicts }) = selected else { return Ok(None) };
         let mut row = self.row(request, &message.created_by, None, now_ms)?;
         row.fallback_of = message.id.clone();
+        row.notification_id.clone_from(&message.notification_id);
         // For the caller it is the same message.
         row.metadata.clone_from(&message.metadata);
         row.valid_until_ms = message.valid_until_ms;

@@ -61,6 +61,7 @@ impl Sending {
         let routing = self.routes.current();
         let facts = Facts {
             has_credentials: self.twilio.has_credentials(&request.account_sid),
+            has_email_templates: false,
             routes: routing.of(&request.account_sid),
             media: &MediaCheck::NoMedia,
             checks: Vec::new(),

@@ -9,6 +9,7 @@ use twilio_edge_contract::Opt;
 use crate::access::marketing::Withdrawal;
 use twilio_edge_domain::{
     address::Address,
+    email::error_code::EmailErrorCode,
     optout::{Arrival, Lexicon},
     suppression::{OptEvent, Source},
 };
@@ -45,7 +46,8 @@ impl OptOutRecorder {
                 tracing::error!(event = "consent.persist_failed", %reason, message.id = %message.id, code, "the sidecar could not record a refusal by Twilio as a withdrawn consent");
             }
         }
-        if !self.lexicon.suppresses(code) {
+        let of_email = code.parse::<EmailErrorCode>().is_ok_and(EmailErrorCode::suppresses);
+        if !of_email && !self.lexicon.suppresses(code) {
             return;
         }
         let service_sid = Some(message.sender.clone()).filter(|sender| sender.starts_with("MG"));

@@ -10,17 +10,22 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     outbound::{
         deliveries::StatusReport,
+        dispatcher::attempt::send_request,
         sending::{self, Sending},
         status_queue::QueuedStatus,
     },
     wakeup::Wakeup,
 };
-use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_connectors::{
+    send_client::{ProviderStatus, SentMessage, UnknownMessage},
+    twilio::Twilio,
+};
 use twilio_edge_domain::{
     address::Address,
     contact::ContactKeys,
-    sending::matching::{
-        FAR_MS, ListCoverage, ListedMessage, Match, MessageSearch, next_search_ms,
+    sending::{
+        matching::{FAR_MS, ListCoverage, ListedMessage, Match, MessageSearch, next_search_ms},
+        provider::Provider,
     },
 };
 use twilio_edge_platform::clock::{now_ms, ticks};
@@ -116,7 +121,7 @@ impl ReconcilerTask {
                 _ = cleanup.tick() => {
                     // A deletion that failed is repeated the next time.
                     let before_ms = now_ms().saturating_sub(self.fallback_for_ms);
-                    let _ = self.messages.discard_old_fallbacks(before_ms).await;
+                    let _ = self.messages.discard_old_fallbacks(before_ms, now_ms()).await;
                     let _ = self.messages.end_repeatable(now_ms()).await;
                     let before_ms = now_ms().saturating_sub(COUNTS_FOR_MS);
                     let _ = self.messages.delete_old_counts(before_ms).await;
@@ -172,11 +177,15 @@ impl ReconcilerTask {
         if !matches!(self.messages.begin_lookup(message, next_ms).await, Ok(true)) {
             return;
         }
-        match self.matched(message, at_ms, absent_from_ms).await {
+        let found = match message.provider() {
+            Provider::Messaging => self.matched(message, at_ms, absent_from_ms).await,
+            provider => self.find(provider, message, at_ms, absent_from_ms).await,
+        };
+        match found {
             Ok(Match::Found(message_sid)) => {
                 let masked = sending::masked(message);
                 let proof = (message_sid.as_str(), "found in Twilio's list");
-                let poll_ms = self.sending.delivery_times.lookup_at_ms(at_ms, 0);
+                let poll_ms = self.sending.lookup_at_ms(message, at_ms, 0);
                 let learned =
                     self.messages.mark_sent(message, &masked, proof, poll_ms, at_ms).await;
                 if matches!(learned, Ok(true)) {
@@ -203,18 +212,16 @@ impl ReconcilerTask {
 
     /// Asks Twilio for the status of a sent message, because no callback reported a final one.
     async fn look_up_status(&self, message: &OutboundMessage) {
-        let (at_ms, times) = (now_ms(), self.sending.delivery_times);
-        let next_ms =
-            times.lookup_at_ms(message.attempted_at_ms, message.lookups.saturating_add(1));
+        let (at_ms, lookups) = (now_ms(), message.lookups.saturating_add(1));
+        let next_ms = self.sending.lookup_at_ms(message, message.attempted_at_ms, lookups);
         // A lookup that comes late does not cause another one at once.
         let next_ms = if next_ms == 0 { 0 } else { next_ms.max(at_ms.saturating_add(1000)) };
         if !matches!(self.messages.begin_poll(message, next_ms).await, Ok(true)) {
             return;
         }
-        let found = self.twilio.status(&message.account_sid, &message.message_sid).await;
-        let (status, code) = match found {
+        let (status, code) = match self.status(message).await {
             Ok(Some(found)) => found,
-            // Twilio has deleted the message.
+            // The provider reports no status here, or has deleted the message.
             Ok(None) => return,
             Err(reason) => {
                 tracing::warn!(event = "status.lookup_failed", message.id = %message.id, account.sid = %message.account_sid, reason, "the reconciler could not read the status of a message from Twilio; it retries");
@@ -236,6 +243,39 @@ impl ReconcilerTask {
                 tracing::warn!(event = "status.lookup_failed", message.id = %message.id, account.sid = %message.account_sid, %reason, "the reconciler could not store the status of a message; it retries");
             }
         }
+    }
+
+    /// Asks the provider for the status of a message that it accepted.
+    async fn status(&self, message: &OutboundMessage) -> Result<Option<ProviderStatus>, String> {
+        let provider = message.provider();
+        let client = self.sending.clients.get(provider);
+        let client = client.ok_or_else(|| format!("the provider {provider} is not configured"))?;
+        let sent = SentMessage {
+            request: send_request(message),
+            provider_id: &message.message_sid,
+            sent_ms: message.attempted_at_ms,
+        };
+        client.status(sent).await
+    }
+
+    /// Searches a provider other than Twilio's list of messages.
+    async fn find(
+        &self,
+        provider: Provider,
+        message: &OutboundMessage,
+        at_ms: i64,
+        absent_from_ms: Option<i64>,
+    ) -> Result<Match, String> {
+        let client = self.sending.clients.get(provider);
+        let client = client.ok_or_else(|| format!("the provider {provider} is not configured"))?;
+        let unknown = UnknownMessage {
+            request: send_request(message),
+            begun_ms: message.attempted_at_ms,
+            until_ms: message.due_at_ms,
+            absent_from_ms,
+            at_ms,
+        };
+        client.find(unknown).await
     }
 
     async fn matched(

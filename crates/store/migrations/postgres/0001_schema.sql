@@ -23,8 +23,14 @@ CREATE TABLE events (
     answer         TEXT,  -- of an accepted webhook: response of the backend, as JSON
     redacted       BIGINT,  -- removed parts, as bits: body 1, media 2, person 4, addresses 8, other 16, answer 32; NULL: none
     redacted_at_ms BIGINT,
-    envelope       TEXT  -- with an archive: method, public URL and some headers of the request, as JSON
+    envelope       TEXT,  -- with an archive: method, public URL and some headers of the request, as JSON
+    -- Transaction that recorded the arrival. Transactions that are older than every running one are complete, so a live stream that
+    -- reads only their rows misses none (docs/adr/0041-live-stream.md).
+    commit_position BIGINT NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)
 );
+-- Rows in the order of their transactions, for live streams. New entries are at the end of the index, and those of one transaction
+-- share an entry, so that it costs an insert nothing that can be measured.
+CREATE INDEX events_recorded ON events (commit_position) WHERE received_at_ms IS NOT NULL;
 -- Rows arrive in order of time: one range for each block finds a day, and an insert costs nothing.
 CREATE INDEX events_received ON events USING brin (received_at_ms);
 -- Latest inbound message of a pair of addresses, for the conversation window.
@@ -141,6 +147,16 @@ CREATE TABLE api_keys (
 CREATE INDEX api_keys_created ON api_keys (created_at_ms, id);
 CREATE INDEX api_keys_account ON api_keys (account_sid, created_at_ms, id);
 CREATE INDEX api_keys_scope ON api_keys (scope);
+
+-- Sessions of API keys, for instance of browsers. A session ends with its key. Expired sessions are deleted when the next one starts.
+CREATE TABLE sessions (
+    secret_sha256 TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    key_id        TEXT COLLATE "C" NOT NULL,
+    created_at_ms BIGINT NOT NULL,
+    expires_at_ms BIGINT NOT NULL
+);
+CREATE INDEX sessions_key ON sessions (key_id, created_at_ms);
+CREATE INDEX sessions_expiry ON sessions (expires_at_ms);
 
 -- Audit log: every administrative change in order, in the transaction of the change.
 CREATE TABLE audit (
@@ -342,6 +358,15 @@ END
 $$;
 CREATE TRIGGER events_form_added AFTER UPDATE OF form ON events FOR EACH ROW
     WHEN (OLD.form IS NULL AND NEW.form IS NOT NULL) EXECUTE FUNCTION queue_for_archive();
+-- An arrival that is recorded after its settlement is new to live streams.
+CREATE FUNCTION move_to_end() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.commit_position := pg_current_xact_id()::text::bigint;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER events_arrival_added BEFORE UPDATE OF received_at_ms ON events FOR EACH ROW
+    WHEN (OLD.received_at_ms IS NULL AND NEW.received_at_ms IS NOT NULL) EXECUTE FUNCTION move_to_end();
 
 -- Templates of an account, from Twilio's Content API and from administrators.
 CREATE TABLE templates (
@@ -371,8 +396,9 @@ CREATE TABLE template_catalogues (
     problem      TEXT COLLATE "C" NOT NULL  -- reason of a failed read since then
 );
 
--- Outbound messages with their progress. An attempt is recorded before Twilio is called, so that a crash leaves a row that shows
--- it. The text is deleted when the message has ended.
+-- Outbound messages with their progress: messages, verifications and e-mails. An attempt is recorded before the provider is called,
+-- so that a crash leaves a row that shows it. The text is deleted when the message has ended. The messages of one notification have
+-- its id: a message, and its fallbacks. A message that a rule declined before it was accepted has a row without content.
 CREATE TABLE outbound_messages (
     id               TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- ms_..
     account_sid      TEXT COLLATE "C" NOT NULL,
@@ -383,7 +409,7 @@ CREATE TABLE outbound_messages (
     kind             TEXT COLLATE "C" NOT NULL,
     priority         BIGINT NOT NULL,  -- a smaller number is sent sooner
     form             TEXT COLLATE "C" NOT NULL,  -- form that is posted to Twilio; empty after the end
-    state            TEXT COLLATE "C" NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled')),
+    state            TEXT COLLATE "C" NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled', 'declined')),
     due_at_ms        BIGINT NOT NULL,  -- during an attempt: end of its hold
     first_due_at_ms  BIGINT NOT NULL,
     attempt_id       TEXT COLLATE "C" NOT NULL,
@@ -413,7 +439,10 @@ CREATE TABLE outbound_messages (
     replaced_sids    TEXT COLLATE "C" NOT NULL DEFAULT '',  -- SIDs of the failed deliveries, separated by blanks
     metadata         TEXT COLLATE "C" NOT NULL DEFAULT '',  -- data of the caller, as JSON; empty: none
     reply_to         TEXT COLLATE "C" NOT NULL DEFAULT '',  -- inbound message to whose keyword it replies
-    reply_keyword    TEXT COLLATE "C" NOT NULL DEFAULT ''  -- meaning of that keyword: stop, start or help
+    reply_keyword    TEXT COLLATE "C" NOT NULL DEFAULT '',  -- meaning of that keyword: stop, start or help
+    provider         TEXT COLLATE "C" NOT NULL DEFAULT 'messaging' CHECK (provider IN ('messaging', 'verify', 'sendgrid', 'smtp', 'studio')),
+    notification_id  TEXT COLLATE "C" NOT NULL DEFAULT '',  -- nt_..; of a fallback: that of the message that it replaces
+    contact          TEXT COLLATE "C" NOT NULL DEFAULT ''  -- number or address of the recipient; empty after its retention period
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
@@ -434,6 +463,12 @@ CREATE INDEX outbound_messages_status ON outbound_messages (account_sid, status,
 CREATE INDEX outbound_messages_code ON outbound_messages (account_sid, code, created_at_ms, id) WHERE code <> '';
 CREATE INDEX outbound_messages_template ON outbound_messages (account_sid, template, created_at_ms, id) WHERE template <> '';
 CREATE INDEX outbound_messages_sender ON outbound_messages (account_sid, sender, created_at_ms, id);
+-- Notifications: their messages, and their first messages by time, also of one contact.
+CREATE INDEX outbound_messages_notification ON outbound_messages (notification_id) WHERE notification_id <> '';
+CREATE INDEX outbound_messages_first ON outbound_messages (account_sid, created_at_ms, id) WHERE fallback_of = '';
+CREATE INDEX outbound_messages_contact ON outbound_messages (account_sid, contact, created_at_ms, id) WHERE contact <> '';
+-- Contacts whose retention period is over.
+CREATE INDEX outbound_messages_identified ON outbound_messages (account_sid, created_at_ms) WHERE contact <> '';
 
 -- SIDs of deliveries that failed and were repeated. A late report about one of them is not about the current delivery.
 CREATE TABLE replaced_sids (
@@ -441,6 +476,16 @@ CREATE TABLE replaced_sids (
     message_id  TEXT COLLATE "C" NOT NULL  -- ms_..
 );
 CREATE INDEX replaced_sids_message ON replaced_sids (message_id);
+
+-- Number of verifications that started in a window of time, for the limits of a number and of an end user's address.
+CREATE TABLE verification_starts (
+    account_sid TEXT COLLATE "C" NOT NULL,
+    subject     TEXT COLLATE "C" NOT NULL,  -- digest of the number, or of the address
+    ends_at_ms  BIGINT NOT NULL,  -- end of the window
+    starts      BIGINT NOT NULL,
+    PRIMARY KEY (account_sid, subject, ends_at_ms)
+);
+CREATE INDEX verification_starts_ending ON verification_starts (ends_at_ms);
 
 -- Counters of messages by hour, for statistics. A shard is a part of one counter, so that sidecars rarely wait for each other.
 CREATE TABLE message_counts (
@@ -521,3 +566,40 @@ CREATE INDEX inbound_media_due ON inbound_media (due_at_ms) WHERE is_open = 1;
 CREATE INDEX inbound_media_of_message ON inbound_media (account_sid, message_sid);
 CREATE INDEX inbound_media_of_contact ON inbound_media (account_sid, contact);
 CREATE INDEX inbound_media_received ON inbound_media (received_at_ms);
+
+-- Webhook requests that a filter refused, by cause. No row has a value of a parameter.
+CREATE TABLE refused_groups (
+    id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- rg_.., a digest of account, cause, subject, route and reason
+    account_sid TEXT COLLATE "C" NOT NULL,  -- whose key signed; empty: not proven
+    kind        TEXT COLLATE "C" NOT NULL CHECK (kind IN ('misconfiguration', 'stranger', 'unexamined')),
+    cause       TEXT COLLATE "C" NOT NULL,
+    route       TEXT COLLATE "C" NOT NULL,
+    reason      TEXT COLLATE "C" NOT NULL,  -- of the filter
+    finding     TEXT COLLATE "C" NOT NULL,
+    remedy      TEXT COLLATE "C" NOT NULL,
+    requests    BIGINT NOT NULL,  -- reported by filters
+    skipped     BIGINT NOT NULL,  -- similar ones that filters did not report
+    first_at_ms BIGINT NOT NULL,
+    last_at_ms  BIGINT NOT NULL
+);
+CREATE INDEX refused_groups_latest ON refused_groups (last_at_ms, id);
+CREATE INDEX refused_groups_of_kind ON refused_groups (kind, last_at_ms, id);
+-- The latest requests of each group.
+CREATE TABLE refused_requests (
+    id          TEXT COLLATE "C" NOT NULL PRIMARY KEY,  -- rr_..
+    group_id    TEXT COLLATE "C" NOT NULL,
+    account_sid TEXT COLLATE "C" NOT NULL,  -- whose key signed; empty: not proven
+    at_ms       BIGINT NOT NULL,
+    is_shadow   BIGINT NOT NULL,  -- 1: forwarded all the same
+    method      TEXT COLLATE "C" NOT NULL,
+    path        TEXT COLLATE "C" NOT NULL,  -- without query
+    authority   TEXT COLLATE "C" NOT NULL,
+    parameters  TEXT COLLATE "C" NOT NULL,  -- names, as JSON
+    body_bytes  BIGINT NOT NULL,
+    request_id  TEXT COLLATE "C" NOT NULL,
+    message_sid TEXT COLLATE "C" NOT NULL,  -- empty: the signature is not proven
+    explanation TEXT COLLATE "C" NOT NULL  -- report of the diagnosis, as JSON; empty: none
+);
+CREATE INDEX refused_requests_of_group ON refused_requests (group_id, at_ms, id);
+CREATE INDEX refused_requests_latest ON refused_requests (at_ms, id);
+CREATE INDEX refused_requests_of_account ON refused_requests (account_sid, at_ms);

@@ -3,7 +3,9 @@
 -- Ledger: each webhook once, as received, with its holder or its outcome. One insert is enough when the backend answers soon.
 -- form is empty only if the sidecar received the settlement of the webhook and not its claim.
 CREATE TABLE events (
-    dedupe_key     TEXT NOT NULL PRIMARY KEY,  -- begins with class, account and message: finds the webhooks of a message
+    -- Number in the order of recording, which live streams follow. A number is never given twice.
+    commit_position INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    dedupe_key     TEXT NOT NULL UNIQUE,  -- begins with class, account and message: finds the webhooks of a message
     class          TEXT NOT NULL,
     account_sid    TEXT NOT NULL,
     message_sid    TEXT NOT NULL,
@@ -138,6 +140,16 @@ CREATE TABLE api_keys (
 CREATE INDEX api_keys_created ON api_keys (created_at_ms, id);
 CREATE INDEX api_keys_account ON api_keys (account_sid, created_at_ms, id);
 CREATE INDEX api_keys_scope ON api_keys (scope);
+
+-- Sessions of API keys, for instance of browsers. A session ends with its key. Expired sessions are deleted when the next one starts.
+CREATE TABLE sessions (
+    secret_sha256 TEXT NOT NULL PRIMARY KEY,
+    key_id        TEXT NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    expires_at_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sessions_key ON sessions (key_id, created_at_ms);
+CREATE INDEX sessions_expiry ON sessions (expires_at_ms);
 
 -- Audit log: every administrative change in order, in the transaction of the change.
 CREATE TABLE audit (
@@ -327,6 +339,14 @@ BEGIN
     VALUES (NEW.dedupe_key, NEW.account_sid, coalesce(NEW.received_at_ms, 0), length(CAST(NEW.form AS BLOB)))
     ON CONFLICT (dedupe_key) DO NOTHING;
 END;
+-- An arrival that is recorded after its settlement is new to live streams.
+CREATE TRIGGER events_arrival_added AFTER UPDATE OF received_at_ms ON events
+    WHEN OLD.received_at_ms IS NULL AND NEW.received_at_ms IS NOT NULL
+BEGIN
+    UPDATE events SET commit_position = 1 + max((SELECT max(commit_position) FROM events),
+        (SELECT seq FROM sqlite_sequence WHERE name = 'events'))
+    WHERE dedupe_key = NEW.dedupe_key;
+END;
 
 -- Templates of an account, from Twilio's Content API and from administrators.
 CREATE TABLE templates (
@@ -356,8 +376,9 @@ CREATE TABLE template_catalogues (
     problem      TEXT NOT NULL  -- reason of a failed read since then
 );
 
--- Outbound messages with their progress. An attempt is recorded before Twilio is called, so that a crash leaves a row that shows
--- it. The text is deleted when the message has ended.
+-- Outbound messages with their progress: messages, verifications and e-mails. An attempt is recorded before the provider is called,
+-- so that a crash leaves a row that shows it. The text is deleted when the message has ended. The messages of one notification have
+-- its id: a message, and its fallbacks. A message that a rule declined before it was accepted has a row without content.
 CREATE TABLE outbound_messages (
     id               TEXT NOT NULL PRIMARY KEY,  -- ms_..
     account_sid      TEXT NOT NULL,
@@ -368,7 +389,7 @@ CREATE TABLE outbound_messages (
     kind             TEXT NOT NULL,
     priority         INTEGER NOT NULL,  -- a smaller number is sent sooner
     form             TEXT NOT NULL,  -- form that is posted to Twilio; empty after the end
-    state            TEXT NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled')),
+    state            TEXT NOT NULL CHECK (state IN ('queued', 'attempting', 'sent', 'refused', 'unknown', 'not_sent', 'canceled', 'declined')),
     due_at_ms        INTEGER NOT NULL,  -- during an attempt: end of its hold
     first_due_at_ms  INTEGER NOT NULL,
     attempt_id       TEXT NOT NULL,
@@ -398,7 +419,10 @@ CREATE TABLE outbound_messages (
     replaced_sids    TEXT NOT NULL DEFAULT '',  -- SIDs of the failed deliveries, separated by blanks
     metadata         TEXT NOT NULL DEFAULT '',  -- data of the caller, as JSON; empty: none
     reply_to         TEXT NOT NULL DEFAULT '',  -- inbound message to whose keyword it replies
-    reply_keyword    TEXT NOT NULL DEFAULT ''  -- meaning of that keyword: stop, start or help
+    reply_keyword    TEXT NOT NULL DEFAULT '',  -- meaning of that keyword: stop, start or help
+    provider         TEXT NOT NULL DEFAULT 'messaging' CHECK (provider IN ('messaging', 'verify', 'sendgrid', 'smtp', 'studio')),
+    notification_id  TEXT NOT NULL DEFAULT '',  -- nt_..; of a fallback: that of the message that it replaces
+    contact          TEXT NOT NULL DEFAULT ''  -- number or address of the recipient; empty after its retention period
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
@@ -419,6 +443,12 @@ CREATE INDEX outbound_messages_status ON outbound_messages (account_sid, status,
 CREATE INDEX outbound_messages_code ON outbound_messages (account_sid, code, created_at_ms, id) WHERE code <> '';
 CREATE INDEX outbound_messages_template ON outbound_messages (account_sid, template, created_at_ms, id) WHERE template <> '';
 CREATE INDEX outbound_messages_sender ON outbound_messages (account_sid, sender, created_at_ms, id);
+-- Notifications: their messages, and their first messages by time, also of one contact.
+CREATE INDEX outbound_messages_notification ON outbound_messages (notification_id) WHERE notification_id <> '';
+CREATE INDEX outbound_messages_first ON outbound_messages (account_sid, created_at_ms, id) WHERE fallback_of = '';
+CREATE INDEX outbound_messages_contact ON outbound_messages (account_sid, contact, created_at_ms, id) WHERE contact <> '';
+-- Contacts whose retention period is over.
+CREATE INDEX outbound_messages_identified ON outbound_messages (account_sid, created_at_ms) WHERE contact <> '';
 
 -- SIDs of deliveries that failed and were repeated. A late report about one of them is not about the current delivery.
 CREATE TABLE replaced_sids (
@@ -426,6 +456,16 @@ CREATE TABLE replaced_sids (
     message_id  TEXT NOT NULL  -- ms_..
 ) WITHOUT ROWID;
 CREATE INDEX replaced_sids_message ON replaced_sids (message_id);
+
+-- Number of verifications that started in a window of time, for the limits of a number and of an end user's address.
+CREATE TABLE verification_starts (
+    account_sid TEXT NOT NULL,
+    subject     TEXT NOT NULL,  -- digest of the number, or of the address
+    ends_at_ms  INTEGER NOT NULL,  -- end of the window
+    starts      INTEGER NOT NULL,
+    PRIMARY KEY (account_sid, subject, ends_at_ms)
+) WITHOUT ROWID;
+CREATE INDEX verification_starts_ending ON verification_starts (ends_at_ms);
 
 -- Counters of messages by hour, for statistics. A shard is a part of one counter, so that sidecars rarely wait for each other.
 CREATE TABLE message_counts (
@@ -497,3 +537,40 @@ CREATE INDEX inbound_media_due ON inbound_media (due_at_ms) WHERE is_open = 1;
 CREATE INDEX inbound_media_of_message ON inbound_media (account_sid, message_sid);
 CREATE INDEX inbound_media_of_contact ON inbound_media (account_sid, contact);
 CREATE INDEX inbound_media_received ON inbound_media (received_at_ms);
+
+-- Webhook requests that a filter refused, by cause. No row has a value of a parameter.
+CREATE TABLE refused_groups (
+    id          TEXT NOT NULL PRIMARY KEY,  -- rg_.., a digest of account, cause, subject, route and reason
+    account_sid TEXT NOT NULL,  -- whose key signed; empty: not proven
+    kind        TEXT NOT NULL CHECK (kind IN ('misconfiguration', 'stranger', 'unexamined')),
+    cause       TEXT NOT NULL,
+    route       TEXT NOT NULL,
+    reason      TEXT NOT NULL,  -- of the filter
+    finding     TEXT NOT NULL,
+    remedy      TEXT NOT NULL,
+    requests    INTEGER NOT NULL,  -- reported by filters
+    skipped     INTEGER NOT NULL,  -- similar ones that filters did not report
+    first_at_ms INTEGER NOT NULL,
+    last_at_ms  INTEGER NOT NULL
+);
+CREATE INDEX refused_groups_latest ON refused_groups (last_at_ms, id);
+CREATE INDEX refused_groups_of_kind ON refused_groups (kind, last_at_ms, id);
+-- The latest requests of each group.
+CREATE TABLE refused_requests (
+    id          TEXT NOT NULL PRIMARY KEY,  -- rr_..
+    group_id    TEXT NOT NULL,
+    account_sid TEXT NOT NULL,  -- whose key signed; empty: not proven
+    at_ms       INTEGER NOT NULL,
+    is_shadow   INTEGER NOT NULL,  -- 1: forwarded all the same
+    method      TEXT NOT NULL,
+    path        TEXT NOT NULL,  -- without query
+    authority   TEXT NOT NULL,
+    parameters  TEXT NOT NULL,  -- names, as JSON
+    body_bytes  INTEGER NOT NULL,
+    request_id  TEXT NOT NULL,
+    message_sid TEXT NOT NULL,  -- empty: the signature is not proven
+    explanation TEXT NOT NULL  -- report of the diagnosis, as JSON; empty: none
+);
+CREATE INDEX refused_requests_of_group ON refused_requests (group_id, at_ms, id);
+CREATE INDEX refused_requests_latest ON refused_requests (at_ms, id);
+CREATE INDEX refused_requests_of_account ON refused_requests (account_sid, at_ms);

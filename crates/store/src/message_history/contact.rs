@@ -36,7 +36,11 @@ impl MessageHistory {
         Ok(search)
     }
 
-    async fn with_contact(
+    /// Returns a number with the other ids of its contact. Ids that may belong to another contact are left out.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
+    pub async fn with_contact(
         &self,
         account_sid: &str,
         number: &NumberQuery,

@@ -20,9 +20,10 @@ use twilio_edge_domain::{
     dropin::resource::id_of_sid,
     merge::{Part, Position, merge},
     message::{Direction, Message, NumberQuery, RecordedWebhook},
+    sending::provider::Provider,
 };
 
-/// All states of a row.
+/// All states of a row that was accepted.
 const STATES: [&str; 7] =
     ["queued", "attempting", "sent", "refused", "unknown", "not_sent", "canceled"];
 
@@ -129,7 +130,8 @@ impl<'s> Rows<'s> {
         let is = |wanted: &Option<String>, value: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == value)
         };
-        self.states.contains(&row.state.as_str())
+        row.provider() == Provider::Messaging
+            && self.states.contains(&row.state.as_str())
             && is(&self.search.status, &row.status)
             && is(&self.search.error_code, &row.code)
             && self.search.is_sent_as(row)

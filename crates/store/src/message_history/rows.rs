@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        message_history::{MessageHistory, Search, WINDOWS},
+        message_history::{MessageHistory, RECORDED, Search, WINDOWS},
         sqlite,
     };
 
@@ -164,6 +164,7 @@ mod tests {
             (WALK_NUMBER, "events_ours (ours=? AND received_at_ms>? AND received_at_ms<?)"),
             (WINDOWS, "USING COVERING INDEX events_pair (theirs=? AND ours>?)"),
             (sqlite::STATEMENTS.histories, "(dedupe_key>? AND dedupe_key<?)"),
+            (RECORDED, "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
             (
                 sqlite::STATEMENTS.last_inbound,
                 "events_pair (theirs=? AND ours=? AND account_sid=? AND channel=?)",

@@ -10,6 +10,7 @@ use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent, OperationalEventType},
     sending::{
         options::Metadata,
+        provider::Provider,
         status_callback::{StatusCallback, UnsentMessage},
     },
     window::rfc3339,
@@ -60,14 +61,15 @@ impl OutboundMessages {
     }
 
     /// Returns the status callback about a message that ended without Twilio. A message that is replaced by a fallback has
-    /// not ended for the caller, and a repetition was reported by Twilio.
+    /// not ended for the caller, and a repetition was reported by Twilio. Only Twilio's API of messages has status callbacks.
     pub(super) fn callback(
         &self,
         message: &OutboundMessage,
         change: MessageChange<'_>,
     ) -> Option<NewCallback> {
         let is_replaced = change.instead.is_some_and(|instead| instead.state != "refused");
-        if is_replaced || message.repetitions > 0 {
+        let is_other = message.provider() != Provider::Messaging;
+        if is_replaced || is_other || message.repetitions > 0 {
             return None;
         }
         let reporting = self.database.reporting();
@@ -95,14 +97,16 @@ impl OutboundMessages {
     }
 }
 
-/// Returns the event of a new message that is stored as refused, as a fallback can be.
+/// Returns the event of a new message that is stored as declined, or as refused, as a fallback can be.
 pub(super) fn event_of_refused(
     reporting: &EventReporting,
     message: &OutboundMessage,
 ) -> Option<OperationalEvent> {
-    if message.state != "refused" {
-        return None;
-    }
+    let event_type = match message.state.as_str() {
+        "declined" => OperationalEventType::MessageDeclined,
+        "refused" => type_of_refusal(&message.code),
+        _ => return None,
+    };
     let change = MessageChange {
         state: &message.state,
         code: &message.code,
@@ -110,7 +114,7 @@ pub(super) fn event_of_refused(
         now_ms: message.created_at_ms,
         ..MessageChange::default()
     };
-    event(reporting, type_of_refusal(&message.code), message, change)
+    event(reporting, event_type, message, change)
 }
 
 fn type_of_refusal(code: &str) -> OperationalEventType {
@@ -148,11 +152,12 @@ fn event(
     })
 }
 
-/// Returns the recipient. The number of a message that ended may be masked; its events are then in order by message only.
+/// Returns the recipient. Without it, the events of a message are in order by message only.
 fn contact(message: &OutboundMessage) -> Option<Address> {
     let is_masked = message.recipient.is_empty() || message.recipient.contains("..");
-    (!is_masked)
-        .then(|| Address { channel: message.channel.clone(), number: message.recipient.clone() })
+    let number = if is_masked { &message.contact } else { &message.recipient };
+    (!number.is_empty())
+        .then(|| Address { channel: message.channel.clone(), number: number.clone() })
 }
 
 fn data(
@@ -170,6 +175,8 @@ fn data(
     let metadata = Metadata::read(&message.metadata).0;
     let mut data = json!({
         "id": message.id,
+        "notification_id": text(&message.notification_id),
+        "provider": text(&message.provider),
         "sid": text(sid),
         "state": change.state,
         "status": text(change.status),
@@ -181,7 +188,7 @@ fn data(
         "template": text(&message.template),
         "fallback": change.instead.map(|instead| instead.id.as_str()),
         "fallback_of": text(&message.fallback_of),
-        "reply_to": message.is_reply().then(|| json!({"sid": message.reply_to, "keyword": message.reply_keyword})),
+        "reply_to": message.is_reply_to_keyword().then(|| json!({"sid": message.reply_to, "keyword": message.reply_keyword})),
         "metadata": (!metadata.is_empty()).then_some(metadata),
         "attempts": message.attempts,
         "repetitions": message.repetitions,

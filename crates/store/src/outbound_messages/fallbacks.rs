@@ -21,10 +21,10 @@ const REPLACE_WITH_FALLBACK: &str = "
 const DISCARD_FALLBACK: &str = "
     UPDATE outbound_messages SET fallback = '', fallback_to = '' WHERE id = $1 AND state = 'sent' AND fallback <> ''";
 
-/// Removes fallbacks of messages for which no further status is expected.
+/// Removes fallbacks of messages for which no further status is expected, and of verifications that are over. `$2` is now.
 const DISCARD_OLD_FALLBACKS: &str = "
     UPDATE outbound_messages SET fallback = '', fallback_to = ''
-    WHERE fallback <> '' AND state = 'sent' AND changed_at_ms < $1";
+    WHERE fallback <> '' AND state = 'sent' AND (changed_at_ms < $1 OR (provider = 'verify' AND valid_until_ms < $2))";
 
 const FALLBACK_OF: &str = concat!(
     "SELECT ",
@@ -79,12 +79,17 @@ impl OutboundMessages {
         self.execute(DISCARD_FALLBACK, &[Bind::Text(id)]).await.map(|_| ())
     }
 
-    /// Removes the fallbacks of messages that were sent before `before_ms`. Returns their number.
+    /// Removes the fallbacks of messages that were sent before `before_ms`, and of verifications that are over. Returns their number.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the change.
-    pub async fn discard_old_fallbacks(&self, before_ms: i64) -> Result<u64, StoreError> {
-        self.execute(DISCARD_OLD_FALLBACKS, &[Bind::Whole(before_ms)]).await
+    pub async fn discard_old_fallbacks(
+        &self,
+        before_ms: i64,
+        now_ms: i64,
+    ) -> Result<u64, StoreError> {
+        let binds = [Bind::Whole(before_ms), Bind::Whole(now_ms)];
+        self.execute(DISCARD_OLD_FALLBACKS, &binds).await
     }
 
     /// Returns the fallback message that was sent instead of a message.

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use sqlx::FromRow;
-use twilio_edge_domain::dropin::resource::provisional_sid;
+use twilio_edge_domain::{dropin::resource::provisional_sid, sending::provider::Provider};
 
 use crate::database::Bind;
 
@@ -66,7 +66,7 @@ pub struct OutboundMessage {
     channel: String,
     /// Recipient's number; masked after the message has ended.
     recipient: String,
-    /// Our number, or the Messaging Service.
+    /// Our number, the Messaging Service, the Verify Service, or the flow.
     sender: String,
     /// Category of the message: its purpose.
     category: String,
@@ -76,7 +76,8 @@ pub struct OutboundMessage {
     priority: i64,
     /// Form that is posted to Twilio; empty after the message has ended.
     form: String,
-    /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`, `canceled`.
+    /// `queued`, `attempting`, `sent`, `refused`, `unknown`, `not_sent`, `canceled`; or `declined`: a rule declined it before
+    /// it was accepted.
     state: String,
     /// Due time; during an attempt, the end of its hold.
     due_at_ms: i64,
@@ -134,17 +135,34 @@ pub struct OutboundMessage {
     replaced_sids: String,
     /// Data of the caller, as JSON; empty without any.
     metadata: String,
-    /// SID of the inbound message to whose keyword this message replies; empty otherwise.
+    /// SID of the inbound message to whose keyword this message replies, or that started this execution of a flow; empty otherwise.
     reply_to: String,
-    /// Meaning of that keyword: `stop`, `start` or `help`; empty otherwise.
+    /// Meaning of that keyword: `stop`, `start` or `help`; `flow` for an execution; empty otherwise.
     reply_keyword: String,
+    /// Provider that takes the message ([`Provider`]).
+    provider: String,
+    /// Id of the notification: the message, and its fallbacks.
+    notification_id: String,
+    /// Number or address of the recipient; empty after its retention period.
+    contact: String,
 }
 }
 
 impl OutboundMessage {
-    /// Returns whether the message is the reply to an opt-out keyword, an opt-in keyword or a request for help.
+    /// Returns whether the message is the reply to an opt-out keyword, an opt-in keyword or a request for help, or an execution of a flow that
+    /// an inbound message started.
     pub fn is_reply(&self) -> bool {
         !self.reply_to.is_empty()
+    }
+
+    /// Returns whether the message is the reply to a keyword.
+    pub fn is_reply_to_keyword(&self) -> bool {
+        self.is_reply() && self.provider() == Provider::Messaging
+    }
+
+    /// Returns the provider that takes the message.
+    pub fn provider(&self) -> Provider {
+        self.provider.parse().unwrap_or_default()
     }
 
     /// Returns the SIDs of the failed deliveries that were repeated, oldest first.
@@ -198,6 +216,7 @@ mod tests {
         {
             statement = match value {
                 _ if *column == "state" => statement.bind("queued"),
+                _ if *column == "provider" => statement.bind("verify"),
                 Bind::Text(_) => statement.bind(format!("{column} {number}")),
                 Bind::Whole(_) => statement.bind(number),
             };
@@ -210,6 +229,7 @@ mod tests {
         {
             match value {
                 _ if *column == "state" => assert_eq!(read.state, "queued"),
+                _ if *column == "provider" => assert_eq!(read.provider(), Provider::Verify),
                 Bind::Text(text) => assert_eq!(text, format!("{column} {number}")),
                 Bind::Whole(whole) => assert_eq!((*column, whole), (*column, number)),
             }

@@ -18,7 +18,7 @@ use crate::{
 };
 use twilio_edge_domain::{
     operational_event::{EventReporting, OperationalEvent},
-    sending::statistics::MessageEvent,
+    sending::{provider::Provider, statistics::MessageEvent},
 };
 use twilio_edge_platform::tasks::Supervisor;
 
@@ -29,7 +29,8 @@ impl OutboundMessage {
             account_sid: &self.account_sid,
             channel: &self.channel,
             recipient: &self.recipient,
-            form: &self.form,
+            // Only a form of Twilio names media.
+            form: if self.provider() == Provider::Messaging { &self.form } else { "" },
             created_at_ms: self.created_at_ms,
             due_at_ms: self.due_at_ms,
         }
@@ -132,13 +133,15 @@ impl Writes {
         &self.counts
     }
 
+    /// Returns the number of new rows.
     pub(super) async fn add(
         &self,
         messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let (messages, done) = (messages.to_vec(), done.cloned().map(Box::new));
-        self.group.ask(vec![Write::Add { messages, done }], 0).await.map(|_| ())
+        let written = self.group.ask(vec![Write::Add { messages, done }], 0).await;
+        written.map(|rows| rows.first().copied().unwrap_or_default())
     }
 
     /// Writes the waiting counters, unless there are none.
@@ -275,8 +278,11 @@ impl Write {
     }
 }
 
-/// Returns the counters of a new message.
+/// Returns the counters of a new message. A declined one was counted by the rule.
 pub(super) fn of_new(message: &OutboundMessage) -> Vec<MessageCount> {
+    if message.state == "declined" {
+        return Vec::new();
+    }
     let at_ms = message.created_at_ms;
     let refused = (message.state == "refused")
         .then(|| message.count(MessageEvent::Refused, &message.code, at_ms));

@@ -1,7 +1,5 @@
 //! Edge under load: the check that its address is the user's own, and the client that posts to it.
 
-use std::error::Error;
-use std::iter;
 use std::net::{IpAddr, SocketAddr};
 
 use reqwest::{Client, Url, header, redirect};
@@ -9,7 +7,7 @@ use twilio_edge_contract::headers;
 use twilio_edge_simulator::webhook::SignedRequest;
 
 use super::tally::Outcome;
-use crate::cli::signing::Signing;
+use crate::cli::{failure::with_causes, signing::Signing};
 
 /// Longest reason of a refusal that is reported, in bytes.
 const MAX_REASON_BYTES: usize = 60;
@@ -137,11 +135,6 @@ fn with_server_name(edge: Url, origin: &Url) -> Url {
         }
         _ => edge,
     }
-}
-
-fn with_causes(error: &(dyn Error + 'static)) -> String {
-    let causes = iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<String>>().join(": ")
 }
 
 #[cfg(test)]

@@ -72,6 +72,10 @@ pub(super) async fn resolve(
     sent: Option<&str>,
 ) -> Result<Result<(), String>, StoreError> {
     let Some(message) = find(messages, id).await? else { return Ok(Err(no_message(id))) };
+    let provider = message.provider();
+    if sent.is_some_and(|id| !provider.is_id(id)) {
+        return Ok(Err(format!("--sent: must be {}", provider.id_form())));
+    }
     Ok(match sending::resolve(messages, &operator(), &message, sent, now_ms()).await? {
         true => Ok(()),
         false => Err(format!("{id} is not unknown: nothing was changed")),

@@ -1,8 +1,10 @@
 //! Listeners of the sidecar: for filters and applications, for administrators, and for stored media.
 
+use axum::Router;
 use tokio::{sync::watch, time::Instant};
 
 use twilio_edge_api::App;
+use twilio_edge_console::{Console, Simulator};
 use twilio_edge_platform::{
     config::Config,
     listener::{
@@ -61,10 +63,11 @@ impl Listeners {
             });
             tasks.spawn_owned(Task::Listener, work)
         };
-        let mut serving = vec![start(self.main, twilio_edge_api::router(app), "main")];
+        let [main, administration] = with_consoles(app, config);
+        let mut serving = vec![start(self.main, main, "main")];
         if let Some(admin) = self.admin {
             tracing::info!(event = "admin.listening", admin = %admin, "the admin listener started on {admin}");
-            serving.push(start(admin, twilio_edge_api::admin_router(app), "admin"));
+            serving.push(start(admin, administration, "admin"));
         }
         if let Some(media) = self.media {
             tracing::info!(event = "media.listening", links = %media, "the media listener started on {media}");
@@ -92,6 +95,23 @@ impl Listeners {
             ..config.connections.limits()
         }
     }
+}
+
+/// Returns the APIs of applications and of administrators, each with its console. The console of the main listener has the API
+/// of applications only: `admin.listen` alone decides who reaches the API of administrators.
+fn with_consoles(app: &App, config: &Config) -> [Router; 2] {
+    let (main, admin) = (twilio_edge_api::router(app), twilio_edge_api::admin_router(app));
+    if !config.console.enabled {
+        return [main, admin];
+    }
+    let mut console = Console::new(main.clone());
+    if let Some(simulator) = config.simulator_url().and_then(Simulator::new) {
+        console = console.with_simulator(simulator);
+    }
+    let administration = console.clone().with_administration(admin.clone());
+    let add =
+        |api: Router, console: Console| api.merge(twilio_edge_api::limited(app, console.router()));
+    [add(main, console), add(admin, administration)]
 }
 
 /// Listeners that answer requests.

@@ -4,11 +4,20 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use twilio_edge_connectors::{sinks::Sinks, twilio::Twilio};
+use twilio_edge_connectors::{
+    email::{EmailAccounts, SendGrid, Smtp},
+    send_client::SendClients,
+    sinks::Sinks,
+    twilio::{Studio, Twilio, Verify},
+};
+use twilio_edge_domain::sending::provider::Provider;
 use twilio_edge_platform::{config::Config, metrics::Metrics, traces::Telemetry};
 use twilio_edge_services::{
     access::{permissions::Checks, tenants::Tenants, webhook_keys::WebhookKeys},
-    inbound::{claims::Claims, redirects::Redirects, replays::ReplaySources},
+    inbound::{
+        claims::Claims, live_feed::LiveFeed, redirects::Redirects,
+        refused_requests::RefusedRequests, replays::ReplaySources,
+    },
     operations::{archive::Archive, retention::RetentionPolicies},
     outbound::{
         deliveries::DeliveryTimes,
@@ -18,6 +27,7 @@ use twilio_edge_services::{
         sending::{self, Sending},
         status_queue::StatusQueue,
         templates::Templates,
+        verification_starts::Verifications,
     },
     wakeup::Wakeup,
 };
@@ -35,6 +45,7 @@ pub(super) struct Services {
     /// Built-in sink of status callbacks; none without an accounts file.
     pub(super) status_callbacks: Sinks,
     pub(super) claims: Claims,
+    pub(super) refused_requests: RefusedRequests,
     pub(super) replay_sources: ReplaySources,
     pub(super) sending: Sending,
     pub(super) tenants: Tenants,
@@ -78,16 +89,33 @@ impl Services {
             redirects: Redirects::default(),
             media_links: sending.media.library().and_then(|library| library.links().cloned()),
         };
-        Ok(Services { accounts, status_callbacks, claims, replay_sources, sending, tenants })
+        let refused_requests = RefusedRequests::new(
+            config.retention.refused_requests,
+            accounts.clone(),
+            stores.refused_requests(),
+            metrics.clone(),
+        );
+        Ok(Services {
+            accounts,
+            status_callbacks,
+            claims,
+            refused_requests,
+            replay_sources,
+            sending,
+            tenants,
+        })
     }
 
-    /// Returns the services that handlers use, with the histories and the traces.
+    /// Returns the services that handlers use, with the histories, the traces and the live feed.
     pub(super) fn for_api(
         self,
         histories: MessageHistory,
         telemetry: Telemetry,
+        live_feed: LiveFeed,
     ) -> twilio_edge_api::Services {
-        let Services { accounts, claims, replay_sources, sending, tenants, .. } = self;
+        let Services {
+            accounts, claims, refused_requests, replay_sources, sending, tenants, ..
+        } = self;
         twilio_edge_api::Services {
             claims,
             webhook_keys: accounts,
@@ -96,6 +124,8 @@ impl Services {
             telemetry,
             sending,
             replay_sources,
+            refused_requests,
+            live_feed,
         }
     }
 }
@@ -161,6 +191,8 @@ fn sending(
         move |problems: Vec<String>| format!("{setting}: {}", problems.join("; "))
     };
     let twilio = Twilio::open(settings).map_err(of_file("sending.file"))?;
+    let verify = Verify::new(twilio.clone(), &config.verify);
+    let studio = Studio::new(twilio.clone(), &config.studio);
     let (named, usual) = twilio.rates();
     metrics.messages.name(named, usual);
     let errors = sending::errors(&settings.errors_file).map_err(of_file("sending.errors_file"))?;
@@ -171,9 +203,16 @@ fn sending(
     let media = Media::open(&config.media, probe_limit, metrics)
         .map_err(|problem| format!("media.{problem}"))?
         .with_library(library);
+    let emails = EmailAccounts::open(&config.email).map_err(of_file("email.file"))?;
     Ok(Sending {
         messages: stores.outbound_messages(),
         checks: Checks::new(stores.clone(), stores.policies(), metrics.clone()),
+        clients: clients(config, &twilio, &emails)?
+            .with(Provider::Verify, verify.clone())
+            .with(Provider::Studio, studio.clone()),
+        studio,
+        emails,
+        verifications: Verifications::new(verify, stores.verification_starts(), &config.verify),
         twilio,
         wakeup: Wakeup::default(),
         errors: Arc::new(errors),
@@ -185,4 +224,23 @@ fn sending(
         status_queue: StatusQueue::default(),
         delivery_times: DeliveryTimes::of(settings),
     })
+}
+
+/// Returns the clients of the providers that the settings name.
+fn clients(
+    config: &Config,
+    twilio: &Twilio,
+    emails: &EmailAccounts,
+) -> Result<SendClients, String> {
+    let timeout = Duration::from_millis(config.sending.timeout_ms);
+    let mut clients = SendClients::default().with(Provider::Messaging, twilio.clone());
+    if emails.uses(Provider::SendGrid) {
+        let client = SendGrid::new(emails.clone(), &config.email, timeout);
+        let client = client.map_err(|problem| format!("email: {problem}"))?;
+        clients = clients.with(Provider::SendGrid, client);
+    }
+    if emails.uses(Provider::Smtp) {
+        clients = clients.with(Provider::Smtp, Smtp::new(emails.clone(), timeout));
+    }
+    Ok(clients)
 }

@@ -11,9 +11,10 @@ use crate::{
     access::api_keys::{Caller, administrator, made_by_operator},
     api::message_lists::{accepted, of_other as of_a},
     inbound::deliveries::sinks,
+    inbound::refused_requests::{report, signed_by},
     support::receiver::Receiver,
     support::servers::eventually,
-    support::sidecar::{ACCOUNT as B, Sidecar, inbound, status},
+    support::sidecar::{ACCOUNT as B, Sidecar, TOKEN, inbound, status},
     support::world::{World, on_every_store},
 };
 
@@ -23,6 +24,9 @@ const ALICE: &str = "+15553217001";
 /// Data of A that is in no request. A response to B that contains one of these texts is a leak.
 const SECRETS: [&str; 5] =
     ["shop of A", "hello from A", "/twilio/route-of-A", "token-of-A", "whatsapp:+15553217009"];
+
+/// Flow of A.
+const FLOW: &str = "FW00112233445566778899aabbccddeeff";
 
 /// Content type of the stored media.
 const MEDIUM: &str = "text/plain";
@@ -41,7 +45,7 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     receiver.answers(|_| 422);
     let sinks = sinks(&world, &[("app", &receiver, "")]);
     let sending = world.directory.path().join("sending.toml");
-    std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\n"))
+    std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\nverify_service_sid = \"VA00112233445566778899aabbccddeeff\"\n"))
         .unwrap();
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let sidecar = world
@@ -53,6 +57,8 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
             ("TWILIO_EDGE_SENDING_FILE", sending.to_str().unwrap()),
             // No server listens here, so no message is sent.
             ("TWILIO_EDGE_SENDING_BASE_URL", "http://127.0.0.1:1"),
+            // A stream ends soon, so that its answer can be searched.
+            ("TWILIO_EDGE_STREAM_MAX_AGE_S", "1"),
             ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),
             ("TWILIO_EDGE_MEDIA_STORE_PUBLIC_URL", "https://media.example.com"),
             ("TWILIO_EDGE_MEDIA_STORE_LINK_KEY", "6f1c0a9be54d4f62a3d87c15e0b29f48"),
@@ -81,6 +87,13 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     known.ids.push(replay["id"].as_str().unwrap().to_owned());
     known.ids.push(medium(&sidecar, &a[0]).await);
     known.ids.push(waiting(&sidecar, &a[0]).await);
+    let unknown = waiting(&sidecar, &a[0]).await;
+    let change = format!("UPDATE outbound_messages SET state = 'unknown' WHERE id = '{unknown}'");
+    world.stored(&format!("{change} RETURNING id")).await;
+    known.ids.push(unknown);
+    known.ids.push(refused(&sidecar, &a[0]).await);
+    known.ids.extend(verification(&sidecar, &a[0]).await);
+    known.ids.push(execution(&sidecar, &a[0]).await);
 
     let before = everything_of_a(&root, &sidecar).await;
     let (tried, leaks) = tried(&sidecar, b, &known).await;
@@ -88,8 +101,10 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     assert_eq!(everything_of_a(&root, &sidecar).await, before, "changed by B");
     let (found, _) = self::tried(&sidecar, a, &known).await;
     for (operation, answered) in tried.iter().zip(&found) {
+        // Settings concern all accounts: a key that is bound to one never sees them.
+        let is_of_all = operation.0.ends_with("/v1/settings");
         assert!(
-            answered.1,
+            answered.1 != is_of_all,
             "{}: no request succeeded, even by A, so this proves nothing",
             operation.0
         );
@@ -151,6 +166,36 @@ async fn waiting(sidecar: &Sidecar, admin_of_a: &str) -> String {
     taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
 }
 
+/// Reports a refused request of A, signed for another origin, and returns its id.
+async fn refused(sidecar: &Sidecar, admin_of_a: &str) -> String {
+    let request = signed_by(A, "https://old.example.com", "token-of-A");
+    assert_eq!(report(sidecar, TOKEN, vec![request]).await, 1);
+    let app = Caller::app(sidecar, admin_of_a);
+    let requests = async || app.get("/v1/refusals/requests").await["requests"].clone();
+    eventually("the request is explained", async || requests().await[0].is_object()).await;
+    requests().await[0]["id"].as_str().unwrap().to_owned()
+}
+
+/// Starts a verification of A, which waits because no server listens, and returns its id and that of its notification.
+async fn verification(sidecar: &Sidecar, admin_of_a: &str) -> [String; 2] {
+    let app = Caller::app(sidecar, admin_of_a);
+    let wanted = json!({"to": "+15553217002", "channel": "sms"}).to_string();
+    let started = app.send(Method::POST, "/v1/verifications", wanted).await;
+    assert_eq!(started.status(), 202);
+    let started: Value = started.json().await.unwrap();
+    ["id", "notification_id"].map(|name| started[name].as_str().unwrap().to_owned())
+}
+
+/// Creates an execution of a flow of A, to a contact that is not suppressed, and returns its id.
+async fn execution(sidecar: &Sidecar, admin_of_a: &str) -> String {
+    let wanted = json!({"to": "+15553217002", "from": "+15553217009"});
+    let app = Caller::app(sidecar, admin_of_a);
+    let path = format!("/v1/flows/{FLOW}/executions");
+    let taken = app.send(Method::POST, &path, wanted.to_string()).await;
+    assert_eq!(taken.status(), 202);
+    taken.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned()
+}
+
 /// Ids and the cursor by which a request can name A's data.
 struct Known {
     ids: Vec<String>,
@@ -196,7 +241,10 @@ async fn tried(
     for base in [sidecar.base.clone(), sidecar.admin()] {
         let document = sidecar.client.get(format!("{base}/openapi.json")).send().await.unwrap();
         let document: Value = document.json().await.unwrap();
-        for (path, methods) in document["paths"].as_object().unwrap() {
+        // A canceled verification accepts no other operation.
+        let mut paths: Vec<_> = document["paths"].as_object().unwrap().iter().collect();
+        paths.sort_by_key(|(path, _)| path.ends_with("/cancel"));
+        for (path, methods) in paths {
             // Reads come before the operations that delete data.
             let mut methods: Vec<_> = methods.as_object().unwrap().iter().collect();
             methods.sort_by_key(|(method, _)| *method != "get");
@@ -265,6 +313,24 @@ fn requests(
                 for other in others.iter().filter(|_| path == "/v1/messages") {
                     fields.remove(*other);
                 }
+                if path.ends_with("/resolve") {
+                    fields["message_sid"] = json!("SM00112233445566778899aabbccddeeff");
+                }
+                // An SMS needs no conversation window, and this contact is not suppressed.
+                if path.starts_with("/v1/flows") {
+                    fields.insert("to".to_owned(), json!("+15553217002"));
+                    fields.remove("channel");
+                }
+                // This contact is not suppressed.
+                if path == "/v1/verifications" {
+                    fields.insert("to".to_owned(), json!("+15553217002"));
+                }
+                // An e-mail has either a template or texts of its own.
+                for other in
+                    ["template_id", "data", "send_at"].iter().filter(|_| path == "/v1/emails")
+                {
+                    fields.remove(*other);
+                }
             }
             body.to_string()
         }
@@ -298,6 +364,7 @@ fn requests(
                 Some("name") if path.starts_with("/v1/sinks") => vec![path.replace(&place, "app")],
                 Some("name") => vec![path.replace(&place, "template-of-A")],
                 Some("locale") => vec![path.replace(&place, "en")],
+                Some("flow_sid") => vec![path.replace(&place, FLOW)],
                 _ => ids.map(|id| path.replace(&place, id)).collect(),
             }
         };
@@ -372,7 +439,8 @@ fn text(name: &str, schema: &Value) -> &'static str {
         "at" => "2026-11-23T12:00:00Z",
         // It must be in the future, and within a hundred years.
         "expires_at" => "2100-01-01T00:00:00Z",
-        "ip" => "192.0.2.1",
+        "ip" | "end_user_address" => "192.0.2.1",
+        "code" => "123456",
         "status_callback" => "https://app.example/status",
         "since" => "2001-01-01T00:00:00Z",
         "until" => "2101-01-01T00:00:00Z",

@@ -88,7 +88,15 @@ async fn judged(home: &Path, part: &Part<'_>, seed: &str) {
         .arg(manifest.join("tests/it/api/schemathesis.toml"))
         .args(["run", &format!("{}/openapi.json", part.caller.base)])
         .args(["--header", &format!("Authorization: Bearer {}", part.caller.token)])
-        .args(["--include-path-regex", part.paths, "--checks", "all"])
+        // The answer of a stream has no end.
+        .args([
+            "--include-path-regex",
+            part.paths,
+            "--exclude-path",
+            "/v1/stream",
+            "--checks",
+            "all",
+        ])
         // Nothing that is deleted here is gone: a revoked key can still be looked at, so that the audit can be read.
         .args(["--exclude-checks", "use_after_free"])
         .args(["--max-examples", EXAMPLES, "--seed", seed, "--no-shrink", "--warnings", "off"])

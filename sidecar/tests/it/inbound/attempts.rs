@@ -91,7 +91,11 @@ async fn test_event_reaches_the_sink_signed_and_shows_the_answer() {
     let sidecar = start(&world, &file).await;
     let root = administrator(&sidecar).await;
     let listed = root.get("/v1/sinks").await;
-    assert_eq!(listed, json!({"sinks": [{"name": "app", "type": "http"}]}));
+    let sink = json!({
+        "name": "app", "type": "http", "available": true, "waiting": 0, "oldest_waiting_at": null,
+        "dead_letters": 0, "oldest_dead_letter_at": null,
+    });
+    assert_eq!(listed, json!({ "sinks": [sink] }));
     let tested = root.send(Method::POST, "/v1/sinks/app/test", String::new()).await;
     assert_eq!(tested.status(), 200);
     let tested: Value = tested.json().await.unwrap();

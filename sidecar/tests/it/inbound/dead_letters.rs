@@ -44,6 +44,12 @@ pub(crate) async fn administrator_manages_dead_letters(world: World) {
         assert_eq!(sidecar.decide(from(person, 1)).await, Decision::Accepted);
     }
     eventually("all is given up", async || listed(&root, "limit=200").await == 6).await;
+    let sinks = root.get("/v1/sinks").await;
+    for sink in sinks["sinks"].as_array().unwrap() {
+        assert_eq!((&sink["dead_letters"], &sink["waiting"]), (&json!(3), &json!(0)), "{sink}");
+        assert!(sink["oldest_dead_letter_at"].is_string(), "{sink}");
+        assert!(sink["oldest_waiting_at"].is_null(), "{sink}");
+    }
 
     // Page by page, each once.
     let mut ids = Vec::new();

@@ -11,6 +11,7 @@ use sqlx::{Connection, Executor};
 use twilio_edge_contract::{Claim, Decision, Delivery, Outcome, SettlementResult};
 
 use crate::{
+    access::api_keys::administrator,
     support::receiver::Receiver,
     support::servers::eventually,
     support::sidecar::{Sidecar, inbound, settlement, status},
@@ -130,6 +131,9 @@ async fn accepted_webhooks_survive_the_sidecar_and_wait_for_the_application(worl
     for n in 0..20 {
         assert_eq!(sidecar.decide(from(n, 1)).await, Decision::Accepted);
     }
+    let backlog = administrator(&sidecar).await.get("/v1/sinks").await;
+    assert_eq!(backlog["sinks"][0]["waiting"], 20, "{backlog}");
+    assert!(backlog["sinks"][0]["oldest_waiting_at"].is_string(), "{backlog}");
     sidecar.kill();
     release_lanes_of_killed_sidecars(&world).await;
     let sidecar = start(&world, &file).await;

@@ -5,10 +5,14 @@ use std::{
     process::{Command, Output},
 };
 
+use reqwest::Method;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
+    access::api_keys::{Caller, administrator, coded},
     support::servers::{Postgres, free_port},
+    support::sidecar::{ACCOUNT, TOKEN},
     support::world::{Kind, World, private_files, sqlite_url},
 };
 
@@ -113,6 +117,45 @@ fn environment_wins_over_the_file_and_the_file_over_the_defaults() {
     assert_eq!(shown["optout"]["help"].as_array().unwrap().len(), 1);
     let groups = shown["policy"]["shared_channels"].to_string();
     assert_eq!(groups, "[[\"sms\", \"mms\"], [\"rcs\", \"whatsapp\"]]");
+}
+
+#[tokio::test]
+async fn administrator_of_all_accounts_sees_the_settings_in_effect_without_secrets() {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world
+        .sidecar_with(&[
+            ("TWILIO_EDGE_API_BURST", "150"),
+            ("TWILIO_EDGE_REDACTION_HASH_KEY", "hush-0123456789abcdef0123456789abcdef"),
+        ])
+        .await;
+    let root = administrator(&sidecar).await;
+    let listed = root.get("/v1/settings").await;
+    let setting = |name: &str| {
+        let settings = listed["settings"].as_array().unwrap();
+        settings.iter().find(|setting| setting["name"] == name).unwrap().clone()
+    };
+    let burst = json!({
+        "name": "api.burst", "variable": "TWILIO_EDGE_API_BURST", "value": 150, "is_default": false,
+    });
+    assert_eq!(setting("api.burst"), burst);
+    let period = setting("leases.period_ms");
+    assert_eq!(period["is_default"], true, "{period}");
+    for (name, variable) in
+        [("token", "TWILIO_EDGE_TOKEN"), ("redaction.hash_key", "TWILIO_EDGE_REDACTION_HASH_KEY")]
+    {
+        let secret = setting(name);
+        assert_eq!((&secret["value"], &secret["variable"]), (&json!("***"), &json!(variable)));
+    }
+    let text = listed.to_string();
+    assert!(!text.contains("hush") && !text.contains(TOKEN), "{text}");
+    let warning = listed["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("api.burst (150) is less than"), "{warning}");
+
+    // Settings concern all accounts.
+    let (_, key) = root.create("admin", Some(ACCOUNT), "admin of one account").await;
+    let bound = Caller::admin(&sidecar, &key);
+    let refused = bound.refusal(Method::GET, "/v1/settings", &Value::Null).await;
+    assert_eq!(refused, coded(403, "other_account"));
 }
 
 #[test]

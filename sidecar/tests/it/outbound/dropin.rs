@@ -15,7 +15,7 @@ use crate::{
     api::message_lists::OTHER,
     support::servers::eventually,
     support::sidecar::{ACCOUNT, Sidecar, inbound},
-    support::simulator::Simulator,
+    support::simulator::{SERVICE, Simulator},
     support::world::{Kind, World},
 };
 
@@ -77,7 +77,8 @@ async fn judged(program: &str, script: &str, sdk: &str, world: &World) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let config = json!({
         "base": sidecar.base, "account": ACCOUNT, "key": id, "token": token, "stopped": STOPPED,
-        "agreed": AGREED, "other": OTHER, "sdk": root.join(sdk),
+        "agreed": AGREED, "other": OTHER, "sdk": root.join(sdk), "service": SERVICE,
+        "codes": format!("{}/simulator/verifications", simulator.base),
     });
     let mut run = Command::new(root.join(program));
     if !program.contains('/') {
@@ -114,7 +115,9 @@ async fn answers_match_twilios_description() {
     let config = json!({
         "base": sidecar.base, "user": ACCOUNT, "password": token, "account": ACCOUNT,
         "specs": root.join(".tools/openapi"), "to": "+14155550123", "content": false,
-        "later": later.to_string(),
+        "flow": "FW00112233445566778899aabbccddeeff",
+        "later": later.to_string(), "service": SERVICE,
+        "codes": format!("{}/simulator/verifications", simulator.base),
     });
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/cli/openapi.py"))
@@ -125,7 +128,7 @@ async fn answers_match_twilios_description() {
         .unwrap();
     let said = String::from_utf8_lossy(&judged.stderr);
     assert!(judged.status.success(), "run `make setup-test` if anything is missing: {said}");
-    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 10");
+    assert_eq!(String::from_utf8_lossy(&judged.stdout).trim(), "judged 19");
 }
 
 /// Makes one request as Twilio's clients do. Returns status and body.

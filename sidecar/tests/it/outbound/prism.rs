@@ -77,22 +77,34 @@ fn description(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
-/// Returns Twilio's descriptions of messages and templates, adapted to Prism. A list in a form repeats its name: OpenAPI has
+/// Returns Twilio's descriptions of messages, templates and executions of flows, adapted to Prism. A list in a form repeats its name: OpenAPI has
 /// this default, but Prism needs it explicitly. Twilio describes the addresses of pages as URIs but returns paths, also in
 /// its examples. Prism does not check for undescribed parameters; `client.rs` does.
 fn described() -> Value {
     let mut all = description("twilio_api_v2010.json");
-    let mut content = description("twilio_content_v1.json");
-    let schemas = content["components"]["schemas"].take();
-    all["components"]["schemas"]
-        .as_object_mut()
-        .unwrap()
-        .extend(schemas.as_object().unwrap().clone());
     let paths = all["paths"].as_object_mut().unwrap();
     paths.retain(|path, _| path.contains("/Messages") || path.ends_with("/Accounts/{Sid}.json"));
     assert!(paths.len() >= 6);
-    const TEMPLATES: &str = "/v1/ContentAndApprovals";
-    paths.insert(TEMPLATES.to_owned(), content["paths"][TEMPLATES].take());
+    for (name, added) in [
+        ("twilio_content_v1.json", &["/v1/ContentAndApprovals"][..]),
+        (
+            "twilio_studio_v2.json",
+            &[
+                "/v2/Flows/{FlowSid}/Executions",
+                "/v2/Flows/{FlowSid}/Executions/{Sid}",
+                "/v2/Flows/{FlowSid}/Executions/{ExecutionSid}/Context",
+            ],
+        ),
+    ] {
+        let mut other = description(name);
+        let schemas = other["components"]["schemas"].take();
+        let known = all["components"]["schemas"].as_object_mut().unwrap();
+        known.extend(schemas.as_object().unwrap().clone());
+        for path in added {
+            all["paths"][*path] = other["paths"][*path].take();
+        }
+    }
+    let paths = all["paths"].as_object_mut().unwrap();
     let operations = paths.values_mut().flat_map(|path| path.as_object_mut().unwrap().iter_mut());
     let is_one = |method: &str| ["get", "post", "delete"].contains(&method);
     for (_, operation) in operations.filter(|(method, _)| is_one(method)) {
@@ -205,6 +217,22 @@ async fn every_request_passes_twilios_own_description() {
     })
     .await;
 
+    // Twilio starts both executions. The second answer is 500, so the list and the context are asked.
+    let mut executions = Vec::new();
+    for to in [SMS, "+14155559005"] {
+        let body = json!({"to": to, "from": OURS, "parameters": {"name": "Ünï & 😀+"}}).to_string();
+        let path = "/v1/flows/FW00112233445566778899aabbccddeeff/executions";
+        let answer = app.send(Method::POST, path, body).await;
+        assert_eq!(answer.status(), 202);
+        executions.push(answer.headers()["location"].to_str().unwrap().to_owned());
+    }
+    for place in &executions {
+        eventually_within(PATIENCE, "the execution has ended", async || {
+            app.get(place).await["status"] == "ended"
+        })
+        .await;
+    }
+
     // In Twilio's words: each parameter that is handed on as it came.
     let basic = format!("Basic {}", STANDARD.encode(format!("{ACCOUNT}:{token}")));
     let path = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Messages", sidecar.base);
@@ -288,6 +316,6 @@ async fn every_request_passes_twilios_own_description() {
         assert_eq!(answer.status(), expected, "{url}");
     }
     assert_eq!(prism.refused(), [""; 0]);
-    assert_eq!(simulator.listed(ACCOUNT).await.len(), wanted.len() + sids.len());
+    assert_eq!(simulator.listed(ACCOUNT).await.len(), wanted.len() + sids.len() + executions.len());
     assert_invalid_requests_are_refused(&prism).await;
 }

@@ -30,6 +30,14 @@ use crate::{
 
 const TEMPLATE: &str = "HX00112233445566778899aabbccddeeff";
 
+/// Twilio's OpenAPI documents.
+const SPECS: [&str; 4] = [
+    "twilio_api_v2010.json",
+    "twilio_content_v1.json",
+    "twilio_studio_v2.json",
+    "twilio_verify_v2.json",
+];
+
 /// Hands every request on to the simulator, and remembers it.
 #[derive(Clone)]
 struct Recorder {
@@ -86,6 +94,7 @@ async fn requests_to_twilio_match_its_description() {
         ("TWILIO_EDGE_SENDING_BASE_URL", url.as_str()),
         ("TWILIO_EDGE_SENDING_STATUS_CALLBACK_URL", "https://hooks.example.com/twilio/status#rc=3"),
         ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "2000"),
+        ("TWILIO_EDGE_VERIFY_STATUS_AFTER_S", "1"),
     ];
     let sidecar = world.sidecar_with(&settings).await;
     let root = administrator(&sidecar).await;
@@ -156,6 +165,9 @@ async fn requests_to_twilio_match_its_description() {
     })
     .await;
 
+    verify_numbers(&app).await;
+    run_flows(&app).await;
+
     let seen = recorder.seen.lock().unwrap().clone();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let seen_file = world.directory.path().join("seen.json");
@@ -163,7 +175,7 @@ async fn requests_to_twilio_match_its_description() {
     let specs = root.join(".tools/openapi");
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/it/outbound/twilio_requests/judge.py"))
-        .args(["twilio_api_v2010.json", "twilio_content_v1.json"].map(|name| specs.join(name)))
+        .args(SPECS.map(|name| specs.join(name)))
         .arg(&seen_file)
         .output()
         .await
@@ -175,8 +187,65 @@ async fn requests_to_twilio_match_its_description() {
     assert_eq!(counted["POST Messages.json"], 6, "each message was requested once: {counted}");
     assert_eq!(counted["GET /v1/ContentAndApprovals"], 1, "{counted}");
     assert_eq!(counted["GET Messages/{Sid}.json"], 1, "{counted}");
+    assert_eq!(counted["POST /v2/Services/{ServiceSid}/Verifications"], 4, "{counted}");
+    assert_eq!(counted["POST /v2/Services/{ServiceSid}/VerificationCheck"], 1, "{counted}");
+    assert_eq!(counted["POST /v2/Services/{ServiceSid}/Verifications/{Sid}"], 1, "{counted}");
+    assert_eq!(counted["POST /v2/Flows/{FlowSid}/Executions"], 2, "{counted}");
+    for search in [
+        "GET /v2/Flows/{FlowSid}/Executions",
+        "GET /v2/Flows/{FlowSid}/Executions/{Sid}",
+        "GET /v2/Flows/{FlowSid}/Executions/{ExecutionSid}/Context",
+    ] {
+        assert!(counted[search].as_u64() > Some(0), "{search}: {counted}");
+    }
+    assert!(counted["GET /v2/Attempts"].as_u64() > Some(1), "{counted}");
     assert!(
         counted["GET Messages.json"].as_u64() > Some(1),
         "the sidecar's own request, and the forwarded one: {counted}"
     );
+}
+
+/// Sends each kind of request to Twilio Studio: starts, a search for one without a clear answer, and a fetch.
+async fn run_flows(app: &Caller<'_>) {
+    let mut places = Vec::new();
+    for to in ["+14155550123", "+14155559005"] {
+        let body = json!({"to": to, "from": "+14155238886", "parameters": {"name": "Ünï & 😀+"}});
+        let path = "/v1/flows/FW00112233445566778899aabbccddeeff/executions";
+        let answer = app.send(Method::POST, path, body.to_string()).await;
+        assert_eq!(answer.status(), 202);
+        places.push(answer.headers()["location"].to_str().unwrap().to_owned());
+    }
+    for place in &places {
+        eventually("the execution has ended", async || app.get(place).await["status"] == "ended")
+            .await;
+    }
+}
+
+/// Sends each kind of request to Twilio Verify: starts, a search for one without a clear answer, a status, a check, a cancellation.
+async fn verify_numbers(app: &Caller<'_>) {
+    let start = async |body: Value| {
+        let answer = app.send(Method::POST, "/v1/verifications", body.to_string()).await;
+        let started: Value = answer.json().await.unwrap();
+        started["links"].clone()
+    };
+    let metadata = json!({"login": "7"});
+    let whole = json!({"to": "+14155550123", "locale": "pt_BR", "end_user_address": "192.0.2.1", "metadata": metadata});
+    let whole = start(whole).await;
+    // Twilio starts it and answers 500: its list of attempts is asked.
+    let unclear = start(json!({"to": "+14155559005", "channel": "sms"})).await;
+    // WhatsApp does not deliver, so an SMS follows.
+    let undelivered = start(json!({"to": "+14155559112"})).await;
+    let state = async |links: &Value| app.get(links["self"].as_str().unwrap()).await;
+    eventually("the codes are sent", async || {
+        state(&unclear).await["state"] == "sent"
+            && state(&whole).await["state"] == "sent"
+            && state(&undelivered).await["channel"] == "sms"
+            && state(&undelivered).await["state"] == "sent"
+    })
+    .await;
+    let place = whole["check"].as_str().unwrap();
+    let checked = app.send(Method::POST, place, json!({"code": "000000"}).to_string()).await;
+    assert_eq!(checked.status(), 200);
+    let canceled = app.send(Method::POST, unclear["cancel"].as_str().unwrap(), String::new()).await;
+    assert_eq!(canceled.status(), 200);
 }

@@ -14,6 +14,9 @@ use crate::{support::servers::Guarded, support::sidecar::ACCOUNT, support::world
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+/// Verify Service of the account.
+pub(crate) const SERVICE: &str = "VA00112233445566778899aabbccddeeff";
+
 /// A running simulator.
 pub(crate) struct Simulator {
     _process: Guarded,
@@ -64,7 +67,8 @@ impl Simulator {
     /// Writes a sending file with its credentials.
     pub(crate) fn credentials(&self, world: &World) -> String {
         let file = world.directory.path().join("sending.toml");
-        std::fs::write(&file, account(ACCOUNT)).unwrap();
+        let service = format!("verify_service_sid = \"{SERVICE}\"\n");
+        std::fs::write(&file, account(ACCOUNT) + &service).unwrap();
         file.to_str().unwrap().to_owned()
     }
 
@@ -90,6 +94,13 @@ impl Simulator {
         }
         listed.reverse();
         listed
+    }
+
+    /// Returns the verifications of Twilio Verify, with their codes, the latest first.
+    pub(crate) async fn verifications(&self) -> Vec<Value> {
+        let url = format!("{}/simulator/verifications", self.base);
+        let shown: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        shown["verifications"].as_array().unwrap().clone()
     }
 
     /// Returns the number of answers by request and status; a request is for instance `POST Messages.json`.

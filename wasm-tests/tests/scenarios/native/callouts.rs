@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use anyhow::{Result, anyhow};
 use twilio_edge_contract::{
-    Claim, Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, Settlement, SettlementAck,
-    SettlementResult, Verdict,
+    Claim, Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, REFUSALS_PATH,
+    RefusedRequest, Settlement, SettlementAck, SettlementResult, Verdict,
 };
 use twilio_edge_filter::callouts::{Batch, Lane, Occasion, QueuedItem};
 use twilio_edge_filter::exchange::Event;
-use twilio_edge_filter::metrics::Counter;
+use twilio_edge_filter::metrics::{Counter, ReportResult};
 use twilio_edge_filter::recent_webhooks::{RepeatCheck, RepeatKey};
 use twilio_edge_filter::refresh::RefreshResult;
 use twilio_edge_wasm_tests::host::{BufferKind, MapKind};
@@ -131,6 +131,33 @@ impl Native {
         }
     }
 
+    pub(super) fn report_refusal(&mut self, root: u32, mut request: RefusedRequest) -> Result<()> {
+        if !self.root(root)?.reports.admits(&mut request) {
+            return self.count(Counter::Report(ReportResult::Skipped));
+        }
+        let pairs = self.map(MapKind::RequestHeaders)?;
+        let pairs = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_slice()));
+        let now_ms = self.proxy.wall_clock_ms();
+        self.root(root)?.reports.post(request, pairs, now_ms);
+        Ok(())
+    }
+
+    pub(super) fn send_report(&mut self, root: u32) -> Result<()> {
+        let now_ms = self.proxy.wall_clock_ms();
+        let config = Rc::clone(&self.root(root)?.config);
+        if config.sidecar.is_none() {
+            return Ok(());
+        }
+        let due = self.root(root)?.reports.next_report(&config.origins, now_ms);
+        let Some((body, count)) = due else { return Ok(()) };
+        if let Some(token) = self.call_sidecar(root, "POST", REFUSALS_PATH, &body)? {
+            self.root(root)?.reports.record_sent(token, count);
+            return Ok(());
+        }
+        self.root(root)?.reports.record_failure(now_ms);
+        (0..count).try_for_each(|_| self.count(Counter::Report(ReportResult::Lost)))
+    }
+
     fn call_sidecar(
         &mut self,
         root: u32,
@@ -180,6 +207,11 @@ impl Native {
             let Some(reply) = reply else { return self.fail(root, lane, batch) };
             self.handle_results(root, lane, batch.settlements, &reply.results)?;
             self.handle_verdicts(root, batch.claims, &reply.verdicts)
+        } else if self.root(root)?.reports.is_in_flight(token) {
+            let reply = self.read_reply(headers, bytes, "application/json")?;
+            let count = self.root(root)?.reports.complete(reply.is_some(), now_ms);
+            let result = if reply.is_some() { ReportResult::Sent } else { ReportResult::Lost };
+            (0..count).try_for_each(|_| self.count(Counter::Report(result)))
         } else {
             let reply = self.read_reply(headers, bytes, "application/json")?;
             self.handle_keys_reply(root, reply.as_deref())

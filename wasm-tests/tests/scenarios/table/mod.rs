@@ -7,6 +7,7 @@ mod exchange;
 mod options;
 mod outage;
 mod recut;
+mod refused;
 mod settle;
 mod wire;
 
@@ -47,6 +48,7 @@ pub(crate) fn scenarios() -> Vec<(String, MakeScenario)> {
         ("outage", outage::scenarios()),
         ("options", options::scenarios()),
         ("recut", recut::scenarios()),
+        ("refused", refused::scenarios()),
     ];
     let named = subjects.into_iter().flat_map(|(subject, scenarios)| {
         scenarios.into_iter().map(move |(name, make)| (format!("{subject}/{name}"), make))
@@ -98,6 +100,7 @@ impl Scenario {
             claims: Vec::new(),
             settlements: Vec::new(),
             keys: Vec::new(),
+            reports: Vec::new(),
             backend: Vec::new(),
             cluster: Some(Cluster::Up),
         };

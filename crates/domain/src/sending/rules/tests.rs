@@ -36,7 +36,8 @@ fn codes_of(
     let routing = Routing::parse("deny_countries: [FR]").unwrap();
     let routes = routing.of(&request.account_sid);
     let offers = Vec::new();
-    let facts = Facts { has_credentials: true, routes, checks, media, offers };
+    let facts =
+        Facts { has_credentials: true, has_email_templates: true, routes, checks, media, offers };
     let verdicts = evaluate(request, facts);
     assert!(verdicts.iter().all(|verdict| verdict.ok == verdict.code.is_none()));
     verdicts.iter().filter_map(|verdict| verdict.code.map(RefusalCode::as_str)).collect()

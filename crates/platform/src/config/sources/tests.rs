@@ -22,7 +22,7 @@ fn shown(path: &str, is_list: bool, value: &str) -> String {
     let merged = Merged::of(None, given.into());
     assert!(merged.problems.is_empty(), "{:?}", merged.problems);
     let _ = is_list;
-    merged.redacted()
+    format!("{}{:?}", merged.redacted(), merged.effective())
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use twilio_edge_domain::api_key::Scope;
-use twilio_edge_store::{AuditEntry, Key};
+use twilio_edge_store::{AuditEntry, Key, Session};
 
 /// Authenticated caller of an operation, and the origin of the call.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Caller {
     pub account_sid: Option<String>,
     /// API key of the caller, if it presented one.
     pub key: Option<Key>,
+    /// Session of the caller, if it presented one instead of its key.
+    pub session: Option<Session>,
 }
 
 impl Caller {
@@ -29,6 +31,7 @@ impl Caller {
             scope: Scope::Admin,
             account_sid: None,
             key: None,
+            session: None,
         }
     }
 

@@ -1,12 +1,10 @@
-//! One attempt to send a message: checks again whether the recipient may be written to, calls Twilio, and stores the
+//! One attempt to send a message: checks again whether the recipient may be written to, calls the provider, and stores the
 //! outcome. It starts no call that could end after its hold has expired. The domain decides the meaning of an answer
 //! and the time of the next attempt.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use super::feedback::feedback;
 
 use crate::{
     access::{
@@ -20,7 +18,7 @@ use crate::{
         sending::{QUIET_HOURS, Sending, quiet_reason},
     },
 };
-use twilio_edge_connectors::twilio::Twilio;
+use twilio_edge_connectors::send_client::{SendClients, SendRequest};
 use twilio_edge_domain::sending::adaptive_concurrency::CallOutcome;
 use twilio_edge_domain::{
     address::Address,
@@ -28,12 +26,8 @@ use twilio_edge_domain::{
     media::{MediaCheck, MediaProblem, media_of_form},
     policy::Category,
     sending::{
-        call_failure::CallFailure,
-        errors::ErrorTable,
-        options::with_rest_of_validity,
-        outcome::{SendOutcome, send_outcome},
-        rate_limit::retry_pause,
-        rules::code_of_problem,
+        errors::ErrorTable, flow::sender_of_form, options::with_rest_of_validity,
+        outcome::SendOutcome, provider::Provider, rate_limit::retry_pause, rules::code_of_problem,
         sender::is_service,
     },
 };
@@ -47,14 +41,11 @@ pub(super) const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// Time that an attempt may wait for the database, in addition to the call itself.
 const DATABASE_ALLOWANCE: Duration = Duration::from_secs(20);
 
-/// Codes of a 429 that may be about the account: Twilio's own code, and the bare status if the answer has no code.
-const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
-
 /// Dependencies of an attempt.
 #[derive(Clone)]
 pub(super) struct SendAttempt {
     pub(super) messages: OutboundMessages,
-    pub(super) twilio: Twilio,
+    pub(super) clients: SendClients,
     pub(super) checks: Checks,
     pub(super) errors: Arc<ErrorTable>,
     pub(super) opt_outs: OptOutRecorder,
@@ -68,7 +59,7 @@ pub(super) struct SendAttempt {
 impl SendAttempt {
     /// Duration for which a message is reserved for its attempt; longer than an attempt can take.
     pub(super) fn hold(&self) -> Duration {
-        self.twilio.timeout() + DATABASE_ALLOWANCE * 2
+        self.clients.timeout() + DATABASE_ALLOWANCE * 2
     }
 
     /// Sends one message. Returns what its end means for the number of concurrent calls.
@@ -76,14 +67,18 @@ impl SendAttempt {
         let recipient =
             Address { channel: message.channel.clone(), number: message.recipient.clone() };
         let latest_ms =
-            message.due_at_ms.saturating_sub(millis(self.twilio.timeout() + DATABASE_ALLOWANCE));
+            message.due_at_ms.saturating_sub(millis(self.clients.timeout() + DATABASE_ALLOWANCE));
         if let Some(reason) = self.expiry(&message, now_ms()) {
             let (code, reason) = ("expired".into(), reason.into());
             let expired = SendOutcome::Refused { status: None, code, reason };
             self.end(&message, &recipient, expired, "").await;
             return CallOutcome::NoEvidence;
         }
-        let wants = intent(&message, &recipient);
+        let wants = Intent {
+            ignores_opt_outs: message.provider() == Provider::Verify
+                && self.sending.verifications.ignores_opt_outs(),
+            ..intent(&message, &recipient)
+        };
         let held_ms = self.sending.held_until_ms(
             &message.account_sid,
             &message.country,
@@ -95,7 +90,7 @@ impl SendAttempt {
             return CallOutcome::NoEvidence;
         }
         let form = match self.with_media(&message).await {
-            Ok(form) if message.valid_until_ms > 0 => {
+            Ok(form) if message.valid_until_ms > 0 && message.provider() == Provider::Messaging => {
                 with_rest_of_validity(&form, message.valid_until_ms.saturating_sub(now_ms()))
             }
             Ok(form) => form,
@@ -136,20 +131,18 @@ impl SendAttempt {
                 return CallOutcome::NoEvidence;
             }
         }
-        // A process that was suspended in the meantime may have lost its hold, so it must not call Twilio.
+        // A process that was suspended in the meantime may have lost its hold, so it must not call the provider.
         if now_ms() > latest_ms {
             self.retry_later(&message, now_ms(), ("late", "the attempt started too late"), "")
                 .await;
             return CallOutcome::NoEvidence;
         }
         let started = std::time::Instant::now();
-        let (answer, request_id) =
-            self.twilio.create(&message.account_sid, &form, &message.id).await;
-        let request_id = request_id.unwrap_or_default();
-        let failing = CallFailure::of(&answer, &self.errors);
-        self.metrics.messages.called(started.elapsed(), failing);
-        let meaning = send_outcome(answer, &self.errors);
-        tracing::debug!(event = "message.answered", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, meaning = ?meaning, "Twilio answered");
+        let request = SendRequest { form: &form, ..send_request(&message) };
+        let answer = self.clients.send(message.provider(), request, &self.errors).await;
+        let (meaning, request_id) = (answer.outcome, answer.request_id);
+        self.metrics.messages.called(started.elapsed(), answer.failure);
+        tracing::debug!(event = "message.answered", message.id = %message.id, account.sid = %message.account_sid, twilio.request_id = request_id, meaning = ?meaning, "the provider answered");
         let feedback = feedback(&meaning, &message.recipient);
         match meaning {
             SendOutcome::Retry { code, reason, retry_after, .. } => {
@@ -191,7 +184,10 @@ impl SendAttempt {
     /// Returns the form for Twilio, with media links that are valid from now on. If the last check of the media is
     /// stale, they are checked again.
     async fn with_media(&self, message: &OutboundMessage) -> Result<String, MediaProblem> {
-        let media = media_of_form(&message.form);
+        let media = match message.provider() {
+            Provider::Messaging => media_of_form(&message.form),
+            _ => Vec::new(),
+        };
         if media.is_empty() {
             return Ok(message.form.clone());
         }
@@ -281,7 +277,7 @@ impl SendAttempt {
         }
         let lookup_due_at_ms = match state {
             "unknown" => now_ms(),
-            "sent" => self.sending.delivery_times.lookup_at_ms(now_ms(), 0),
+            "sent" => self.sending.lookup_at_ms(message, now_ms(), 0),
             _ => 0,
         };
         let outcome = AttemptOutcome {
@@ -339,28 +335,23 @@ impl SendAttempt {
     }
 }
 
-/// Maps the end of a call to feedback for the concurrency limit. A 429 with another code than the account's (63018: of
-/// the sender, the channel or the recipient) delays only its own message.
-fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
-    match meaning {
-        SendOutcome::Retry { is_throttled: true, retry_after, code, .. }
-            if ACCOUNT_THROTTLED.contains(&code.as_str()) =>
-        {
-            let mut hasher = DefaultHasher::new();
-            recipient.hash(&mut hasher);
-            CallOutcome::Throttled {
-                pause: retry_after.unwrap_or_default(),
-                recipient: hasher.finish(),
-            }
-        }
-        SendOutcome::Sent { .. } | SendOutcome::Refused { .. } => CallOutcome::Accepted,
-        SendOutcome::Retry { .. } | SendOutcome::Unknown { .. } => CallOutcome::NoEvidence,
+/// Returns the message as its provider gets it.
+pub(crate) fn send_request(message: &OutboundMessage) -> SendRequest<'_> {
+    SendRequest {
+        account_sid: &message.account_sid,
+        channel: &message.channel,
+        sender: &message.sender,
+        form: &message.form,
+        id: &message.id,
     }
 }
 
 /// Builds the same intent that was checked when the message was accepted.
 fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
-    let from = Address::parse(&message.sender).filter(|_| !is_service(&message.sender));
+    let from = match message.provider() {
+        Provider::Studio => sender_of_form(&message.form),
+        _ => Address::parse(&message.sender).filter(|_| !is_service(&message.sender)),
+    };
     let category = Category::ALL.into_iter().find(|one| one.as_str() == message.category);
     let kind = if message.kind == "template" { Kind::Template } else { Kind::Session };
     Intent {
@@ -370,36 +361,6 @@ fn intent(message: &OutboundMessage, recipient: &Address) -> Intent {
         category: category.unwrap_or_else(|| kind.default_category()),
         kind,
         reply: AnsweredKeyword::of(message),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn account_is_throttled_only_by_a_429_without_the_code_of_another_limit() {
-        let of = |code: &str, is_throttled| {
-            let (code, retry_after) = (code.to_owned(), None);
-            feedback(
-                &SendOutcome::Retry { code, reason: String::new(), retry_after, is_throttled },
-                "+1",
-            )
-        };
-        for (code, is_throttled, is_about_account) in [
-            ("20429", true, true),
-            ("429", true, true),
-            ("63018", true, false),
-            ("21611", true, false),
-            ("21611", false, false),
-            ("not_connected", false, false),
-        ] {
-            let feedback = of(code, is_throttled);
-            assert_eq!(
-                matches!(feedback, CallOutcome::Throttled { .. }),
-                is_about_account,
-                "{code}"
-            );
-        }
+        ignores_opt_outs: false,
     }
 }

@@ -126,4 +126,29 @@ assert.equal((await client.messages(superseded.sid).fetch()).body, "Hello Ada, y
 await refused(21654, 400, () => send({ contentVariables: '{"1":"Ada"}' }));
 await refused(20404, 404, () => send({ to: "+14155559008" }));
 await refused(20003, 401, () => send({ to: "+14155559009" }));
+
+// Verify: a code is checked by SID or by number, and is right once.
+const verify = client.verify.v2.services(config.service);
+const codeOf = async (number) => {
+  const { verifications } = await (await fetch(config.codes)).json();
+  return verifications.find(({ to }) => to === number).code;
+};
+const started = await verify.verifications.create({ to: PERSON, channel: "sms", locale: "de" });
+assert.match(started.sid, /^VE[0-9a-f]{32}$/);
+assert.deepEqual([started.status, started.channel, started.to, started.valid], ["pending", "sms", PERSON, false]);
+const code = await codeOf(PERSON);
+const wrong = String((Number(code) + 1) % 1_000_000).padStart(6, "0");
+const checkOf = (more) => verify.verificationChecks.create(more);
+assert.equal((await checkOf({ code: wrong, to: PERSON })).status, "pending");
+const checked = await checkOf({ code, verificationSid: started.sid });
+assert.deepEqual([checked.status, checked.valid, checked.sid], ["approved", true, started.sid]);
+await refused(20404, 404, () => checkOf({ code, to: PERSON }));
+
+// WhatsApp does not reach this number, so the code is sent as an SMS. A pending verification can be canceled.
+const switched = await verify.verifications.create({ to: "+14155559110", channel: "auto" });
+const current = () => byKey.verify.v2.services(config.service).verifications(switched.sid).fetch();
+await until(async () => (await current()).channel === "sms");
+assert.equal((await verify.verifications(switched.sid).update({ status: "canceled" })).status, "canceled");
+await refused(21610, 400, () => verify.verifications.create({ to: config.stopped, channel: "sms" }));
+await refused(60203, 429, () => verify.verifications.create({ to: "+14155559102", channel: "sms" }));
 console.log("judged");

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 import urllib.parse
+import urllib.request
 
 from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
@@ -206,4 +207,36 @@ refused(21623, 400, lambda: send(media_url=["https://example.com/a.png"] * 11))
 # Twilio's own status, with its code.
 refused(20404, 404, lambda: send(to="+14155559008"))
 refused(20003, 401, lambda: send(to="+14155559009"))
+
+
+def code_of(number):
+    with urllib.request.urlopen(config["codes"]) as shown:
+        return next(one["code"] for one in json.load(shown)["verifications"] if one["to"] == number)
+
+
+# Verify: a code is checked by SID or by number, and is right once.
+verify = client.verify.v2.services(config["service"])
+started = verify.verifications.create(to=PERSON, channel="sms", locale="de", tags='{"login": "7"}')
+assert started.sid.startswith("VE") and (started.status, started.channel) == ("pending", "sms"), started.status
+assert (started.to, started.account_sid, started.valid) == (PERSON, config["account"], False)
+assert by_key.verify.v2.services(config["service"]).verifications(started.sid).fetch().status == "pending"
+code = code_of(PERSON)
+wrong = f"{(int(code) + 1) % 1_000_000:06}"
+assert verify.verification_checks.create(code=wrong, verification_sid=started.sid).status == "pending"
+checked = verify.verification_checks.create(code=code, to=PERSON)
+assert (checked.status, checked.valid, checked.sid) == ("approved", True, started.sid)
+refused(20404, 404, lambda: verify.verification_checks.create(code=code, to=PERSON))
+assert verify.verifications(started.sid).fetch().status == "approved"
+
+# WhatsApp is not configured, so the code is an SMS. A pending verification can be canceled.
+switched = verify.verifications.create(to="+14155559111", channel="auto")
+assert switched.status == "pending", switched.status
+until(lambda: verify.verifications(switched.sid).fetch().channel == "sms")
+assert verify.verifications(switched.sid).update(status="canceled").status == "canceled"
+refused(21610, 400, lambda: verify.verifications.create(to=config["stopped"], channel="sms"))
+refused(60200, 400, lambda: verify.verifications.create(to=PERSON, channel="sms", custom_code="123456"))
+refused(60200, 400, lambda: verify.verifications.create(to=PERSON, channel="call"))
+refused(60410, 403, lambda: verify.verifications.create(to="+14155559104", channel="sms"))
+unknown = client.verify.v2.services("VA" + "f" * 32)
+refused(20404, 404, lambda: unknown.verifications.create(to=PERSON, channel="sms"))
 print("judged")

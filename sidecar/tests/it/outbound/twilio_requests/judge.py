@@ -1,4 +1,4 @@
-"""Requests to Twilio, judged by Twilio's own OpenAPI (argv[1], argv[2]): argv[3] has them as JSON. Says how often what was asked."""
+"""Requests to Twilio, judged by Twilio's own OpenAPI (all arguments but the last, which has them as JSON). Says how often what was asked."""
 
 import collections
 import json
@@ -9,10 +9,11 @@ import urllib.parse
 from jsonschema import Draft202012Validator
 
 spec = json.load(open(sys.argv[1]))
-content = json.load(open(sys.argv[2]))
-spec["paths"].update(content["paths"])
-spec["components"]["schemas"].update(content["components"]["schemas"])
-seen = json.load(open(sys.argv[3]))
+for name in sys.argv[2:-1]:
+    more = json.load(open(name))
+    spec["paths"].update(more["paths"])
+    spec["components"]["schemas"].update(more["components"]["schemas"])
+seen = json.load(open(sys.argv[-1]))
 counted = collections.Counter()
 
 
