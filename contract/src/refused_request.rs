@@ -12,6 +12,14 @@ use crate::wire::whole;
 
 /// Most requests of one report; a sidecar answers 413 to more.
 pub const MAX_REPORTED: usize = 16;
+/// Most origins of a report, as of a filter's configuration.
+const MAX_ORIGINS: usize = 16;
+/// Most headers of a reported request.
+const MAX_HEADERS: usize = 32;
+/// Most characters of a reported method, of the id of a request, and of a reason.
+const MAX_WORD: usize = 64;
+/// Most characters of a reported target, and of the route that it belongs to.
+const MAX_TARGET: usize = 8192;
 
 /// Body of `POST /edge/v1/refusals`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,10 +84,10 @@ crate::string_enum! {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RefusedRequest {
     /// Reason of the filter: a word as in its metric `twilio_edge_rejected`.
-    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9-]{1,40}$"))]
+    #[cfg_attr(feature = "openapi", schema(max_length = 64))]
     pub reason: String,
     /// Path of the route in the filter's configuration.
-    #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
+    #[cfg_attr(feature = "openapi", schema(max_length = 8192))]
     pub route: String,
     /// True if the route is in shadow mode: the request was forwarded all the same.
     #[serde(default)]
@@ -137,9 +145,33 @@ impl RefusalReport {
         let (origins, requests) = decode_lists(body, "origins", "requests")?;
         Ok(Self::new(origins, requests))
     }
+
+    /// Returns the field that is longer than this protocol permits, with its bound, if there is one.
+    pub fn excess(&self) -> Option<String> {
+        let too_many = (self.origins.len() > MAX_ORIGINS)
+            .then(|| format!("origins: more than {MAX_ORIGINS} entries"));
+        too_many.or_else(|| self.requests.iter().find_map(RefusedRequest::excess))
+    }
 }
 
 impl RefusedRequest {
+    fn excess(&self) -> Option<String> {
+        if self.headers.len() > MAX_HEADERS {
+            return Some(format!("requests.headers: more than {MAX_HEADERS} entries"));
+        }
+        let request_id = self.request_id.as_deref().unwrap_or_default();
+        [
+            ("reason", self.reason.as_str(), MAX_WORD),
+            ("route", &self.route, MAX_TARGET),
+            ("method", &self.method, MAX_WORD),
+            ("target", &self.target, MAX_TARGET),
+            ("request_id", request_id, MAX_WORD),
+        ]
+        .into_iter()
+        .find(|(_, value, most)| value.len() > *most && value.chars().count() > *most)
+        .map(|(name, _, most)| format!("requests.{name}: more than {most} characters"))
+    }
+
     /// Returns the approximate size of the request in a report, in bytes.
     pub fn bytes(&self) -> usize {
         let lines = self.headers.iter().map(|line| line.name.len() + line.value.len() + 4);

@@ -134,6 +134,9 @@ async fn report(
             format!("The report has {count} requests; split it to {MAX_REPORTED} at most.");
         return Err(Problem::with(RefusalCode::BatchTooLarge, detail));
     }
+    if let Some(problem) = report.excess() {
+        return Err(Problem::malformed(&problem));
+    }
     let accepted = refused.report(report, caller.account_sid.as_deref(), now_ms());
     Ok(json(&RefusalReportReply { v: PROTOCOL_VERSION, accepted }))
 }

@@ -593,8 +593,8 @@ pub(super) const STATEMENTS: Statements = Statements {
 
         prune: "
             DELETE FROM sessions WHERE secret_sha256 IN (
-                SELECT secret_sha256 FROM json_each($1) AS input JOIN sessions
-                    ON expires_at_ms <= input.value ->> 'now_ms'
+                SELECT secret_sha256 FROM sessions
+                WHERE expires_at_ms <= (SELECT value ->> 'now_ms' FROM json_each($1))
                 UNION ALL
                 SELECT secret_sha256 FROM (
                     SELECT secret_sha256 FROM json_each($1) AS input JOIN sessions
