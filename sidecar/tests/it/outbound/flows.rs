@@ -147,7 +147,7 @@ async fn declined_execution_is_a_notification_and_reaches_no_one(world: World) {
     assert_eq!(states, [&json!("declined"); 4], "{declined:?}");
     assert!(declined.iter().all(|one| one["provider"] == "studio"));
     for (body, refusal) in [
-        (json!({"to": "Ada", "from": sms}), coded(422, "invalid_field")),
+        (json!({"to": "Ada", "from": sms}), coded(422, "invalid_recipient")),
         (
             json!({"to": PERSON, "from": OURS, "parameters": {"twilio_edge_id": "x"}}),
             coded(422, "invalid_field"),
