@@ -109,12 +109,15 @@ pub struct RefusedRequest {
     #[serde(default)]
     pub body_content: BodyContent,
     /// Length of the received body, in bytes.
+    #[cfg_attr(feature = "openapi", schema(value_type = u64, maximum = 4294967295u32))]
     #[serde(default, deserialize_with = "whole")]
     pub body_bytes: u32,
     /// Time from the refusal to the report, in milliseconds.
+    #[cfg_attr(feature = "openapi", schema(value_type = u64, maximum = 4294967295u32))]
     #[serde(default, deserialize_with = "whole")]
     pub age_ms: u32,
     /// Refused requests of this reason and route that were not reported since the last one that was.
+    #[cfg_attr(feature = "openapi", schema(value_type = u64, maximum = 4294967295u32))]
     #[serde(default, deserialize_with = "whole")]
     pub skipped: u32,
     /// `x-request-id`, to find the request in other logs.

@@ -10,8 +10,6 @@ use axum::{
     routing::get,
 };
 
-use crate::console::Console;
-
 pub(crate) const STYLE: Asset =
     Asset::new("console.css", "text/css; charset=utf-8", include_str!("../assets/console.css"));
 pub(crate) const SCRIPT: Asset = Asset::new(
@@ -49,7 +47,7 @@ impl Asset {
     }
 }
 
-pub(crate) fn router() -> Router<Console> {
+pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/static/{digest}/{name}", get(show))
 }
 

@@ -1,4 +1,4 @@
-//! What every endpoint of Twilio's REST API shares: authentication, faults, and the format of answers.
+//! Shared parts of the endpoints of Twilio's REST API: authentication, faults, and the format of answers.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the endpoints with Twilio's paths share: headers, forms and answers.
+//! Shared parts of the endpoints with Twilio's paths: headers, forms and answers.
 
 use axum::{
     http::{HeaderMap, HeaderName, StatusCode},

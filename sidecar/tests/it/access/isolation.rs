@@ -31,6 +31,9 @@ const FLOW: &str = "FW00112233445566778899aabbccddeeff";
 /// Content type of the stored media.
 const MEDIUM: &str = "text/plain";
 
+/// Fields of an e-mail that its other fields exclude.
+const EXCLUDED: [&str; 4] = ["template_id", "data", "send_at", "from"];
+
 /// Serial number of A's first object, for paths with a numeric id such as that of a dead letter.
 const FIRST: &str = "1";
 
@@ -331,10 +334,8 @@ fn requests(
                 if path == "/v1/verifications" {
                     fields.insert("to".to_owned(), json!("+15553217002"));
                 }
-                // An e-mail has either a template or texts of its own.
-                for other in
-                    ["template_id", "data", "send_at"].iter().filter(|_| path == "/v1/emails")
-                {
+                // An e-mail has either a template or texts of its own, and the account's sender.
+                for other in EXCLUDED.iter().filter(|_| path == "/v1/emails") {
                     fields.remove(*other);
                 }
             }

@@ -26,6 +26,8 @@ pub(crate) struct Simulator {
 impl Simulator {
     /// Starts it with these options, and with short delays.
     pub(crate) fn start(world: &World, options: &[&str]) -> Simulator {
+        // Tests may ask the simulator before the first sidecar.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Simulator::of(world, &[ACCOUNT], options)
     }
 
