@@ -106,7 +106,7 @@ pub(super) fn router() -> OpenApiRouter<App> {
     post,
     path = "/v1/flows/{flow_sid}/executions",
     tag = "flows",
-    params(("flow_sid" = String, Path, description = "SID of the flow, `FW..`"), IdempotencyKeyHeader, WaitQuery),
+    params(("flow_sid" = String, Path, description = "SID of the flow", pattern = "^FW[0-9a-fA-F]{32}$"), IdempotencyKeyHeader, WaitQuery),
     operation_id = "start_flow",
     request_body = CreateExecutionRequest,
     responses(
@@ -183,7 +183,7 @@ pub(super) async fn accept(
     path = "/v1/flows/{flow_sid}/executions/{id}",
     tag = "flows",
     params(
-        ("flow_sid" = String, Path, description = "SID of the flow, `FW..`"),
+        ("flow_sid" = String, Path, description = "SID of the flow", pattern = "^FW[0-9a-fA-F]{32}$"),
         ("id" = String, Path, description = "Id of the execution, `fx_..`"),
         AccountQuery,
     ),

@@ -29,7 +29,7 @@ use twilio_edge_services::access::api_keys::{AccessError, Caller, Keys, StartedS
 struct StartSessionRequest {
     /// Lifetime in seconds. A longer one than `console.session_s`, which is the default, is shortened to it.
     #[serde(default, deserialize_with = "integer")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, value_type = Option<u64>, maximum = 4294967295u32)]
     lifetime_s: Option<u32>,
 }
 
