@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm wasm-build run test test-fast e2e differential never-twice burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
+.PHONY: help setup setup-test build wasm wasm-build run test test-fast e2e differential never-twice plans-killed burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
 
 help: ## Lists the targets
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -61,6 +61,10 @@ differential: setup-test ## Compares the filter with Twilio's SDKs on random web
 never-twice: setup-test ## 1,000 messages under 200 kills, 1,000 with failed deliveries, and repetitions under 50, on SQLite and on Redis and PostgreSQL; SENDS=1000 KILLS=200 NEVER_TWICE_SEED=1
 	@NEVER_TWICE="$(or $(SENDS),1000) $(or $(KILLS),200)" $(CARGO) test --workspace --test it -- \
 		never_twice::sidecar_that_is_killed never_twice::repetitions sidecar_killed_during_a_repetition --nocapture --test-threads=1
+
+plans-killed: setup-test ## 300 notifications by a plan under 200 kills, on SQLite and on PostgreSQL; SENDS=300 KILLS=200
+	@PLANS_KILLED="$(or $(SENDS),300) $(or $(KILLS),200)" $(CARGO) test --workspace --test it -- \
+		outbound::plans::kills --nocapture --test-threads=1
 
 burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two on Redis and PostgreSQL; COUNT=5000
 	@BURST="$(or $(COUNT),5000)" $(CARGO) test --workspace --test it -- \

@@ -82,6 +82,9 @@ pub fn router(app: &App) -> Router {
     let verifications = verifications::starting_router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), verifications::waited));
+    let notifying = notifications::create::router()
+        .layer(idempotent())
+        .layer(middleware::from_fn_with_state(app.clone(), notifications::create::waited));
     let flows = flows::starting_router()
         .layer(idempotent())
         .layer(middleware::from_fn_with_state(app.clone(), flows::waited));
@@ -107,6 +110,7 @@ pub fn router(app: &App) -> Router {
         .merge(uploads)
         .merge(changing)
         .merge(sending)
+        .merge(notifying)
         .merge(verifications)
         .merge(verifications::router())
         .merge(flows)

@@ -1,5 +1,8 @@
 //! `GET /v1/notifications`: the log of everything that was said to contacts, or should have been, with the attempts to send it.
-//! `GET /v1/notifications/{id}`: one notification.
+//! `GET /v1/notifications/{id}`: one notification. The module `create` accepts notifications.
+
+pub(super) mod create;
+mod create_request;
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ pub use self::messages::{
 pub use self::refused_requests::{ExplainedRequest, RefusalGroup, RefusedRequestSummary};
 
 pub use self::notifications::{
-    NotificationAttempt, NotificationLinks, NotificationState, NotificationView,
+    NotificationAttempt, NotificationLinks, NotificationState, NotificationView, RemainingStep,
 };
 pub use self::statistics::{StatisticsGroupView, StatisticsView};
 pub use self::verifications::{VerificationLinks, VerificationView};

@@ -11,6 +11,7 @@ pub mod keyword_replies;
 pub mod media;
 pub mod opt_out_from_error;
 pub mod outcome_waiters;
+pub mod plans;
 pub mod reconciler;
 pub mod routing_file;
 pub mod sending;

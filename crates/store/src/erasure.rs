@@ -64,12 +64,25 @@ pub struct ErasurePosition {
     key: String,
 }
 
+/// Condition for messages whose fallback has the contact `$5` among its recipients, which blanks separate.
+macro_rules! has_fallback_to {
+    () => {
+        "replace(' ' || fallback_to || ' ', ' ' || $5 || ' ', '') <> ' ' || fallback_to || ' '"
+    };
+}
+
 /// Condition for outbound messages: `$4` is the id or SID, `$5` the contact, `$6` the channel; each may be empty for any. `$7` is 1 if
-/// the contact is erased too, and not only the text.
+/// the contact is erased too, and not only the text. A message on another channel may have the contact's e-mail as its fallback.
 macro_rules! messages_of {
     () => {
-        "account_sid = $1 AND (form <> '' OR fallback <> '' OR metadata <> '' OR ($7 = 1 AND contact <> '')) AND created_at_ms >= $2 AND created_at_ms <= $3 \
-         AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5 OR fallback_to = $5 OR contact = $5) AND ($6 = '' OR channel = $6)"
+        concat!(
+            "account_sid = $1 AND (form <> '' OR fallback <> '' OR metadata <> '' OR ($7 = 1 AND contact <> '')) AND created_at_ms >= $2 AND created_at_ms <= $3 \
+             AND ($4 = '' OR id = $4 OR message_sid = $4) AND ($5 = '' OR recipient = $5 OR contact = $5 OR ",
+            has_fallback_to!(),
+            ") AND ($6 = '' OR channel = $6 OR ($6 = 'email' AND $5 <> '' AND ",
+            has_fallback_to!(),
+            "))"
+        )
     };
 }
 

@@ -26,6 +26,7 @@ mod media;
 mod messages;
 mod migrate;
 mod notifications;
+mod notify;
 mod permissions;
 mod preflight;
 mod print_config;
@@ -108,6 +109,8 @@ enum Command {
     Archive(archive::Args),
     /// Send one message through the API of a sidecar
     Send(send::Args),
+    /// Notify one contact by a plan of channels, as an application, through the API
+    Notify(notify::Args),
     /// Start or show an execution of a Studio flow through the API of a sidecar
     Flows(flows::Args),
     /// Start, check, show or cancel a verification through the API of a sidecar
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, globals),
         Command::Archive(args) => archive::run(args, globals),
         Command::Send(args) => send::run(args),
+        Command::Notify(args) => notify::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Keys(args) => keys::run(args, globals),

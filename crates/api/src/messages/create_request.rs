@@ -122,7 +122,7 @@ pub(super) struct MessageTemplate {
 /// A URL, or a reference to a stored medium.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
-enum MediumReference {
+pub(crate) enum MediumReference {
     Url(String),
     Stored(StoredMedium),
 }
@@ -130,7 +130,7 @@ enum MediumReference {
 /// Reference to a medium that `POST /v1/media` stored.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct StoredMedium {
+pub(crate) struct StoredMedium {
     /// Id of the medium, `md_` and 32 hexadecimal digits.
     #[schema(pattern = "^md_[0-9a-f]{32}$")]
     id: String,
@@ -185,11 +185,7 @@ impl CreateMessageRequest {
             (None, sid) => sid.map(Sender::Service),
         };
         let body = self.body.unwrap_or_default();
-        let named = |medium| match medium {
-            MediumReference::Url(url) => url,
-            MediumReference::Stored(StoredMedium { id }) => reference_to(&id),
-        };
-        let media: Vec<String> = self.media.into_iter().map(named).collect();
+        let media = media_of(self.media);
         let asked = self.template.as_ref().and_then(|template| template.locale.as_deref());
         let locale = asked.or(self.locale.as_deref()).map(locale).transpose()?;
         let content = match (self.content_sid, self.template) {
@@ -248,8 +244,17 @@ impl CreateMessageRequest {
     }
 }
 
+/// Returns the URLs of media, and the references to stored ones.
+pub(crate) fn media_of(media: Vec<MediumReference>) -> Vec<String> {
+    let named = |medium| match medium {
+        MediumReference::Url(url) => url,
+        MediumReference::Stored(StoredMedium { id }) => reference_to(&id),
+    };
+    media.into_iter().map(named).collect()
+}
+
 /// Parses the earliest time of sending, in milliseconds since 1970, or refuses it.
-pub(super) fn send_at_ms(text: Option<&str>, now_ms: i64) -> Result<Option<i64>, Problem> {
+pub(crate) fn send_at_ms(text: Option<&str>, now_ms: i64) -> Result<Option<i64>, Problem> {
     let send_at_ms = text.map(instant).transpose();
     let send_at_ms =
         send_at_ms.map_err(|problem| Problem::malformed(&format!("send_at: {problem}")))?;

@@ -8,7 +8,11 @@ use utoipa::ToSchema;
 use super::messages::{MessageError, non_empty, time};
 use twilio_edge_domain::{
     address::Address,
-    sending::{errors::ErrorTable, options::Metadata},
+    sending::{
+        errors::ErrorTable,
+        options::Metadata,
+        plan::{NotificationPlan, PlanChannel, Step},
+    },
     window::rfc3339,
 };
 use twilio_edge_store::{OutboundMessage, message_history::notifications::Notification};
@@ -68,10 +72,23 @@ pub struct NotificationView {
     /// Time of the last change.
     #[schema(format = DateTime)]
     pub changed_at: Option<String>,
+    /// Name of the plan in the routes; `null` if the request stated its steps, or without a plan.
+    pub plan: Option<String>,
+    /// Steps of the plan that remain, in their order; empty without a plan, or once no further step can follow.
+    pub remaining_steps: Vec<RemainingStep>,
     /// Attempts in their order: the message, and each fallback that replaced the one before it.
     pub attempts: Vec<NotificationAttempt>,
     /// Links to related resources.
     pub links: NotificationLinks,
+}
+
+/// Step of a plan that has not begun.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RemainingStep {
+    /// Channel of the step.
+    pub channel: PlanChannel,
+    /// Seconds after which the step after it begins without a delivery; `null` if only a failure moves on.
+    pub within_s: Option<u32>,
 }
 
 /// Attempt to send a notification: one message on one channel.
@@ -134,6 +151,8 @@ impl NotificationView {
             created_by: first.created_by.clone(),
             created_at: rfc3339(first.created_at_ms),
             changed_at: rfc3339(last.changed_at_ms.max(last.status_at_ms)),
+            plan: non_empty(&first.plan),
+            remaining_steps: remaining_steps(last),
             attempts: notification
                 .messages()
                 .map(|message| NotificationAttempt::of(message, errors))
@@ -164,6 +183,12 @@ impl NotificationAttempt {
             changed_at: rfc3339(message.changed_at_ms.max(message.status_at_ms)),
         }
     }
+}
+
+fn remaining_steps(last: &OutboundMessage) -> Vec<RemainingStep> {
+    let plan = NotificationPlan::read(&last.fallback);
+    let step = |step: &Step| RemainingStep { channel: step.channel, within_s: step.within_s };
+    plan.map(|plan| plan.steps().map(step).collect()).unwrap_or_default()
 }
 
 /// Returns the recipient as an address, or in its masked form.

@@ -194,6 +194,18 @@ impl Fallback {
     }
 }
 
+impl FallbackTemplate {
+    /// Returns the content; `None` without a name and a SID.
+    pub(super) fn content(&self) -> Option<Content> {
+        let variables = self.variables.clone();
+        match (&self.name, &self.content_sid) {
+            (Some(name), _) => Some(Content::Named { name: name.clone(), variables }),
+            (None, Some(sid)) => Some(Content::Template { content_sid: sid.clone(), variables }),
+            (None, None) => None,
+        }
+    }
+}
+
 impl FallbackPlan {
     /// Returns the plan of a request; `None` if it has no fallback.
     pub fn of(request: &Request) -> Option<FallbackPlan> {
@@ -219,6 +231,16 @@ impl FallbackPlan {
             return Some(("fallback.body", "is required: the message has no text"));
         }
         email.as_ref()?.missing_field(&self.text)
+    }
+
+    /// Returns the recipients of the fallback of a message to `to`, separated by a blank: that of the message, and that of the
+    /// e-mail.
+    pub fn recipients(&self, to: &Address) -> String {
+        let email = self.fallback.email.as_ref().and_then(FallbackEmail::recipient);
+        match email {
+            Some(email) => format!("{} {email}", to.number),
+            None => to.number.clone(),
+        }
     }
 
     /// Returns the stored form.
@@ -252,12 +274,7 @@ impl FallbackPlan {
     fn template(&self, failed: FailedMessage<'_>) -> Option<Request> {
         // A refused template is not replaced by another template.
         let template = self.fallback.template.as_ref().filter(|_| failed.kind == Kind::Session)?;
-        let variables = template.variables.clone();
-        let content = match (&template.name, &template.content_sid) {
-            (Some(name), _) => Content::Named { name: name.clone(), variables },
-            (None, Some(sid)) => Content::Template { content_sid: sid.clone(), variables },
-            (None, None) => return None,
-        };
+        let content = template.content()?;
         let locale = template.locale.as_deref().or(self.locale.as_deref());
         Some(Request {
             sender: sender(failed.sender),
@@ -303,7 +320,7 @@ fn sends_sms(from: &str) -> bool {
     from.is_ok_and(|from| matches!(from, Sender::From(from) if from.channel == SMS))
 }
 
-fn sender(said: &str) -> Option<Sender> {
+pub(super) fn sender(said: &str) -> Option<Sender> {
     match is_service(said) {
         true => Some(Sender::Service(said.to_owned())),
         false => Address::parse(said).map(Sender::From),

@@ -48,7 +48,7 @@ pub struct FallbackEmail {
 
 impl FallbackEmail {
     /// Returns every problem, in the order of the fields.
-    pub(super) fn problems(&self) -> Vec<FallbackProblem> {
+    pub fn problems(&self) -> Vec<FallbackProblem> {
         let mut problems = Vec::new();
         for (field, address) in [("to", &self.to), ("from", &self.from)] {
             if let Some(Err(problem)) = address.as_deref().map(EmailAddress::parse) {
@@ -70,6 +70,11 @@ impl FallbackEmail {
         problems
     }
 
+    /// Returns the address of the recipient as messages store it.
+    pub(super) fn recipient(&self) -> Option<String> {
+        EmailAddress::parse(self.to.as_deref()?).ok().map(|to| to.as_str().to_owned())
+    }
+
     fn has_content(&self) -> bool {
         self.template_id.is_some() || self.subject.is_some()
     }
@@ -88,7 +93,7 @@ impl FallbackEmail {
     }
 
     /// Returns the field that is missing, and the problem; `text` is the text of the message.
-    pub(super) fn missing_field(&self, text: &str) -> Option<(&'static str, &'static str)> {
+    pub fn missing_field(&self, text: &str) -> Option<(&'static str, &'static str)> {
         let has_text = self.text.is_some() || self.html.is_some() || !text.is_empty();
         match (self.has_content(), self.template_id.is_some() || has_text) {
             (false, _) => Some((

@@ -81,6 +81,16 @@ pub enum Content {
     },
 }
 
+impl Sender {
+    /// Returns the sender as one word.
+    pub fn name(&self) -> String {
+        match self {
+            Sender::From(from) => from.written(),
+            Sender::Service(sid) => sid.clone(),
+        }
+    }
+}
+
 impl Request {
     /// Returns a request with the three fields that every message has. Every other field has the value that it has in a
     /// request that does not mention it.
@@ -149,11 +159,7 @@ impl Request {
 
     /// Returns the sender as one word, the unit that Twilio limits.
     pub fn sender_name(&self) -> String {
-        match &self.sender {
-            Some(Sender::From(from)) => from.written(),
-            Some(Sender::Service(sid)) => sid.clone(),
-            None => String::new(),
-        }
+        self.sender.as_ref().map(Sender::name).unwrap_or_default()
     }
 
     /// Returns the content for the provider: the parameters of Twilio's `Messages.json`, without the status callback, or the

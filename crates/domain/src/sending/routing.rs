@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     fallback::Fallback,
     flow::{FlowTrigger, ReceivedMessage},
+    plan::{PlanStep, plan_problem},
     quiet_hours::QuietHours,
     request::Sender,
     sender::{is_alphanumeric_id, is_service, is_short_code},
@@ -31,7 +32,18 @@ type Targets = BTreeMap<String, Sender>;
 const ANY: &str = "";
 
 /// Field names of an account's routes.
-const FIELDS: &str = "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback, quiet_hours, flows";
+const FIELDS: &str = "default, default_messaging_service_sid, by_country, allow_countries, deny_countries, fallback, quiet_hours, flows, plans";
+
+/// Form of the name of a notification plan.
+const PLAN_NAME: &str = "the name must be 1 to 64 lower-case letters, digits, - or _";
+
+/// Returns whether a notification plan can have this name.
+pub fn is_plan_name(name: &str) -> bool {
+    let is_letter = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+    };
+    (1..=64).contains(&name.len()) && name.bytes().all(is_letter)
+}
 
 /// The routes of all accounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +63,7 @@ pub struct Routes {
     fallback: Fallback,
     quiet_hours: QuietHours,
     flows: Vec<FlowTrigger>,
+    plans: BTreeMap<String, Vec<PlanStep>>,
 }
 
 impl Routing {
@@ -78,6 +91,11 @@ impl Routes {
     /// Returns the fallback for messages that specify none.
     pub fn fallback(&self) -> Option<&Fallback> {
         Some(&self.fallback).filter(|fallback| !fallback.is_empty())
+    }
+
+    /// Returns the notification plan with this name.
+    pub fn plan(&self, name: &str) -> Option<&[PlanStep]> {
+        self.plans.get(name).map(Vec::as_slice)
     }
 
     /// Returns the quiet hours.
@@ -164,6 +182,13 @@ fn routes(parent: &str, value: &Value, problems: &mut Vec<String>) -> Routes {
                     problems.extend(found.into_iter().map(|problem| format!("{path}{problem}")));
                 }
             },
+            "plans" => {
+                for (name, value) in fields(&path, value, problems) {
+                    let path = format!("{path}.{name}");
+                    let steps = plan(&path, name, value, problems);
+                    routes.plans.insert(name.clone(), steps);
+                }
+            }
             "deny_countries" => routes.deny = countries(&path, value, problems),
             _ => problems.push(format!("{path}: is not a field; the fields are {FIELDS}")),
         }
@@ -189,6 +214,25 @@ fn fallback(path: &str, value: &Value, problems: &mut Vec<String>) -> Fallback {
         Err(error) => {
             problems.push(format!("{path}: {error}"));
             Fallback::default()
+        }
+    }
+}
+
+fn plan(path: &str, name: &str, value: &Value, problems: &mut Vec<String>) -> Vec<PlanStep> {
+    if !is_plan_name(name) {
+        problems.push(format!("{path}: {PLAN_NAME}"));
+    }
+    match serde_json::from_value::<Vec<PlanStep>>(value.clone()) {
+        Ok(steps) => {
+            problems.extend(plan_problem(&steps).map(|problem| match problem.starts_with('[') {
+                true => format!("{path}{problem}"),
+                false => format!("{path}: {problem}"),
+            }));
+            steps
+        }
+        Err(error) => {
+            problems.push(format!("{path}: {error}"));
+            Vec::new()
         }
     }
 }

@@ -72,6 +72,7 @@ pub struct MessageMetrics {
     refusals: Family<Labels<1>, Counter>,
     reconciled: Family<Labels<1>, Counter>,
     switched: Family<Labels<1>, Counter>,
+    unanswered: Family<Labels<1>, Counter>,
     replies: Family<Labels<2>, Counter>,
     checks: Family<Labels<1>, Counter>,
     flows: Family<Labels<1>, Counter>,
@@ -110,6 +111,11 @@ impl MessageMetrics {
                 "fallbacks",
                 &["to"],
                 "Replacements for messages that their channel did not accept: a `template`, a message on another `channel`, or an `email` (docs/SENDING.md)",
+            ),
+            unanswered: all.counters(
+                "plan_steps_unanswered",
+                &["channel"],
+                "Steps of notifications that moved on because no delivery was reported within their `within_s`, by channel (docs/NOTIFICATIONS.md)",
             ),
             replies: all.counters(
                 "keyword_replies",
@@ -182,6 +188,9 @@ impl MessageMetrics {
         }
         for to in FallbackTarget::ALL {
             self.switched.get_or_create(&[("to", to.as_str())]).inc_by(0);
+        }
+        for channel in ["sms", "whatsapp", "email"] {
+            self.unanswered.get_or_create(&[("channel", channel)]).inc_by(0);
         }
         for keyword in Opt::ALL {
             for state in [QUEUED, REFUSED] {
@@ -290,6 +299,12 @@ impl MessageMetrics {
     /// Counts a message that a fallback replaced.
     pub fn switched(&self, to: FallbackTarget) {
         self.switched.get_or_create(&[("to", to.as_str())]).inc();
+    }
+
+    /// Counts a step of a notification that was not answered in time.
+    pub fn unanswered(&self, channel: &str) {
+        let channel = CHANNELS.into_iter().find(|known| *known == channel).unwrap_or(OTHER);
+        self.unanswered.get_or_create(&[("channel", channel)]).inc();
     }
 
     /// Records an API call: its duration, and the class of its failure.

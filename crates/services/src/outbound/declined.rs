@@ -61,7 +61,12 @@ impl Sending {
         decline.reason.clone_into(&mut row.reason);
         (row.form, row.fallback, row.fallback_to) = Default::default();
         (row.repeat_until_ms, row.valid_until_ms) = (0, 0);
-        if let Err(reason) = self.messages.add_all(&[row], None).await {
+        self.store_declined(&[row]).await;
+    }
+
+    /// Stores the rows of declined messages. A failure of the database is only logged.
+    pub(super) async fn store_declined(&self, rows: &[OutboundMessage]) {
+        if let Err(reason) = self.messages.add_all(rows, None).await {
             report_failure(&reason.to_string());
         }
     }

@@ -236,9 +236,9 @@ impl Sending {
         };
         let is_changed = match &fallback {
             Some(fallback) => {
-                let instead = &fallback.message;
+                let instead = fallback.rows();
                 self.messages
-                    .replace_with_fallback(message, &masked, change, instead, now_ms)
+                    .replace_with_fallback(message, &masked, change, &instead, now_ms)
                     .await?
             }
             None => self.messages.update_status(message, &masked, change, now_ms).await?,

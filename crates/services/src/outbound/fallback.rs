@@ -10,6 +10,7 @@ use twilio_edge_domain::{
     sending::{
         errors::FallbackTarget,
         fallback::{FailedMessage, FallbackPlan},
+        plan::NotificationPlan,
         provider::Provider,
         request::Request,
         rules::Verdict,
@@ -36,8 +37,17 @@ pub struct Alternative {
 pub struct Fallback {
     /// Kind of fallback.
     pub to: FallbackTarget,
+    /// Steps of a plan that a rule declined before this one.
+    pub skipped: Vec<OutboundMessage>,
     /// Row of the fallback.
     pub message: OutboundMessage,
+}
+
+impl Fallback {
+    /// Returns the rows in the order of their attempts; the last one is the fallback.
+    pub fn rows(&self) -> Vec<OutboundMessage> {
+        self.skipped.iter().chain([&self.message]).cloned().collect()
+    }
 }
 
 impl Alternative {
@@ -101,11 +111,16 @@ impl Sending {
         if message.provider() == Provider::Verify {
             return self.build_verification_fallback(message, code, now_ms).await;
         }
+        if let Some(plan) = NotificationPlan::read(&message.fallback) {
+            return self.next_step(message, plan, code, now_ms).await;
+        }
         let order = self.errors.fallback_targets(code);
         let Some(plan) = FallbackPlan::read(&message.fallback).filter(|_| !order.is_empty()) else {
             return Ok(None);
         };
-        let to = Address { channel: message.channel.clone(), number: message.fallback_to.clone() };
+        // The recipient of the message, and after it that of the e-mail.
+        let number = message.fallback_to.split(' ').next().unwrap_or_default();
+        let to = Address { channel: message.channel.clone(), number: number.to_owned() };
         let failed = FailedMessage {
             account_sid: &message.account_sid,
             to: &to,
@@ -126,7 +141,7 @@ impl Sending {
         row.metadata.clone_from(&message.metadata);
         row.valid_until_ms = message.valid_until_ms;
         refuse(&mut row, verdicts);
-        Ok(Some(Fallback { to: *to, message: row }))
+        Ok(Some(Fallback { to: *to, skipped: Vec::new(), message: row }))
     }
 
     /// Counts and logs a fallback, and wakes the dispatcher.

@@ -132,6 +132,7 @@ impl ReconcilerTask {
             // The dispatcher logs that the database is unavailable.
             let _ = self.messages.flush_counts().await;
             self.apply_queued_statuses().await;
+            self.move_on_unanswered().await;
             let Ok(due) = self.messages.due_for_poll(CONCURRENT_LOOKS, now_ms()).await else {
                 continue;
             };
@@ -165,6 +166,13 @@ impl ReconcilerTask {
                 // The dispatcher logs that the database is unavailable.
                 Err(_) => return self.sending.status_queue.put_back(queued),
             }
+        }
+    }
+
+    /// Moves unanswered steps of notifications on.
+    async fn move_on_unanswered(&self) {
+        if let Err(reason) = self.sending.move_on_unanswered(now_ms()).await {
+            tracing::warn!(event = "plan.move_on_failed", %reason, "the reconciler could not move unanswered steps of notifications on; it retries");
         }
     }
 

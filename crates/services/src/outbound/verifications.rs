@@ -189,6 +189,6 @@ impl Sending {
         };
         let verdicts = self.evaluate_verification(&request, SMS, now_ms).await?;
         refuse(&mut row, &verdicts);
-        Ok(Some(Fallback { to: FallbackTarget::Channel, message: row }))
+        Ok(Some(Fallback { to: FallbackTarget::Channel, skipped: Vec::new(), message: row }))
     }
 }

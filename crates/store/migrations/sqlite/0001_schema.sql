@@ -404,8 +404,8 @@ CREATE TABLE outbound_messages (
     lookups          INTEGER NOT NULL DEFAULT 0,  -- number of searches in Twilio's list while the outcome is unknown
     lookup_due_at_ms INTEGER NOT NULL DEFAULT 0,  -- time of the next search; 0: none
     request_id       TEXT NOT NULL DEFAULT '',  -- Twilio's id of the last call
-    fallback         TEXT NOT NULL DEFAULT '',  -- message to send instead, until this one has arrived
-    fallback_to      TEXT NOT NULL DEFAULT '',  -- recipient of the fallback, for as long
+    fallback         TEXT NOT NULL DEFAULT '',  -- message to send instead, or the remaining steps of a plan, until this one has arrived
+    fallback_to      TEXT NOT NULL DEFAULT '',  -- recipients of the fallback, separated by blanks, for as long
     fallback_of      TEXT NOT NULL DEFAULT '',  -- message that this one replaces
     twilio_status    INTEGER NOT NULL DEFAULT 0,  -- HTTP status of Twilio's refusal; 0: none
     segments         INTEGER NOT NULL DEFAULT 0,  -- SMS segments, by which Twilio bills; 0: not billed by segments
@@ -422,7 +422,9 @@ CREATE TABLE outbound_messages (
     reply_keyword    TEXT NOT NULL DEFAULT '',  -- meaning of that keyword: stop, start or help
     provider         TEXT NOT NULL DEFAULT 'messaging' CHECK (provider IN ('messaging', 'verify', 'sendgrid', 'smtp', 'studio')),
     notification_id  TEXT NOT NULL DEFAULT '',  -- nt_..; of a fallback: that of the message that it replaces
-    contact          TEXT NOT NULL DEFAULT ''  -- number or address of the recipient; empty after its retention period
+    contact          TEXT NOT NULL DEFAULT '',  -- number or address of the recipient; empty after its retention period
+    plan             TEXT NOT NULL DEFAULT '',  -- name of the notification plan in the routes; empty: none
+    answer_within_ms INTEGER NOT NULL DEFAULT 0  -- time after which a sent message moves on to the next step of its plan; 0: none
 );
 CREATE INDEX outbound_messages_listed ON outbound_messages (account_sid, state, created_at_ms, id);
 CREATE INDEX outbound_messages_by_sid ON outbound_messages (message_sid) WHERE message_sid <> '';
@@ -436,6 +438,9 @@ CREATE UNIQUE INDEX outbound_messages_fallback_of ON outbound_messages (fallback
 -- One reply to each keyword.
 CREATE UNIQUE INDEX outbound_messages_reply_to ON outbound_messages (account_sid, reply_to, reply_keyword) WHERE reply_to <> '';
 CREATE INDEX outbound_messages_with_fallback ON outbound_messages (changed_at_ms) WHERE fallback <> '';
+-- Sent messages that move on to the next step of their plan without an answer.
+CREATE INDEX outbound_messages_answer ON outbound_messages ((changed_at_ms + answer_within_ms))
+    WHERE state = 'sent' AND answer_within_ms > 0 AND fallback <> '';
 CREATE INDEX outbound_messages_poll ON outbound_messages (lookup_due_at_ms) WHERE state = 'sent' AND lookup_due_at_ms > 0;
 CREATE INDEX outbound_messages_repeatable ON outbound_messages (repeat_until_ms) WHERE state = 'sent' AND repeat_until_ms > 0;
 -- Lists by status, error code, template and sender.

@@ -44,7 +44,7 @@ pub struct Notification {
 
 impl Notification {
     /// Builds the notification of these messages; `None` without a first message.
-    fn of(messages: Vec<OutboundMessage>) -> Option<Notification> {
+    pub fn of(messages: Vec<OutboundMessage>) -> Option<Notification> {
         let (first, rest): (Vec<_>, Vec<_>) =
             messages.into_iter().partition(|message| message.fallback_of.is_empty());
         let first = first.into_iter().next()?;

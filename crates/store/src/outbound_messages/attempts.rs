@@ -101,7 +101,7 @@ impl OutboundMessages {
         self.execute(HOLD, &binds).await.map(|_| ())
     }
 
-    /// Records the outcome of an attempt, and with it the fallback message `instead`: both, or neither.
+    /// Records the outcome of an attempt, and with it the fallback message, the last one of `instead`: all, or none.
     /// Returns `false` if the message has already been decided.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl OutboundMessages {
         message: &OutboundMessage,
         masked: &str,
         outcome: &AttemptOutcome<'_>,
-        instead: Option<&OutboundMessage>,
+        instead: &[OutboundMessage],
         now_ms: i64,
     ) -> Result<bool, StoreError> {
         let binds = [
@@ -137,7 +137,7 @@ impl OutboundMessages {
             message_sid: outcome.message_sid,
             code: outcome.code,
             reason: outcome.reason,
-            instead,
+            instead: instead.last(),
             now_ms,
             ..MessageChange::default()
         };

@@ -105,10 +105,10 @@ pub struct OutboundMessage {
     lookups: i64,
     /// Twilio's request id of the last call, for Twilio's support; empty if Twilio returned none.
     request_id: String,
-    /// Fallback to send if the message fails, in the format of `domain/sending/fallback.rs`; empty without one, or once it
-    /// is no longer possible.
+    /// Fallback to send if the message fails, in the format of `domain/sending/fallback.rs`, or the remaining steps of a plan
+    /// in that of `domain/sending/plan.rs`; empty without one, or once it is no longer possible.
     fallback: String,
-    /// Recipient of the fallback, as long as there is a fallback.
+    /// Recipients of the fallback, separated by blanks, as long as there is a fallback.
     fallback_to: String,
     /// Id of the message that this one replaces as its fallback; empty otherwise.
     fallback_of: String,
@@ -145,6 +145,10 @@ pub struct OutboundMessage {
     notification_id: String,
     /// Number or address of the recipient; empty after its retention period.
     contact: String,
+    /// Name of the notification plan in the routes; empty without one.
+    plan: String,
+    /// Time after which a sent message moves on to the next step of its plan if it is not delivered; 0: it does not.
+    answer_within_ms: i64,
 }
 }
 

@@ -53,8 +53,8 @@ pub(super) struct Change<'a> {
     pub(super) values: &'a [Bind<'a>],
     /// Statement with values of its own.
     pub(super) then: Option<(&'static str, &'a [Bind<'a>])>,
-    /// Fallback message to insert.
-    pub(super) instead: Option<&'a OutboundMessage>,
+    /// Fallback message to insert, after the steps of its plan that a rule declined.
+    pub(super) instead: &'a [OutboundMessage],
     /// Counters to increment.
     pub(super) counts: Vec<MessageCount>,
     /// Events to report to sinks.
@@ -69,7 +69,7 @@ impl<'a> Change<'a> {
             statement,
             values,
             then: None,
-            instead: None,
+            instead: &[],
             counts: Vec::new(),
             events: Vec::new(),
             callback: None,
@@ -82,7 +82,7 @@ struct StoredChange {
     statement: &'static str,
     values: Vec<Value>,
     then: Option<(&'static str, Vec<Value>)>,
-    instead: Option<OutboundMessage>,
+    instead: Vec<OutboundMessage>,
     counts: Vec<MessageCount>,
     events: Vec<OperationalEvent>,
     callback: Option<NewCallback>,
@@ -158,7 +158,7 @@ impl Writes {
             statement: change.statement,
             values: stored(change.values),
             then: change.then.map(|(statement, values)| (statement, stored(values))),
-            instead: change.instead.cloned(),
+            instead: change.instead.to_vec(),
             counts: change.counts,
             events: change.events,
             callback: change.callback,
@@ -265,7 +265,7 @@ impl Write {
             Write::Change(change) => {
                 let rows = tx.execute_bound(change.statement, &bound(&change.values)).await?;
                 if rows == 1 {
-                    if let Some(message) = &change.instead {
+                    for message in &change.instead {
                         tx.execute_bound(&ADD, &message.values()).await?;
                     }
                     if let Some((statement, values)) = &change.then {

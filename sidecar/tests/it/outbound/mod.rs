@@ -16,6 +16,7 @@ pub(crate) mod never_twice;
 pub(crate) mod notifications;
 pub(crate) mod operational_events;
 pub(crate) mod outcomes;
+pub(crate) mod plans;
 pub(crate) mod prism;
 pub(crate) mod reconciliation;
 pub(crate) mod sending;

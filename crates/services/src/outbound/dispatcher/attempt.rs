@@ -12,6 +12,7 @@ use crate::{
         permissions::{Checks, Intent},
     },
     outbound::{
+        fallback::Fallback,
         media::Media,
         opt_out_from_error::OptOutRecorder,
         outcome_waiters::OutcomeWaiters,
@@ -326,8 +327,9 @@ impl SendAttempt {
             "refused" => self.sending.build_fallback(message, outcome.code, now_ms()).await?,
             _ => None,
         };
-        let row = fallback.as_ref().map(|fallback| &fallback.message);
-        let is_ours = self.messages.record_outcome(message, masked, outcome, row, now_ms()).await?;
+        let rows = fallback.as_ref().map(Fallback::rows).unwrap_or_default();
+        let is_ours =
+            self.messages.record_outcome(message, masked, outcome, &rows, now_ms()).await?;
         if let Some(fallback) = fallback.filter(|_| is_ours) {
             self.sending.report_fallback(message, outcome.code, &fallback);
         }

@@ -62,7 +62,7 @@ impl Sending {
             code: held_ms.map_or_else(String::new, |_| QUIET_HOURS.to_owned()),
             reason: held_ms.map_or_else(String::new, quiet_reason),
             metadata: request.options.metadata.to_json(),
-            fallback_to: plan.as_ref().map_or_else(String::new, |_| request.to.number.clone()),
+            fallback_to: plan.as_ref().map_or_else(String::new, |plan| plan.recipients(&request.to)),
             fallback: plan.map_or_else(String::new, |plan| plan.to_json()),
             ..row
         })
@@ -140,7 +140,7 @@ pub fn refuse(message: &mut OutboundMessage, verdicts: &[Verdict]) {
     (message.state, message.code) = ("refused".to_owned(), code.as_str().to_owned());
     message.reason.clone_from(detail);
     (message.form, message.fallback, message.fallback_to) = Default::default();
-    message.repeat_until_ms = 0;
+    (message.repeat_until_ms, message.answer_within_ms) = (0, 0);
 }
 
 /// Returns the recipient in the masked form that is shown after the message has ended.
