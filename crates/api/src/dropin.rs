@@ -8,6 +8,7 @@ mod codes;
 mod forwarding;
 mod media;
 mod refusals;
+mod request;
 mod resources;
 mod studio;
 mod verify;
@@ -21,7 +22,7 @@ use axum::{
     Extension, Router,
     body::{Bytes, to_bytes},
     extract::{Path, RawQuery, Request, State, rejection::BytesRejection},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -29,8 +30,11 @@ use axum::{
 use serde_json::Value;
 
 pub use self::codes::reference;
-use self::refusals::DropInRefusal;
 pub(super) use self::refusals::translate_refusals;
+use self::{
+    refusals::DropInRefusal,
+    request::{OUR_KEY, TWILIO_KEY, category, pairs, with_status},
+};
 use super::{
     access, addresses,
     idempotency::{self, REPLAYED, StoredReplay, as_of_ms},
@@ -53,18 +57,10 @@ use twilio_edge_domain::{
         resource::{self, StoredMessage},
     },
     idempotency::{Headers, StoredResponse},
-    policy::Category,
     sending::{options::MessageOptions, request as outbound},
 };
 use twilio_edge_services::{access::api_keys::Caller, outbound::sending::Sending};
 use twilio_edge_store::{IdempotencyClaim, OutboundMessage, QueuedMessagesPage};
-
-/// Twilio's header for an idempotency key; some Twilio clients send it.
-const TWILIO_KEY: HeaderName = HeaderName::from_static("i-twilio-idempotency-token");
-const OUR_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Header with the category of a message, which Twilio's API does not have.
-const CATEGORY: HeaderName = HeaderName::from_static("twilio-edge-category");
 
 /// Largest stored answer for copies of a request, in bytes.
 const LARGEST: usize = 256 << 10;
@@ -302,24 +298,6 @@ fn message_sid(last: &str) -> Result<&str, Problem> {
         true => Ok(sid),
         false => Err(Problem::of(RefusalCode::NoSuchMessage)),
     }
-}
-
-fn with_status(status: StatusCode, body: &Value) -> Response {
-    let mut response = json(body);
-    *response.status_mut() = status;
-    response
-}
-
-fn category(headers: &HeaderMap) -> Result<Option<Category>, Problem> {
-    let Some(name) = headers.get(CATEGORY) else { return Ok(None) };
-    let found = Category::ALL.into_iter().find(|category| name == category.as_str());
-    let names = Category::ALL.map(Category::as_str).join(", ");
-    let problem = || Problem::malformed(&format!("{CATEGORY}: must be one of {names}"));
-    found.map(Some).ok_or_else(problem)
-}
-
-fn pairs(form: &[u8]) -> Vec<(String, String)> {
-    form_urlencoded::parse(form).into_owned().collect()
 }
 
 fn known(message: &OutboundMessage) -> StoredMessage<'_> {

@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 
-use crate::Console;
+use crate::console::Console;
 
 pub(crate) const STYLE: Asset =
     Asset::new("console.css", "text/css; charset=utf-8", include_str!("../assets/console.css"));
@@ -39,7 +39,7 @@ impl Asset {
 
     /// Returns the path of the file.
     pub(crate) fn path(self) -> String {
-        format!("{}/static/{}/{}", crate::ROOT, self.digest(), self.name)
+        format!("{}/static/{}/{}", crate::path::ROOT, self.digest(), self.name)
     }
 
     fn digest(self) -> String {

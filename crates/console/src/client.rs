@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 use twilio_edge_platform::listener::admission::Connection;
 
 use crate::{
-    Console,
+    console::Console,
     failure::{Failure, Refusal},
 };
 

@@ -1,58 +1,19 @@
-//! Frame of every page: head, navigation, main part.
+//! HTML document of every page: head, header, main part.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::{assets, pages, viewer::Viewer};
-
-impl Viewer {
-    /// Renders a page of the viewer.
-    pub(crate) fn page(&self, title: &str, body: &Markup) -> Markup {
-        let is_current = |path: &str| match path {
-            crate::ROOT => self.here.split('?').next() == Some(path),
-            path => self.here.starts_with(path),
-        };
-        let header = html! {
-            header.top {
-                a.brand href=(crate::ROOT) { (logo()) "twilio-edge" }
-                div.who {
-                    @if self.key.account_sid.is_none() { (self.account_form()) }
-                    span.key title="API key of this session" { (self.key.name) " " span.badge { (self.key.scope) } }
-                    form method="post" action="/console/sign-out" { button.quiet type="submit" { "Sign out" } }
-                }
-            }
-            nav.pages aria-label="Pages" {
-                ul {
-                    @for page in pages::of(self) {
-                        li { a href=(page.path) aria-current=[is_current(page.path).then_some("page")] { (page.title) } }
-                    }
-                }
-            }
-        };
-        document(title, &header, body)
-    }
-
-    fn account_form(&self) -> Markup {
-        html! {
-            form.account method="post" action="/console/account" {
-                input type="hidden" name="next" value=(self.here);
-                label for="account" { "Account" }
-                input #account name="account" value=(self.account.as_deref().unwrap_or_default())
-                    placeholder="AC.., or empty" pattern="AC[0-9a-f]{32}" size="36" spellcheck="false";
-                button type="submit" { "Show" }
-            }
-        }
-    }
-}
+use crate::{assets, path::ROOT};
 
 /// Renders a page for a browser that is not signed in, or whose viewer is unknown.
 pub(crate) fn without_viewer(title: &str, body: &Markup) -> Markup {
     let header = html! {
-        header.top { a.brand href=(crate::ROOT) { (logo()) "twilio-edge" } }
+        header.top { a.brand href=(ROOT) { (logo()) "twilio-edge" } }
     };
     document(title, &header, body)
 }
 
-fn document(title: &str, header: &Markup, body: &Markup) -> Markup {
+/// Renders a document with a header and a main part.
+pub(crate) fn document(title: &str, header: &Markup, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -77,6 +38,7 @@ fn document(title: &str, header: &Markup, body: &Markup) -> Markup {
     }
 }
 
-fn logo() -> Markup {
+/// Renders the mark of the product.
+pub(crate) fn logo() -> Markup {
     PreEscaped(include_str!("../assets/logo.svg").to_owned())
 }

@@ -13,12 +13,15 @@ mod assets;
 mod chart;
 mod client;
 mod components;
+mod console;
 mod failure;
+mod frame;
 mod layout;
 mod pages;
 mod path;
 mod security;
 mod session;
+mod simulator;
 mod viewer;
 
 use std::sync::Arc;
@@ -29,40 +32,30 @@ use axum::{
     routing::{get, post},
 };
 
-pub use self::pages::phone::Simulator;
-use self::{failure::Failure, viewer::Viewer};
-
-/// Path of the console.
-const ROOT: &str = "/console";
-
-/// Parts of one listener's console. Copies share them.
-#[derive(Clone)]
-pub struct Console(Arc<Parts>);
-
-struct Parts {
-    application: Router,
-    administration: Option<Router>,
-    simulator: Option<Simulator>,
-}
+pub use self::{console::Console, simulator::Simulator};
+use self::{console::Parts, failure::Failure, path::ROOT, viewer::Viewer};
 
 impl Console {
     /// Creates a console with the API of applications, without the pages of administrators.
     pub fn new(application: Router) -> Console {
-        Console(Arc::new(Parts { application, administration: None, simulator: None }))
+        let pages = pages::ALL;
+        Console(Arc::new(Parts { application, administration: None, simulator: None, pages }))
     }
 
     /// Adds the API of administrators.
     pub fn with_administration(self, administration: Router) -> Console {
-        let Parts { application, simulator, .. } = &*self.0;
+        let Parts { application, simulator, pages, .. } = &*self.0;
         let (application, simulator) = (application.clone(), simulator.clone());
-        Console(Arc::new(Parts { application, administration: Some(administration), simulator }))
+        let administration = Some(administration);
+        Console(Arc::new(Parts { application, administration, simulator, pages }))
     }
 
     /// Adds the phone of a simulated contact.
     pub fn with_simulator(self, simulator: Simulator) -> Console {
-        let Parts { application, administration, .. } = &*self.0;
+        let Parts { application, administration, pages, .. } = &*self.0;
         let (application, administration) = (application.clone(), administration.clone());
-        Console(Arc::new(Parts { application, administration, simulator: Some(simulator) }))
+        let simulator = Some(simulator);
+        Console(Arc::new(Parts { application, administration, simulator, pages }))
     }
 
     /// Returns the routes of the console, and a redirect from `/` to it.
@@ -77,10 +70,6 @@ impl Console {
             .layer(middleware::from_fn(security::add_headers));
         let to_console = get(async || Redirect::to(ROOT));
         Router::new().route("/", to_console).nest(ROOT, pages).with_state(self)
-    }
-
-    fn simulator(&self) -> Option<&Simulator> {
-        self.0.simulator.as_ref()
     }
 }
 

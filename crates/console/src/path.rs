@@ -2,6 +2,9 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+/// Path of the console.
+pub(crate) const ROOT: &str = "/console";
+
 /// Returns a path with one more segment.
 pub(crate) fn join(base: &str, segment: &str) -> String {
     format!("{base}/{}", utf8_percent_encode(segment, NON_ALPHANUMERIC))
@@ -26,7 +29,7 @@ pub(crate) fn query<'a>(
 
 /// Returns the path if it leads to a page of the console, so that a link cannot lead a viewer elsewhere.
 pub(crate) fn of_console(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix(crate::ROOT)?;
+    let rest = path.strip_prefix(ROOT)?;
     let is_below = rest.is_empty() || rest.starts_with('/') || rest.starts_with('?');
     let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     (is_below && is_plain && !rest.starts_with("//")).then_some(path)

@@ -16,11 +16,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    Console, ROOT,
     client::{Api, Client},
+    console::Console,
     failure::{Failure, Refusal},
     layout,
-    path::of_console,
+    path::{ROOT, of_console},
     security::is_https,
     viewer::Viewer,
 };

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use twilio_edge_domain::{api_key::Scope, tenant::is_account_sid};
 
 use crate::{
-    Console, ROOT,
     client::{Api, Client},
+    console::Console,
     failure::Failure,
-    path::{of_console, query},
+    path::{ROOT, of_console, query},
     session::{cookie, set_cookie, token},
 };
 

@@ -12,11 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use twilio_edge_filter::signature::Key;
 
+use super::answer::{Json, origin};
 use super::content::Content;
 use super::delivery;
 use super::messages::{Message, content_type};
 use super::request::{is_address, is_person, is_url, is_whatsapp};
-use super::rest::{Json, origin};
 use super::samples::sample;
 use super::webhook::{self, set};
 use crate::state::{Shared, fresh_sid, now_ms};

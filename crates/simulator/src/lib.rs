@@ -2,7 +2,7 @@
 //! content, SendGrid's API of e-mails, message statuses on a clock, signed webhooks, and faults on demand (docs/SIMULATOR.md).
 //!
 //! ```text
-//! rest.rs, resources.rs ->  request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
+//! rest.rs, resources.rs ->  answer.rs, request.rs, faults.rs, content.rs, listing.rs, limit.rs  ->  messages.rs
 //!                                                    requests and stored resources       pure, except rest.rs
 //! send_grid.rs ->  send_grid_events.rs               e-mails, and SendGrid's signed events
 //! verify.rs  ->  verifications.rs                   one-time passwords of Twilio Verify  pure, except verify.rs
@@ -14,6 +14,7 @@
 //!
 //! Architecture invariant: shares no code with the service but its listener and its plain decisions, so that it can judge the service.
 
+mod answer;
 mod content;
 mod control;
 mod delivery;

@@ -8,10 +8,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::json;
 
+use super::answer::{App, Json, allowed, finish, origin, pairs, with_message};
 use super::listing::{PAGE, page};
 use super::messages::rfc2822;
 use super::refusal::Refusal;
-use super::rest::{App, Json, allowed, finish, origin, pairs, with_message};
 use super::samples::sample;
 use crate::state::now_ms;
 

@@ -18,11 +18,11 @@ use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq;
 
 use super::{
+    answer::Json,
     line::Cut,
-    rest::Json,
     send_grid_events::{self, Course, Sent},
 };
-use crate::state::{Shared, fresh_sid, now_ms};
+use crate::state::{Email, Shared, fresh_sid, now_ms};
 
 /// Limits of one request: bytes, recipients, bytes of custom arguments, categories.
 const MAX_BYTES: usize = 30 << 20;
@@ -35,15 +35,6 @@ const RESET_S: i64 = 2;
 
 /// Time until a request without an answer is closed.
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// E-mail that the simulator accepted, for the overview.
-#[derive(Debug, Clone)]
-pub(crate) struct Email {
-    pub(crate) id: String,
-    pub(crate) to: String,
-    pub(crate) subject: String,
-    pub(crate) template_id: Option<String>,
-}
 
 /// Request, as SendGrid documents it. A field that SendGrid does not document is refused, so that it judges its caller.
 #[derive(Deserialize)]

@@ -8,9 +8,18 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    content::Content, executions::Executions, ledger::Ledger, limit::Limit, send_grid::Email,
+    content::Content, executions::Executions, ledger::Ledger, limit::Limit,
     verifications::Verifications,
 };
+
+/// E-mail that the simulator accepted, for the overview.
+#[derive(Debug, Clone)]
+pub(crate) struct Email {
+    pub(crate) id: String,
+    pub(crate) to: String,
+    pub(crate) subject: String,
+    pub(crate) template_id: Option<String>,
+}
 
 /// Account with access to the simulator.
 #[derive(Clone)]

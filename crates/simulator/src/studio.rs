@@ -6,12 +6,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::answer::{Answer, App, Json, after_fault, allowed, before_fault, finish, origin, pairs};
 use super::executions::{Execution, Period, Start};
 use super::faults::Fault;
 use super::line::Cut;
 use super::refusal::Refusal;
 use super::request::{Request, is_sid};
-use super::rest::{Answer, App, Json, after_fault, allowed, before_fault, finish, origin, pairs};
 use crate::state::{Shared, fresh_sid, now_ms};
 
 /// Usual and largest number of executions in one page.

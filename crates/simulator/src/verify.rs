@@ -6,11 +6,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::answer::{Answer, App, Json, after_fault, allowed, before_fault, finish, pairs};
 use super::faults::Fault;
 use super::line::Cut;
 use super::refusal::Refusal;
 use super::request::is_sid;
-use super::rest::{Answer, App, Json, after_fault, allowed, before_fault, finish, pairs};
 use super::verifications::Start;
 use crate::state::{Shared, fresh_sid, now_ms};
 

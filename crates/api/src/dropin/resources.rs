@@ -17,8 +17,9 @@ use super::{
     super::{problem::Problem, query},
     find_own,
     forwarding::{Answer, forward, get},
-    known, message_sid, pairs,
+    known, message_sid,
     refusals::DropInRefusal,
+    request::pairs,
 };
 use crate::body::{json, whole};
 use twilio_edge_connectors::twilio::Forward;

@@ -18,9 +18,9 @@ use axum::{
 use serde_json::Value;
 
 use super::{
-    DropInRefusal, OUR_KEY, TWILIO_KEY, category, ends,
     forwarding::{Answer, TwilioAnswer},
-    pairs, with_status,
+    refusals::DropInRefusal,
+    request::{OUR_KEY, TWILIO_KEY, category, pairs, with_status},
 };
 use crate::{
     access,
@@ -36,7 +36,7 @@ use twilio_edge_domain::{
     address::Address,
     check::Kind,
     dropin::{
-        DropInError, credentials,
+        DropInError, codes as ends, credentials,
         execution::{self as resource, ExecutionForm, StoredExecution},
     },
     idempotency::{Headers, StoredResponse},

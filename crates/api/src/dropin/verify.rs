@@ -15,9 +15,9 @@ use axum::{
 use serde_json::Value;
 
 use super::{
-    DropInRefusal, OUR_KEY, TWILIO_KEY, ends,
     forwarding::{Answer, TwilioAnswer},
-    pairs, with_status,
+    refusals::DropInRefusal,
+    request::{OUR_KEY, TWILIO_KEY, pairs, with_status},
 };
 use crate::{
     access,
@@ -30,7 +30,7 @@ use crate::{
 use twilio_edge_connectors::twilio::Forward;
 use twilio_edge_domain::{
     dropin::{
-        DropInError, credentials,
+        DropInError, codes as ends, credentials,
         verification::{self as resource, StartForm},
     },
     idempotency::{Headers, StoredResponse},

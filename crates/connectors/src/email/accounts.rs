@@ -15,6 +15,8 @@ use twilio_edge_platform::strict_toml::{Fields, TomlReader};
 /// Upper bounds of accounts in a file, and of further senders of an account.
 const MAX_ACCOUNTS: usize = 1024;
 const MAX_SENDERS: usize = 1024;
+/// Longest name, user and password, in bytes.
+const MAX_LINE_BYTES: usize = 255;
 
 const FIELDS: [&str; 14] = [
     "sid",
@@ -107,7 +109,7 @@ pub(super) fn read(text: &str) -> Result<BTreeMap<String, Account>, Vec<String>>
         }
         let service = service(&mut reading, &path, &fields);
         let from = address(&mut reading, &format!("{path}.from"), fields.get("from"));
-        let name = optional(&mut reading, &format!("{path}.from_name"), fields.get("from_name"));
+        let name = line(&mut reading, &format!("{path}.from_name"), fields.get("from_name"));
         let list = reading.list(&format!("{path}.senders"), fields.get("senders"), MAX_SENDERS);
         let senders = list
             .iter()
@@ -174,8 +176,8 @@ fn service(reading: &mut TomlReader, path: &str, fields: &Fields<'_>) -> Option<
     if port.is_none() {
         reading.problem(&key("port"), "must be a number from 1 to 65535");
     }
-    let user = optional(reading, &key("user"), fields.get("user"));
-    let password = optional(reading, &key("password"), fields.get("password"));
+    let user = line(reading, &key("user"), fields.get("user"));
+    let password = line(reading, &key("password"), fields.get("password"));
     let credentials = match (user, password) {
         (Some(user), Some(password)) => Some((user, password)),
         (None, None) => None,
@@ -193,6 +195,28 @@ fn service(reading: &mut TomlReader, path: &str, fields: &Fields<'_>) -> Option<
 /// Reads a text that may be missing.
 fn optional(reading: &mut TomlReader, path: &str, value: Option<&Value>) -> Option<String> {
     value.map(|value| reading.text(path, Some(value)))
+}
+
+/// Reads a name, a user or a password: any text of one line.
+fn line(reading: &mut TomlReader, path: &str, value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) if text.is_empty() => {
+            reading.problem(path, "must not be empty");
+            None
+        }
+        Value::String(text)
+            if text.len() > MAX_LINE_BYTES || text.chars().any(char::is_control) =>
+        {
+            reading
+                .problem(path, format_args!("must be one line of at most {MAX_LINE_BYTES} bytes"));
+            None
+        }
+        Value::String(text) => Some(text.clone()),
+        _ => {
+            reading.problem(path, "must be a text");
+            None
+        }
+    }
 }
 
 fn address(reading: &mut TomlReader, path: &str, value: Option<&Value>) -> String {
@@ -237,8 +261,7 @@ mod tests {
         );
         let read = accounts(&account(&sendgrid)).unwrap();
         assert_eq!(read[SID].from.address, "shop@example.com");
-        let smtp =
-            "provider = \"smtp\"\nhost = \"mail.example.com\"\nuser = \"u\"\npassword = \"p\"";
+        let smtp = "provider = \"smtp\"\nhost = \"mail.example.com\"\nuser = \"u\"\npassword = \"p q\"\nfrom_name = \"Café & Shop\"";
         assert!(accounts(&account(smtp)).is_ok());
         for (rest, problem) in [
             ("", "account[0].provider: is required"),
@@ -268,6 +291,10 @@ mod tests {
             (
                 "provider = \"smtp\"\nhost = \"h\"\nsenders = [\"x\"]",
                 "account[0].senders[0]: it must",
+            ),
+            (
+                "provider = \"smtp\"\nhost = \"h\"\nfrom_name = \"Shop\\nBcc: x\"",
+                "account[0].from_name: must be one line",
             ),
         ] {
             let problems = accounts(&account(rest)).err().unwrap();

@@ -8,11 +8,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use self::profile::Profile;
-use super::Page;
 use crate::{
-    Console,
     client::Api,
     components::{Field, empty, next_page, search, state, text, time},
+    console::{Console, Page},
     failure::Failure,
     path::join,
     viewer::Viewer,

@@ -5,11 +5,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Page;
 use crate::{
-    Console,
     client::Api,
     components::{empty, live, next_page, text, time},
+    console::{Console, Page},
     failure::Failure,
     path::join,
     viewer::Viewer,

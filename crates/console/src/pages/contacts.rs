@@ -14,12 +14,12 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use self::records::{Consent, Suppression, consents_table, suppressions_table};
-use super::{Page, messages::MessageSummary};
+use super::messages::MessageSummary;
 use crate::{
-    Console,
     action::given,
     client::Api,
     components::{Field, empty, live, next_page, search, text, time},
+    console::{Console, Page},
     failure::Failure,
     path::join,
     viewer::Viewer,

@@ -15,11 +15,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use self::dead_letters::{Attempt, attempt_facts};
-use super::Page;
 use crate::{
-    Console,
     client::Api,
     components::{empty, live, state, time},
+    console::{Console, Page},
     failure::Failure,
     path::{join, query},
     viewer::Viewer,

@@ -7,11 +7,10 @@ use axum::{Router, extract::Query, routing::get};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::Page;
 use crate::{
-    Console,
     client::Api,
     components::{Field, empty, live, next_page, search, state, text, time},
+    console::{Console, Page},
     failure::Failure,
     path::join,
     viewer::Viewer,

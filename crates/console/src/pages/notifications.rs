@@ -10,14 +10,12 @@ use axum::{
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{
-    Page,
-    messages::{MessageError, long},
-};
+use super::messages::{MessageError, long};
 use crate::{
-    Console,
     client::Api,
     components::{Field, empty, facts, live, next_page, search, state, text, time},
+    console::Console,
+    console::Page,
     failure::Failure,
     path::join,
     viewer::Viewer,

@@ -5,18 +5,17 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use twilio_edge_domain::{period, window::rfc3339};
 
-use super::Page;
 use crate::{
-    Console,
     chart::{Series, bars},
     client::Api,
     components::{live, state},
+    console::{Console, Page},
     failure::Failure,
     viewer::Viewer,
 };
 
 pub(super) const PAGE: Page = Page {
-    path: crate::ROOT,
+    path: crate::path::ROOT,
     title: "Overview",
     api: Api::Application,
     needs_simulator: false,

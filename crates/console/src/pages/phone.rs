@@ -1,7 +1,5 @@
 //! Phone: a chat window in which the viewer is a contact of the simulator, beside what the sidecar recorded about that contact.
 
-mod simulator;
-
 use axum::{
     Form, Router,
     extract::Query,
@@ -12,15 +10,14 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
-pub use self::simulator::Simulator;
-use self::simulator::{Arrival, SimulatedMessage};
-use super::{Page, messages, webhooks};
+use super::{messages, webhooks};
 use crate::{
-    Console,
     client::Api,
     components::{empty, form_key, live_from, state, success, time},
+    console::{Console, Page},
     failure::Failure,
     path::{join, query},
+    simulator::{Arrival, SimulatedMessage, Simulator},
     viewer::Viewer,
 };
 

@@ -12,11 +12,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use self::request::{RefusedRequest, table};
-use super::Page;
 use crate::{
-    Console,
     client::Api,
     components::{Field, empty, live, next_page, search, text, time},
+    console::{Console, Page},
     failure::Failure,
     path::join,
     viewer::Viewer,

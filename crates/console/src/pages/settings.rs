@@ -5,11 +5,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Page;
 use crate::{
-    Console,
     client::Api,
     components::{Field, empty, search},
+    console::{Console, Page},
     failure::Failure,
     viewer::Viewer,
 };

@@ -6,11 +6,10 @@ use axum::{Router, extract::Query, routing::get};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::Page;
 use crate::{
-    Console,
     client::Api,
     components::{Field, empty, next_page, search, state, text, time},
+    console::{Console, Page},
     failure::Failure,
     path::join,
     viewer::Viewer,

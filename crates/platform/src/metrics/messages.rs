@@ -192,6 +192,9 @@ impl MessageMetrics {
         for result in CHECKS {
             self.checks.get_or_create(&[("result", result)]).inc_by(0);
         }
+        for state in [QUEUED, REFUSED] {
+            self.flows.get_or_create(&[("state", state)]).inc_by(0);
+        }
         for code in RefusalCode::of_send_rules() {
             self.refusals.get_or_create(&[("code", code.as_str())]).inc_by(0);
         }

@@ -47,6 +47,10 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
     let sending = world.directory.path().join("sending.toml");
     std::fs::write(&sending, format!("[[account]]\nsid = \"{A}\"\nauth_token = \"hush\"\nverify_service_sid = \"VA00112233445566778899aabbccddeeff\"\n"))
         .unwrap();
+    // No server listens here, so no e-mail is sent.
+    let email = world.directory.path().join("email.toml");
+    std::fs::write(&email, format!("[[account]]\nsid = \"{A}\"\nprovider = \"sendgrid\"\napi_key = \"hush\"\nfrom = \"shop@example.com\"\n"))
+        .unwrap();
     let bucket = format!("file://{}", world.directory.path().join("bucket").display());
     let sidecar = world
         .sidecar_with(&[
@@ -57,6 +61,8 @@ async fn accounts_are_isolated_on_every_endpoint(world: World) {
             ("TWILIO_EDGE_SENDING_FILE", sending.to_str().unwrap()),
             // No server listens here, so no message is sent.
             ("TWILIO_EDGE_SENDING_BASE_URL", "http://127.0.0.1:1"),
+            ("TWILIO_EDGE_EMAIL_FILE", email.to_str().unwrap()),
+            ("TWILIO_EDGE_EMAIL_BASE_URL", "http://127.0.0.1:1"),
             // A stream ends soon, so that its answer can be searched.
             ("TWILIO_EDGE_STREAM_MAX_AGE_S", "1"),
             ("TWILIO_EDGE_MEDIA_STORE_URL", &bucket),

@@ -157,7 +157,10 @@ async fn email_is_sent_once_and_followed(world: World) {
     let id = first["id"].as_str().unwrap();
     let email = shop.wait_for(id, "status", "delivered").await;
     assert_eq!((&email["state"], &email["channel"]), (&json!("sent"), &json!("email")), "{email}");
-    assert_eq!((&email["from"], &email["metadata"]["order"]), (&json!(SHOP), &json!("7")));
+    assert_eq!(
+        (&email["from"], &email["metadata"]["order"]),
+        (&json!(format!("email:{SHOP}")), &json!("7"))
+    );
     assert!(!email.to_string().contains("ava@"), "the recipient is masked: {email}");
     assert_eq!(count_to(&simulator, "ava@example.com").await, 1);
     let stored = world.stored("SELECT form || fallback || recipient FROM outbound_messages").await;

@@ -147,7 +147,7 @@ async fn declined_execution_is_a_notification_and_reaches_no_one(world: World) {
     assert_eq!(states, [&json!("declined"); 4], "{declined:?}");
     assert!(declined.iter().all(|one| one["provider"] == "studio"));
     for (body, refusal) in [
-        (json!({"to": "Ada", "from": sms}), coded(422, "invalid_field")),
+        (json!({"to": "Ada", "from": sms}), coded(422, "invalid_recipient")),
         (
             json!({"to": PERSON, "from": OURS, "parameters": {"twilio_edge_id": "x"}}),
             coded(422, "invalid_field"),
@@ -259,7 +259,7 @@ async fn inbound_message_starts_its_flow_once(world: World) {
     let counted = sidecar.metric("twilio_edge_flows_started_total{state=\"queued\"}").await;
     assert!((counted - 2.0).abs() < f64::EPSILON, "{counted}");
 
-    // A contact who opted out is not reached, whatever the contact writes.
+    // A contact who opted out is not reached, even if the contact writes.
     sidecar.claim(message("c7", "SM5", "STOP")).await;
     sidecar.claim(message("c8", "SM6", "book")).await;
     eventually("the execution is refused", async || {

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::PAGE;
 use crate::{
-    Console,
     action::{Done, answer, given},
     client::Api,
     components::{copyable, empty, facts, form_key, next_page, state, success, text, time},
+    console::Console,
     failure::Failure,
     path::{join, query},
     viewer::Viewer,

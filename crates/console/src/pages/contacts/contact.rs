@@ -19,10 +19,10 @@ use super::{
     records::{Consent, Suppression, Window, consents_table, suppressions_table, windows_table},
 };
 use crate::{
-    Console,
     action::{Done, answer, given},
     client::Api,
     components::{empty, success, text, time},
+    console::Console,
     failure::Failure,
     pages::{
         messages::{MessageSummary, current},

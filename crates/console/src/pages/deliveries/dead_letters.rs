@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::{PAGE, Sink};
 use crate::{
-    Console,
     action::{answer, given},
     client::Api,
     components::{
         Field, copyable, empty, facts, form_key, next_page, search, state, success, text, time,
     },
+    console::Console,
     failure::Failure,
     path::{join, query},
     viewer::Viewer,

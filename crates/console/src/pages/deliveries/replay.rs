@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::{PAGE, Sink, sinks};
 use crate::{
-    Console,
     action::{answer, given},
     client::Api,
     components::{empty, facts, form_key, live, state, text, time},
+    console::Console,
     failure::Failure,
     path::join,
     viewer::Viewer,

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::{MessageError, MessageSummary, PAGE, current, long, sender};
 use crate::{
-    Console,
     client::Api,
     components::{facts, live, state, success, text, time},
+    console::Console,
     failure::{Failure, Refusal},
     pages::webhooks::EventSummary,
     path::{join, query},

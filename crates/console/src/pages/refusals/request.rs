@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::{PAGE, kind};
 use crate::{
-    Console,
     client::Api,
     components::{copyable, facts, text, time},
+    console::Console,
     failure::Failure,
     path::join,
     viewer::Viewer,

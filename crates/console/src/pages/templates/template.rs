@@ -15,10 +15,10 @@ use twilio_edge_domain::template::variables::filled;
 
 use super::{PAGE, Template};
 use crate::{
-    Console,
     action::given,
     client::Api,
     components::{empty, facts, form_key, state, text, time},
+    console::Console,
     failure::Failure,
     path::{join, query},
     viewer::Viewer,

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::{EventSummary, PAGE, outcome};
 use crate::{
-    Console,
     client::Api,
     components::{copyable, facts, form_key, state, success, text, time},
+    console::Console,
     failure::Failure,
     path::{join, query},
     viewer::Viewer,

@@ -22,12 +22,12 @@ pub struct Simulator {
 
 /// Message in the simulator, as Twilio's API shows it.
 #[derive(Debug, Deserialize)]
-pub(super) struct SimulatedMessage {
-    pub(super) sid: String,
-    pub(super) body: String,
-    pub(super) direction: String,
-    pub(super) status: String,
-    pub(super) error_code: Option<u32>,
+pub(crate) struct SimulatedMessage {
+    pub(crate) sid: String,
+    pub(crate) body: String,
+    pub(crate) direction: String,
+    pub(crate) status: String,
+    pub(crate) error_code: Option<u32>,
     from: Option<String>,
     to: String,
 }
@@ -39,14 +39,14 @@ struct Messages {
 
 /// Result of the webhook of a message that the contact wrote.
 #[derive(Debug, Deserialize)]
-pub(super) struct Arrival {
-    pub(super) delivered: bool,
+pub(crate) struct Arrival {
+    pub(crate) delivered: bool,
     calls: Vec<Value>,
 }
 
 impl Arrival {
     /// Returns the answers to the calls of the webhook.
-    pub(super) fn calls(&self) -> String {
+    pub(crate) fn calls(&self) -> String {
         let mut text = String::new();
         for call in &self.calls {
             let separator = if text.is_empty() { "" } else { ", then " };
@@ -67,7 +67,7 @@ impl Simulator {
     }
 
     /// Returns the messages between two addresses, the oldest first.
-    pub(super) async fn conversation(
+    pub(crate) async fn conversation(
         &self,
         contact: &str,
         own: &str,
@@ -84,7 +84,7 @@ impl Simulator {
     }
 
     /// Sends a message of the contact, and waits for what becomes of its webhook.
-    pub(super) async fn write(
+    pub(crate) async fn write(
         &self,
         contact: &str,
         own: &str,
@@ -98,7 +98,7 @@ impl Simulator {
     }
 
     /// Sends the webhook of a message of the contact once more.
-    pub(super) async fn repeat(&self, sid: &str) -> Result<Arrival, Failure> {
+    pub(crate) async fn repeat(&self, sid: &str) -> Result<Arrival, Failure> {
         let request = self.client.post(format!("{}/simulator/repeat", self.base));
         answer(request.body(json!({ "sid": sid }).to_string())).await
     }
