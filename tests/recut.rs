@@ -16,8 +16,17 @@ use proptest::prelude::*;
 /// Cuts of each webhook that are tried.
 const CUTS: usize = 48;
 
+/// 2000 cases, or as many as PROPTEST_CASES names.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => config,
+        None => ProptestConfig { cases: 2000, ..config },
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn forged_text_is_refused_in_every_cut(bytes in proptest::collection::vec(any::<u8>(), 3000)) {

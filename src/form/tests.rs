@@ -231,6 +231,16 @@ fn field_that_was_cut_out_of_a_name_or_a_text_is_refused() {
     for (class, body, want) in [
         (Class::Status, status("&F=romSt+Mary%27s"), ShapeError::Ambiguous("From")),
         (
+            Class::Status,
+            status("&Channe=lStatusMessagehi&From=Statetrue"),
+            ShapeError::Ambiguous("From"),
+        ),
+        (
+            Class::Status,
+            status("&ChannelStatusMessage=hi&From=ACME"),
+            ShapeError::Ambiguous("From"),
+        ),
+        (
             Class::Inbound,
             inbound("&Body=hi&ErrorCode=30003"),
             ShapeError::Contradictory("ErrorCode"),
@@ -250,6 +260,9 @@ fn field_that_was_cut_out_of_a_name_or_a_text_is_refused() {
         ),
     ] {
         assert_eq!(read(class, &body), Err(want), "{body}");
+    }
+    for genuine in ["&From=Statetrue", "&ChannelStatusMessage=hi&From=whatsapp%3A%2B14155238886"] {
+        assert!(read(Class::Status, &status(genuine)).is_ok(), "{genuine}");
     }
     let fallback = "&Body=hi&ErrorCode=11200&ErrorUrl=https%3A%2F%2Fexample.com%2Fin";
     assert!(read(Class::Inbound, &inbound(fallback)).is_ok());

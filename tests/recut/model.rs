@@ -240,13 +240,15 @@ impl Genuine {
             set("MessageStatus", status);
             set("SmsStatus", status);
             set("To", "+14155550123");
+            let from = if kind == 9 { choices.of(&["+15005550006", ""]) } else { "" };
             if kind == 9 {
-                set("From", choices.of(&["+15005550006", ""]));
+                set("From", from);
             }
             if status == "failed" {
                 set("ErrorCode", "30008");
             }
-            if choices.below(2) == 1 {
+            // Only an SMS of a Messaging Service has no sender, and only a message of another channel has this text.
+            if !from.is_empty() && choices.below(2) == 1 {
                 set("ChannelStatusMessage", &text(choices));
             }
             target = choices.of(&["/status", "/status?u=1", "/s/a", "/s/a?x=2"]);

@@ -192,7 +192,8 @@ fn files_of_a_mesh_agree() -> Result<()> {
     let gateway = resources("envoy/gateway")?;
     let rules = the(&gateway, "HTTPRoute")?["spec"]["rules"].as_array().into_iter().flatten();
     let matches = rules.flat_map(|rule| rule["matches"].as_array().into_iter().flatten());
-    let routed = texts(matches.map(|matched| &matched["path"]["value"]));
+    let exact = matches.filter(|matched| matched["path"]["type"] == "Exact");
+    let routed = texts(exact.map(|matched| &matched["path"]["value"]));
     let proxy = the(&gateway, "EnvoyProxy")?;
     let deployment = &proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"];
     meets_the_laws(&gateway, &routed, &deployment["container"])?;
@@ -229,12 +230,31 @@ fn check_fence(istio: &[Value], service: &Value, identity: &str) -> Result<()> {
         }
     }
     for rule in service["spec"]["http"].as_array().into_iter().flatten() {
-        let port = rule["route"][0]["destination"]["port"]["number"].to_string();
+        let destination = &rule["route"][0]["destination"];
+        if destination["host"].as_str().is_some_and(|host| host.starts_with("twilio-edge.")) {
+            check_permission(istio, &rule["match"][0]["uri"]["prefix"], identity)?;
+            continue;
+        }
+        let port = destination["port"]["number"].to_string();
         ensure!(fenced.0.contains(&port), "port {port} is open: {fenced:?}");
     }
     for name in ["x-twilio-edge-verified", "x_twilio_edge_verified"] {
         ensure!(fenced.1.contains(&format!("request.headers[{name}]")), "{name}: {fenced:?}");
     }
+    Ok(())
+}
+
+/// Checks that the gateway may send requests below this path to the sidecar.
+fn check_permission(istio: &[Value], prefix: &Value, identity: &str) -> Result<()> {
+    let prefix = prefix.as_str().context("a prefix")?;
+    let allowing = istio.iter().filter(|one| one["spec"]["action"] == "ALLOW");
+    let mut rules = allowing.flat_map(|one| one["spec"]["rules"].as_array().into_iter().flatten());
+    let permits = rules.any(|rule| {
+        let paths = rule["to"][0]["operation"]["paths"].as_array().into_iter().flatten();
+        rule["from"][0]["source"]["principals"] == json!([identity])
+            && texts(paths).contains(&format!("{prefix}*"))
+    });
+    ensure!(permits, "no policy permits the gateway to reach {prefix}");
     Ok(())
 }
 

@@ -30,6 +30,9 @@ const MAX_RECIPIENTS: usize = 1000;
 const MAX_ARGUMENT_BYTES: usize = 10_000;
 const MAX_CATEGORIES: usize = 10;
 
+/// Time in seconds after which a throttled request is accepted.
+const RESET_S: i64 = 2;
+
 /// Time until a request without an answer is closed.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -98,7 +101,7 @@ const FAULTS: &[(&str, Fault, &str)] = &[
     (
         "throttled",
         Fault::Throttled,
-        "429, `Retry-After: 1`, for the first request; later ones are accepted",
+        "429 with `X-RateLimit-Reset` for the first request; later ones are accepted",
     ),
     ("unavailable", Fault::Unavailable, "503; not accepted"),
     ("error", Fault::ErrorAfterAccept, "500, **after** accepting: the e-mail is sent"),
@@ -138,7 +141,15 @@ async fn send(
             let error = json!({"errors": [{"message": message, "field": field, "help": null}]});
             let mut response = (status, Json(error)).into_response();
             if status == StatusCode::TOO_MANY_REQUESTS {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                let reset_s = now_ms() / 1000 + RESET_S;
+                let limits = [
+                    ("x-ratelimit-limit", 1),
+                    ("x-ratelimit-remaining", 0),
+                    ("x-ratelimit-reset", reset_s),
+                ];
+                for (name, value) in limits {
+                    response.headers_mut().insert(name, HeaderValue::from(value));
+                }
             }
             response
         }

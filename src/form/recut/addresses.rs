@@ -43,8 +43,12 @@ impl Cut<'_> {
             && let Some(start) = self.start(Field::From)
         {
             self.check_end(start, from, "From", &AFTER_SENDER)?;
-            if self.class == Class::Inbound && value_shapes::split_address(from).0 == "sms" {
-                self.check_sms_sender(start, from)?;
+            match self.class {
+                Class::Inbound if value_shapes::split_address(from).0 == "sms" => {
+                    self.check_sms_sender(start, from)?;
+                }
+                Class::Status => self.check_status_sender(start, from)?,
+                Class::Inbound | Class::Other => {}
             }
         }
         match self.start(Field::To) {
@@ -75,6 +79,18 @@ impl Cut<'_> {
                 Ok(())
             }
             Some(_) => Err(ShapeError::Unknown(field)),
+        }
+    }
+
+    /// Refuses a text sender behind a message of a channel. Only an SMS has a text sender, and a status of an SMS has no
+    /// `ChannelStatusMessage` (twilio.com/docs/messaging/guides/track-outbound-message-status). So the sender was cut out of
+    /// that text. A cut can hide the parameter (`Channe`=`lStatusMessage..`), but cannot remove its name from the text.
+    fn check_status_sender(&self, start: usize, from: &str) -> Result<(), ShapeError> {
+        let is_text = value_shapes::address(from) == Some(Address::Text);
+        let before = self.text().get(..start).unwrap_or_default();
+        match is_text && before.contains("ChannelStatusMessage") {
+            true => Err(ShapeError::Ambiguous("From")),
+            false => Ok(()),
         }
     }
 

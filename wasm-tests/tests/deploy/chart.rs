@@ -66,7 +66,7 @@ fn everything() -> Value {
         "image": { "tag": "v1.2.3_rc.1", "digest": format!("sha256:{}", "0".repeat(64)), "pullSecrets": [{ "name": "registry" }] },
         "autoscaling": { "enabled": false },
         "extraEnv": [{ "name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318" }],
-        "secret": { "keys": { "sinks": "sinks.toml", "sending": "sending.toml", "redactionHashKey": "key" } },
+        "secret": { "keys": { "sinks": "sinks.toml", "sending": "sending.toml", "email": "email.toml", "redactionHashKey": "key" } },
         "sending": { "statusCallbackUrl": "https://hooks.example.com/twilio/status" },
         "service": { "annotations": { "a": "b" } },
         "admin": { "expose": true },

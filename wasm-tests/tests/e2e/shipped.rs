@@ -95,6 +95,13 @@ async fn static_edge_ends_tls_and_takes_up_a_renewed_certificate(shared: &Stack)
     let forged = unsigned.header("x-twilio-edge-message-sid", "SM-of-a-stranger");
     is_refusal(&ask(&TLS13, &forged).await?, Reason::MissingSignature)?;
     assert_eq!(ask(&TLS13, &Request::new("GET", "/", "")).await?.status, 404);
+    // A post of SendGrid reaches the sidecar, also if it is larger than the webhooks that the filter accepts.
+    for body in ["[]".to_owned(), "x".repeat(1 << 20)] {
+        let post = Request::new("POST", &format!("/email/events/{ACCOUNT}"), body);
+        let answer = ask(&TLS13, &post).await?;
+        ensure!(answer.status == 403, "{}", answer.status);
+        ensure!(answer.text().contains("invalid_event_signature"), "{}", answer.text());
+    }
     let lines = until("their lines in the access log", async || {
         let log = edge.envoy.log()?;
         Ok([form.get("MessageSid"), Reason::MissingSignature.slug()]

@@ -48,7 +48,7 @@ use twilio_edge_store::IdempotencyClaim;
 /// Request to send an e-mail.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct CreateEmailRequest {
+pub(super) struct CreateEmailRequest {
     /// Account SID. Defaults to the account the key is bound to; required for a key that is bound to none.
     #[schema(pattern = "^AC[0-9a-f]{32}$")]
     account_sid: Option<String>,
@@ -128,7 +128,13 @@ async fn send(
 }
 
 impl CreateEmailRequest {
-    fn into_message(self, caller: &Caller, now_ms: i64) -> Result<NewMessage, Problem> {
+    /// Returns whether the request asks for the verdicts only.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// Reads the request of a caller.
+    pub(super) fn into_message(self, caller: &Caller, now_ms: i64) -> Result<NewMessage, Problem> {
         let send_at_ms = send_at_ms(self.send_at.as_deref(), now_ms)?;
         let account_sid = query::account(caller, self.account_sid.clone())?;
         let to = address("to", &self.to)?;

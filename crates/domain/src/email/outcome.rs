@@ -8,7 +8,7 @@ use super::error_code::EmailErrorCode;
 use crate::sending::outcome::{CallResponse, SendOutcome};
 
 /// Code of an e-mail that SendGrid throttles.
-const THROTTLED: &str = "email_throttled";
+pub const THROTTLED: &str = "email_throttled";
 
 /// Longest part of a provider's error text that is stored, in characters.
 const MAX_REASON_CHARS: usize = 200;

@@ -93,6 +93,11 @@ pub enum CallOutcome {
         /// Digest of the recipient, to distinguish recipients.
         recipient: u64,
     },
+    /// A mail provider answered 429. It limits its own calls, not those to Twilio, so only the sender of the e-mail pauses.
+    SenderThrottled {
+        /// Time until the provider accepts calls again, or zero.
+        pause: Duration,
+    },
 }
 
 impl AdaptiveConcurrencyLimit {
@@ -145,7 +150,7 @@ impl AdaptiveConcurrencyLimit {
     pub fn end(&mut self, CallTicket(number): CallTicket, outcome: CallOutcome, now_ms: i64) {
         self.in_flight = self.in_flight.saturating_sub(1);
         match outcome {
-            CallOutcome::NoEvidence => {}
+            CallOutcome::NoEvidence | CallOutcome::SenderThrottled { .. } => {}
             CallOutcome::Accepted => {
                 self.note(None, now_ms);
                 self.accepted = self.accepted.saturating_add(1);

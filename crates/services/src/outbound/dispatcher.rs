@@ -45,6 +45,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Shortest pause of a sender that has no tokens. The messages that it may send after the pause start together.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
+/// Longest pause of a sender that a 429 of a mail provider can cause.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
 /// Interval between updates of the gauges for the oldest and the unknown messages.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -56,6 +59,9 @@ pub struct Dispatcher {
     stop: watch::Sender<bool>,
     running: TaskHandle,
 }
+
+/// Account and sender.
+type Lane = (String, String);
 
 /// State of the dispatcher's task.
 struct DispatcherTask {
@@ -73,11 +79,11 @@ struct DispatcherTask {
     bounds: Bounds,
     limits: HashMap<String, AdaptiveConcurrencyLimit>,
     in_flight: JoinSet<CallOutcome>,
-    tickets: HashMap<task::Id, (String, CallTicket)>,
+    tickets: HashMap<task::Id, (Lane, CallTicket)>,
     scheduler: FairScheduler,
     behind: QueuePosition,
-    /// Senders without tokens, and the time until which they are skipped.
-    throttled: HashMap<(String, String), Instant>,
+    /// Senders that have no tokens, or whose mail provider answered 429, and the time until which they are skipped.
+    throttled: HashMap<Lane, Instant>,
     /// True if a message waits only for the end of a call.
     is_full: bool,
 }
@@ -335,10 +341,10 @@ impl DispatcherTask {
             let bounds = self.bounds;
             let calls = self.limits.entry(message.account_sid.clone());
             let ticket = calls.or_insert_with(|| AdaptiveConcurrencyLimit::new(bounds)).begin();
-            let (send_attempt, account_sid) =
-                (self.send_attempt.clone(), message.account_sid.clone());
+            let (send_attempt, lane) =
+                (self.send_attempt.clone(), (message.account_sid.clone(), message.sender.clone()));
             let call = self.in_flight.spawn(async move { send_attempt.attempt(message).await });
-            self.tickets.insert(call.id(), (account_sid, ticket));
+            self.tickets.insert(call.id(), (lane, ticket));
         }
         Ok(())
     }
@@ -358,9 +364,14 @@ impl DispatcherTask {
     fn ended(&mut self, ended: Result<(task::Id, CallOutcome), JoinError>) {
         // The message of an attempt that panicked becomes `unknown` when its hold ends.
         let (call, feedback) = ended.unwrap_or_else(|error| (error.id(), CallOutcome::NoEvidence));
-        let Some((account_sid, ticket)) = self.tickets.remove(&call) else { return };
-        if let Some(calls) = self.limits.get_mut(&account_sid) {
+        let Some((lane, ticket)) = self.tickets.remove(&call) else { return };
+        if let Some(calls) = self.limits.get_mut(&lane.0) {
             calls.end(ticket, feedback, now_ms());
+        }
+        if let CallOutcome::SenderThrottled { pause } = feedback {
+            let until = Instant::now() + pause.clamp(MIN_PAUSE, MAX_PAUSE);
+            let paused_until = self.throttled.entry(lane).or_insert(until);
+            *paused_until = until.max(*paused_until);
         }
     }
 

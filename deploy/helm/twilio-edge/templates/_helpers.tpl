@@ -67,7 +67,7 @@ subPaths: a rotation reaches the pod. (dict "root" $ "only" true)
 {{- $ours := list -}}
 {{- $read := dict "databaseUrl" "database-url" -}}
 {{- if not .only -}}
-{{- $read = dict "databaseUrl" "database-url" "redisUrl" "redis-url" "token" "edge-token" "accounts" "accounts.toml" "sinks" "sinks.toml" "sending" "sending.toml" "redactionHashKey" "redaction-hash-key" -}}
+{{- $read = dict "databaseUrl" "database-url" "redisUrl" "redis-url" "token" "edge-token" "accounts" "accounts.toml" "sinks" "sinks.toml" "sending" "sending.toml" "email" "email.toml" "redactionHashKey" "redaction-hash-key" -}}
 {{- end -}}
 {{- if $values.postgresql.enabled -}}{{- $read = omit $read "databaseUrl" -}}{{- end -}}
 {{- if $values.redis.enabled -}}{{- $read = omit $read "redisUrl" -}}{{- end -}}

@@ -58,6 +58,13 @@ impl Broker {
         eventually("the broker answers", async || self.topics(&["list"])).await;
     }
 
+    /// Waits until the broker accepts connections. A delivery before that is an outage, and the pauses after several outages
+    /// are longer than a test waits.
+    async fn listens(&self) {
+        let connects = async || tokio::net::TcpStream::connect(self.address()).await.is_ok();
+        eventually("the broker listens", connects).await;
+    }
+
     fn run(&mut self, more: &[&str]) {
         let listen = format!("tcp://{}", self.address());
         let advertised = format!("tcp://127.0.0.1:{}", self.advertised);
@@ -304,6 +311,7 @@ async fn denied_producer_reports_the_remedy_and_no_password() {
     let world = World::new(Kind::Sqlite).await;
     let mut broker = Broker::stopped();
     broker.run(&["--authentication"]);
+    broker.listens().await;
     let sasl = "sasl = { mechanism = \"scram-sha-512\", username = \"edge\", password = \"hush\" }";
     let sidecar = start(&world, &broker.sink_with(&world, sasl)).await;
     assert_eq!(sidecar.decide(from(1, 1)).await, Decision::Accepted);

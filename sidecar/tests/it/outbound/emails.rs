@@ -1,6 +1,7 @@
 //! E-mails: sent once through SendGrid or a mail server, followed by SendGrid's signed events, and never sent to a recipient who
 //! left. The simulator acts as SendGrid, and a server of Python as the mail server.
 
+mod described;
 mod kills;
 mod smtp;
 
@@ -23,6 +24,7 @@ on_every_store! {
     email_without_an_answer_is_not_sent_again,
     events_without_a_valid_signature_are_refused,
     email_is_the_last_fallback,
+    batch_has_one_verdict_for_each_email,
 }
 
 const SHOP: &str = "shop@example.com";
@@ -63,7 +65,11 @@ impl Shop {
 
     /// Starts it with this file of accounts.
     pub(crate) async fn with(world: &World, accounts: &str, simulator: &Simulator) -> Shop {
-        let sidecar = Shop::serve(world, accounts, simulator).await;
+        Shop::open(Shop::serve(world, accounts, simulator).await).await
+    }
+
+    /// Creates the keys of the shop.
+    async fn open(sidecar: Sidecar) -> Shop {
         let root = administrator(&sidecar).await;
         let (_, token) = root.create("app", Some(ACCOUNT), "the shop").await;
         let root = root.token.clone();
@@ -71,6 +77,16 @@ impl Shop {
     }
 
     async fn serve(world: &World, accounts: &str, simulator: &Simulator) -> Sidecar {
+        Shop::serve_through(world, accounts, simulator, &simulator.base).await
+    }
+
+    /// Starts the sidecar, which reaches SendGrid at this URL.
+    async fn serve_through(
+        world: &World,
+        accounts: &str,
+        simulator: &Simulator,
+        send_grid: &str,
+    ) -> Sidecar {
         let file = world.directory.path().join("email.toml");
         std::fs::write(&file, accounts).unwrap();
         let sending = simulator.credentials(world);
@@ -79,7 +95,7 @@ impl Shop {
             ("TWILIO_EDGE_SENDING_BASE_URL", &simulator.base),
             ("TWILIO_EDGE_SENDING_TIMEOUT_MS", "3000"),
             ("TWILIO_EDGE_EMAIL_FILE", file.to_str().unwrap()),
-            ("TWILIO_EDGE_EMAIL_BASE_URL", &simulator.base),
+            ("TWILIO_EDGE_EMAIL_BASE_URL", send_grid),
         ];
         world.sidecar_with(&settings).await
     }
@@ -374,5 +390,63 @@ async fn email_is_the_last_fallback(world: World) {
         let wanted =
             json!({"to": NOT_ON_WHATSAPP, "from": OURS, "body": "x", "fallback": fallback});
         assert_eq!(app.refusal(Method::POST, "/v1/messages", &wanted).await, expected, "{wanted}");
+    }
+}
+
+async fn batch_has_one_verdict_for_each_email(world: World) {
+    let simulator = Simulator::start(&world, &[]);
+    let shop = Shop::start(&world, &simulator).await;
+    let app = shop.app();
+    let blocked = json!({"number": "m5@example.com"}).to_string();
+    assert!(app.send(Method::POST, "/v1/suppressions", blocked).await.status().is_success());
+    let email = |to: &str| json!({"to": to, "subject": "Your order", "text": "It is on its way."});
+    let mut emails: Vec<Value> = (0..12).map(|n| email(&format!("m{n}@example.com"))).collect();
+    emails[7] = json!({"to": "m7@example.com"});
+    emails[8] = email("ava");
+    emails[9]["dry_run"] = json!(true);
+    emails[10] = json!(17);
+    let wanted = json!({"emails": emails}).to_string();
+    let send = async || {
+        let request = app.client().post(format!("{}/v1/emails/batch", app.base));
+        let request = request.bearer_auth(&app.token).header("idempotency-key", "batch-1");
+        request.body(wanted.clone()).send().await.unwrap()
+    };
+    let answer = send().await;
+    assert_eq!(answer.status(), 200);
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!((&answer["accepted"], &answer["refused"]), (&json!(7), &json!(5)), "{answer}");
+    for (n, code) in [
+        (5, "suppressed"),
+        (7, "unclear_message"),
+        (8, "invalid_field"),
+        (9, "malformed_request"),
+        (10, "malformed_request"),
+    ] {
+        let verdict = &answer["results"][n];
+        assert_eq!(verdict["problem"]["code"], code, "{verdict}");
+        assert_eq!((&verdict["index"], &verdict["id"]), (&json!(n), &Value::Null));
+    }
+    // A copy of the request gets the same answer, and sends nothing.
+    let copy = send().await;
+    assert_eq!(copy.headers()["idempotent-replayed"], "true");
+    assert_eq!(copy.json::<Value>().await.unwrap(), answer);
+    for n in [0, 11] {
+        let id = answer["results"][n]["id"].as_str().unwrap();
+        shop.wait_for(id, "status", "delivered").await;
+    }
+    let sent = "SELECT id FROM outbound_messages WHERE state = 'sent'";
+    eventually("all are sent", async || world.stored(sent).await.len() == 7).await;
+    let list = async || self::emails(&simulator).await["emails"].clone();
+    assert_eq!(list().await.as_array().unwrap().len(), 7, "one call for each e-mail");
+    let other = format!("AC{}", "f".repeat(32));
+    let mut foreign = email("ava@example.com");
+    foreign["account_sid"] = json!(other);
+    let foreign = json!({"emails": [foreign]}).to_string();
+    let foreign = app.send(Method::POST, "/v1/emails/batch", foreign).await;
+    let foreign: Value = foreign.json().await.unwrap();
+    assert_eq!(foreign["results"][0]["problem"]["code"], "other_account", "{foreign}");
+    for wrong in [json!({"emails": []}), json!({"emails": vec![json!({}); 1001]}), json!([])] {
+        let refusal = app.refusal(Method::POST, "/v1/emails/batch", &wrong).await;
+        assert_eq!(refusal, coded(400, "malformed_request"));
     }
 }

@@ -1,19 +1,8 @@
 //! Requests of the sidecar to Twilio, validated with Twilio's own OpenAPI documents: each request, parameter and value is
 //! described there. The requests go to the simulator through a recorder.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::{Request, State},
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,6 +11,7 @@ use tokio::process::Command;
 use crate::{
     access::api_keys::{Caller, administrator},
     api::message_lists::accepted,
+    support::recorder::Recorder,
     support::servers::eventually,
     support::sidecar::{ACCOUNT, inbound},
     support::simulator::Simulator,
@@ -38,56 +28,12 @@ const SPECS: [&str; 4] = [
     "twilio_verify_v2.json",
 ];
 
-/// Hands every request on to the simulator, and remembers it.
-#[derive(Clone)]
-struct Recorder {
-    simulator: String,
-    client: reqwest::Client,
-    seen: Arc<Mutex<Vec<Value>>>,
-}
-
-impl Recorder {
-    /// Starts the recorder; returns its address and a handle.
-    async fn start(simulator: &Simulator) -> (String, Recorder) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let recorder = Recorder {
-            simulator: simulator.base.clone(),
-            client: reqwest::Client::new(),
-            seen: Arc::default(),
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new().fallback(hand_on).with_state(recorder.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        (url, recorder)
-    }
-}
-
-async fn hand_on(State(recorder): State<Recorder>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let body: Bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-    let text = |name: &str| {
-        let value = head.headers.get(name);
-        value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
-    };
-    recorder.seen.lock().unwrap().push(json!({
-        "method": head.method.as_str(), "target": head.uri.to_string(),
-        "type": text("content-type"), "authorization": text("authorization"),
-        "body": String::from_utf8(body.to_vec()).unwrap(),
-    }));
-    let url = format!("{}{}", recorder.simulator, head.uri);
-    let asked = recorder.client.request(head.method.clone(), url);
-    let asked = asked.header("authorization", text("authorization")).body(body);
-    let answer = asked.send().await.unwrap();
-    let status = StatusCode::from_u16(answer.status().as_u16()).unwrap();
-    (status, [("content-type", "application/json")], answer.bytes().await.unwrap()).into_response()
-}
-
 #[tokio::test]
 async fn requests_to_twilio_match_its_description() {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &["--no-windows"]);
-    let (url, recorder) = Recorder::start(&simulator).await;
+    let recorder = Recorder::start(&simulator).await;
+    let url = recorder.base.clone();
     let file = simulator.credentials(&world);
     let settings = [
         ("TWILIO_EDGE_SENDING_FILE", file.as_str()),
@@ -168,10 +114,9 @@ async fn requests_to_twilio_match_its_description() {
     verify_numbers(&app).await;
     run_flows(&app).await;
 
-    let seen = recorder.seen.lock().unwrap().clone();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let seen_file = world.directory.path().join("seen.json");
-    std::fs::write(&seen_file, Value::from(seen).to_string()).unwrap();
+    std::fs::write(&seen_file, Value::from(recorder.exchanges()).to_string()).unwrap();
     let specs = root.join(".tools/openapi");
     let judged = Command::new(root.join(".tools/webhooks/bin/python"))
         .arg(root.join("sidecar/tests/it/outbound/twilio_requests/judge.py"))

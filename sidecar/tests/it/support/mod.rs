@@ -1,6 +1,7 @@
 //! Servers, processes and clients that the tests use.
 
 pub(crate) mod receiver;
+pub(crate) mod recorder;
 pub(crate) mod servers;
 pub(crate) mod sidecar;
 pub(crate) mod simulator;

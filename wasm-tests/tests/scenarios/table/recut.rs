@@ -181,8 +181,16 @@ fn status_is_not_cut_into_another() -> Result<Scenario> {
     let sender = failed.clone().without("From").set("ErrorUrl", "").without("ErrorUrl");
     let swallowed =
         sender.clone().without("ErrorCode").add("ErrorCode63016From", failed.get("From"));
+    let plain = sender.clone().without("ErrorCode");
+    let explained = plain.clone().add("ChannelStatusMessage", "hiFromStatetrue");
+    let invented = plain.add("Channe", "lStatusMessagehi").add("From", "Statetrue");
     Ok(Scenario::new(
-        sent(vec![cut(&failed, &shifted)?, cut(&failed, &hidden)?, cut(&failed, &swallowed)?]),
+        sent(vec![
+            cut(&failed, &shifted)?,
+            cut(&failed, &hidden)?,
+            cut(&failed, &swallowed)?,
+            cut(&explained, &invented)?,
+        ]),
         all_refused,
     ))
 }

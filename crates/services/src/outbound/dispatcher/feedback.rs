@@ -2,7 +2,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use twilio_edge_domain::sending::{adaptive_concurrency::CallOutcome, outcome::SendOutcome};
+use twilio_edge_domain::{
+    email::outcome::THROTTLED as EMAIL_THROTTLED,
+    sending::{adaptive_concurrency::CallOutcome, outcome::SendOutcome},
+};
 
 /// Codes of a 429 that may be about the account: Twilio's own code, and the bare status if the answer has no code.
 const ACCOUNT_THROTTLED: [&str; 2] = ["20429", "429"];
@@ -21,6 +24,11 @@ pub(super) fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
                 recipient: hasher.finish(),
             }
         }
+        SendOutcome::Retry { is_throttled: true, retry_after, code, .. }
+            if code == EMAIL_THROTTLED =>
+        {
+            CallOutcome::SenderThrottled { pause: retry_after.unwrap_or_default() }
+        }
         SendOutcome::Sent { .. } | SendOutcome::Refused { .. } => CallOutcome::Accepted,
         SendOutcome::Retry { .. } | SendOutcome::Unknown { .. } => CallOutcome::NoEvidence,
     }
@@ -28,6 +36,8 @@ pub(super) fn feedback(meaning: &SendOutcome, recipient: &str) -> CallOutcome {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -54,5 +64,18 @@ mod tests {
                 "{code}"
             );
         }
+    }
+
+    #[test]
+    fn sender_pauses_if_the_mail_provider_throttles() {
+        let pause = Duration::from_secs(7);
+        let throttled = SendOutcome::Retry {
+            code: "email_throttled".to_owned(),
+            reason: String::new(),
+            retry_after: Some(pause),
+            is_throttled: true,
+        };
+        let feedback = feedback(&throttled, "email:ava@example.com");
+        assert_eq!(feedback, CallOutcome::SenderThrottled { pause });
     }
 }

@@ -24,15 +24,15 @@ on_every_store! {
     mail_server_gets_each_email_once,
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     root().join(".tools/email/bin/python")
 }
 
-fn script(name: &str) -> PathBuf {
+pub(super) fn script(name: &str) -> PathBuf {
     root().join("sidecar/tests/it/outbound/emails").join(name)
 }
 
