@@ -9,7 +9,7 @@ use super::{
     pages::{MARKUP, OWN, message, sid},
 };
 use crate::{
-    access::api_keys::administrator,
+    access::api_keys::{Caller, administrator},
     inbound::deliveries::{accepted, sinks},
     support::receiver::Receiver,
     support::servers::eventually,
@@ -19,6 +19,9 @@ use crate::{
 };
 
 const CONTACT: &str = "+14155550123";
+
+/// Contact with a consent to utility messages on WhatsApp.
+const READER: &str = "+14155550155";
 
 /// Starts the simulator, and a sidecar with one sink that refuses every event.
 async fn stack(world: &World) -> (Simulator, Receiver, Sidecar) {
@@ -70,9 +73,16 @@ async fn pages_of_administrators_do_their_task_and_show_markup_as_text() {
         let path = format!("/v1/templates/order_update/{locale}?account_sid={ACCOUNT}");
         assert_eq!(admin.send(Method::PUT, &path, template.to_string()).await.status(), 200);
     }
+    let consent = json!({
+        "account_sid": ACCOUNT, "number": format!("whatsapp:{READER}"), "category": "utility",
+        "source": "form",
+    });
+    let app = Caller::app(&sidecar, &admin.token);
+    let recorded = app.send(Method::POST, "/v1/consents", consent.to_string()).await;
+    assert_eq!(recorded.status(), 200);
     let config = json!({
         "admin": sidecar.admin(), "admin_key": admin.token, "account": ACCOUNT, "state": "full",
-        "number": CONTACT, "own": OWN, "markup": MARKUP,
+        "number": CONTACT, "reader": READER, "own": OWN, "markup": MARKUP,
     });
     browse("administration.mjs", &config).await;
 }

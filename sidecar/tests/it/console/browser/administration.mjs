@@ -1,6 +1,6 @@
 // Main task of each page for contacts, templates and administrators, empty and full. argv: JSON with `admin`, the origin of the
 // administrators' listener, `admin_key`, a key for all accounts, `account`, `number`, and `state`: `empty` or `full`. In the full state
-// a webhook of `number` and a template contain `markup`, and the sink `app` refuses every event.
+// a webhook of `number` and a template contain `markup`, `reader` has consented to that template, and the sink `app` refuses every event.
 import assert from "node:assert/strict";
 
 import { inspect, open, run, signIn } from "./browser.mjs";
@@ -94,7 +94,7 @@ async function templates(page) {
   await row(page, "order_update").first().getByRole("link").click();
   await page.getByRole("link", { name: "pt_BR" }).click();
   await page.getByLabel("Variable 1").fill("Ada <b>");
-  await page.getByLabel("To", { exact: true }).fill(`whatsapp:${config.number}`);
+  await page.getByLabel("To", { exact: true }).fill(`whatsapp:${config.reader}`);
   await page.getByLabel("From", { exact: true }).fill(`whatsapp:${config.own}`);
   await page.getByRole("button", { name: "Show the preview" }).click();
   await page.locator("#preview", { hasText: "Hello Ada <b>, " }).waitFor();
@@ -104,7 +104,7 @@ async function templates(page) {
   await page.getByRole("button", { name: "Send the test message" }).click();
   await alert(page).getByText("Must act").waitFor();
   assert.equal(await page.getByLabel("Variable 1").inputValue(), "Ada <b>");
-  await page.getByLabel("To", { exact: true }).fill(`whatsapp:${config.number}`);
+  await page.getByLabel("To", { exact: true }).fill(`whatsapp:${config.reader}`);
   await page.getByRole("button", { name: "Send the test message" }).click();
   await page.getByText("The message is accepted.").waitFor();
 }
@@ -115,7 +115,7 @@ async function notifications(page) {
     return;
   }
   // The test message of the template is a notification with one attempt.
-  await page.getByLabel("Recipient").fill(config.number);
+  await page.getByLabel("Recipient").fill(config.reader);
   await page.getByRole("button", { name: "Search" }).click();
   await page.getByRole("region", { name: "Notifications" }).locator("tbody tr").first().getByRole("link").click();
   await page.getByRole("heading", { name: /^Notification nt_/ }).waitFor();
