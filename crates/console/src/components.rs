@@ -125,6 +125,18 @@ pub(crate) fn live_from(path: &str, id: &str, body: &Markup) -> Markup {
     html! { div id=(id) data-live data-from=(path) { (body) } }
 }
 
+/// As [`live`], for a list that changes when the stream of this path reports a webhook. The script announces new entries, and lets
+/// the viewer pause the list.
+pub(crate) fn streamed(path: &str, id: &str, body: &Markup) -> Markup {
+    html! {
+        div.live-bar {
+            button type="button" data-pause=(id) aria-pressed="false" hidden { "Pause" }
+            span.small role="status" data-news=(id) {}
+        }
+        div id=(id) data-live data-stream=(path) { (body) }
+    }
+}
+
 /// Returns a key that makes a form have one effect, however often it is sent.
 pub(crate) fn form_key() -> String {
     let mut random = [0; 16];

@@ -9,9 +9,9 @@ use super::Page;
 use crate::{
     Console,
     client::Api,
-    components::{empty, live, next_page, text, time},
+    components::{Field, empty, live, next_page, search, text, time},
     failure::Failure,
-    path::join,
+    path::{join, query},
     viewer::Viewer,
 };
 
@@ -30,7 +30,36 @@ fn routes() -> Router<Console> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Filter {
+    actor: String,
+    action: String,
+    since: String,
+    until: String,
     cursor: String,
+}
+
+impl Filter {
+    fn parameters(&self) -> [(&str, &str); 5] {
+        [
+            ("actor", &self.actor),
+            ("action", &self.action),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("cursor", &self.cursor),
+        ]
+    }
+
+    fn form(&self) -> Markup {
+        let text = |name, label, example, value| Field::Text { name, label, example, value };
+        search(
+            PAGE.path,
+            &[
+                text("actor", "Actor", "key 0123456789abcdef", &self.actor),
+                text("action", "Action", "key.created", &self.action),
+                text("since", "From (UTC)", "2026-01-31", &self.since),
+                text("until", "Until (UTC)", "2026-02-01", &self.until),
+            ],
+        )
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,15 +81,16 @@ struct Entry {
     detail: Value,
 }
 
-async fn list(viewer: Viewer, Query(Filter { cursor }): Query<Filter>) -> Result<Markup, Failure> {
-    let path = viewer.of_account("/v1/audit", [("cursor", Some(cursor.as_str()))]);
+async fn list(viewer: Viewer, Query(filter): Query<Filter>) -> Result<Markup, Failure> {
+    let parameters = filter.parameters().map(|(name, value)| (name, Some(value.trim())));
+    let path = viewer.of_account("/v1/audit", parameters);
     let found = match viewer.client.get::<AuditLog>(Api::Administration, &path).await {
         Ok(log) if log.entries.is_empty() => {
-            empty("There is no entry for this account. Every administrative change adds one.")
+            empty("No entry matches. Every administrative change adds one, and so does every message that a person sends here.")
         }
         Ok(log) => html! {
             (live("audit-log", &table(&log.entries)))
-            (next_page(PAGE.path, &[], log.next_cursor.as_deref()))
+            (next_page(PAGE.path, &filter.parameters(), log.next_cursor.as_deref()))
         },
         Err(failure) => failure.refusal()?.notice(),
     };
@@ -71,6 +101,7 @@ async fn list(viewer: Viewer, Query(Filter { cursor }): Query<Filter>) -> Result
                 None => ", to all accounts.",
             }
         }
+        (filter.form())
         (found)
     };
     Ok(viewer.page(PAGE.title, &body))
@@ -96,8 +127,8 @@ fn table(entries: &[Entry]) -> Markup {
                     @for entry in entries {
                         tr data-row=(entry.id) {
                             td { (time(entry.at.as_deref())) }
-                            td { (entry.actor) }
-                            td { code { (entry.action) } }
+                            td { a href=(query(PAGE.path, [("actor", Some(entry.actor.as_str()))])) { (entry.actor) } }
+                            td { a href=(query(PAGE.path, [("action", Some(entry.action.as_str()))])) { code { (entry.action) } } }
                             td.wide { (subject(entry)) }
                             td { (text(entry.account_sid.as_deref())) }
                             td { (entry.source) }
@@ -115,12 +146,15 @@ fn subject(entry: &Entry) -> Markup {
     let page = match entry.action.split('.').next() {
         Some("replay") => Some("/console/deliveries/replays"),
         Some("tenant") => Some("/console/accounts"),
-        Some("key") => Some("/console/accounts/keys"),
+        Some("key" | "session") => Some("/console/accounts/keys"),
+        Some("message") if entry.action != "message.deleted" => Some("/console/messages"),
         _ => None,
     };
+    // The object of a key's change is "key" and its id.
+    let id = entry.subject.strip_prefix("key ").unwrap_or(&entry.subject);
     html! {
         @match page {
-            Some(page) => a href=(join(page, &entry.subject)) { (entry.subject) },
+            Some(page) => a href=(join(page, id)) { (entry.subject) },
             None => (text(Some(&entry.subject))),
         }
     }

@@ -61,7 +61,7 @@ impl Sending {
         decline.reason.clone_into(&mut row.reason);
         (row.form, row.fallback, row.fallback_to) = Default::default();
         (row.repeat_until_ms, row.valid_until_ms) = (0, 0);
-        if let Err(reason) = self.messages.add_all(&[row], None).await {
+        if let Err(reason) = self.messages.add_all(&[row], None, Vec::new()).await {
             report_failure(&reason.to_string());
         }
     }
