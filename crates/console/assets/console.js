@@ -209,6 +209,8 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "?") showKeys();
 });
 
+// On a narrow screen the navigation scrolls: the current page is in view.
+document.querySelector(".pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 enableCopying();
 for (const section of document.querySelectorAll("[data-stream]")) follow(section);
 showEnd(document);

@@ -12,6 +12,15 @@ pub(crate) fn time(at: Option<&str>) -> Markup {
     html! { time datetime=(at) title=(at) { (day) " " (clock) } }
 }
 
+/// Renders a sentence of the API, with names between backticks as code.
+pub(crate) fn prose(sentence: &str) -> Markup {
+    html! {
+        @for (index, part) in sentence.split('`').enumerate() {
+            @if index % 2 == 0 { (part) } @else { code { (part) } }
+        }
+    }
+}
+
 /// Renders a text, or a dash if there is none.
 pub(crate) fn text(text: Option<&str>) -> Markup {
     match text.filter(|text| !text.is_empty()) {

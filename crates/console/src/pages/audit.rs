@@ -89,7 +89,7 @@ async fn list(viewer: Viewer, Query(filter): Query<Filter>) -> Result<Markup, Fa
             empty("No entry matches. Every administrative change adds one, and so does every message that a person sends here.")
         }
         Ok(log) => html! {
-            (live("audit-log", &table(&log.entries)))
+            (live("audit-log", &table(&log.entries, viewer.account.is_none())))
             (next_page(PAGE.path, &filter.parameters(), log.next_cursor.as_deref()))
         },
         Err(failure) => failure.refusal()?.notice(),
@@ -107,7 +107,8 @@ async fn list(viewer: Viewer, Query(filter): Query<Filter>) -> Result<Markup, Fa
     Ok(viewer.page(PAGE.title, &body))
 }
 
-fn table(entries: &[Entry]) -> Markup {
+/// Renders the entries; those of one account need no column for it.
+fn table(entries: &[Entry], has_accounts: bool) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Audit log" {
             table {
@@ -118,7 +119,7 @@ fn table(entries: &[Entry]) -> Markup {
                         th scope="col" { "Actor" }
                         th scope="col" { "Action" }
                         th scope="col" { "Object" }
-                        th scope="col" { "Account" }
+                        @if has_accounts { th scope="col" { "Account" } }
                         th scope="col" { "Source" }
                         th scope="col" { "Details" }
                     }
@@ -130,7 +131,7 @@ fn table(entries: &[Entry]) -> Markup {
                             td { a href=(query(PAGE.path, [("actor", Some(entry.actor.as_str()))])) { (entry.actor) } }
                             td { a href=(query(PAGE.path, [("action", Some(entry.action.as_str()))])) { code { (entry.action) } } }
                             td.wide { (subject(entry)) }
-                            td { (text(entry.account_sid.as_deref())) }
+                            @if has_accounts { td { (text(entry.account_sid.as_deref())) } }
                             td { (entry.source) }
                             td.wide { (detail(&entry.detail)) }
                         }

@@ -168,9 +168,14 @@ type Column = (&'static str, &'static str, fn(&Interval) -> u64);
 
 fn of_last_hour(title: &str, intervals: &[Interval], columns: [Column; 3]) -> Markup {
     let missing = INTERVALS.saturating_sub(intervals.len());
-    let times: Vec<String> = std::iter::repeat_n(String::new(), missing)
+    let mut times: Vec<String> = std::iter::repeat_n(String::new(), missing)
         .chain(intervals.iter().map(|interval| clock(interval.until.as_deref(), 8)))
         .collect();
+    // The chart begins an hour before its end, also if the sidecar has started since then.
+    if let (Some(first), Some(last)) = (times.first_mut(), intervals.last()) {
+        let end = last.until.as_deref().and_then(|until| period::instant(until).ok());
+        *first = clock(end.and_then(|end| rfc3339(end.saturating_sub(HOUR_MS))).as_deref(), 8);
+    }
     let series = columns.map(|(name, class, value)| Series {
         name,
         class,

@@ -126,7 +126,7 @@ async fn list(
         ),
         Ok(list) => {
             let next = next(list.next_cursor.as_deref());
-            html! { (live("replays", &table(&list.replays))) (next) }
+            html! { (live("replays", &table(&list.replays, viewer.account.is_none()))) (next) }
         }
         Err(failure) => failure.refusal()?.notice(),
     })
@@ -140,7 +140,8 @@ pub(super) async fn latest(viewer: &Viewer) -> Result<Markup, Failure> {
     list(viewer, LATEST, "", all).await
 }
 
-fn table(replays: &[Replay]) -> Markup {
+/// Renders the replays; those of one account need no column for it.
+fn table(replays: &[Replay], has_accounts: bool) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Replays" {
             table {
@@ -152,7 +153,7 @@ fn table(replays: &[Replay]) -> Markup {
                         th scope="col" { "Progress" }
                         th scope="col" { "Queued" }
                         th scope="col" { "Left out" }
-                        th scope="col" { "Account" }
+                        @if has_accounts { th scope="col" { "Account" } }
                         th scope="col" { "From (UTC)" }
                         th scope="col" { "Until (UTC)" }
                         th scope="col" { "Started by" }
@@ -167,7 +168,7 @@ fn table(replays: &[Replay]) -> Markup {
                             td { (state(&replay.state)) }
                             td.number-cell { (replay.queued) " of " (replay.found) }
                             td.number-cell { (replay.left_out) }
-                            td { (text(replay.account_sid.as_deref())) }
+                            @if has_accounts { td { (text(replay.account_sid.as_deref())) } }
                             td { (time(replay.since.as_deref())) }
                             td { (time(replay.until.as_deref())) }
                             td { (replay.created_by) }

@@ -9,7 +9,7 @@ use super::{PAGE, kind};
 use crate::{
     Console,
     client::Api,
-    components::{copyable, facts, text, time},
+    components::{copyable, facts, prose, text, time},
     failure::Failure,
     path::join,
     viewer::Viewer,
@@ -67,7 +67,7 @@ pub(super) async fn explanation(viewer: &Viewer, id: &str) -> Result<Markup, Fai
         div.panel {
             p { (kind(&request.kind)) }
             p { strong { "The request " (explained.finding) "." } }
-            p { strong { "Change this: " } (explained.remedy) }
+            p { strong { "Change this: " } (prose(&explained.remedy)) }
         }
         h2 { "The latest request" }
         div.panel {

@@ -20,6 +20,12 @@ await run(async (browser) => {
   await signIn(page, admin, config.admin_key);
   await page.getByRole("heading", { name: "Overview" }).waitFor();
 
+  if (state === "full") {
+    await page.getByText("deliveries wait for sink app").waitFor();
+    await page.getByRole("link", { name: "4 dead letters" }).waitFor();
+    await inspect(page, "overview-sinks");
+  }
+
   // A list of one account asks for the account first.
   await page.goto(`${admin}/console/contacts/suppressions`);
   await page.getByRole("alert").getByText("Must act").waitFor();
