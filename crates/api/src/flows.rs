@@ -173,7 +173,7 @@ pub(super) async fn accept(
         return Err(Problem::with(code, reason));
     }
     let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&row) });
-    sending.add_all(slice::from_ref(&row), done.as_ref()).await.map_err(unavailable)?;
+    sending.add_all(caller, slice::from_ref(&row), done.as_ref()).await.map_err(unavailable)?;
     Ok(row)
 }
 

@@ -81,33 +81,33 @@ pub(super) fn render<T, V>(page: &Page<T>, view: impl Fn(&T) -> V) -> (Vec<V>, O
 mod tests {
     use super::*;
 
-    fn entry(cursor: Cursor) -> Option<i64> {
+    fn dead_letter(cursor: Cursor) -> Option<i64> {
         match cursor {
-            Cursor::Entry { id } => Some(id),
+            Cursor::DeadLetter { seq, .. } => Some(seq),
             _ => None,
         }
     }
 
     #[test]
     fn page_has_a_next_cursor_if_more_rows_follow() {
-        let page = PageRequest::read(Some(2), None, entry).unwrap();
+        let page = PageRequest::read(Some(2), None, dead_letter).unwrap();
         assert_eq!((page.rows(), page.after), (3, None));
-        let cursor = |id: &i64| Cursor::Entry { id: *id };
+        let cursor = |seq: &i64| Cursor::DeadLetter { ended_ms: 0, seq: *seq };
         let (rows, next) = page.page(vec![9, 8, 7], cursor, |id| id * 10);
         assert_eq!(rows, [90, 80]);
         assert_eq!(page.page(vec![9, 8], cursor, |id| id).1, None);
-        let next = PageRequest::read(None, next, entry).unwrap();
+        let next = PageRequest::read(None, next, dead_letter).unwrap();
         assert_eq!((next.size, next.after), (50, Some(8)));
     }
 
     #[test]
     fn page_of_a_wrong_size_or_of_another_list_is_refused() {
         for limit in [0, 201] {
-            assert!(PageRequest::read(Some(limit), None, entry).is_err(), "{limit}");
+            assert!(PageRequest::read(Some(limit), None, dead_letter).is_err(), "{limit}");
         }
         let other = Cursor::Tenant { account_sid: "AC".into() }.to_string();
         for cursor in [other, String::new(), "x".to_owned()] {
-            assert!(PageRequest::read(None, Some(cursor), entry).is_err());
+            assert!(PageRequest::read(None, Some(cursor), dead_letter).is_err());
         }
     }
 }

@@ -5,8 +5,8 @@ use axum::{
     Extension,
     body::Bytes,
     extract::{
-        Path, State,
-        rejection::{BytesRejection, PathRejection},
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
     },
     http::StatusCode,
     response::Response,
@@ -15,7 +15,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{dead_letters::one_sink, idempotency::IdempotencyKeyHeader, problem::Problem};
+use super::{
+    dead_letters::one_sink,
+    idempotency::IdempotencyKeyHeader,
+    page::PageRequest,
+    problem::Problem,
+    query::{self, Listing},
+};
 use crate::views::Class;
 use crate::{
     app::App,
@@ -23,7 +29,7 @@ use crate::{
 };
 use twilio_edge_connectors::sinks::Sinks;
 use twilio_edge_domain::refusal::RefusalCode;
-use twilio_edge_domain::{api_key::Scope, period::instant, window::rfc3339};
+use twilio_edge_domain::{api_key::Scope, cursor::Cursor, period::instant, window::rfc3339};
 use twilio_edge_platform::clock::now_ms;
 use twilio_edge_services::{
     access::api_keys::Caller,
@@ -101,13 +107,21 @@ struct ReplayView {
     ended_at: Option<String>,
 }
 
+/// A page of replays, the latest first.
+#[derive(Serialize, ToSchema)]
+struct ReplayList {
+    replays: Vec<ReplayView>,
+    /// Cursor of the next page; `null` on the last page.
+    next_cursor: Option<String>,
+}
+
 /// Route that heeds `Idempotency-Key`.
 pub(super) fn starting_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(start))
 }
 
 pub(super) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(fetch))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(fetch))
 }
 
 /// Starts a replay: delivers webhooks of the ledger or of the archive once more to one sink, in parallel to new events.
@@ -168,6 +182,36 @@ async fn start(
     let mut response = json(&ReplayView::of(replay));
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
+}
+
+/// Lists the replays with their progress, the latest first. A key that is bound to an account sees the replays of that account alone.
+#[utoipa::path(
+    get,
+    path = "/v1/replays",
+    tag = "replays",
+    params(Listing),
+    operation_id = "list_replays",
+    responses((status = 200, description = "A page of replays", body = ReplayList), Problem),
+    security(("key" = [])),
+)]
+async fn list(
+    State(outbox): State<Outbox>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<Listing>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Listing { account_sid, limit, cursor } = query::read(query)?;
+    let account_sid = query::account_or_all(&caller, account_sid)?;
+    let page = PageRequest::read(limit, cursor, |cursor| match cursor {
+        Cursor::Replay { created_ms, id } => Some((created_ms, id)),
+        _ => None,
+    })?;
+    let after = page.after.as_ref().map(|(created_ms, id)| (*created_ms, id.as_str()));
+    let found = outbox.replays(account_sid.as_deref(), after, page.rows()).await;
+    let found = found.map_err(|reason| Problem::unavailable(&reason))?;
+    let cursor =
+        |last: &Replay| Cursor::Replay { created_ms: last.created_at_ms, id: last.id.clone() };
+    let (replays, next_cursor) = page.page(found, cursor, ReplayView::of);
+    Ok(json(&ReplayList { replays, next_cursor }))
 }
 
 /// Returns one replay and its progress.

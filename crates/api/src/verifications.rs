@@ -172,7 +172,7 @@ pub(super) async fn accept(
         Some(Extension(turn)) => Some(CompletedRequest { turn, answer: answer(&row)? }),
         None => None,
     };
-    sending.add_all(slice::from_ref(&row), done.as_ref()).await.map_err(unavailable)?;
+    sending.add_all(caller, slice::from_ref(&row), done.as_ref()).await.map_err(unavailable)?;
     Ok(row)
 }
 

@@ -5,6 +5,13 @@
 const PERIOD_MS = 2000;
 let refreshing = false;
 
+// Sections that follow a stream, by their element.
+const followers = new Map();
+
+// Shortest time between the first event of a stream and the next page, and between two announcements.
+const COLLECT_MS = 250;
+const ANNOUNCE_MS = 5000;
+
 // Returns the document at a URL; null if there is none, for instance because the session has ended.
 async function fetchPage(url) {
   const response = await fetch(url, { redirect: "error", credentials: "same-origin" });
@@ -19,18 +26,22 @@ function isBusy() {
 }
 
 async function refresh() {
-  const live = document.querySelectorAll("[data-live]");
+  const live = Array.from(document.querySelectorAll("[data-live]")).filter((section) => followers.get(section)?.isDue() ?? true);
   if (refreshing || live.length === 0 || isBusy()) return;
   refreshing = true;
   try {
     const pages = new Map();
     for (const section of live) {
       const url = section.dataset.from || location.href;
+      followers.get(section)?.expect();
       if (!pages.has(url)) pages.set(url, await fetchPage(url));
       const page = pages.get(url);
-      if (!page) continue;
-      const fresh = page.getElementById(section.id);
-      if (!fresh || fresh.innerHTML === section.dataset.shown || isBusy()) continue;
+      const fresh = page && page.getElementById(section.id);
+      if (!fresh || isBusy()) {
+        followers.get(section)?.miss();
+        continue;
+      }
+      if (fresh.innerHTML === section.dataset.shown) continue;
       const known = new Set(Array.from(section.querySelectorAll("[data-row]"), (row) => row.dataset.row));
       const isFirst = section.dataset.shown === undefined;
       const old = section.innerHTML;
@@ -47,6 +58,80 @@ async function refresh() {
   } finally {
     refreshing = false;
   }
+}
+
+// Follows the stream of a section: counts its events, announces them, and has the section fetched when there are any. Without a stream,
+// for instance because the key has too many, the section is fetched periodically.
+function follow(section) {
+  const button = document.querySelector(`[data-pause="${section.id}"]`);
+  const news = document.querySelector(`[data-news="${section.id}"]`);
+  let source = null;
+  let isPaused = false;
+  let isMissing = false; // an event may not be on the page
+  let count = 0; // events since the last announcement, or since the pause
+  let announcing = null;
+  let collecting = null;
+
+  // At most one announcement in a period, so that a screen reader is not flooded.
+  function announce() {
+    if (announcing !== null || count === 0) return;
+    announcing = setTimeout(() => {
+      announcing = null;
+      if (count === 0) return;
+      const entries = count === 1 ? "1 new entry" : `${count} new entries`;
+      news.textContent = isPaused ? `Paused. ${entries} since then.` : `${entries}.`;
+      if (!isPaused) count = 0;
+    }, news.textContent === "" ? 0 : ANNOUNCE_MS);
+  }
+
+  function open() {
+    if (source !== null || document.hidden) return;
+    source = new EventSource(section.dataset.stream);
+    source.addEventListener("webhook", () => {
+      isMissing = true;
+      count += 1;
+      announce();
+      if (collecting === null && !isPaused) collecting = setTimeout(() => { collecting = null; refresh(); }, COLLECT_MS);
+    });
+    // The page is older than the connection.
+    source.addEventListener("open", () => {
+      isMissing = true;
+      refresh();
+    });
+    // Any other end is followed by a new connection.
+    source.addEventListener("end", (event) => {
+      if (JSON.parse(event.data).reason === "unauthorized") close();
+    });
+    source.addEventListener("error", () => {
+      if (source !== null && source.readyState === EventSource.CLOSED) source = null;
+    });
+  }
+
+  function close() {
+    source?.close();
+    source = null;
+  }
+
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    isPaused = !isPaused;
+    count = 0;
+    button.setAttribute("aria-pressed", String(isPaused));
+    news.textContent = isPaused ? "Paused." : "The list is live.";
+    if (!isPaused) refresh();
+  });
+  // Hidden pages need no connection.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) close();
+    else open();
+  });
+  window.addEventListener("pagehide", close);
+  followers.set(section, {
+    isDue: () => !isPaused && (source === null || isMissing),
+    expect: () => { isMissing = false; },
+    miss: () => { isMissing = true; },
+  });
+  open();
 }
 
 // Conversations show their end.
@@ -124,6 +209,9 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "?") showKeys();
 });
 
+// On a narrow screen the navigation scrolls: the current page is in view.
+document.querySelector(".pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 enableCopying();
+for (const section of document.querySelectorAll("[data-stream]")) follow(section);
 showEnd(document);
 setInterval(refresh, PERIOD_MS);

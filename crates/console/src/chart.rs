@@ -27,7 +27,7 @@ pub(crate) fn bars(title: &str, times: &[String], series: &[Series]) -> Markup {
     let heights: Vec<Vec<u64>> = (0..times.len())
         .map(|index| series.iter().map(|one| one.values.get(index).copied().unwrap_or(0)).collect())
         .collect();
-    let highest = heights.iter().map(|bar| bar.iter().sum::<u64>()).max().unwrap_or(0).max(1);
+    let highest = heights.iter().map(|bar| bar.iter().sum::<u64>()).max().unwrap_or(0);
     let width = WIDTH / f64::from(u32::try_from(times.len().max(1)).unwrap_or(u32::MAX));
     html! {
         figure.chart {
@@ -42,7 +42,7 @@ pub(crate) fn bars(title: &str, times: &[String], series: &[Series]) -> Markup {
             svg role="img" aria-label=(summary(title, series)) viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" {
                 line.axis x1="0" x2=(WIDTH) y1=(HEIGHT - 0.5) y2=(HEIGHT - 0.5) {}
                 @for (index, bar) in heights.iter().enumerate() {
-                    @for (value, rect) in bar.iter().zip(rectangles(bar, highest)) {
+                    @for (value, rect) in bar.iter().zip(rectangles(bar, highest.max(1))) {
                         @if *value > 0 {
                             rect class=(series.get(rect.series).map_or("plain", |one| one.class))
                                 x=(round(position(index, width) + width * 0.1)) width=(round(width * 0.8))
@@ -53,7 +53,17 @@ pub(crate) fn bars(title: &str, times: &[String], series: &[Series]) -> Markup {
                     }
                 }
             }
-            p.scale.small { span { (times.iter().find(|time| !time.is_empty()).map_or("", String::as_str)) } span { "highest " (highest) } span { (times.last().map_or("", String::as_str)) } }
+            p.scale.small { span { (times.iter().find(|time| !time.is_empty()).map_or("", String::as_str)) } span { @if highest == 0 { "nothing yet" } @else { "highest " (highest) } } span { (times.last().map_or("", String::as_str)) } }
+        }
+    }
+}
+
+/// Renders one horizontal bar beside a number of a table.
+pub(crate) fn share(class: &str, value: u64, highest: u64) -> Markup {
+    let width = (number(value) / number(highest.max(1)) * 100.0).clamp(1.0, 100.0);
+    html! {
+        svg.share viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true" focusable="false" {
+            rect class=(class) x="0" y="0" width=(round(width)) height="8" {}
         }
     }
 }
@@ -115,6 +125,6 @@ mod tests {
     #[test]
     fn chart_without_values_is_empty() {
         let chart = bars("None", &[], &[]).into_string();
-        assert!(!chart.contains("<rect") && chart.contains("highest 1"), "{chart}");
+        assert!(!chart.contains("<rect") && chart.contains("nothing yet"), "{chart}");
     }
 }

@@ -8,6 +8,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     extract::ConnectInfo,
     http::{HeaderValue, Method, Request, StatusCode, header, request::Parts},
+    response::Response,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tower::ServiceExt as _;
@@ -110,6 +111,25 @@ impl Client {
         self.call(api, method, path, None, None).await.map(drop)
     }
 
+    /// Opens a stream of Server-Sent Events. `last_event_id` is that of the browser, which connects again by itself.
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Response, Failure> {
+        let header = last_event_id.map(|id| ("last-event-id", id));
+        let response = self.respond(Api::Application, Method::GET, path, None, header).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            status => {
+                let (_, body) = response.into_parts();
+                let body =
+                    to_bytes(body, LARGEST).await.map_err(|error| Failure::internal(&error))?;
+                Err(Failure::Refused(Refusal::read(status, &body)))
+            }
+        }
+    }
+
     async fn call(
         &self,
         api: Api,
@@ -118,6 +138,25 @@ impl Client {
         body: Option<Vec<u8>>,
         extra_header: Option<(&str, &str)>,
     ) -> Result<Bytes, Failure> {
+        let response = self.respond(api, method, path, body, extra_header).await?;
+        let (head, body) = response.into_parts();
+        let body = to_bytes(body, LARGEST).await.map_err(|error| Failure::internal(&error))?;
+        match head.status {
+            StatusCode::UNAUTHORIZED => Err(Failure::SignedOut),
+            status if status.is_success() => Ok(body),
+            status => Err(Failure::Refused(Refusal::read(status, &body))),
+        }
+    }
+
+    /// Sends a request, and returns the response before its body is read.
+    async fn respond(
+        &self,
+        api: Api,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        extra_header: Option<(&str, &str)>,
+    ) -> Result<Response, Failure> {
         let router = self.router(api)?;
         let mut request = Request::builder().method(method).uri(path);
         if let Some(authorization) = &self.authorization {
@@ -137,16 +176,9 @@ impl Client {
         if let Some(connection) = &self.connection {
             request.extensions_mut().insert(connection.clone());
         }
-        let response = match router.oneshot(request).await {
-            Ok(response) => response,
+        match router.oneshot(request).await {
+            Ok(response) => Ok(response),
             Err(never) => match never {},
-        };
-        let (head, body) = response.into_parts();
-        let body = to_bytes(body, LARGEST).await.map_err(|error| Failure::internal(&error))?;
-        match head.status {
-            StatusCode::UNAUTHORIZED => Err(Failure::SignedOut),
-            status if status.is_success() => Ok(body),
-            status => Err(Failure::Refused(Refusal::read(status, &body))),
         }
     }
 

@@ -12,6 +12,15 @@ pub(crate) fn time(at: Option<&str>) -> Markup {
     html! { time datetime=(at) title=(at) { (day) " " (clock) } }
 }
 
+/// Renders a sentence of the API, with names between backticks as code.
+pub(crate) fn prose(sentence: &str) -> Markup {
+    html! {
+        @for (index, part) in sentence.split('`').enumerate() {
+            @if index % 2 == 0 { (part) } @else { code { (part) } }
+        }
+    }
+}
+
 /// Renders a text, or a dash if there is none.
 pub(crate) fn text(text: Option<&str>) -> Markup {
     match text.filter(|text| !text.is_empty()) {
@@ -123,6 +132,18 @@ pub(crate) fn live(id: &str, body: &Markup) -> Markup {
 /// As [`live`], for a page that may be the answer to a form: the script fetches the section from this path.
 pub(crate) fn live_from(path: &str, id: &str, body: &Markup) -> Markup {
     html! { div id=(id) data-live data-from=(path) { (body) } }
+}
+
+/// As [`live`], for a list that changes when the stream of this path reports a webhook. The script announces new entries, and lets
+/// the viewer pause the list.
+pub(crate) fn streamed(path: &str, id: &str, body: &Markup) -> Markup {
+    html! {
+        div.live-bar {
+            button type="button" data-pause=(id) aria-pressed="false" hidden { "Pause" }
+            span.small role="status" data-news=(id) {}
+        }
+        div id=(id) data-live data-stream=(path) { (body) }
+    }
 }
 
 /// Returns a key that makes a form have one effect, however often it is sent.

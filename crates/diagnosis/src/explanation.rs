@@ -99,7 +99,7 @@ pub fn explain(
     if captured.header(SIGNATURE_HEADER).unwrap_or_default().is_empty() {
         let verdict = Verdict::new(
             Cause::Stranger,
-            "had no X-Twilio-Signature: they are not Twilio's, or a proxy removed the header",
+            "had no X-Twilio-Signature, because Twilio was not the sender or a proxy removed the header",
             "Nothing, unless webhooks are missing; then find the proxy that removes the header.",
         );
         return Explanation { parameters, ..without_report(verdict) };
@@ -190,7 +190,7 @@ fn unexaminable(
 ) -> Option<Verdict> {
     let is_url = |origin: &PublicOrigin| Url::parse(&origin.0).is_some();
     if origins.is_empty() || !origins.iter().all(is_url) || !request.target.starts_with('/') {
-        let finding = "could not be examined: their URL is none";
+        let finding = "could not be examined: the URL is not valid";
         return Some(Verdict::unexamined(finding, "Check what sends them."));
     }
     if keys.is_empty() {
@@ -200,13 +200,13 @@ fn unexaminable(
         ));
     }
     if request.target.len() >= CUT_TARGET_BYTES {
-        let finding = "could not be examined: their URL is too long for a report";
+        let finding = "could not be examined: the URL is too long for a report";
         return Some(Verdict::unexamined(finding, "Check what sends them."));
     }
     let needs_body = rule == BodyRule::Form || request.method == "POST";
     if needs_body && request.body_content != BodyContent::Full {
         return Some(Verdict::unexamined(
-            "could not be examined: the filter did not report their body",
+            "could not be examined: the filter did not report the body",
             "Set `refused_requests.body` of the filter to `full`, or raise `refused_requests.max_body_bytes`.",
         ));
     }
@@ -279,7 +279,7 @@ fn genuine(request: &RefusedRequest, account_sid: &str) -> Verdict {
         ),
         _ => Verdict::new(
             Cause::Route,
-            format!("were signed, but {route} refuses them ({reason})"),
+            format!("were signed, but {route} does not accept such requests ({reason})"),
             advice,
         ),
     }
@@ -334,7 +334,7 @@ fn changed(signed: &Signed) -> Verdict {
         What::Token => Cause::Key,
     };
     let finding =
-        format!("were changed before they arrived: {}", change.finding.trim_end_matches('.'));
+        format!("were changed on the way to the filter: {}", change.finding.trim_end_matches('.'));
     Verdict::new(cause, finding, change.fix).about(&change.finding)
 }
 

@@ -97,9 +97,22 @@ pub enum Cursor {
     /// Position in the audit log, the newest first.
     #[serde(rename = "l")]
     Entry {
+        /// Time of the change, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        at_ms: i64,
         /// Sequence number.
         #[serde(rename = "i")]
         id: i64,
+    },
+    /// Position in replays, the latest first.
+    #[serde(rename = "p")]
+    Replay {
+        /// Time of the request, in milliseconds since 1970.
+        #[serde(rename = "t")]
+        created_ms: i64,
+        /// Id among those of the same time.
+        #[serde(rename = "i")]
+        id: String,
     },
     /// Position in dead letters, the latest first.
     #[serde(rename = "d")]
@@ -222,6 +235,7 @@ impl FromStr for Cursor {
             Cursor::Key { id, .. }
             | Cursor::RefusedGroup { id, .. }
             | Cursor::RefusedRequest { id, .. }
+            | Cursor::Replay { id, .. }
             | Cursor::Notification { id, .. } => vec![id],
             Cursor::Entry { .. } | Cursor::DeadLetter { .. } => vec![],
             Cursor::Template { name, locale, reference } => vec![name, locale, reference],

@@ -183,13 +183,21 @@ fn cut(text: &mut String, max_chars: usize) {
 pub fn summary(count: i64, first_at_ms: i64, finding: &str) -> String {
     let since = rfc3339(first_at_ms).unwrap_or_default();
     match count {
-        1 => {
-            let (verb, rest) = finding.split_once(' ').unwrap_or((finding, ""));
-            let verb = if verb == "were" { "was" } else { verb };
-            format!("1 request at {since} {verb} {rest}")
-        }
+        1 => format!("1 request at {since} {}", singular(finding)),
         count => format!("{count} requests since {since} {finding}"),
     }
+}
+
+/// Returns a finding, the predicate of a sentence about requests, for a sentence about one request.
+pub fn singular(finding: &str) -> String {
+    let (verb, rest) = finding.split_once(' ').unwrap_or((finding, ""));
+    let verb = match verb {
+        "are" => "is",
+        "were" => "was",
+        "have" => "has",
+        verb => verb,
+    };
+    format!("{verb} {rest}")
 }
 
 #[cfg(test)]
@@ -248,6 +256,19 @@ mod tests {
         let many =
             "39 requests since 1970-01-01T00:00:00.000Z were signed for https://old.example.com";
         assert_eq!(summary(39, 0, finding), many);
+    }
+
+    #[test]
+    fn finding_about_one_request_has_a_singular_verb() {
+        for (finding, expected) in [
+            ("were signed for a", "was signed for a"),
+            ("have a signature of no key", "has a signature of no key"),
+            ("are of account AC1", "is of account AC1"),
+            ("had no X-Twilio-Signature", "had no X-Twilio-Signature"),
+            ("could not be examined: no keys", "could not be examined: no keys"),
+        ] {
+            assert_eq!(singular(finding), expected);
+        }
     }
 
     #[test]

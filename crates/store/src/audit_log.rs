@@ -4,9 +4,28 @@ use serde::Serialize;
 use sqlx::FromRow;
 
 use crate::{
-    database::{Database, Transaction},
+    database::{Bind, Database, Transaction},
     error::StoreError,
 };
+
+/// `$1` is the account, `$2` the actor and `$3` the action; each may be empty for any. `$4` and `$5` are the position to continue
+/// from, `$6` the start of the period, `$7` the maximum number of rows. The first condition chooses the index.
+macro_rules! entries {
+    ($condition:literal) => {
+        concat!(
+            "SELECT * FROM audit WHERE ",
+            $condition,
+            "($1 = '' OR account_sid = $1) AND ($2 = '' OR actor = $2) AND ($3 = '' OR action = $3)
+             AND at_ms <= $4 AND (at_ms < $4 OR id < $5) AND at_ms >= $6
+             ORDER BY at_ms DESC, id DESC LIMIT $7"
+        )
+    };
+}
+
+const LIST: &str = entries!("");
+const LIST_OF_ACCOUNT: &str = entries!("account_sid = $1 AND ");
+const LIST_OF_ACTOR: &str = entries!("actor = $2 AND ");
+const LIST_OF_ACTION: &str = entries!("action = $3 AND ");
 
 /// One administrative change. An `id` of 0 means that the entry is not stored yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
@@ -30,11 +49,35 @@ pub struct AuditEntry {
     pub detail: String,
 }
 
-#[derive(Serialize)]
-struct EntriesQuery<'a> {
-    account_sid: Option<&'a str>,
-    before_id: i64,
-    most: i64,
+/// Filter and position of a page of the audit log, the newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditPage<'a> {
+    /// Only this account.
+    pub account_sid: Option<&'a str>,
+    /// Only this author.
+    pub actor: Option<&'a str>,
+    /// Only this action.
+    pub action: Option<&'a str>,
+    /// Start of the period, inclusive, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// End of the period, exclusive, in milliseconds since 1970.
+    pub until_ms: i64,
+    /// Position: entries before this time and id.
+    pub after: Option<(i64, i64)>,
+    /// Maximum number of entries.
+    pub most: i64,
+}
+
+impl AuditPage<'_> {
+    /// Returns the statement whose index leaves the fewest entries.
+    fn statement(&self) -> &'static str {
+        match (self.actor, self.action, self.account_sid) {
+            (Some(_), ..) => LIST_OF_ACTOR,
+            (None, Some(_), _) => LIST_OF_ACTION,
+            (None, None, Some(_)) => LIST_OF_ACCOUNT,
+            (None, None, None) => LIST,
+        }
+    }
 }
 
 /// Audit log of one database.
@@ -48,18 +91,22 @@ impl AuditLog {
         AuditLog { database }
     }
 
-    /// Returns a page of the audit log, newest first: the entries with smaller ids than `before_id`.
+    /// Returns a page of the audit log, newest first.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or the read fails.
-    pub async fn list(
-        &self,
-        account_sid: Option<&str>,
-        before_id: i64,
-        most: i64,
-    ) -> Result<Vec<AuditEntry>, StoreError> {
-        let query = [EntriesQuery { account_sid, before_id, most }];
-        self.database.read(self.database.statements().audit.list, &query).await
+    pub async fn list(&self, page: &AuditPage<'_>) -> Result<Vec<AuditEntry>, StoreError> {
+        let (at_ms, id) = page.after.unwrap_or((page.until_ms, i64::MIN));
+        let binds = [
+            Bind::Text(page.account_sid.unwrap_or_default()),
+            Bind::Text(page.actor.unwrap_or_default()),
+            Bind::Text(page.action.unwrap_or_default()),
+            Bind::Whole(at_ms),
+            Bind::Whole(id),
+            Bind::Whole(page.since_ms),
+            Bind::Whole(page.most),
+        ];
+        self.database.read_bound(page.statement(), &binds).await
     }
 }
 

@@ -77,7 +77,7 @@ pub use self::{
     acceptance::Acceptance,
     api_keys::{ApiKeyStore, Key, KeysPage, NewKey, StoredKey},
     archive_queue::{ArchiveErasure, ArchiveQueue, Batch as ArchiveBatch, Limits as ArchiveLimits},
-    audit_log::{AuditEntry, AuditLog},
+    audit_log::{AuditEntry, AuditLog, AuditPage},
     consents::{Consents, ConsentsPage},
     contacts::Contacts,
     dead_letters::{

@@ -98,7 +98,8 @@ impl OutboundMessages {
         self.database.close().await;
     }
 
-    /// Stores messages, and with them the response for copies of their request. All are written, or none.
+    /// Stores messages, and with them the response for copies of their request and their audit entries. All are written, or
+    /// none.
     ///
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses a row.
@@ -106,8 +107,9 @@ impl OutboundMessages {
         &self,
         messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
+        entries: Vec<AuditEntry>,
     ) -> Result<(), StoreError> {
-        self.writes.add(messages, done).await.map(|_| ())
+        self.writes.add(messages, done, entries).await.map(|_| ())
     }
 
     /// Stores a message that another one with the same key may precede: a second reply to one inbound message, or a second execution
@@ -116,7 +118,7 @@ impl OutboundMessages {
     /// # Errors
     /// `StoreError` when the database is unavailable or refuses the row.
     pub async fn add_new(&self, message: &OutboundMessage) -> Result<bool, StoreError> {
-        self.writes.add(slice::from_ref(message), None).await.map(|rows| rows > 0)
+        self.writes.add(slice::from_ref(message), None, Vec::new()).await.map(|rows| rows > 0)
     }
 
     /// Resolves an `unknown` message by an operator's decision. Returns `false` if the message is not `unknown`.

@@ -607,14 +607,6 @@ pub(super) const STATEMENTS: Statements = Statements {
             SELECT at_ms, actor, source, action, subject, account_sid, detail
             FROM turn CROSS JOIN json_to_recordset($1::json) AS r(at_ms bigint, actor text, source text,
                 action text, subject text, account_sid text, detail text)",
-
-        list: "
-            WITH input AS (SELECT * FROM json_to_recordset($1::json)
-                AS r(account_sid text, before_id bigint, most bigint))
-            SELECT audit.* FROM input JOIN audit ON audit.id < input.before_id
-            WHERE input.account_sid IS NULL OR audit.account_sid = input.account_sid
-            ORDER BY audit.id DESC
-            LIMIT (SELECT most FROM input)",
     },
 
     suppressions: SuppressionStatements {

@@ -71,6 +71,16 @@ const EMPTY_REDACTED: &str = "
 
 const FETCH: &str = "SELECT * FROM replays WHERE id = $1";
 
+/// `$1` is the account, `$2` and `$3` the position to continue from, `$4` the maximum number of rows.
+const LIST_OF_ACCOUNT: &str = "
+    SELECT * FROM replays WHERE account_sid = $1 AND created_at_ms <= $2 AND (created_at_ms < $2 OR id < $3)
+    ORDER BY created_at_ms DESC, id DESC LIMIT $4";
+
+/// The same without an account.
+const LIST: &str = "
+    SELECT * FROM replays WHERE created_at_ms <= $1 AND (created_at_ms < $1 OR id < $2)
+    ORDER BY created_at_ms DESC, id DESC LIMIT $3";
+
 /// A read-only statement has one parameter, which this one does not need.
 const RUNNING: &str = "
     SELECT * FROM replays WHERE state = 'running' AND CAST($1 AS TEXT) IS NOT NULL ORDER BY created_at_ms LIMIT 100";
@@ -139,6 +149,29 @@ impl Outbox {
                 Ok(found.into_iter().find(is_theirs))
             })
             .await
+    }
+
+    /// Returns a page of replays, the latest first: those before the time and id of `after`. With an account, only those of that
+    /// account alone.
+    ///
+    /// # Errors
+    /// `StoreError` when the database is unavailable or the read fails.
+    pub async fn replays(
+        &self,
+        account_sid: Option<&str>,
+        after: Option<(i64, &str)>,
+        most: i64,
+    ) -> Result<Vec<Replay>, StoreError> {
+        let (created_at_ms, id) = after.unwrap_or((i64::MAX, ""));
+        let position = [Bind::Whole(created_at_ms), Bind::Text(id), Bind::Whole(most)];
+        match account_sid {
+            Some(account_sid) => {
+                let [time, id, most] = position;
+                let binds = [Bind::Text(account_sid), time, id, most];
+                self.database.read_bound(LIST_OF_ACCOUNT, &binds).await
+            }
+            None => self.database.read_bound(LIST, &position).await,
+        }
     }
 
     /// Returns the running replays, earliest first, up to 100.

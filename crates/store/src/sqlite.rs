@@ -609,14 +609,6 @@ pub(super) const STATEMENTS: Statements = Statements {
             SELECT value ->> 'at_ms', value ->> 'actor', value ->> 'source', value ->> 'action',
                 value ->> 'subject', value ->> 'account_sid', value ->> 'detail'
             FROM json_each($1)",
-
-        list: "
-            SELECT audit.* FROM json_each($1) AS input JOIN audit
-                ON audit.id < input.value ->> 'before_id'
-            WHERE input.value ->> 'account_sid' IS NULL
-                OR audit.account_sid = input.value ->> 'account_sid'
-            ORDER BY audit.id DESC
-            LIMIT (SELECT value ->> 'most' FROM json_each($1))",
     },
 
     suppressions: SuppressionStatements {

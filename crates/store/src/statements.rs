@@ -51,7 +51,6 @@ pub(super) struct SessionStatements {
 /// Statements of the audit log. Each takes one JSON array of rows.
 pub(super) struct AuditStatements {
     pub(super) add: &'static str,
-    pub(super) list: &'static str,
 }
 
 /// Statements of suppressions. Each takes one JSON array of rows.

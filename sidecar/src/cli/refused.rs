@@ -171,7 +171,7 @@ fn text(request: &ExplainedRequest, json: &Value) -> String {
         format!("{at}  {method} {path} at {authority}\nThe filter refused it: {reason}.\n\n");
     // Writing to a String cannot fail.
     let _ = writeln!(text, "Cause: {} ({})", field("cause"), field("kind"));
-    let _ = writeln!(text, "  Such requests {}.", line(request.finding.trim_end_matches('.')));
+    let _ = writeln!(text, "  The request {}.", line(request.finding.trim_end_matches('.')));
     let _ = writeln!(text, "  To do: {}", line(&request.remedy));
     let signed = request.explanation.as_ref().and_then(|report| report.get("signed"));
     let part = |value: Option<&Value>, name: &str| {

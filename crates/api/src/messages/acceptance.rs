@@ -42,7 +42,7 @@ pub(crate) async fn accept(
     let copies = turn.as_ref().map(|Extension(turn)| turn.digest(0));
     let message = prepare(sending, caller, message, as_of_ms(turn.clone()), copies).await?;
     let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: answer(&message) });
-    let added = sending.add_all(slice::from_ref(&message), done.as_ref()).await;
+    let added = sending.add_all(caller, slice::from_ref(&message), done.as_ref()).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
     Ok(message)
 }

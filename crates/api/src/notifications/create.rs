@@ -162,7 +162,7 @@ async fn accept(
         };
         CompletedRequest { turn, answer }
     });
-    sending.add_notification(&rows, done.as_ref()).await.map_err(unavailable)?;
+    sending.add_notification(caller, &rows, done.as_ref()).await.map_err(unavailable)?;
     Ok(view)
 }
 
@@ -199,7 +199,8 @@ pub(crate) async fn waited(
             }
             waited_for.clone_from(&last.id);
             let wait = rest.max(Duration::from_millis(1));
-            let ended = sending.outcome_waiters.wait(&sending.messages, &account_sid, &last.id, wait);
+            let ended =
+                sending.outcome_waiters.wait(&sending.messages, &account_sid, &last.id, wait);
             ended.await.map_err(|reason| Problem::unavailable(&reason))?;
         }
     })

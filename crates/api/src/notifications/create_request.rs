@@ -213,7 +213,8 @@ impl CreateNotificationRequest {
                     PlanChannel::Sms => "content.sms",
                     PlanChannel::Email => "content.email",
                 };
-                let must = format!("is required: step {} of the plan has the channel {channel}", n + 1);
+                let must =
+                    format!("is required: step {} of the plan has the channel {channel}", n + 1);
                 return Err(addresses::invalid_field(field, &must));
             }
             steps.extend(found);
@@ -225,7 +226,11 @@ impl CreateNotificationRequest {
 
 impl StatedPlan {
     /// Returns the name of the plan, and its steps.
-    fn steps(self, sending: &Sending, account_sid: &str) -> Result<(String, Vec<PlanStep>), Problem> {
+    fn steps(
+        self,
+        sending: &Sending,
+        account_sid: &str,
+    ) -> Result<(String, Vec<PlanStep>), Problem> {
         match self {
             StatedPlan::Steps(steps) => match plan_problem(&steps) {
                 Some(problem) if steps.is_empty() || steps.len() > PlanChannel::ALL.len() => {
@@ -234,9 +239,9 @@ impl StatedPlan {
                 Some(problem) => Err(addresses::invalid_field("plan", &problem)),
                 None => Ok((String::new(), steps)),
             },
-            StatedPlan::Named(name) if !is_plan_name(&name) => {
-                Err(Problem::malformed("plan: must be a name of 1 to 64 lower-case letters, digits, - or _, or a list of steps"))
-            }
+            StatedPlan::Named(name) if !is_plan_name(&name) => Err(Problem::malformed(
+                "plan: must be a name of 1 to 64 lower-case letters, digits, - or _, or a list of steps",
+            )),
             StatedPlan::Named(name) => {
                 let routing = sending.routes.current();
                 let steps = routing.of(account_sid).plan(&name).map(<[PlanStep]>::to_vec);
@@ -373,7 +378,9 @@ impl EmailContent {
 fn check_text(field: &str, text: &str) -> Result<(), Problem> {
     match (1..=MAX_BODY_CHARS).contains(&text.chars().count()) {
         true => Ok(()),
-        false => Err(Problem::malformed(&format!("{field}: must have 1 to {MAX_BODY_CHARS} characters"))),
+        false => {
+            Err(Problem::malformed(&format!("{field}: must have 1 to {MAX_BODY_CHARS} characters")))
+        }
     }
 }
 

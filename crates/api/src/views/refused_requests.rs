@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use twilio_edge_domain::{
-    refused_request::{Cause, RefusalKind, summary},
+    refused_request::{Cause, RefusalKind, singular, summary},
     window::rfc3339,
 };
 use twilio_edge_store::{RefusedGroup, StoredRefusedRequest};
@@ -123,7 +123,7 @@ impl RefusedRequestSummary {
 pub struct ExplainedRequest {
     #[serde(flatten)]
     summary: RefusedRequestSummary,
-    /// Finding of the diagnosis.
+    /// Finding of the diagnosis, as the predicate of a sentence about the request: `was signed for https://old.example.com`.
     pub finding: String,
     /// The one change that would make the request pass.
     pub remedy: String,
@@ -141,7 +141,7 @@ impl ExplainedRequest {
     /// Renders a request with its explanation.
     pub fn of(request: StoredRefusedRequest) -> ExplainedRequest {
         ExplainedRequest {
-            finding: request.finding.clone(),
+            finding: singular(&request.finding),
             remedy: request.remedy.clone(),
             parameters: serde_json::from_str(&request.parameters).unwrap_or_default(),
             body_bytes: request.body_bytes,

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::{
     client::Api,
-    components::{empty, live, next_page, text, time},
+    components::{Field, empty, live, next_page, search, text, time},
     console::{Console, Page},
     failure::Failure,
-    path::join,
+    path::{join, query},
     viewer::Viewer,
 };
 
@@ -29,7 +29,36 @@ fn routes() -> Router<Console> {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Filter {
+    actor: String,
+    action: String,
+    since: String,
+    until: String,
     cursor: String,
+}
+
+impl Filter {
+    fn parameters(&self) -> [(&str, &str); 5] {
+        [
+            ("actor", &self.actor),
+            ("action", &self.action),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("cursor", &self.cursor),
+        ]
+    }
+
+    fn form(&self) -> Markup {
+        let text = |name, label, example, value| Field::Text { name, label, example, value };
+        search(
+            PAGE.path,
+            &[
+                text("actor", "Actor", "key 0123456789abcdef", &self.actor),
+                text("action", "Action", "key.created", &self.action),
+                text("since", "From (UTC)", "2026-01-31", &self.since),
+                text("until", "Until (UTC)", "2026-02-01", &self.until),
+            ],
+        )
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,15 +80,16 @@ struct Entry {
     detail: Value,
 }
 
-async fn list(viewer: Viewer, Query(Filter { cursor }): Query<Filter>) -> Result<Markup, Failure> {
-    let path = viewer.of_account("/v1/audit", [("cursor", Some(cursor.as_str()))]);
+async fn list(viewer: Viewer, Query(filter): Query<Filter>) -> Result<Markup, Failure> {
+    let parameters = filter.parameters().map(|(name, value)| (name, Some(value.trim())));
+    let path = viewer.of_account("/v1/audit", parameters);
     let found = match viewer.client.get::<AuditLog>(Api::Administration, &path).await {
-        Ok(log) if log.entries.is_empty() => {
-            empty("There is no entry for this account. Every administrative change adds one.")
-        }
+        Ok(log) if log.entries.is_empty() => empty(
+            "No entry matches. Every administrative change adds one, and so does every message that a person sends here.",
+        ),
         Ok(log) => html! {
-            (live("audit-log", &table(&log.entries)))
-            (next_page(PAGE.path, &[], log.next_cursor.as_deref()))
+            (live("audit-log", &table(&log.entries, viewer.account.is_none())))
+            (next_page(PAGE.path, &filter.parameters(), log.next_cursor.as_deref()))
         },
         Err(failure) => failure.refusal()?.notice(),
     };
@@ -70,12 +100,14 @@ async fn list(viewer: Viewer, Query(Filter { cursor }): Query<Filter>) -> Result
                 None => ", to all accounts.",
             }
         }
+        (filter.form())
         (found)
     };
     Ok(viewer.page(PAGE.title, &body))
 }
 
-fn table(entries: &[Entry]) -> Markup {
+/// Renders the entries; those of one account need no column for it.
+fn table(entries: &[Entry], has_accounts: bool) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Audit log" {
             table {
@@ -86,7 +118,7 @@ fn table(entries: &[Entry]) -> Markup {
                         th scope="col" { "Actor" }
                         th scope="col" { "Action" }
                         th scope="col" { "Object" }
-                        th scope="col" { "Account" }
+                        @if has_accounts { th scope="col" { "Account" } }
                         th scope="col" { "Source" }
                         th scope="col" { "Details" }
                     }
@@ -95,10 +127,10 @@ fn table(entries: &[Entry]) -> Markup {
                     @for entry in entries {
                         tr data-row=(entry.id) {
                             td { (time(entry.at.as_deref())) }
-                            td { (entry.actor) }
-                            td { code { (entry.action) } }
+                            td { a href=(query(PAGE.path, [("actor", Some(entry.actor.as_str()))])) { (entry.actor) } }
+                            td { a href=(query(PAGE.path, [("action", Some(entry.action.as_str()))])) { code { (entry.action) } } }
                             td.wide { (subject(entry)) }
-                            td { (text(entry.account_sid.as_deref())) }
+                            @if has_accounts { td { (text(entry.account_sid.as_deref())) } }
                             td { (entry.source) }
                             td.wide { (detail(&entry.detail)) }
                         }
@@ -114,12 +146,15 @@ fn subject(entry: &Entry) -> Markup {
     let page = match entry.action.split('.').next() {
         Some("replay") => Some("/console/deliveries/replays"),
         Some("tenant") => Some("/console/accounts"),
-        Some("key") => Some("/console/accounts/keys"),
+        Some("key" | "session") => Some("/console/accounts/keys"),
+        Some("message") if entry.action != "message.deleted" => Some("/console/messages"),
         _ => None,
     };
+    // The object of a key's change is "key" and its id.
+    let id = entry.subject.strip_prefix("key ").unwrap_or(&entry.subject);
     html! {
         @match page {
-            Some(page) => a href=(join(page, &entry.subject)) { (entry.subject) },
+            Some(page) => a href=(join(page, id)) { (entry.subject) },
             None => (text(Some(&entry.subject))),
         }
     }

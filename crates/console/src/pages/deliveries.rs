@@ -42,14 +42,14 @@ fn routes() -> Router<Console> {
 
 /// A sink with its backlog.
 #[derive(Debug, Deserialize)]
-struct Sink {
-    name: String,
+pub(super) struct Sink {
+    pub(super) name: String,
     #[serde(rename = "type")]
     type_name: String,
-    available: bool,
-    waiting: u64,
-    oldest_waiting_at: Option<String>,
-    dead_letters: u64,
+    pub(super) available: bool,
+    pub(super) waiting: u64,
+    pub(super) oldest_waiting_at: Option<String>,
+    pub(super) dead_letters: u64,
     oldest_dead_letter_at: Option<String>,
 }
 
@@ -65,7 +65,8 @@ struct SinkTest {
     attempt: Attempt,
 }
 
-async fn sinks(viewer: &Viewer) -> Result<Vec<Sink>, Failure> {
+/// Fetches the sinks.
+pub(super) async fn sinks(viewer: &Viewer) -> Result<Vec<Sink>, Failure> {
     let list: SinkList = viewer.client.get(Api::Administration, "/v1/sinks").await?;
     Ok(list.sinks)
 }
@@ -85,6 +86,7 @@ async fn page(
 ) -> Result<Markup, Failure> {
     let sinks = sinks(viewer).await?;
     let dead_letters = dead_letters::section(viewer, filter, &sinks).await?;
+    let replays = replay::latest(viewer).await?;
     let body = html! {
         (notice)
         h2 { "Sinks" }
@@ -93,10 +95,12 @@ async fn page(
         } @else {
             (live("sinks", &table(&sinks)))
             p.small { "Counts are those of all accounts; 1000 means 1000 or more." }
-            p.actions { a.button href=(replay::PATH) { "Replay webhooks" } }
         }
         h2 { "Dead letters" }
         (dead_letters)
+        h2 { "Replays" }
+        @if !sinks.is_empty() { p.actions { a.button href=(replay::PATH) { "Replay webhooks" } } }
+        (replays)
     };
     Ok(viewer.page(PAGE.title, &body))
 }

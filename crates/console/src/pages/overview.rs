@@ -1,4 +1,8 @@
-//! Overview: webhooks and deliveries of the last hour, messages of the last day, queues, and the health of the dependencies.
+//! Overview: webhooks and deliveries of the last hour, messages of the last day, refusals by cause, queues, and the health of the
+//! dependencies.
+
+mod refusals;
+mod sinks;
 
 use axum::{Router, routing::get};
 use maud::{Markup, html};
@@ -33,6 +37,7 @@ fn routes() -> Router<Console> {
 
 #[derive(Debug, Deserialize)]
 struct Activity {
+    interval_s: u64,
     intervals: Vec<Interval>,
     queues: Queues,
 }
@@ -93,19 +98,26 @@ async fn show(viewer: Viewer) -> Result<Markup, Failure> {
         Ok(statistics) => messages(&statistics),
         Err(failure) => failure.refusal()?.notice(),
     };
+    let refusals = refusals::section(&viewer).await?;
+    let sinks = sinks::fetch(&viewer).await?;
     let health: Readiness = viewer.client.get(Api::Application, "/readyz").await?;
     let body = html! {
         div.columns { (webhooks(&activity.intervals)) (deliveries(&activity.intervals)) }
+        p { strong { (rate(&activity)) " webhooks a minute" } " in the last complete minute." }
         p.small { "Webhooks and deliveries are those of this sidecar, of all accounts, since its start." }
         h2 { "Messages of the last day" }
         (messages)
+        h2 { "Refused webhooks by cause" }
+        (refusals)
         h2 { "Queues" }
         (queues(&activity.queues))
+        (sinks::queues(&sinks))
         h2 { "Dependencies" }
         div.cards {
             (dependency("Database", Some(&health.database)))
             (dependency("Redis", health.redis.as_deref()))
             (dependency("Accounts file", health.accounts.as_deref()))
+            (sinks::dependencies(&sinks))
         }
     };
     let hint = html! {
@@ -116,6 +128,14 @@ async fn show(viewer: Viewer) -> Result<Markup, Failure> {
         }
     };
     Ok(viewer.page("Overview", &html! { (hint) (live("overview", &body)) }))
+}
+
+/// Returns the number of webhooks of the last complete minute.
+fn rate(activity: &Activity) -> u64 {
+    let complete = activity.intervals.iter().rev().skip(1);
+    let minute = 60_u64.checked_div(activity.interval_s).unwrap_or(1).max(1);
+    let latest = complete.take(usize::try_from(minute).unwrap_or(usize::MAX));
+    latest.map(|interval| interval.new + interval.duplicates + interval.undecided).sum()
 }
 
 fn webhooks(intervals: &[Interval]) -> Markup {
@@ -147,9 +167,14 @@ type Column = (&'static str, &'static str, fn(&Interval) -> u64);
 
 fn of_last_hour(title: &str, intervals: &[Interval], columns: [Column; 3]) -> Markup {
     let missing = INTERVALS.saturating_sub(intervals.len());
-    let times: Vec<String> = std::iter::repeat_n(String::new(), missing)
+    let mut times: Vec<String> = std::iter::repeat_n(String::new(), missing)
         .chain(intervals.iter().map(|interval| clock(interval.until.as_deref(), 8)))
         .collect();
+    // The chart begins an hour before its end, also if the sidecar has started since then.
+    if let (Some(first), Some(last)) = (times.first_mut(), intervals.last()) {
+        let end = last.until.as_deref().and_then(|until| period::instant(until).ok());
+        *first = clock(end.and_then(|end| rfc3339(end.saturating_sub(HOUR_MS))).as_deref(), 8);
+    }
     let series = columns.map(|(name, class, value)| Series {
         name,
         class,
@@ -239,6 +264,25 @@ fn dependency(name: &str, health: Option<&str>) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rate_is_that_of_the_last_complete_minute() {
+        let interval = |new| {
+            let counts = serde_json::json!({
+                "until": null, "new": new, "duplicates": 1, "undecided": 0, "delivered": 0,
+                "delivery_failures": 0, "dead_letters": 0,
+            });
+            serde_json::from_value::<Interval>(counts).unwrap()
+        };
+        let queues = Queues {
+            unwritten_webhooks: 0,
+            unwritten_webhooks_age_s: 0.0,
+            messages_age_s: 0.0,
+            unknown_messages: 0,
+        };
+        let intervals = [100, 2, 3, 50].map(interval).into();
+        assert_eq!(rate(&Activity { interval_s: 30, intervals, queues }), 7);
+    }
 
     #[test]
     fn chart_of_a_day_has_every_hour() {

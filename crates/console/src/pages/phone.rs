@@ -299,6 +299,7 @@ async fn arrived(
         div.notice.bad role="alert" {
             p { strong { "The webhook did not arrive. " } "Twilio's calls of your URL ended with " (arrival.calls()) "." }
             p { "403 means that the filter refused the signature: nothing reached your application." }
+            p { a.button href="/console/refusals" { "Explain the refusal" } }
         }
     };
     Ok(page(viewer, channel, &notice, "").await?.into_response())

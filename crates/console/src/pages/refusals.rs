@@ -14,7 +14,7 @@ use serde::Deserialize;
 use self::request::{RefusedRequest, table};
 use crate::{
     client::Api,
-    components::{Field, empty, live, next_page, search, text, time},
+    components::{Field, empty, live, next_page, prose, search, text, time},
     console::{Console, Page},
     failure::Failure,
     path::join,
@@ -104,7 +104,7 @@ fn groups(groups: &[Group]) -> Markup {
             article.panel.group aria-labelledby=(group.id) data-row=(group.id) {
                 h2 id=(group.id) { (group.summary) }
                 p { (kind(&group.kind)) }
-                p { strong { "Change this: " } (group.remedy) }
+                p { strong { "Change this: " } (prose(&group.remedy)) }
                 p.small {
                     "Route " code { (group.route) } ", reason " code { (group.reason) } ", account "
                     (text(group.account_sid.as_deref())) ", last at " (time(group.last_at.as_deref())) " UTC"

@@ -1,5 +1,6 @@
-//! Webhooks: the list with its search, and one webhook with its parameters, its outcome and its deliveries.
+//! Webhooks: the live list with its search, and one webhook with its parameters, its outcome and its deliveries.
 
+mod stream;
 mod webhook;
 
 use axum::{Router, extract::Query, routing::get};
@@ -7,11 +8,12 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use crate::{
+    action::given,
     client::Api,
-    components::{Field, empty, live, next_page, search, state, text, time},
+    components::{Field, empty, live, next_page, search, state, streamed, text, time},
     console::{Console, Page},
     failure::Failure,
-    path::join,
+    path::{join, query},
     viewer::Viewer,
 };
 
@@ -24,7 +26,7 @@ pub(super) const PAGE: Page = Page {
 };
 
 fn routes() -> Router<Console> {
-    Router::new().route("/webhooks", get(list)).merge(webhook::routes())
+    Router::new().route("/webhooks", get(list)).merge(stream::routes()).merge(webhook::routes())
 }
 
 /// Search of the list.
@@ -57,6 +59,15 @@ impl Filter {
             ("until", &self.until),
             ("cursor", &self.cursor),
         ]
+    }
+
+    /// Returns the path of the stream with the webhooks that join this page; `None` if the page is about the past.
+    fn stream(&self) -> Option<String> {
+        let is_of_past = [&self.cursor, &self.until].into_iter().any(|text| given(text).is_some());
+        let names = ["number", "sid", "class", "status"];
+        let parameters = self.parameters().into_iter().filter(|(name, _)| names.contains(name));
+        let parameters = parameters.map(|(name, value)| (name, Some(value)));
+        (!is_of_past).then(|| query(stream::PATH, parameters))
     }
 
     fn form(&self) -> Markup {
@@ -112,8 +123,12 @@ async fn list(viewer: Viewer, Query(filter): Query<Filter>) -> Result<Markup, Fa
     let found = match viewer.client.get::<EventList>(Api::Application, &path).await {
         Ok(list) => {
             let next = list.next_cursor.as_deref();
+            let table = table(&list.events);
             html! {
-                (live("webhooks", &table(&list.events)))
+                @match filter.stream() {
+                    Some(stream) => (streamed(&stream, "webhooks", &table)),
+                    None => (live("webhooks", &table)),
+                }
                 (next_page(PAGE.path, &filter.parameters(), next))
             }
         }
@@ -164,5 +179,21 @@ pub(super) fn outcome(event: &EventSummary) -> Markup {
     match event.backend.as_deref() {
         Some(outcome) => state(outcome),
         None => state("no answer yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_follows_a_stream_unless_it_is_about_the_past() {
+        let filter =
+            Filter { number: "+1".into(), since: "2026-01-31".into(), ..Filter::default() };
+        assert_eq!(filter.stream().as_deref(), Some("/console/webhooks/stream?number=%2B1"));
+        let earlier = Filter { cursor: "c".into(), ..Filter::default() };
+        assert_eq!(earlier.stream(), None);
+        let ended = Filter { until: "2026-01-31".into(), ..Filter::default() };
+        assert_eq!(ended.stream(), None);
     }
 }

@@ -71,7 +71,8 @@ impl<'de> Deserialize<'de> for FailureCode {
             Value::String(name) if name.parse::<u32>().is_err() => Some(name),
             _ => None,
         };
-        let problem = || D::Error::custom("move_on must be a list of codes, as in [63016, \"suppressed\"]");
+        let problem =
+            || D::Error::custom("move_on must be a list of codes, as in [63016, \"suppressed\"]");
         text.ok_or_else(problem)?.parse().map_err(D::Error::custom)
     }
 }

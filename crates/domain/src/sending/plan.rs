@@ -46,11 +46,7 @@ pub struct PlanStep {
     pub channel: PlanChannel,
     /// Seconds after which the next step begins, if the provider accepted the message but did not report its delivery. Without
     /// it, only a failure moves on.
-    #[serde(
-        default,
-        deserialize_with = "within_s",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "within_s", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 86400)]
     pub within_s: Option<u32>,
     /// Failures that move on to the next step, instead of the usual ones: Twilio's error codes, codes of e-mails, and codes of
@@ -221,8 +217,7 @@ impl NotificationPlan {
 
     /// Returns the request of a step; `None` for an e-mail without a recipient or content.
     pub fn request(&self, account_sid: &str, step: &Step) -> Option<Request> {
-        let to =
-            || Address { channel: step.channel.as_str().to_owned(), number: step.to.clone() };
+        let to = || Address { channel: step.channel.as_str().to_owned(), number: step.to.clone() };
         let mut locale = self.locale.as_deref();
         let (to, content) = match &step.content {
             StepContent::Text { body, media } => {
@@ -386,7 +381,10 @@ mod tests {
         let mut written = Vec::new();
         while let Some(step) = plan.take_next(Some("63016"), &errors) {
             let request = plan.request("AC1", &step).unwrap();
-            assert_eq!((request.category, request.fallback), (Some(Category::Utility), Some(Fallback::default())));
+            assert_eq!(
+                (request.category, request.fallback),
+                (Some(Category::Utility), Some(Fallback::default()))
+            );
             written.push((request.to.written(), plan.answer_within_ms(&step), plan.recipients()));
         }
         let both = "+14155550123 ava@example.com";

@@ -20,7 +20,8 @@ use twilio_edge_domain::{
     tenant::is_account_sid,
 };
 use twilio_edge_store::{
-    ApiKeyStore, AuditEntry, CompletedRequest, Key, KeysPage, NewKey, Sessions, StoreError,
+    ApiKeyStore, AuditEntry, AuditPage, CompletedRequest, Key, KeysPage, NewKey, Sessions,
+    StoreError,
 };
 
 /// Longest name of a key, in characters.
@@ -288,20 +289,17 @@ impl Keys {
         Ok(self.store.list_keys(page).await?)
     }
 
-    /// Lists entries of the audit log, the newest first: those of `account_sid`, if given, and those older than
-    /// `before`, if given.
+    /// Lists entries of the audit log, the newest first. A caller that is bound to an account sees its entries only.
     ///
     /// # Errors
     /// Returns `OtherAccount` if the caller may not see the account, and `Store` if the database fails.
     pub async fn audit(
         &self,
         by: &Caller,
-        account_sid: Option<&str>,
-        before: Option<i64>,
-        most: i64,
+        page: AuditPage<'_>,
     ) -> Result<Vec<AuditEntry>, AccessError> {
-        let account_sid = of_account(by, account_sid)?;
-        Ok(self.store.audit_log().list(account_sid, before.unwrap_or(i64::MAX), most).await?)
+        let account_sid = of_account(by, page.account_sid)?;
+        Ok(self.store.audit_log().list(&AuditPage { account_sid, ..page }).await?)
     }
 }
 

@@ -110,9 +110,13 @@ fn entries(
     }
     let entry = |(account_sid, mut ids): (&str, Vec<i64>)| {
         ids.sort_unstable();
+        let subject = match ids.len() {
+            1 => "1 delivery".to_owned(),
+            many => format!("{many} deliveries"),
+        };
         by.audit_entry(
             fate.action(),
-            format!("{} deliveries", ids.len()),
+            subject,
             Some(account_sid.to_owned()),
             &json!({ "ids": ids }),
             now_ms,

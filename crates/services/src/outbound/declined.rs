@@ -66,7 +66,7 @@ impl Sending {
 
     /// Stores the rows of declined messages. A failure of the database is only logged.
     pub(super) async fn store_declined(&self, rows: &[OutboundMessage]) {
-        if let Err(reason) = self.messages.add_all(rows, None).await {
+        if let Err(reason) = self.messages.add_all(rows, None, Vec::new()).await {
             report_failure(&reason.to_string());
         }
     }

@@ -14,10 +14,13 @@ use twilio_edge_domain::{
 };
 use twilio_edge_store::{CompletedRequest, IdempotencyClaim, OutboundMessage, StoreError};
 
-use crate::outbound::{
-    declined::DECLINED,
-    fallback::Fallback,
-    sending::{NOTIFICATION_PREFIX, PREFIX, Sending, masked, refuse},
+use crate::{
+    access::api_keys::Caller,
+    outbound::{
+        declined::DECLINED,
+        fallback::Fallback,
+        sending::{NOTIFICATION_PREFIX, PREFIX, Sending, masked, refuse},
+    },
 };
 
 /// Steps that move on in one round.
@@ -136,10 +139,11 @@ impl Sending {
     /// Returns an error if the database fails.
     pub async fn add_notification(
         &self,
+        by: &Caller,
         rows: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.add_all(rows, done).await?;
+        self.add_all(by, rows, done).await?;
         for row in rows.iter().filter(|row| row.state == "refused") {
             if let Some(code) = RefusalCode::find(&row.code) {
                 self.metrics.messages.refused(code);
@@ -268,7 +272,9 @@ impl Sending {
             let next = self.build_fallback(&message, NO_ANSWER, now_ms).await?;
             let rows = next.as_ref().map(Fallback::rows).unwrap_or_default();
             let seconds = message.answer_within_ms / 1000;
-            let reason = format!("no delivery was reported within {seconds} s; the next step of the plan began");
+            let reason = format!(
+                "no delivery was reported within {seconds} s; the next step of the plan began"
+            );
             let cause = (NO_ANSWER, reason.as_str());
             let masked = masked(&message);
             if !self.messages.move_on(&message, &masked, cause, &rows, now_ms).await? {

@@ -186,16 +186,26 @@ impl Sending {
         Ok(verdicts)
     }
 
-    /// Queues messages durably, with the response for repetitions of the request, and wakes the dispatcher.
+    /// Queues messages durably, with the response for repetitions of the request, and wakes the dispatcher. The audit log
+    /// records messages of a session, because a person sends them; those of an application are too many for it.
     ///
     /// # Errors
     /// Returns an error if the database fails.
     pub async fn add_all(
         &self,
+        by: &Caller,
         messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
     ) -> Result<(), StoreError> {
-        self.messages.add_all(messages, done).await?;
+        let created = |message: &OutboundMessage| {
+            let detail = json!({"channel": message.channel, "to": masked(message)});
+            entry(by, message, "message.created", &detail, message.created_at_ms)
+        };
+        let entries = match &by.session {
+            Some(_) => messages.iter().map(created).collect(),
+            None => Vec::new(),
+        };
+        self.messages.add_all(messages, done, entries).await?;
         self.wakeup.wake();
         Ok(())
     }

@@ -162,7 +162,10 @@ CREATE TABLE audit (
     account_sid TEXT,  -- account of the object
     detail      TEXT NOT NULL  -- JSON, without secrets
 );
-CREATE INDEX audit_account ON audit (account_sid, id);
+CREATE INDEX audit_time ON audit (at_ms, id);
+CREATE INDEX audit_account ON audit (account_sid, at_ms, id);
+CREATE INDEX audit_actor ON audit (actor, at_ms, id);
+CREATE INDEX audit_action ON audit (action, at_ms, id);
 
 -- Tenant profiles: settings of accounts that differ from those for all accounts. Auth tokens are not here; they stay in the
 -- accounts file.
@@ -281,6 +284,8 @@ CREATE TABLE replays (
     origin        TEXT NOT NULL DEFAULT 'ledger' CHECK (origin IN ('ledger', 'archive', 'events'))  -- source: webhooks, or operational events
 );
 CREATE INDEX replays_running ON replays (created_at_ms) WHERE state = 'running';
+CREATE INDEX replays_created ON replays (created_at_ms, id);
+CREATE INDEX replays_account ON replays (account_sid, created_at_ms, id);
 
 -- One row while an archive is configured: from then on a trigger queues each webhook.
 CREATE TABLE archive_switch (

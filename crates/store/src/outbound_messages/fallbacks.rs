@@ -112,12 +112,8 @@ impl OutboundMessages {
         instead: &[OutboundMessage],
         now_ms: i64,
     ) -> Result<bool, StoreError> {
-        let binds = [
-            Bind::Text(&message.id),
-            Bind::Text(code),
-            Bind::Text(reason),
-            Bind::Text(masked),
-        ];
+        let binds =
+            [Bind::Text(&message.id), Bind::Text(code), Bind::Text(reason), Bind::Text(masked)];
         let change = MessageChange {
             state: "sent",
             status: &message.status,

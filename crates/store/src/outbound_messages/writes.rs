@@ -9,6 +9,7 @@ use super::{
     row::ADD,
 };
 use crate::{
+    audit_log::{self, AuditEntry},
     database::{Bind, Database, Durability, Transaction},
     error::StoreError,
     group::Group,
@@ -40,8 +41,13 @@ impl OutboundMessage {
 /// One write.
 #[derive(Debug, Clone)]
 enum Write {
-    /// New messages, and with them the stored response of their idempotency key. All are written, or none.
-    Add { messages: Vec<OutboundMessage>, done: Option<Box<CompletedRequest>> },
+    /// New messages, and with them the stored response of their idempotency key and their audit entries. All are written, or
+    /// none.
+    Add {
+        messages: Vec<OutboundMessage>,
+        done: Option<Box<CompletedRequest>>,
+        entries: Vec<AuditEntry>,
+    },
     /// Change of one message.
     Change(Box<StoredChange>),
 }
@@ -138,9 +144,10 @@ impl Writes {
         &self,
         messages: &[OutboundMessage],
         done: Option<&CompletedRequest>,
+        entries: Vec<AuditEntry>,
     ) -> Result<u64, StoreError> {
         let (messages, done) = (messages.to_vec(), done.cloned().map(Box::new));
-        let written = self.group.ask(vec![Write::Add { messages, done }], 0).await;
+        let written = self.group.ask(vec![Write::Add { messages, done, entries }], 0).await;
         written.map(|rows| rows.first().copied().unwrap_or_default())
     }
 
@@ -149,7 +156,7 @@ impl Writes {
         if self.counts.is_empty() {
             return Ok(());
         }
-        let write = Write::Add { messages: Vec::new(), done: None };
+        let write = Write::Add { messages: Vec::new(), done: None, entries: Vec::new() };
         self.group.ask(vec![write], 0).await.map(|_| ())
     }
 
@@ -180,13 +187,14 @@ async fn write_all(
     // Writes to the same message keep their order.
     writes.sort_by(|(_, one), (_, other)| one.id().cmp(other.id()));
     let mut tx = database.begin(Durability::Power).await?;
-    let (mut events, mut callbacks) = (Vec::new(), Vec::new());
+    let (mut events, mut callbacks, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     for (place, write) in &writes {
         let rows = write.execute(&mut tx).await?;
         if rows > 0 {
             total.extend(write.counts());
             events.extend(write.events(database.reporting()));
             callbacks.extend(write.callback().cloned());
+            entries.extend(write.audit_entries().iter().cloned());
         }
         if let Some(slot) = written.get_mut(*place) {
             *slot = rows;
@@ -201,6 +209,10 @@ async fn write_all(
     let reporting = database.reporting();
     operational_events::record_with_callbacks(&mut tx, reporting, &events, &callbacks).await?;
     counts::increment(&mut tx, &total).await?;
+    // PostgreSQL serializes entries of the audit log, so they come last.
+    if !entries.is_empty() {
+        audit_log::add(&mut tx, &entries).await?;
+    }
     tx.commit().await?;
     total.keep();
     Ok(written)
@@ -250,9 +262,17 @@ impl Write {
         }
     }
 
+    /// Returns the audit entries of a write that added a row.
+    fn audit_entries(&self) -> &[AuditEntry] {
+        match self {
+            Write::Add { entries, .. } => entries,
+            Write::Change(_) => &[],
+        }
+    }
+
     async fn execute(&self, tx: &mut Transaction) -> Result<u64, StoreError> {
         match self {
-            Write::Add { messages, done } => {
+            Write::Add { messages, done, .. } => {
                 let mut rows = 0;
                 for message in messages {
                     rows += tx.execute_bound(&ADD, &message.values()).await?;

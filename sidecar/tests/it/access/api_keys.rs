@@ -148,6 +148,24 @@ pub(crate) async fn key_is_shown_once_and_good_until_it_is_revoked(world: World)
     assert_eq!(entries[0]["account_sid"], ACCOUNT);
     assert_eq!(entries[1]["detail"], json!({"name": "the shop", "scope": "app"}));
     assert_eq!(entries[2]["actor"], "TWILIO_EDGE_TOKEN");
+
+    let of_admin = format!("actor={}", entries[0]["actor"].as_str().unwrap().replace(' ', "%20"));
+    for (filter, count) in [
+        ("action=key.created", 2),
+        ("actor=TWILIO_EDGE_TOKEN", 1),
+        (&of_admin, 2),
+        (&format!("{of_admin}&action=key.created&account_sid={ACCOUNT}"), 1),
+        ("since=2001-01-01&until=2999-01-01", 3),
+        ("since=2999-01-01", 0),
+        ("until=2001-01-01", 0),
+    ] {
+        assert_eq!(ids(&admin.get(&format!("/v1/audit?{filter}")).await).len(), count, "{filter}");
+    }
+    let malformed = coded(400, "malformed_request");
+    for filter in ["actor=", "action=%01", "since=yesterday"] {
+        let path = format!("/v1/audit?{filter}");
+        assert_eq!(admin.refusal(Method::GET, &path, &Value::Null).await, malformed, "{filter}");
+    }
 }
 
 async fn scope_permits_only_its_requests(world: World) {

@@ -226,7 +226,7 @@ async fn everything_of_a(root: &Caller<'_>, sidecar: &Sidecar) -> Vec<Value> {
         all.push(app.get(&format!("/v1/{path}account_sid={A}")).await);
     }
     all.push(root.get(&format!("/v1/tenants/{A}")).await);
-    for path in ["keys", "audit", "dead-letters"] {
+    for path in ["keys", "audit", "dead-letters", "replays"] {
         let mut page = root.get(&format!("/v1/{path}?account_sid={A}&limit=200")).await;
         for key in page["keys"].as_array_mut().into_iter().flatten() {
             key["last_used_at"] = Value::Null;

@@ -84,6 +84,7 @@ const ADMIN: &[(&str, &str)] = &[
     ("get", "/v1/events/{id}/deliveries"),
     ("get", "/v1/sinks"),
     ("post", "/v1/sinks/{name}/test"),
+    ("get", "/v1/replays"),
     ("post", "/v1/replays"),
     ("get", "/v1/replays/{id}"),
     ("post", "/v1/redactions"),

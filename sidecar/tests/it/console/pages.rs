@@ -106,6 +106,15 @@ async fn pages_do_their_task_and_show_markup_as_text() {
         () = browse("pages.mjs", &config) => {}
         () = arriving => {}
     }
+    // The messages that a person sent and canceled are in the audit log; that of the application is not.
+    for (action, subject) in
+        [("message.created", None), ("message.canceled", scheduled["id"].as_str())]
+    {
+        let entries = admin.get(&format!("/v1/audit?action={action}")).await["entries"].clone();
+        let [entry] = entries.as_array().unwrap().as_slice() else { panic!("{action}: {entries}") };
+        assert!(entry["source"].as_str().unwrap().ends_with(", session"), "{entry}");
+        assert!(subject.is_none_or(|id| entry["subject"] == id), "{entry}");
+    }
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ pub(crate) async fn recorded_webhook_is_replayed(world: World) {
     eventually("it is delivered", async || app.taken().len() == 3).await;
     let replay = bound.get(&format!("/v1/replays/{id}")).await;
     assert_eq!((counts(&replay), &replay["state"]), (counted(3), &json!("done")));
+    assert_eq!(bound.get("/v1/replays").await, json!({"replays": [replay], "next_cursor": null}));
     let mut said = Vec::new();
     for got in app.taken() {
         let event = got.event();
@@ -105,6 +106,14 @@ pub(crate) async fn recorded_webhook_is_replayed(world: World) {
     let path = format!("/v1/replays/{}", theirs["id"].as_str().unwrap());
     let hidden = bound.refusal(Method::GET, &path, &json!(null)).await;
     assert_eq!(hidden, coded(404, "no_such_replay"));
+    // A bound key sees its replays alone, another key all of them, page by page.
+    let seen = bound.get("/v1/replays").await["replays"].as_array().unwrap().len();
+    assert_eq!(seen, 2);
+    let first = root.get("/v1/replays?limit=2").await;
+    assert_eq!(first["replays"][0]["id"], theirs["id"]);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let last = root.get(&format!("/v1/replays?limit=2&cursor={cursor}")).await;
+    assert_eq!((&last["replays"][0]["id"], &last["next_cursor"]), (&json!(id), &json!(null)));
     let audit =
         world.stored("SELECT subject FROM audit WHERE action = 'replay.started' ORDER BY id").await;
     assert_eq!((audit.len(), &audit[0]), (3, &id));

@@ -75,7 +75,8 @@ async fn settings(world: &World, simulator: &Simulator) -> Vec<(&'static str, St
 async fn serve(world: &World, simulator: &Simulator, more: &[(&str, &str)]) -> Sidecar {
     let settings = settings(world, simulator).await;
     let settings = settings.iter().map(|(name, value)| (*name, value.as_str()));
-    let sidecar = world.sidecar_with(&settings.chain(more.iter().copied()).collect::<Vec<_>>()).await;
+    let sidecar =
+        world.sidecar_with(&settings.chain(more.iter().copied()).collect::<Vec<_>>()).await;
     let url = format!("{}/email/events/{ACCOUNT}", sidecar.base);
     let place = format!("{}/simulator/email-events", simulator.base);
     let change = json!({"url": url}).to_string();
@@ -170,11 +171,13 @@ async fn notification_walks_its_plan_to_the_end(world: World) {
     assert_eq!(count(&simulator).await, [1, 1, 1]);
     let listed = app.get("/v1/notifications").await;
     assert_eq!(listed["notifications"], json!([ended]), "one log");
-    let stored = world.stored("SELECT form || fallback || fallback_to FROM outbound_messages").await;
+    let stored =
+        world.stored("SELECT form || fallback || fallback_to FROM outbound_messages").await;
     assert_eq!(stored, ["", "", ""], "nothing of the plan remains");
 
     // `move_on` names the failures instead.
-    let only = json!([{"channel": "whatsapp", "move_on": [63024, "suppressed"]}, {"channel": "sms"}]);
+    let only =
+        json!([{"channel": "whatsapp", "move_on": [63024, "suppressed"]}, {"channel": "sms"}]);
     let stays = notify(&app, &wanted(UNREACHABLE, only.clone())).await;
     let moves = notify(&app, &wanted(NOT_ON_WHATSAPP, only)).await;
     sent_on(&app, &moves, "sms").await;
@@ -183,7 +186,10 @@ async fn notification_walks_its_plan_to_the_end(world: World) {
     })
     .await;
     let stays = shown(&app, &stays).await;
-    assert_eq!((of_attempts(&stays, "channel"), &stays["plan"]), (vec!["whatsapp".to_owned()], &Value::Null));
+    assert_eq!(
+        (of_attempts(&stays, "channel"), &stays["plan"]),
+        (vec!["whatsapp".to_owned()], &Value::Null)
+    );
 }
 
 async fn unanswered_step_moves_on_once(world: World) {
@@ -244,7 +250,10 @@ async fn person_who_left_a_channel_is_not_reached_there(world: World) {
     let verdicts: Value = answer.json().await.unwrap();
     let allowed: Vec<&Value> =
         verdicts["steps"].as_array().unwrap().iter().map(|step| &step["allowed"]).collect();
-    assert_eq!((&verdicts["allowed"], allowed), (&json!(true), vec![&json!(false), &json!(true), &json!(true)]));
+    assert_eq!(
+        (&verdicts["allowed"], allowed),
+        (&json!(true), vec![&json!(false), &json!(true), &json!(true)])
+    );
 
     // The step is skipped at once, and is in the log.
     let first = notify(&app, &wanted(&left(1), json!("order"))).await;
@@ -252,7 +261,8 @@ async fn person_who_left_a_channel_is_not_reached_there(world: World) {
     let first = sent_on(&app, &first, "sms").await;
     assert_eq!(first["attempts"][0]["error"]["code"], "suppressed", "{first}");
     // The next step would be on the channel that the contact left.
-    let plan = json!([{"channel": "whatsapp", "within_s": 1}, {"channel": "sms"}, {"channel": "email"}]);
+    let plan =
+        json!([{"channel": "whatsapp", "within_s": 1}, {"channel": "sms"}, {"channel": "email"}]);
     let second = notify(&app, &wanted(&left(2), plan)).await;
     let person = format!("outbound_messages WHERE contact = '{}'", left(2));
     eventually("WhatsApp has delivered it, or the e-mail is sent", async || {
@@ -274,7 +284,8 @@ async fn person_who_left_a_channel_is_not_reached_there(world: World) {
     assert_eq!(of_attempts(&third, "state"), ["refused", "refused", "sent"]);
     let to = simulator.listed(ACCOUNT).await;
     let to: Vec<&str> = to.iter().map(|one| one["to"].as_str().unwrap()).collect();
-    let opted_out = [format!("whatsapp:{}", left(1)), left(2), left(3), format!("whatsapp:{}", left(3))];
+    let opted_out =
+        [format!("whatsapp:{}", left(1)), left(2), left(3), format!("whatsapp:{}", left(3))];
     assert!(!to.iter().any(|to| opted_out.iter().any(|left| left == to)), "{to:?}");
 }
 
@@ -326,9 +337,17 @@ async fn impossible_plan_is_refused_with_its_field() {
         (with("/plan", json!("Order")), malformed, "plan: must be a name"),
         (with("/plan", json!([])), malformed, "plan: must have 1 to 3 steps"),
         (with("/plan", json!([{"channel": "fax"}])), malformed, ""),
-        (with("/plan", json!([{"channel": "sms"}, {"channel": "sms"}])), invalid, "plan: [1].channel"),
+        (
+            with("/plan", json!([{"channel": "sms"}, {"channel": "sms"}])),
+            invalid,
+            "plan: [1].channel",
+        ),
         (with("/plan", json!([{"channel": "sms", "within_s": 5}])), invalid, "plan: [0].within_s"),
-        (with("/plan", json!([{"channel": "sms", "move_on": ["never"]}, {"channel": "email"}])), malformed, ""),
+        (
+            with("/plan", json!([{"channel": "sms", "move_on": ["never"]}, {"channel": "email"}])),
+            malformed,
+            "",
+        ),
         (with("/to/email", Value::Null), invalid, "to.email: is required"),
         (with("/to/number", Value::Null), invalid, "to.number: is required"),
         (with("/to/number", json!("12")), "invalid_recipient", "to.number"),
@@ -384,7 +403,14 @@ async fn documented_plan_works() {
     let example = |start: &str| guide.split_once(start).unwrap().1.split_once("```").unwrap().0;
     let routes = world.directory.path().join("routes.yaml");
     let before = std::fs::metadata(&routes).unwrap().modified().unwrap();
-    std::fs::write(&routes, format!("default: {{whatsapp: \"whatsapp:+15550001111\", sms: \"+15557654321\"}}\n{}", example("```yaml\n"))).unwrap();
+    std::fs::write(
+        &routes,
+        format!(
+            "default: {{whatsapp: \"whatsapp:+15550001111\", sms: \"+15557654321\"}}\n{}",
+            example("```yaml\n")
+        ),
+    )
+    .unwrap();
     assert!(std::fs::metadata(&routes).unwrap().modified().unwrap() >= before);
     let known = wanted(UNREACHABLE, json!("order_news"));
     let mut dry = known.clone();
@@ -416,7 +442,10 @@ async fn documented_plan_works() {
         assert!(shown.contains(&format!("\"channel\":\"{channel}\"")), "{shown}\n{said}");
     }
     let list = command(&world, &["notifications", "list", "--account", ACCOUNT, "-o", "json"]);
-    assert!(list.contains("\"plan\": \"order_news\"") || list.contains("\"plan\":\"order_news\""), "{list}");
+    assert!(
+        list.contains("\"plan\": \"order_news\"") || list.contains("\"plan\":\"order_news\""),
+        "{list}"
+    );
     eventually_within(std::time::Duration::from_secs(20), "the e-mail is sent", async || {
         count(&simulator).await == [1, 1, 1]
     })

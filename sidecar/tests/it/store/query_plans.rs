@@ -11,8 +11,8 @@ use crate::{
 /// Webhooks, suppressions and consents, of two accounts and many people each.
 const ROWS: usize = 20_000;
 
-const TABLES: [&str; 5] =
-    ["events", "suppressions", "consents", "outbound_messages", "message_counts"];
+const TABLES: [&str; 6] =
+    ["events", "suppressions", "consents", "outbound_messages", "message_counts", "audit"];
 
 async fn fill(world: &World) {
     let account = format!(
@@ -46,6 +46,11 @@ async fn fill(world: &World) {
             SELECT 'ms_' || n, {account}, 'sms', 'sms:..01', '+1555' || n % 50, 'service', 'session', 1, '', 'sent', n, n, '', 1, \
                 'SM' || n, CASE WHEN n % 100 < 2 THEN '30003' ELSE '' END, '', 1700000000000 + n, 'test', n, \
                 CASE WHEN n % 100 < 2 THEN 'undelivered' ELSE 'delivered' END, CASE WHEN n % 10 < 2 THEN 'news' ELSE '' END \
+            FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made"
+        ),
+        format!(
+            "WITH made AS (INSERT INTO audit (at_ms, actor, source, action, subject, account_sid, detail) \
+            SELECT n, 'key ' || n % 100, '127.0.0.1', 'key.created', 'key ' || n, {account}, '{{}}' \
             FROM generate_series(1, {ROWS}) AS n RETURNING 1) SELECT count(*)::text FROM made"
         ),
         format!(
@@ -142,6 +147,13 @@ async fn lists_never_read_a_whole_table() {
         "statistics?since=1970-01-10&until=1970-01-12&by=sender,code".into(),
     ] {
         app.get(&format!("/v1/{path}")).await;
+    }
+    for filter in ["", "account_sid={ACCOUNT}", "actor=key%202", "action=key.created", day] {
+        let filter = filter.replace("{ACCOUNT}", ACCOUNT);
+        let page = admin.get(&format!("/v1/audit?limit=5&{filter}")).await;
+        if let Some(cursor) = page["next_cursor"].as_str() {
+            admin.get(&format!("/v1/audit?limit=5&{filter}&cursor={cursor}")).await;
+        }
     }
     let check = format!(
         "{{\"to\": \"+15550000002\", \"channel\": \"sms\", \"kind\": \"template\", \"account_sid\": \"{ACCOUNT}\"}}"

@@ -74,9 +74,8 @@ async fn forward(State(route): State<Route>, request: Request) -> Response {
     let answer = forwarded.send().await.unwrap();
     let (status, headers) = (answer.status(), answer.headers().clone());
     let answer = answer.bytes().await.unwrap();
-    let text = |name: &str| {
-        head.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned()
-    };
+    let text =
+        |name: &str| head.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
     route.exchanges.lock().unwrap().push(json!({
         "at_ms": at_ms, "method": head.method.as_str(), "target": head.uri.to_string(),
         "type": text("content-type"), "authorization": text("authorization"),

@@ -159,7 +159,7 @@ fn decisions(viewer: &Viewer, filter: &Filter, dead_letters: &[DeadLetterSummary
         form method="post" action=(PATH) {
             input type="hidden" name="form_key" value=(form_key());
             input type="hidden" name="sink" value=(filter.sink);
-            (table(dead_letters))
+            (table(dead_letters, viewer.account.is_none()))
             div.actions {
                 button.primary type="submit" name="action" value="retry" { "Retry the selected ones" }
                 button.danger type="submit" name="action" value="discard" data-confirm=(DISCARD) { "Discard the selected ones" }
@@ -183,7 +183,8 @@ fn decisions(viewer: &Viewer, filter: &Filter, dead_letters: &[DeadLetterSummary
     }
 }
 
-fn table(dead_letters: &[DeadLetterSummary]) -> Markup {
+/// Renders the dead letters; those of one account need no column for it.
+fn table(dead_letters: &[DeadLetterSummary], has_accounts: bool) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Dead letters" {
             table {
@@ -193,7 +194,7 @@ fn table(dead_letters: &[DeadLetterSummary]) -> Markup {
                         th scope="col" { input type="checkbox" data-all aria-label="Select all on this page"; }
                         th scope="col" { "Given up (UTC)" }
                         th scope="col" { "Sink" }
-                        th scope="col" { "Account" }
+                        @if has_accounts { th scope="col" { "Account" } }
                         th scope="col" { "Event" }
                         th scope="col" { "Attempts" }
                         th scope="col" { "Reason" }
@@ -205,7 +206,7 @@ fn table(dead_letters: &[DeadLetterSummary]) -> Markup {
                             td { input type="checkbox" name="id" value=(letter.id) aria-label={ "Select dead letter " (letter.id) }; }
                             td { a href=(join(PATH, &letter.id.to_string())) { (time(letter.given_up_at.as_deref())) } }
                             td { (letter.sink) }
-                            td { code { (letter.account_sid) } }
+                            @if has_accounts { td { code { (letter.account_sid) } } }
                             td.wide { code { (letter.event_id) } }
                             td.number-cell { (letter.tries) }
                             td.wide { (text(letter.reason.as_deref())) }

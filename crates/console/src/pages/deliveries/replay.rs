@@ -15,7 +15,7 @@ use super::{PAGE, Sink, sinks};
 use crate::{
     action::{answer, given},
     client::Api,
-    components::{empty, facts, form_key, live, state, text, time},
+    components::{empty, facts, form_key, live, next_page, state, text, time},
     console::Console,
     failure::Failure,
     path::join,
@@ -25,6 +25,10 @@ use crate::{
 pub(super) const PATH: &str = "/console/deliveries/replays";
 
 const API: &str = "/v1/replays";
+
+/// Number of replays on the page of deliveries, and on a page of the list.
+const LATEST: &str = "5";
+const PAGE_SIZE: &str = "25";
 
 /// Sources of webhooks, as the API names them, and their meanings.
 const SOURCES: [(&str, &str); 3] = [
@@ -93,8 +97,97 @@ struct Replay {
     ended_at: Option<String>,
 }
 
-async fn compose(viewer: Viewer, Query(replay): Query<NewReplay>) -> Result<Markup, Failure> {
-    form(&viewer, &replay, Markup::default()).await
+/// A page of replays, the latest first.
+#[derive(Debug, Deserialize)]
+struct ReplayList {
+    replays: Vec<Replay>,
+    next_cursor: Option<String>,
+}
+
+/// Position in the list of replays.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Position {
+    cursor: String,
+}
+
+/// Renders a page of replays with their progress. `next` renders the link to the next page.
+async fn list(
+    viewer: &Viewer,
+    limit: &str,
+    cursor: &str,
+    next: impl FnOnce(Option<&str>) -> Markup,
+) -> Result<Markup, Failure> {
+    let path = viewer.of_account(API, [("limit", Some(limit)), ("cursor", Some(cursor))]);
+    Ok(match viewer.client.get::<ReplayList>(Api::Administration, &path).await {
+        Ok(list) if list.replays.is_empty() => live(
+            "replays",
+            &empty(
+                "There is no replay. A replay delivers recorded webhooks once more to one sink.",
+            ),
+        ),
+        Ok(list) => {
+            let next = next(list.next_cursor.as_deref());
+            html! { (live("replays", &table(&list.replays, viewer.account.is_none()))) (next) }
+        }
+        Err(failure) => failure.refusal()?.notice(),
+    })
+}
+
+/// Renders the latest replays for the page of deliveries.
+pub(super) async fn latest(viewer: &Viewer) -> Result<Markup, Failure> {
+    let all = |cursor: Option<&str>| {
+        html! { @if cursor.is_some() { p.next { a.button href=(PATH) { "All replays" } } } }
+    };
+    list(viewer, LATEST, "", all).await
+}
+
+/// Renders the replays; those of one account need no column for it.
+fn table(replays: &[Replay], has_accounts: bool) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Replays" {
+            table {
+                caption { "Replays, the latest first" }
+                thead {
+                    tr {
+                        th scope="col" { "Started (UTC)" }
+                        th scope="col" { "Sink" }
+                        th scope="col" { "Progress" }
+                        th scope="col" { "Queued" }
+                        th scope="col" { "Left out" }
+                        @if has_accounts { th scope="col" { "Account" } }
+                        th scope="col" { "From (UTC)" }
+                        th scope="col" { "Until (UTC)" }
+                        th scope="col" { "Started by" }
+                    }
+                }
+                tbody {
+                    @for replay in replays {
+                        @let id = replay.id.as_deref().unwrap_or_default();
+                        tr data-row=(id) {
+                            td { a href=(join(PATH, id)) { (time(replay.created_at.as_deref())) } }
+                            td { (replay.sink) }
+                            td { (state(&replay.state)) }
+                            td.number-cell { (replay.queued) " of " (replay.found) }
+                            td.number-cell { (replay.left_out) }
+                            @if has_accounts { td { (text(replay.account_sid.as_deref())) } }
+                            td { (time(replay.since.as_deref())) }
+                            td { (time(replay.until.as_deref())) }
+                            td { (replay.created_by) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn compose(
+    viewer: Viewer,
+    Query(replay): Query<NewReplay>,
+    Query(Position { cursor }): Query<Position>,
+) -> Result<Markup, Failure> {
+    form(&viewer, &replay, &cursor, Markup::default()).await
 }
 
 async fn start(viewer: Viewer, Form(replay): Form<NewReplay>) -> Result<Response, Failure> {
@@ -106,12 +199,12 @@ async fn start(viewer: Viewer, Form(replay): Form<NewReplay>) -> Result<Response
             Ok(replay) => count(&replay),
             Err(failure) => failure.refusal()?.notice(),
         };
-        return Ok(form(&viewer, &replay, notice).await?.into_response());
+        return Ok(form(&viewer, &replay, "", notice).await?.into_response());
     }
     let (request, key) = (replay.request(account, false), &replay.form_key);
     let started = viewer.client.send_once::<Replay>(Api::Administration, API, key, &request).await;
     let next = |started: Replay| join(PATH, &started.id.unwrap_or_default());
-    answer(started, next, async |notice| form(&viewer, &replay, notice).await).await
+    answer(started, next, async |notice| form(&viewer, &replay, "", notice).await).await
 }
 
 fn count(replay: &Replay) -> Markup {
@@ -126,8 +219,15 @@ fn count(replay: &Replay) -> Markup {
     }
 }
 
-async fn form(viewer: &Viewer, replay: &NewReplay, notice: Markup) -> Result<Markup, Failure> {
+async fn form(
+    viewer: &Viewer,
+    replay: &NewReplay,
+    cursor: &str,
+    notice: Markup,
+) -> Result<Markup, Failure> {
     let sinks = sinks(viewer).await?;
+    let next = |next: Option<&str>| next_page(PATH, &[], next);
+    let replays = list(viewer, PAGE_SIZE, cursor, next).await?;
     let body = html! {
         p { a href=(PAGE.path) { "Sinks and dead letters" } }
         (notice)
@@ -137,6 +237,8 @@ async fn form(viewer: &Viewer, replay: &NewReplay, notice: Markup) -> Result<Mar
         } @else {
             (fields(replay, &sinks))
         }
+        h2 { "Replays" }
+        (replays)
     };
     Ok(viewer.page("Replay webhooks", &body))
 }
@@ -198,7 +300,7 @@ async fn show(viewer: Viewer, Path(id): Path<String>) -> Result<Markup, Failure>
                 ]))
             }
         }))
-        p.small { "A replay continues when this page is closed, and when a sidecar restarts. The audit log links to it." }
+        p.small { "A replay continues when this page is closed, and when a sidecar restarts. Its sink receives the queued webhooks one by one." }
     };
     Ok(viewer.page(&format!("Replay {id}"), &body))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{PAGE, kind};
 use crate::{
     client::Api,
-    components::{copyable, facts, text, time},
+    components::{copyable, facts, prose, text, time},
     console::Console,
     failure::Failure,
     path::join,
@@ -67,7 +67,7 @@ pub(super) async fn explanation(viewer: &Viewer, id: &str) -> Result<Markup, Fai
         div.panel {
             p { (kind(&request.kind)) }
             p { strong { "The request " (explained.finding) "." } }
-            p { strong { "Change this: " } (explained.remedy) }
+            p { strong { "Change this: " } (prose(&explained.remedy)) }
         }
         h2 { "The latest request" }
         div.panel {

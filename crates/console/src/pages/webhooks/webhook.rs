@@ -7,6 +7,7 @@ use axum::{
     routing::{get, post},
 };
 use maud::{Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -122,7 +123,15 @@ async fn page(viewer: &Viewer, id: &str, notice: &Markup) -> Result<Markup, Fail
         }
         @if viewer.is_administrator() { (deliveries(viewer, id).await?) }
         h2 { "Parameters" }
-        (table(parameters))
+        (table("Parameters", parameters.iter().map(|Parameter { name, value }| (name.as_str(), value.as_str()))))
+        h2 { "Headers for your application" }
+        @let headers = trusted_headers(summary);
+        (table("Headers for your application", headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
+        p.small {
+            "The filter sets these headers, and removes any that a client sends. Headers that depend on the verdict are not stored: "
+            code { "opt" } ", " code { "suppressed" } ", " code { "window-expires" } ", " code { "media" } ", " code { "attempt" }
+            " and " code { "key" } "."
+        }
         h2 { "Raw form" }
         (copyable("raw-form", "Body as Twilio sent it", &form))
         h2 { "Send it to your application" }
@@ -206,13 +215,13 @@ async fn replay(
     }
 }
 
-fn table(parameters: &[Parameter]) -> Markup {
+fn table<'a>(label: &str, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Parameters" {
+        div.scroll tabindex="0" role="region" aria-label=(label) {
             table {
                 thead { tr { th scope="col" { "Name" } th scope="col" { "Value" } } }
                 tbody {
-                    @for Parameter { name, value } in parameters {
+                    @for (name, value) in pairs {
                         tr { td { code { (name) } } td.wide { (value) } }
                     }
                 }
@@ -226,22 +235,38 @@ fn raw_form(parameters: &[Parameter]) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-/// Returns a command that sends the webhook to an application, as the filter forwards it.
-fn curl(event: &EventSummary, form: &str) -> String {
-    let route = event.route.as_deref().unwrap_or("/");
+/// Returns the headers that the filter sets for the application, as far as the record shows them.
+fn trusted_headers(event: &EventSummary) -> Vec<(String, String)> {
     let headers = [
         ("verified", Some(event.account_sid.as_str())),
         ("class", Some(event.class.as_str())),
         ("message-sid", Some(event.sid.as_str())),
         ("status", Some(event.status.as_str()).filter(|_| event.class == "status")),
+        ("from", event.from.as_deref()),
+        ("to", event.to.as_deref()),
         ("channel", event.channel.as_deref()),
+        ("dedupe", Some("first")),
     ];
+    let header = |(name, value): (&str, Option<&str>)| {
+        Some((format!("x-twilio-edge-{name}"), visible(value?)))
+    };
+    headers.into_iter().filter_map(header).collect()
+}
+
+/// Escapes a value as the filter does: a header has visible ASCII and spaces.
+fn visible(value: &str) -> String {
+    match value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        true => value.to_owned(),
+        false => utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(),
+    }
+}
+
+/// Returns a command that sends the webhook to an application, as the filter forwards it.
+fn curl(event: &EventSummary, form: &str) -> String {
+    let route = event.route.as_deref().unwrap_or("/");
     let mut command = format!("curl {}", quoted(&format!("http://127.0.0.1:8084{route}")));
-    for (name, value) in headers {
-        if let Some(value) = value {
-            let header = format!("x-twilio-edge-{name}: {value}");
-            command += &format!(" \\\n  -H {}", quoted(&header));
-        }
+    for (name, value) in trusted_headers(event) {
+        command += &format!(" \\\n  -H {}", quoted(&format!("{name}: {value}")));
     }
     command + &format!(" \\\n  --data-raw {}", quoted(form))
 }
@@ -258,6 +283,22 @@ mod tests {
     #[test]
     fn text_of_a_webhook_cannot_leave_the_quotes_of_the_command() {
         assert_eq!(quoted("a'; rm -rf / #"), r"'a'\''; rm -rf / #'");
+    }
+
+    #[test]
+    fn headers_are_those_of_the_filter() {
+        let event: EventSummary = serde_json::from_value(json!({
+            "id": "e", "account_sid": "AC1", "sid": "SM1", "class": "inbound", "channel": "sms",
+            "from": "Caf\u{e9}", "to": "+14155550100", "status": "received", "attempts": 1,
+        }))
+        .unwrap();
+        let headers = trusted_headers(&event);
+        let lines: Vec<String> =
+            headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        assert!(lines.contains(&"x-twilio-edge-from: Caf%C3%A9".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"x-twilio-edge-dedupe: first".to_owned()), "{lines:?}");
+        // An inbound message has no status.
+        assert!(!lines.iter().any(|line| line.contains("-status")), "{lines:?}");
     }
 
     #[test]

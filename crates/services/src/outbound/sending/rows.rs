@@ -62,7 +62,9 @@ impl Sending {
             code: held_ms.map_or_else(String::new, |_| QUIET_HOURS.to_owned()),
             reason: held_ms.map_or_else(String::new, quiet_reason),
             metadata: request.options.metadata.to_json(),
-            fallback_to: plan.as_ref().map_or_else(String::new, |plan| plan.recipients(&request.to)),
+            fallback_to: plan
+                .as_ref()
+                .map_or_else(String::new, |plan| plan.recipients(&request.to)),
             fallback: plan.map_or_else(String::new, |plan| plan.to_json()),
             ..row
         })

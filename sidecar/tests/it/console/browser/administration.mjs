@@ -20,6 +20,12 @@ await run(async (browser) => {
   await signIn(page, admin, config.admin_key);
   await page.getByRole("heading", { name: "Overview" }).waitFor();
 
+  if (state === "full") {
+    await page.getByText("deliveries wait for sink app").waitFor();
+    await page.getByRole("link", { name: "4 dead letters" }).waitFor();
+    await inspect(page, "overview-sinks");
+  }
+
   // A list of one account asks for the account first.
   await page.goto(`${admin}/console/contacts/suppressions`);
   await page.getByRole("alert").getByText("Must act").waitFor();
@@ -127,6 +133,7 @@ async function deliveries(page) {
   if (state === "empty") {
     await page.getByText("This sidecar has no sinks.").waitFor();
     await page.getByText("There is no dead letter.").waitFor();
+    await page.getByText("There is no replay.").waitFor();
     return;
   }
   await page.getByRole("button", { name: "Send a test event" }).click();
@@ -165,6 +172,10 @@ async function deliveries(page) {
   await page.getByRole("heading", { name: /^Replay RP/ }).waitFor();
   await page.locator(".facts").getByText("done").waitFor();
   await inspect(page, "replay");
+  await page.getByRole("link", { name: "Deliveries", exact: true }).click();
+  const replays = page.getByRole("region", { name: "Replays" });
+  await replays.locator("tbody tr", { hasText: "done" }).getByText("4 of 4").waitFor();
+  await inspect(page, "deliveries-replays");
 }
 
 async function accounts(page) {
@@ -203,10 +214,28 @@ async function accounts(page) {
 
 async function audit(page) {
   if (state === "empty") {
-    await page.getByText("There is no entry for this account.").waitFor();
+    await page.getByText("No entry matches.").waitFor();
     return;
   }
-  await row(page, "replay.started").getByRole("link").click();
+  // The console's actions are here: those that change something, and the message that a person sent.
+  const entries = page.getByRole("region", { name: "Audit log" }).locator("tbody tr");
+  await page.getByLabel("Action").fill("message.created");
+  await page.getByRole("button", { name: "Search" }).click();
+  await row(page, "message.created").getByText(", session").waitFor();
+  assert.equal(await entries.count(), 1);
+  await entries.getByRole("link", { name: /^ms_/ }).click();
+  await page.getByRole("heading", { name: /^Message ms_/ }).waitFor();
+  await page.goBack();
+  await entries.getByRole("link", { name: /^key / }).click();
+  await row(page, "suppression.added").waitFor();
+  await page.getByLabel("From (UTC)").fill("tomorrow");
+  await page.getByRole("button", { name: "Search" }).click();
+  await alert(page).getByText("since").first().waitFor();
+  await page.getByLabel("From (UTC)").fill("2999-01-01");
+  await page.getByRole("button", { name: "Search" }).click();
+  await page.getByText("No entry matches.").waitFor();
+  await page.getByRole("link", { name: "Clear" }).click();
+  await row(page, "replay.started").getByRole("link", { name: /^RP/ }).click();
   await page.getByRole("heading", { name: /^Replay RP/ }).waitFor();
 }
 

@@ -68,7 +68,7 @@ export async function signIn(page, base, key) {
   await page.getByRole("button", { name: "Sign in" }).click();
 }
 
-// Checks the accessibility of a page, and stores a picture of it in light and in dark.
+// Checks the accessibility of a page, and stores pictures of it: in light, in dark, and on a phone.
 export async function inspect(page, name) {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
@@ -84,6 +84,7 @@ export async function inspect(page, name) {
   const size = page.viewportSize();
   await page.setViewportSize({ width: 375, height: 800 });
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  await page.screenshot({ path: join(screenshots, `${name}-phone.png`), fullPage: true });
   assert.ok(width <= 376, `${name} is ${width} pixels wide on a phone`);
   await page.setViewportSize(size);
 }

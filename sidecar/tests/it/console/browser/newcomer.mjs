@@ -28,6 +28,13 @@ await run(async (browser) => {
   await page.getByText("What if ...").click();
   await page.getByRole("button", { name: "the signature is for another URL" }).click();
   await page.getByRole("alert").getByText("HTTP 403").waitFor();
+  await inspect(page, "phone-forged");
+  // One click explains the refusal. The filter reports it within a few seconds.
+  await page.getByRole("link", { name: "Explain the refusal" }).click();
+  const cause = page.locator("article", { hasText: "1 request at" });
+  await cause.getByText("was signed for https://old.example.com").waitFor();
+  await cause.getByText("Add https://old.example.com to").waitFor();
+  await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: "Phone" }).click();
 
   const answer = async (text) => {
     await page.getByLabel("Answer of the business").fill(text);

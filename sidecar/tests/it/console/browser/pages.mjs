@@ -53,6 +53,8 @@ async function webhooks(page) {
   await page.locator("td", { hasText: config.markup }).first().waitFor();
   assert.equal(await page.locator("main script, main img, main iframe").count(), 0);
   assert.match(await page.locator("#curl").innerText(), /x-twilio-edge-message-sid: SM/);
+  const headers = page.getByRole("region", { name: "Headers for your application" });
+  await headers.getByRole("row", { name: `x-twilio-edge-from ${config.number}` }).waitFor();
   await inspect(page, "webhook");
 
   // A search that matches nothing, and one that the API refuses.
@@ -61,10 +63,7 @@ async function webhooks(page) {
   await page.goto(`${config.admin}/console/webhooks?since=yesterday`);
   await page.getByRole("alert").getByText("since").first().waitFor();
 
-  // The test sends webhooks all the time: a new one is shown without a reload.
-  await page.goto(`${config.admin}/console/webhooks`);
-  const latest = await page.locator("tbody tr").first().getAttribute("data-row");
-  await page.waitForFunction((id) => document.querySelector("tbody tr").dataset.row !== id, latest);
+  await live(page);
 
   // Keys: / leads to the search, j and Enter open an entry.
   await page.keyboard.press("/");
@@ -73,6 +72,29 @@ async function webhooks(page) {
   await page.keyboard.press("j");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "Parameters" }).waitFor();
+}
+
+// The test sends webhooks all the time: the stream reports them, and a new one is shown without a reload.
+async function live(page) {
+  const opened = page.waitForResponse((response) => response.url().includes("/console/webhooks/stream"));
+  await page.goto(`${config.admin}/console/webhooks`);
+  assert.equal((await opened).headers()["content-type"], "text/event-stream");
+  const latest = () => page.locator("tbody tr").first().getAttribute("data-row");
+  const changed = (id) => page.waitForFunction((old) => document.querySelector("tbody tr").dataset.row !== old, id);
+  await changed(await latest());
+  const news = page.getByRole("status");
+  await news.getByText(/^[1-9]\d* new entr/).waitFor();
+
+  // A paused list stays as it is, and says how many entries it lacks.
+  await page.getByRole("button", { name: "Pause" }).click();
+  await news.getByText("Paused.").waitFor();
+  await page.evaluate(() => new Promise(requestAnimationFrame));
+  const paused = await latest();
+  await news.getByText(/^Paused\. [1-9]\d* new entr/).waitFor();
+  assert.equal(await latest(), paused);
+  await inspect(page, "webhooks-paused");
+  await page.getByRole("button", { name: "Pause" }).click();
+  await changed(paused);
 }
 
 async function messages(page) {

@@ -33,6 +33,14 @@ await run(async (browser) => {
   await page.locator("#report").getByText("https://old.example.com").first().waitFor();
   await inspect(page, "refusal");
 
+  // The overview has the causes, too, each with its explanation in one click.
+  await page.getByRole("navigation", { name: "Pages" }).getByRole("link", { name: "Overview" }).click();
+  const causes = page.getByRole("region", { name: "Refused webhooks by cause" });
+  await causes.getByText("stranger").first().waitFor();
+  await inspect(page, "overview-refusals");
+  await causes.getByRole("link", { name: "origin", exact: true }).click();
+  await page.getByText("The request was signed for https://old.example.com.").waitFor();
+
   await page.getByRole("link", { name: "All causes" }).click();
   await page.getByLabel("Kind").selectOption("stranger");
   await page.getByRole("button", { name: "Search" }).click();

@@ -47,7 +47,11 @@ async fn requests_to_send_grid_match_its_description() {
         shop.wait_for(id, "state", state).await;
     }
     let exchanges = recorder.exchanges();
-    assert_eq!(exchanges.len(), ids.len() + 1, "one call for each e-mail, and the throttled one twice");
+    assert_eq!(
+        exchanges.len(),
+        ids.len() + 1,
+        "one call for each e-mail, and the throttled one twice"
+    );
     waits_for_the_reset(&exchanges);
 
     let seen = world.directory.path().join("seen.json");
@@ -67,9 +71,8 @@ async fn requests_to_send_grid_match_its_description() {
 
 /// Checks that the second call for the throttled e-mail comes after the time in `X-RateLimit-Reset`.
 fn waits_for_the_reset(exchanges: &[Value]) {
-    let is_throttled = |exchange: &&Value| {
-        exchange["body"].as_str().unwrap().contains("throttled@example.com")
-    };
+    let is_throttled =
+        |exchange: &&Value| exchange["body"].as_str().unwrap().contains("throttled@example.com");
     let calls: Vec<&Value> = exchanges.iter().filter(is_throttled).collect();
     let headers = &calls[0]["answer"]["headers"];
     assert_eq!(headers.get("retry-after"), None, "{headers}");
@@ -90,7 +93,8 @@ async fn other_emails_of_the_sender_wait_while_send_grid_throttles() {
     eventually("the first call was throttled", async || !recorder.exchanges().is_empty()).await;
     shop.wait_for(&throttled, "state", "queued").await;
     let id = shop.send("ava@example.com").await;
-    let other = json!({"to": "bob@example.com", "from": "news@example.com", "subject": "x", "text": "x"});
+    let other =
+        json!({"to": "bob@example.com", "from": "news@example.com", "subject": "x", "text": "x"});
     let of_other_sender = shop.send_email(other).await;
     for id in [&throttled, &id, &of_other_sender] {
         shop.wait_for(id, "state", "sent").await;

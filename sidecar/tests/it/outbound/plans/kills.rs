@@ -46,7 +46,11 @@ fn number(n: u64) -> &'static str {
 /// Sends the request with its idempotency key. Returns false if the sidecar ended before its answer.
 async fn request(app: &Caller<'_>, n: u64) -> bool {
     // Some steps move on without an answer, at the moment at which the sidecar asks for the status.
-    let first = if n % 4 == 0 { json!({"channel": "whatsapp", "within_s": 1}) } else { json!({"channel": "whatsapp"}) };
+    let first = if n % 4 == 0 {
+        json!({"channel": "whatsapp", "within_s": 1})
+    } else {
+        json!({"channel": "whatsapp"})
+    };
     let body = json!({
         "to": {"number": number(n), "email": format!("m{n}@example.com")},
         "category": "service",
@@ -82,7 +86,8 @@ async fn counts(simulator: &Simulator) -> BTreeMap<(String, String), usize> {
 
 async fn sidecar_that_is_killed_never_sends_twice_on_a_channel(world: World) {
     let (notifications, kills) = size();
-    let simulator = Simulator::start(&world, &["--no-windows", "--latency-ms", "60", "--mps", "1000"]);
+    let simulator =
+        Simulator::start(&world, &["--no-windows", "--latency-ms", "60", "--mps", "1000"]);
     assert!(!settings(&world, &simulator).await.is_empty());
     let mut sidecar: Sidecar = serve(&world, &simulator, &[]).await;
     let root = administrator(&sidecar).await;
@@ -141,9 +146,8 @@ async fn sidecar_that_is_killed_never_sends_twice_on_a_channel(world: World) {
     let counts = counts(&simulator).await;
     let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "sent twice on a channel: {twice:?}");
-    let unknown = world
-        .stored("SELECT contact FROM outbound_messages WHERE state = 'unknown'")
-        .await;
+    let unknown =
+        world.stored("SELECT contact FROM outbound_messages WHERE state = 'unknown'").await;
     println!(
         "{notifications} notifications, {kills} kills, {hits} of them during a call; {} messages and e-mails, each once; {} e-mails stay unknown",
         counts.len(),
@@ -158,7 +162,9 @@ async fn sidecar_that_is_killed_never_sends_twice_on_a_channel(world: World) {
                 assert!(is_on("whatsapp") && is_on("sms"), "{text}");
                 assert!(is_on("email") || is_lost, "{text}");
             }
-            "+14155559014" => assert!(is_on("whatsapp") && is_on("sms") && !is_on("email"), "{text}"),
+            "+14155559014" => {
+                assert!(is_on("whatsapp") && is_on("sms") && !is_on("email"), "{text}")
+            }
             LEFT => assert!(!is_on("whatsapp") && is_on("sms"), "{text}"),
             _ => assert!(is_on("whatsapp") && !is_on("email"), "{text}"),
         }
