@@ -1,0 +1,61 @@
+"""The API `/v1` of both listeners as one OpenAPI document, from which the clients are generated."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def document() -> dict[str, Any]:
+    """Merges docs/openapi/app.json and docs/openapi/admin.json, without what is for filters and orchestrators.
+
+    # Errors
+
+    Both listeners must give one meaning to each operation and each schema.
+    """
+    made, admin = (json.loads((ROOT / f"docs/openapi/{name}.json").read_text()) for name in ("app", "admin"))
+    for path, methods in admin["paths"].items():
+        for method, operation in methods.items():
+            assert method not in made["paths"].get(path, {}), f"both listeners have {method} {path}"
+            made["paths"].setdefault(path, {})[method] = operation
+    for kind, parts in admin["components"].items():
+        for name, part in parts.items():
+            known = made["components"].setdefault(kind, {}).setdefault(name, part)
+            assert known == part, f"the listeners have different {kind} {name}"
+    made["info"] |= {"title": "twilio-edge", "description": "API of applications and of administrators."}
+    made["paths"] = {path: methods for path, methods in made["paths"].items() if path.startswith("/v1/")}
+    used = references(made, made["paths"])
+    schemas = made["components"]["schemas"]
+    made["components"]["schemas"] = {name: schemas[name] for name in sorted(schemas) if f"#/components/schemas/{name}" in used}
+    return made
+
+
+def without_errors(made: dict[str, Any]) -> dict[str, Any]:
+    """Removes the responses of errors, for a client that raises exceptions instead of returning them."""
+    for methods in made["paths"].values():
+        for operation in methods.values():
+            operation["responses"] = {status: one for status, one in operation["responses"].items() if status.startswith("2")}
+    return made
+
+
+def references(made: dict[str, Any], part: Any) -> set[str]:
+    """Returns all references that a part of the document leads to."""
+    found: set[str] = set()
+    waiting = [part]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting.extend(node)
+        elif isinstance(node, dict):
+            waiting.extend(node.values())
+            reference = node.get("$ref")
+            if isinstance(reference, str) and reference not in found:
+                found.add(reference)
+                target: Any = made
+                for name in reference.removeprefix("#/").split("/"):
+                    target = target[name]
+                waiting.append(target)
+    return found
