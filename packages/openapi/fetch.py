@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the OpenAPI documents that the sidecar serves into docs/openapi: app.json and admin.json.
 
-    fetch.py             writes both documents
-    fetch.py --baseline  also writes them to packages/openapi/baseline, with which compatibility.py compares later ones
+fetch.py             writes both documents
+fetch.py --baseline  also writes them to packages/openapi/baseline, with which compatibility.py compares later ones
 """
 
 import json

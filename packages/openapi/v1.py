@@ -6,6 +6,8 @@ import json
 import pathlib
 from typing import Any
 
+# Content types of requests that are sent as bytes.
+BINARY = ("application/octet-stream", "text/csv")
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
@@ -27,14 +29,23 @@ def document() -> dict[str, Any]:
             assert known == part, f"the listeners have different {kind} {name}"
     made["info"] |= {"title": "twilio-edge", "description": "API of applications and of administrators."}
     made["paths"] = {path: methods for path, methods in made["paths"].items() if path.startswith("/v1/")}
+    for methods in made["paths"].values():
+        for operation in methods.values():
+            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                if kind in BINARY:
+                    content["schema"] = {"type": "string", "format": "binary"}
     used = references(made, made["paths"])
     schemas = made["components"]["schemas"]
     made["components"]["schemas"] = {name: schemas[name] for name in sorted(schemas) if f"#/components/schemas/{name}" in used}
     return made
 
 
-def without_errors(made: dict[str, Any]) -> dict[str, Any]:
-    """Removes the responses of errors, for a client that raises exceptions instead of returning them."""
+def for_functions(made: dict[str, Any]) -> dict[str, Any]:
+    """Prepares the document for a client of functions, which return one response and raise errors as exceptions.
+
+    Responses of errors are removed, and the operation whose response has no end.
+    """
+    del made["paths"]["/v1/stream"]
     for methods in made["paths"].values():
         for operation in methods.values():
             operation["responses"] = {status: one for status, one in operation["responses"].items() if status.startswith("2")}
