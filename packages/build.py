@@ -74,6 +74,13 @@ def python(into: pathlib.Path) -> None:
         cwd=WORK,
     )
     exports(generated)
+    codes = v1.problem_codes(v1.document())
+    table = "".join(f"    {json.dumps(code)}: {json.dumps(text)},\n" for code, text in codes.items())
+    (generated.parent / "problems.py").write_text(
+        '"""Codes of problems, generated from docs/openapi."""\n\nfrom typing import Final, Literal, TypeAlias\n\n'
+        f"ProblemCode: TypeAlias = Literal[{', '.join(map(json.dumps, codes))}]\n"
+        f"#: Status, actor, title and remedy of each code.\nDESCRIPTIONS: Final[dict[str, str]] = {{\n{table}}}\n"
+    )
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", into, cwd=folder)
 
 
@@ -105,7 +112,7 @@ def node(into: pathlib.Path) -> None:
     document = WORK / "v1.node.json"
     document.write_text(json.dumps(v1.document()))
     tools = folder / "node_modules/.bin"
-    run(tools / "openapi-typescript", document, "-o", folder / "src/v1.ts", cwd=folder)
+    run("node", "generate.mjs", document, cwd=folder)
     for module in ("esm", "cjs"):
         run(tools / "tsc", "-p", f"tsconfig.{module}.json", cwd=folder)
     # The files of this folder are CommonJS, although the package is of type `module`.

@@ -40,6 +40,14 @@ def document() -> dict[str, Any]:
     return made
 
 
+def problem_codes(made: dict[str, Any]) -> dict[str, str]:
+    """Returns the description of each code of a problem, in the order of the codes.
+
+    A description is `STATUS, for the ACTOR: TITLE. REMEDY`. The response of the sidecar has the title.
+    """
+    return {one["enum"][0]: one["description"] for one in made["components"]["schemas"]["Problem"]["properties"]["code"]["oneOf"]}
+
+
 def for_functions(made: dict[str, Any]) -> dict[str, Any]:
     """Prepares the document for a client of functions, which return one response and raise errors as exceptions.
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+from .problems import DESCRIPTIONS, ProblemCode
 
 
 class EdgeError(Exception):
@@ -24,11 +27,12 @@ class ApiError(EdgeError):
 
     Attributes:
         status: HTTP status of the response.
-        code: Stable word for the cause, for instance `suppressed`; empty if the response is none of the sidecar.
+        code: Stable word for the cause, for instance `suppressed`; None if the response is none of the sidecar. A later version of the
+            sidecar may have further codes.
         title: Cause in words.
-        detail: Field or dependency that is concerned; empty if the title says all.
+        detail: Explanation for this request, which names the field or dependency.
         actor: Party that must act: `caller`, `operator`, `administrator`, `recipient` or `none`.
-        remedy: Action that removes the cause.
+        remedy: Action that removes the cause, as this version knows it; empty if the code is unknown.
         retry_after_s: Seconds after which a retry is useful, from the header Retry-After.
         problem: All fields of the response.
     """
@@ -39,16 +43,15 @@ class ApiError(EdgeError):
             return value if isinstance(value, str) else ""
 
         self.status = status
-        self.code = text("code")
+        self.code = cast("ProblemCode | None", text("code") or None)
         self.title = text("title")
         self.detail = text("detail")
         self.actor = text("actor")
-        self.remedy = text("remedy")
+        self.remedy = remedy_of(text("code"), self.title)
         self.retry_after_s = retry_after_s
         self.problem = dict(problem)
-        cause = ": ".join(part for part in (self.title, self.detail) if part)
-        named = f"{status} {self.code}".strip()
-        super().__init__(" ".join(part for part in (f"{named}: {cause or 'no explanation'}.".replace("..", "."), self.remedy) if part))
+        parts = [f"{status} {text('code')}".strip() + f": {self.title or 'no explanation'}", self.detail]
+        super().__init__(". ".join(part.rstrip(".") for part in [*parts, self.remedy if self.remedy != self.detail else ""] if part))
 
     @classmethod
     def of_response(cls, status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
@@ -66,3 +69,9 @@ class ApiError(EdgeError):
         except (KeyError, ValueError):
             retry_after_s = None
         return cls(status, problem, retry_after_s)
+
+
+def remedy_of(code: str, title: str) -> str:
+    """Returns the general remedy for a code of the sidecar."""
+    described = re.sub(r"^\d+, for the \w+: ", "", DESCRIPTIONS.get(code, ""))
+    return described.removeprefix(f"{title}. ") if described.startswith(f"{title}. ") else ""
