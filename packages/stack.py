@@ -137,7 +137,7 @@ def _private(path: pathlib.Path, text: str) -> pathlib.Path:
 
 def _envoy(folder: pathlib.Path, edge: int, sidecar: int, applications: Sequence[Application]) -> pathlib.Path:
     """Writes the shipped configuration of Envoy with other addresses, and one folder of paths for each application."""
-    import yaml
+    import yaml  # type: ignore[import-untyped, unused-ignore]
 
     config = yaml.safe_load((ROOT / "envoy/envoy.yaml").read_text())
     config["admin"]["address"]["socket_address"]["port_value"] = 0
@@ -168,8 +168,8 @@ def _envoy(folder: pathlib.Path, edge: int, sidecar: int, applications: Sequence
     clusters = config["static_resources"]["clusters"]
     own = next(cluster for cluster in clusters if cluster["name"] == "twilio_edge_sidecar")
 
-    def cluster(name: str, port: int, template: dict[str, object]) -> dict[str, object]:
-        made: dict[str, object] = json.loads(json.dumps(template)) | {"name": name}
+    def cluster(name: str, port: int, template: Mapping[str, object]) -> dict[str, object]:
+        made: dict[str, object] = json.loads(json.dumps(dict(template))) | {"name": name}
         address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
         endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
         return made | {"load_assignment": {"cluster_name": name, "endpoints": endpoints}}

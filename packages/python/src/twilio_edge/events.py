@@ -11,8 +11,6 @@
 A later version may add fields and types. Ignore those that you do not know.
 """
 
-from __future__ import annotations
-
 import builtins
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
