@@ -101,12 +101,20 @@ def check(stack: stacks.Stack, application: stacks.Application, number: int) -> 
     sent = json.loads(stacks.request("GET", f"{stack.simulator_url}/simulator/messages")[1])["messages"]
     assert f"{name} reminds you" in [one["body"].lower() for one in sent], (name, sent)
     # A status callback.
-    reported = {"AccountSid": stacks.ACCOUNT, "MessageSid": stacks.sid(number + 3), "MessageStatus": "delivered", "From": OURS, "To": PERSON}
+    reported = {
+        "AccountSid": stacks.ACCOUNT,
+        "MessageSid": stacks.sid(number + 3),
+        "MessageStatus": "delivered",
+        "From": OURS,
+        "To": PERSON,
+    }
     assert stacks.signed(stack, f"/{name}/twilio/status", reported)[0] == 204, name
     assert received(application)["statuses"] == [f"{stacks.sid(number + 3)} delivered"]
     # Events without a valid signature.
     for signature in ({}, {"webhook-id": "1", "webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,AAAA"}):
-        refused = stacks.request("POST", f"{direct}/events", {"event_type": "test"}, headers={"Content-Type": "application/json", **signature})
+        refused = stacks.request(
+            "POST", f"{direct}/events", {"event_type": "test"}, headers={"Content-Type": "application/json", **signature}
+        )
         assert refused[0] == 401, (name, refused)
 
 

@@ -10,8 +10,8 @@ import pathlib
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent))
-import compatibility  # noqa: E402
-import stack  # noqa: E402
+import compatibility
+import stack
 
 FOLDER = stack.ROOT / "docs/openapi"
 BASELINE = stack.ROOT / "packages/openapi/baseline"

@@ -9,7 +9,6 @@ import typing
 from typing import Any
 
 import pytest
-
 from twilio_edge import events
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import pytest
 import stack as stacks
 from twilio.base.exceptions import TwilioRestException, TwilioServiceException
-
 from twilio_edge.sdk import AsyncEdgeHttpClient, Client, EdgeHttpClient, base_url, moved
 
 OURS, PERSON = "+14155238886", "+14155550123"

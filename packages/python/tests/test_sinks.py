@@ -6,7 +6,6 @@ import datetime
 
 import pytest
 from standardwebhooks import Webhook
-
 from twilio_edge import SinkVerifier, UnverifiedEventError
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="

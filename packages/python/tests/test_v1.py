@@ -11,13 +11,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 import stack as stacks
-
 from twilio_edge import v1
 
 OURS, PERSON = "+14155238886", "+14155550123"
 
 
-@pytest.fixture()
+@pytest.fixture
 def edge(stack: stacks.Stack) -> Iterator[v1.Client]:
     with v1.Client(stack.url, stack.app_key, timeout_s=10) as client:
         yield client
@@ -101,7 +100,7 @@ class Flaky(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture()
+@pytest.fixture
 def flaky() -> Iterator[v1.Client]:
     server = HTTPServer(("127.0.0.1", 0), Flaky)
     threading.Thread(target=server.serve_forever, daemon=True).start()

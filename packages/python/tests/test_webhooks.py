@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import fastapi
 import pytest
 from fastapi.testclient import TestClient
-
 from twilio_edge import SinkVerifier, TrustedWebhook, UnverifiedWebhookError, trusted_webhook
 from twilio_edge.events import Event
 from twilio_edge.fastapi import SinkEvents, TrustedWebhooks
@@ -95,7 +94,6 @@ EVENT = b'{"event_type": "test", "event_id": "1", "account_sid": "AC1", "replay"
 
 def test_flask_refuses_and_passes_on() -> None:
     import flask
-
     from twilio_edge.flask import sink_event
     from twilio_edge.flask import trusted_webhook as webhooks
 
@@ -143,7 +141,6 @@ def test_django_refuses_and_passes_on(is_async: bool) -> None:
     import django.conf
     from django.http import HttpRequest, HttpResponse
     from django.test import RequestFactory
-
     from twilio_edge.django import sink_event
     from twilio_edge.django import trusted_webhook as webhooks
 

@@ -46,7 +46,9 @@ class SinkVerifier:
             raise UnverifiedEventError("the request has no signature: set secrets of the sink, and send nothing else to this URL")
         raw = body.encode() if isinstance(body, str) else body
         if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > self._tolerance_s:
-            raise UnverifiedEventError("the time of the signature is not near the time of this machine: set both clocks, and repeat nothing old")
+            raise UnverifiedEventError(
+                "the time of the signature is not near the time of this machine: set both clocks, and repeat nothing old"
+            )
         signed = f"{delivery_id}.{timestamp}.".encode() + raw
         expected = [base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()) for key in self._keys]
         given = [one.partition(",")[2].encode() for one in signatures.split(" ") if one.startswith("v1,")]
