@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "packages"))
-import stack as stacks  # noqa: E402
+import stack as stacks
 
 EXAMPLES = ["flask", "fastapi", "django", "express", "fastify"]
 # Packages as a user has them after the installation.
@@ -60,7 +61,7 @@ def started(stack: stacks.Stack, applications: list[stacks.Application]) -> Iter
             processes.enter_context(stacks.process(application.name, command(application.name), stack.folder, environment))
         for application in applications:
             try:
-                stacks.until(application.name, lambda application=application: received(application))
+                stacks.until(application.name, functools.partial(received, application))
             except TimeoutError as error:
                 raise TimeoutError(f"{error}\n{stack.log(application.name)}") from error
         yield

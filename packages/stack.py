@@ -248,8 +248,8 @@ def running(applications: Sequence[Application] = (), *, with_envoy: bool = Fals
             return made["key"]["id"], made["token"]
 
         _, administrator = key(EDGE_TOKEN, scope="admin", name="packages")
-        id, token = key(administrator, scope="app", name="packages", account_sid=ACCOUNT)
-        yield Stack(base, administrators, f"http://127.0.0.1:{simulator}", origin, administrator, token, id, folder)
+        app_key_id, token = key(administrator, scope="app", name="packages", account_sid=ACCOUNT)
+        yield Stack(base, administrators, f"http://127.0.0.1:{simulator}", origin, administrator, token, app_key_id, folder)
 
 
 def signed(stack: Stack, path: str, parameters: Mapping[str, str]) -> tuple[int, bytes]:

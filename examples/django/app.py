@@ -6,14 +6,14 @@ from django.conf import settings
 
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY=os.urandom(32).hex())
 
-from django.core.management import execute_from_command_line  # noqa: E402
-from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
-from django.urls import path  # noqa: E402
-from twilio.twiml.messaging_response import MessagingResponse  # noqa: E402
-from twilio_edge import TrustedWebhook  # noqa: E402
-from twilio_edge.django import sink_event, trusted_webhook  # noqa: E402
-from twilio_edge.events import Event  # noqa: E402
-from twilio_edge.sdk import Client  # noqa: E402
+from django.core.management import execute_from_command_line
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+from twilio.twiml.messaging_response import MessagingResponse
+from twilio_edge import TrustedWebhook
+from twilio_edge.django import sink_event, trusted_webhook
+from twilio_edge.events import Event
+from twilio_edge.sdk import Client
 
 # The password is an API key of the sidecar, and TWILIO_EDGE_URL the sidecar. No auth token of Twilio is here.
 client = Client(os.environ["TWILIO_ACCOUNT_SID"], os.environ["TWILIO_AUTH_TOKEN"])

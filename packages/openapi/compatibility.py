@@ -153,11 +153,11 @@ class Comparison:
     def properties(self, before: dict[str, Any], after: dict[str, Any], place: str, is_request: bool) -> None:
         old, new = before.get("properties", {}), after.get("properties", {})
         required = set(before.get("required", [])), set(after.get("required", []))
-        for name, property in old.items():
+        for name, one in old.items():
             if name not in new:
                 self.report(f"{place}.{name} is removed")
                 continue
-            self.schema(property, new[name], f"{place}.{name}", is_request=is_request)
+            self.schema(one, new[name], f"{place}.{name}", is_request=is_request)
         changed = required[1] - required[0] if is_request else (required[0] - required[1]) & set(new)
         for name in sorted(changed):
             self.report(f"{place}.{name} is required" if is_request else f"{place}.{name} may be missing")

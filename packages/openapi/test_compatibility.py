@@ -58,10 +58,10 @@ BREAKING: dict[str, tuple[Change, str, str]] = {
         "the content type application/json is removed",
     ),
     "status": (lambda it: operation(it, "post", "/v1/messages")["responses"].pop("202"), SEND, "the response 202 is removed"),
-    "property of a response": (lambda it: schema(it, "Message")["properties"].pop("id"), SEND, "id is removed"),
-    "property that may be missing": (lambda it: schema(it, "Message")["required"].remove("id"), SEND, "id may be missing"),
+    "property of a response": (lambda it: schema(it, "MessageSummary")["properties"].pop("id"), SEND, "id is removed"),
+    "property that may be missing": (lambda it: schema(it, "MessageSummary")["required"].remove("id"), SEND, "id may be missing"),
     "type of a response": (
-        lambda it: schema(it, "Message")["properties"]["id"].update(type=["string", "null"]),
+        lambda it: schema(it, "MessageSummary")["properties"]["id"].update(type=["string", "null"]),
         SEND,
         "['null', 'string']",
     ),
@@ -74,7 +74,7 @@ HARMLESS: dict[str, Change] = {
     "property of a request": lambda it: request(it)["properties"].update(x={"type": "string"}),
     "larger limit": lambda it: request(it)["properties"]["from"].update(maxLength=300),
     "value of a request": lambda it: schema(it, "Category")["enum"].append("x"),
-    "property of a response": lambda it: schema(it, "Message")["properties"].update(x={"type": "string"}),
+    "property of a response": lambda it: schema(it, "MessageSummary")["properties"].update(x={"type": "string"}),
     "status": lambda it: operation(it, "post", "/v1/checks")["responses"].update({"202": {}}),
 }
 
