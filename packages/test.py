@@ -5,6 +5,7 @@
     test.py NAME             those with NAME in their name
     test.py NAME --exact     the one with this name
     test.py --lint           format, lints and types instead of tests
+    test.py --install        builds and unpacks the packages, and runs no tests
 
 The tests use the built packages, not the sources: the wheel and the tarball are unpacked into target/packages as an installation would do.
 Everything runs against one sidecar, one simulated Twilio and one Envoy. The output is that of Rust's test programs, for setup/tests.py.
@@ -28,6 +29,10 @@ import zipfile
 from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Runs with the tools that setup/setup.sh installs.
+PYTHON = pathlib.Path(os.environ.get("TWILIO_EDGE_TOOLS") or ROOT) / ".tools/packages/bin/python"
+if PYTHON.exists() and not PYTHON.parent.parent.samefile(sys.prefix):
+    os.execv(PYTHON, [str(PYTHON), *sys.argv])
 sys.path[:0] = [str(ROOT / "packages"), str(ROOT / "packages/openapi"), str(ROOT / "examples")]
 import build
 import compatibility
@@ -147,6 +152,9 @@ def lint() -> int:
 def main() -> int:
     if "--lint" in sys.argv:
         return lint()
+    if "--install" in sys.argv:
+        install()
+        return 0
     words = [word for word in sys.argv[1:] if word != "--exact"]
     applications = [stacks.Application(name, stacks.free_port()) for name in examples.EXAMPLES]
     tests: dict[str, Callable[[stacks.Stack], None]] = {
