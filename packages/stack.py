@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -39,6 +40,7 @@ VERIFY_SERVICE = "VA00112233445566778899aabbccddeeff"
 EDGE_TOKEN = "local-edge-token-of-the-packages"
 # A secret of Standard Webhooks has 24 to 64 bytes.
 SINK_SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+_ports = itertools.count()
 # Seconds until everything is ready. It takes about two.
 PATIENCE = 30
 
@@ -70,10 +72,15 @@ class Stack:
 
 
 def free_port() -> int:
-    """Returns a port of 127.0.0.1 that is free at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Returns an unused port of 127.0.0.1. It is below the ephemeral range, so no outgoing connection can occupy it."""
+    # Programs that run at the same time start far apart.
+    first, count, begin = 12_000, 18_000, os.getpid() * 7919
+    for _ in range(count):
+        port = first + (begin + next(_ports)) % count
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port on 127.0.0.1")
 
 
 def until(what: str, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
