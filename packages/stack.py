@@ -199,6 +199,9 @@ def running(applications: Sequence[Application] = (), *, with_envoy: bool = Fals
         raise FileNotFoundError(f"no {', '.join(map(str, missing))}: run `make build wasm`")
     with contextlib.ExitStack() as parts:
         folder = pathlib.Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="twilio-edge-", ignore_cleanup_errors=True)))
+        # A database in memory does not wait for a disk that other tests use. Envoy refuses files in /dev/shm.
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        data = parts.enter_context(tempfile.TemporaryDirectory(prefix="twilio-edge-", dir=memory, ignore_cleanup_errors=True))
         simulator, sidecar, admin, edge = free_port(), free_port(), free_port(), free_port()
         origin = f"http://127.0.0.1:{edge}"
         account = f'[[account]]\nsid = "{ACCOUNT}"\n'
@@ -216,7 +219,7 @@ def running(applications: Sequence[Application] = (), *, with_envoy: bool = Fals
             "TWILIO_EDGE_TOKEN": EDGE_TOKEN,
             "TWILIO_EDGE_LISTEN": f"127.0.0.1:{sidecar}",
             "TWILIO_EDGE_ADMIN_LISTEN": f"127.0.0.1:{admin}",
-            "DATABASE_URL": f"sqlite://{folder}/data/twilio-edge.db",
+            "DATABASE_URL": f"sqlite://{data}/data/twilio-edge.db",
             "TWILIO_EDGE_ACCOUNTS_FILE": str(accounts),
             "TWILIO_EDGE_SENDING_FILE": str(sending),
             "TWILIO_EDGE_SENDING_BASE_URL": f"http://127.0.0.1:{simulator}",
@@ -227,7 +230,7 @@ def running(applications: Sequence[Application] = (), *, with_envoy: bool = Fals
         inbound = f"{origin}/{applications[0].name}/twilio/inbound" if applications else f"{origin}/accepted"
         simulate = [BINARY, "simulator", "--listen", f"127.0.0.1:{simulator}", "--step-ms", "20", "--inbound-url", inbound]
         parts.enter_context(process("simulator", simulate, folder, {}))
-        parts.enter_context(process("sidecar", [BINARY, "serve"], folder, settings, folder))
+        parts.enter_context(process("sidecar", [BINARY, "serve"], folder, settings, pathlib.Path(data)))
         base, administrators = f"http://127.0.0.1:{sidecar}", f"http://127.0.0.1:{admin}"
         if with_envoy:
             config = _envoy(folder, edge, sidecar, applications)
