@@ -154,8 +154,8 @@ async fn committed_documents_are_the_served_ones() {
         let served: Value = served.json().await.unwrap();
         let committed = std::fs::read_to_string(folder.join(name)).unwrap();
         let committed: Value = serde_json::from_str(&committed).unwrap();
-        let differences = differences(&committed, &served, "");
-        assert_eq!(differences, Vec::<String>::new(), "docs/openapi/{name}: run `make openapi`");
+        let found = differences(&committed, &served, "");
+        assert_eq!(found, Vec::<String>::new(), "docs/openapi/{name}: run `make openapi`");
     }
 }
 
