@@ -111,12 +111,7 @@ def node(into: pathlib.Path) -> None:
     check_version(folder / "package.json", r'^  "version": "(.*)",$')
     document = WORK / "v1.node.json"
     document.write_text(json.dumps(v1.document()))
-    tools = folder / "node_modules/.bin"
-    run("node", "generate.mjs", document, cwd=folder)
-    for module in ("esm", "cjs"):
-        run(tools / "tsc", "-p", f"tsconfig.{module}.json", cwd=folder)
-    # The files of this folder are CommonJS, although the package is of type `module`.
-    (folder / "dist/cjs/package.json").write_text('{ "type": "commonjs" }\n')
+    run("node", "build.mjs", document, cwd=folder)
     (folder / "node_modules").unlink()
     run("npm", "pack", "--ignore-scripts", "--pack-destination", into, cwd=folder)
 

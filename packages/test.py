@@ -101,7 +101,10 @@ def python_tests(stack: stacks.Stack) -> None:
 
 
 def node_types() -> None:
-    """Types of the tests and the examples, as an ES module and as CommonJS use them."""
+    """Types of the sources, and of the tests and the examples, as an ES module and as CommonJS use them."""
+    sources = WORK / "node"
+    (sources / "node_modules").symlink_to(ROOT / "packages/node/node_modules")
+    command("node", MODULES / "node_modules/typescript/bin/tsc", "--noEmit", "-p", sources)
     for name in ("express", "fastify"):
         examples.command(name)
     settings = json.loads((MODULES / "test/tsconfig.json").read_text()) | {"include": ["*/*.mjs", "test/types/*"]}
