@@ -99,7 +99,7 @@ packages: ## Builds the packages for PyPI and npm into target/packages/dist
 	@setup/setup.sh packages
 	@packages/test.py --install
 
-example: build wasm packages ## Runs an example behind the edge; NAME=flask, fastapi, django, express or fastify; TEST=1 tests it
+example: build wasm packages ## Runs an example behind the edge; NAME=flask, fastapi, django, express, fastify or migration; TEST=1 tests it
 	@.tools/packages/bin/python examples/run.py $(or $(NAME),flask) $(if $(TEST),--test)
 
 release: ## Builds a release into dist/, with checksums; PART=filter, sidecar, files or packages builds one part

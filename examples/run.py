@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "packages"))
 import stack as stacks
 
-EXAMPLES = ["flask", "fastapi", "django", "express", "fastify"]
+EXAMPLES = ["flask", "fastapi", "django", "express", "fastify", "migration"]
 # Packages as a user has them after the installation.
 SITE, MODULES = ROOT / "target/packages/site", ROOT / "target/packages/modules"
 PYTHON = stacks.TOOLS / ".tools/packages/bin/python"
@@ -51,6 +51,8 @@ def started(stack: stacks.Stack, applications: list[stacks.Application]) -> Iter
             environment = {
                 "PATH": os.environ["PATH"],
                 "PORT": str(application.port),
+                "OLD_AUTH_TOKEN": stacks.AUTH_TOKEN,
+                "PUBLIC_URL": f"{stack.edge_url}/{application.name}",
                 "PYTHONPATH": str(SITE),
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "SINK_SECRET": stacks.SINK_SECRET,
@@ -77,6 +79,9 @@ def received(application: stacks.Application) -> dict[str, list[str]]:
 
 def check(stack: stacks.Stack, application: stacks.Application, number: int) -> None:
     """Tests one application behind the edge. SIDs begin at `number`."""
+    if application.mode == "shadow":
+        check_migration(stack, application)
+        return
     name, direct = application.name, f"http://127.0.0.1:{application.port}"
     inbound = {"AccountSid": stacks.ACCOUNT, "From": PERSON, "To": OURS, "NumMedia": "0", "NumSegments": "1", "ApiVersion": "2010-04-01"}
 
@@ -119,6 +124,22 @@ def check(stack: stacks.Stack, application: stacks.Application, number: int) -> 
         assert refused[0] == 401, (name, refused)
 
 
+def check_migration(stack: stacks.Stack, application: stacks.Application) -> None:
+    """In shadow mode the old validator decides about every request, and the filter comes to the same decision about the first two."""
+    inbound = {"AccountSid": stacks.ACCOUNT, "MessageSid": stacks.sid(0xA), "From": PERSON, "To": OURS, "Body": "Hi", "NumMedia": "0"}
+    path = f"/{application.name}/twilio/inbound"
+    for _ in range(2):
+        status, body = stacks.signed(stack, path, inbound)
+        assert status == 200 and b"From the old code" in body, (status, body, stack.log(application.name))
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "X-Twilio-Signature": "AAAA"}
+    assert stacks.request("POST", stack.edge_url + path, urllib.parse.urlencode(inbound), headers=headers)[0] == 403
+    assert received(application)["decisions"] == [
+        "validator: accepted, filter: first",
+        "validator: accepted, filter: duplicate",
+        "validator: refused, filter: refused",
+    ]
+
+
 def check_events(stack: stacks.Stack, applications: list[stacks.Application]) -> None:
     """An accepted webhook and the messages of the applications arrive as signed events, in every application."""
     sid = stacks.sid(0xE)
@@ -126,6 +147,8 @@ def check_events(stack: stacks.Stack, applications: list[stacks.Application]) ->
     assert stacks.signed(stack, "/accepted", accepted)[0] == 200
     for application in applications:
         name = application.name
+        if application.mode == "shadow":
+            continue
 
         def arrived(application: stacks.Application = application) -> bool:
             events = received(application)["events"]
@@ -138,6 +161,11 @@ def check_events(stack: stacks.Stack, applications: list[stacks.Application]) ->
             raise TimeoutError(f"{error}: {received(application)}\n{stack.log(name)}\n{stack.log('sidecar')[-2000:]}") from error
         events = received(application)["events"]
         assert len(events) == len(set(events)), events
+
+
+def chosen(names: list[str]) -> list[stacks.Application]:
+    """Returns examples on free ports. The routes of the migration are in shadow mode."""
+    return [stacks.Application(name, stacks.free_port(), "shadow" if name == "migration" else "enforce") for name in names]
 
 
 def run(application: stacks.Application) -> None:
@@ -157,7 +185,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=EXAMPLES)
     parser.add_argument("--test", action="store_true")
     arguments = parser.parse_args()
-    applications = [stacks.Application(name, stacks.free_port()) for name in ([arguments.name] if arguments.name else EXAMPLES)]
+    applications = chosen([arguments.name] if arguments.name else EXAMPLES)
     if not arguments.test:
         if not arguments.name:
             parser.error("name an example")
@@ -167,8 +195,9 @@ def main() -> None:
         for number, application in enumerate(applications, 1):
             check(stack, application, number * 0x100)
             print(f"{application.name}: passed", flush=True)
-        check_events(stack, applications)
-        print("events: passed")
+        if arguments.name != "migration":
+            check_events(stack, applications)
+            print("events: passed")
 
 
 if __name__ == "__main__":

@@ -47,10 +47,14 @@ PATIENCE = 30
 
 @dataclasses.dataclass(frozen=True)
 class Application:
-    """An application behind the edge: Envoy forwards `/NAME/twilio/..` to its `/twilio/..`, and a sink posts to its `/events`."""
+    """An application behind the edge: Envoy forwards `/NAME/twilio/..` to its `/twilio/..`, and a sink posts to its `/events`.
+
+    In shadow mode it has no sink.
+    """
 
     name: str
     port: int
+    mode: str = "enforce"
 
 
 @dataclasses.dataclass
@@ -154,11 +158,14 @@ def _envoy(folder: pathlib.Path, edge: int, sidecar: int, applications: Sequence
     wasm = manager["http_filters"][0]["typed_config"]["config"]
     wasm["vm_config"]["code"]["local"]["filename"] = str(WASM)
     settings = json.loads(wasm["configuration"]["value"])
-    classes = {"inbound": "inbound", "status": "status", "json": "inbound"}
     settings["routes"] = [
-        {"path": f"/{application.name}/twilio/{path}", "class": kind, **({"body": "json"} if path == "json" else {})}
+        {
+            "path": f"/{application.name}/twilio/{kind}",
+            "class": kind,
+            "mode": application.mode,
+        }
         for application in applications
-        for path, kind in classes.items()
+        for kind in ("inbound", "status")
     ]
     # Webhooks of this route are stored, and delivered to the sinks.
     settings["routes"].append({"path": "/accepted", "class": "inbound", "delivery": "accept"})
@@ -213,6 +220,7 @@ def running(applications: Sequence[Application] = (), *, with_envoy: bool = Fals
                 f'[[sink]]\nname = "{application.name}"\ntype = "http"\nurl = "http://127.0.0.1:{application.port}/events"\n'
                 f'secrets = ["{SINK_SECRET}"]\nevents = ["*"]\nlongest_pause_ms = 200\n'
                 for application in applications
+                if application.mode == "enforce"
             ),
         )
         settings = {
@@ -225,7 +233,7 @@ def running(applications: Sequence[Application] = (), *, with_envoy: bool = Fals
             "TWILIO_EDGE_SENDING_BASE_URL": f"http://127.0.0.1:{simulator}",
             "TWILIO_EDGE_SENDING_ANSWER_WITHIN_MS": "2000",
         }
-        if applications:
+        if any(application.mode == "enforce" for application in applications):
             settings["TWILIO_EDGE_SINKS_FILE"] = str(sinks)
         inbound = f"{origin}/{applications[0].name}/twilio/inbound" if applications else f"{origin}/accepted"
         simulate = [BINARY, "simulator", "--listen", f"127.0.0.1:{simulator}", "--step-ms", "20", "--inbound-url", inbound]

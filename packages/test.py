@@ -159,7 +159,7 @@ def main() -> int:
         install()
         return 0
     words = [word for word in sys.argv[1:] if word != "--exact"]
-    applications = [stacks.Application(name, stacks.free_port()) for name in examples.EXAMPLES]
+    applications = examples.chosen(examples.EXAMPLES)
     tests: dict[str, Callable[[stacks.Stack], None]] = {
         "packages::openapi::documents_are_the_served_ones": openapi_is_the_served_one,
         "packages::openapi::breaking_changes_are_found": breaking_changes_are_found,

@@ -62,3 +62,12 @@ def test_webhooks_have_the_fields_of_the_schema() -> None:
         part = typing.get_type_hints(events.InboundEvent)[name]
         assert set(part.__annotations__) == set(SCHEMA["properties"][name]["properties"])
         assert part.__required_keys__ == set(SCHEMA["properties"][name].get("required", []))
+
+
+def test_forwarded_event_has_the_fields_of_the_example_in_the_documents() -> None:
+    text = (stacks.ROOT / "docs/CONFIG.md").read_text().split("## The JSON event", 1)[1]
+    example = json.loads(text.split("```json", 1)[1].split("```", 1)[0])
+    hints = typing.get_type_hints(events.ForwardedEvent)
+    assert set(example) <= set(hints)
+    assert events.ForwardedEvent.__required_keys__ <= set(example)
+    assert example["event_type"] in typing.get_args(hints["event_type"])
