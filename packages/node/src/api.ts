@@ -32,15 +32,15 @@ export interface EdgeClientOptions {
   fetch?: (request: Request) => Promise<Response>;
 }
 
-// Statuses after which a repeated request may succeed.
+// Statuses after which a repeated request may succeed. Some of them come from proxies, which may have passed the request on.
 const RETRIED = new Set([429, 502, 503, 504]);
 
 /**
  * Returns a connection to a listener of the sidecar.
  *
- * A request that was answered 429, 502, 503 or 504 is repeated, because it changed nothing. A request without an answer is repeated if
- * that is safe: one with GET, and one with an `Idempotency-Key`, which the sidecar carries out once. Operations that accept such a key get
- * a new one for each call.
+ * A request that the sidecar answered 429 or 503 is repeated, because it changed nothing. After an answer 429, 502, 503 or 504 of a proxy,
+ * and without an answer, a request is repeated if that is safe: one with GET, and one with an `Idempotency-Key`, which the sidecar carries
+ * out once. Operations that accept such a key get a new one for each call.
  */
 export function edgeClient(options: EdgeClientOptions): EdgeClient {
   const { key, retries = 2, timeoutMs = 30_000 } = options;
@@ -91,7 +91,8 @@ async function repeated(
     try {
       const limit = isStream ? request.signal : AbortSignal.any([request.signal, AbortSignal.timeout(timeoutMs)]);
       const response = await send(new Request(request.clone(), { signal: limit }));
-      if (isLast || !RETRIED.has(response.status)) return response;
+      const isOfSidecar = response.headers.get("content-type")?.startsWith("application/problem+json");
+      if (isLast || !RETRIED.has(response.status) || !(isSafe || isOfSidecar)) return response;
       const seconds = Number(response.headers.get("retry-after") ?? Number.NaN);
       if (Number.isFinite(seconds)) pause = Math.min(seconds, 30) * 1000;
       await response.body?.cancel();

@@ -57,11 +57,13 @@ test("the stream of webhooks has a beginning and no end", async () => {
 test("failed attempts are repeated with the same key", async (context) => {
   /** @type {(string | undefined)[]} */
   const keys = [];
-  const answers = [503, 0, 409, 0, 200];
+  // A negative status is an answer of the sidecar, a positive one of a proxy; the connection closes for 0.
+  const answers = [503, 0, 409, 0, 503, -503, -429, 409];
   const server = createServer((request, response) => {
     keys.push(/** @type {string | undefined} */ (request.headers["idempotency-key"]));
     const status = answers.shift();
-    if (status) response.writeHead(status, { "Retry-After": "0" }).end();
+    const type = status && status < 0 ? "application/problem+json" : "text/plain";
+    if (status) response.writeHead(Math.abs(status), { "Retry-After": "0", "Content-Type": type }).end("{}");
     else request.socket.destroy();
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
@@ -72,7 +74,10 @@ test("failed attempts are repeated with the same key", async (context) => {
   assert.equal(keys.length, 3);
   assert.equal(new Set(keys).size, 1);
   assert.ok(keys[0]);
-  // Without a key, a request without an answer is not repeated.
-  await assert.rejects(flaky.POST("/v1/messages/{id}/cancel", { params: { path: { id: "ms_1" } } }), TypeError);
-  assert.deepEqual(keys.slice(3), [undefined]);
+  // Without a key, a request is repeated only after an answer of the sidecar.
+  const cancel = () => flaky.POST("/v1/messages/{id}/cancel", { params: { path: { id: "ms_1" } } });
+  await assert.rejects(cancel(), TypeError);
+  assert.equal((await cancel()).response.status, 503);
+  assert.equal((await cancel()).response.status, 409);
+  assert.deepEqual(keys.slice(3), Array(5).fill(undefined));
 });

@@ -81,7 +81,7 @@ def test_asynchronous_calls(stack: stacks.Stack) -> None:
 
 
 class Flaky(BaseHTTPRequestHandler):
-    """Answers as the list says; the connection closes for 0."""
+    """Answers as the list says: a negative status as the sidecar does, a positive one as a proxy; the connection closes for 0."""
 
     answers: tuple[int, ...] = ()
     keys: tuple[str | None, ...] = ()
@@ -92,8 +92,10 @@ class Flaky(BaseHTTPRequestHandler):
         status, *rest = Flaky.answers
         Flaky.answers = tuple(rest)
         if status:
-            self.send_response(status)
+            self.send_response(abs(status))
             self.send_header("Retry-After", "0")
+            if status < 0:
+                self.send_header("Content-Type", "application/problem+json")
             self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -119,8 +121,15 @@ def test_failed_attempts_are_repeated_with_the_same_key(flaky: v1.Client) -> Non
     assert len(set(Flaky.keys)) == 1
 
 
-def test_request_without_a_key_is_not_repeated_without_an_answer(flaky: v1.Client) -> None:
-    Flaky.answers = (0, 200)
+def test_request_without_a_key_is_repeated_only_if_it_changed_nothing(flaky: v1.Client) -> None:
+    Flaky.answers = (0,)
     with pytest.raises(httpx.TransportError):
         v1.cancel_message(flaky, "ms_1")
-    assert Flaky.keys == (None,)
+    Flaky.answers = (503,)
+    with pytest.raises(v1.ApiError, match="503"):
+        v1.cancel_message(flaky, "ms_1")
+    assert Flaky.keys == (None, None)
+    Flaky.answers = (-503, -429, 409)
+    with pytest.raises(v1.ApiError, match="409"):
+        v1.cancel_message(flaky, "ms_1")
+    assert len(Flaky.keys) == 5

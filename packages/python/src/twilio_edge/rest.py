@@ -12,16 +12,16 @@ import httpx
 
 from .errors import ApiError
 
-# Statuses after which a repeated request may succeed.
+# Statuses after which a repeated request may succeed. Some of them come from proxies, which may have passed the request on.
 _RETRIED = {429, 502, 503, 504}
 
 
 class Client:
     """Connection to one listener of the sidecar, for synchronous and asynchronous calls.
 
-    A request that was answered 429, 502, 503 or 504 is repeated, because it changed nothing. A request without an answer is repeated if
-    that is safe: one with GET, and one with an `Idempotency-Key`, which the sidecar carries out once. Operations that accept such a key
-    get a new one for each call.
+    A request that the sidecar answered 429 or 503 is repeated, because it changed nothing. After an answer 429, 502, 503 or 504 of a proxy,
+    and without an answer, a request is repeated if that is safe: one with GET, and one with an `Idempotency-Key`, which the sidecar carries
+    out once. Operations that accept such a key get a new one for each call.
 
     Args:
         url: Base URL of a listener: `http://127.0.0.1:8081` for applications, `http://127.0.0.1:8082` for administrators.
@@ -60,7 +60,7 @@ class Client:
                     raise
                 time.sleep(_pause(attempt, None))
                 continue
-            if is_last or response.status_code not in _RETRIED:
+            if is_last or not _is_retried(response, is_safe=is_safe):
                 break
             time.sleep(_pause(attempt, response))
         return _succeeded(response)
@@ -78,7 +78,7 @@ class Client:
                     raise
                 await asyncio.sleep(_pause(attempt, None))
                 continue
-            if is_last or response.status_code not in _RETRIED:
+            if is_last or not _is_retried(response, is_safe=is_safe):
                 break
             await asyncio.sleep(_pause(attempt, response))
         return _succeeded(response)
@@ -105,6 +105,11 @@ class Client:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
+
+
+def _is_retried(response: httpx.Response, *, is_safe: bool) -> bool:
+    is_of_sidecar = response.headers.get("content-type", "").startswith("application/problem+json")
+    return response.status_code in _RETRIED and (is_safe or is_of_sidecar)
 
 
 def _pause(attempt: int, response: httpx.Response | None) -> float:
