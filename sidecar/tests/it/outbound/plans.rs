@@ -197,7 +197,12 @@ async fn unanswered_step_moves_on_once(world: World) {
     // The sidecar never learns that WhatsApp delivered the message.
     let silent = [("TWILIO_EDGE_SENDING_STATUS_AFTER_S", "0")];
     let sidecar = serve(&world, &simulator, &silent).await;
-    let other = serve(&world, &simulator, &silent).await;
+    // Two sidecars move steps on at the same time, where a database permits two.
+    let is_shared = matches!(world.kind, Kind::Postgres | Kind::RedisPostgres);
+    let other = match is_shared {
+        true => Some(serve(&world, &simulator, &silent).await),
+        false => None,
+    };
     let root = administrator(&sidecar).await;
     let app = application(&sidecar, &root).await;
     let plan = json!([{"channel": "whatsapp", "within_s": 2}, {"channel": "sms", "within_s": 600}, {"channel": "email"}]);
@@ -206,7 +211,11 @@ async fn unanswered_step_moves_on_once(world: World) {
     assert_eq!(of_attempts(&moved, "channel"), ["whatsapp", "sms"]);
     assert_eq!(moved["attempts"][0]["error"]["code"], "no_answer", "{moved}");
     let series = "twilio_edge_plan_steps_unanswered_total{channel=\"whatsapp\"}";
-    assert_eq!(sidecar.metric(series).await + other.metric(series).await, 1.0);
+    let by_other = match &other {
+        Some(other) => other.metric(series).await,
+        None => 0.0,
+    };
+    assert_eq!(sidecar.metric(series).await + by_other, 1.0);
 
     // The first message is delivered late, which the log shows. No other step follows.
     let first = &moved["attempts"][0];
@@ -421,7 +430,7 @@ async fn documented_plan_works() {
     })
     .await;
     let script = world.directory.path().join("plan.sh");
-    std::fs::write(&script, example("```sh\n# Notify")).unwrap();
+    std::fs::write(&script, format!("#{}", example("```sh\n# Notify"))).unwrap();
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_twilio-edge"));
     let path =
         format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
