@@ -11,7 +11,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
 
-.PHONY: help setup setup-test build wasm wasm-build run test test-fast e2e differential never-twice plans-killed burst chaos fuzz bench images-dry manifests release release-check lint fmt clean
+.PHONY: help setup setup-test build wasm wasm-build run test test-fast e2e differential never-twice plans-killed burst chaos fuzz bench images-dry manifests openapi packages example release release-check lint fmt clean
 
 help: ## Lists the targets
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -92,13 +92,23 @@ images-dry: setup ## Runs the build commands of deploy/docker/Dockerfile without
 manifests: setup-test ## Renders deploy/kubernetes from the Helm chart
 	@.tools/charts/bin/python wasm-tests/deploy/plain.py $(CURDIR) deploy/kubernetes
 
-release: ## Builds a release into dist/, with checksums; PART=filter, sidecar or files builds one part
+openapi: build ## Writes the OpenAPI documents of the sidecar into docs/openapi; BASELINE=1 makes them the API of a release
+	@packages/openapi/fetch.py $(if $(BASELINE),--baseline)
+
+packages: ## Builds the packages for PyPI and npm into target/packages/dist
+	@setup/setup.sh packages
+	@packages/test.py --install
+
+example: build wasm packages ## Runs an example behind the edge; NAME=flask, fastapi, django, express or fastify; TEST=1 tests it
+	@.tools/packages/bin/python examples/run.py $(or $(NAME),flask) $(if $(TEST),--test)
+
+release: ## Builds a release into dist/, with checksums; PART=filter, sidecar, files or packages builds one part
 	@setup/release.sh $(PART)
 
 release-check: ## Builds a release twice and compares the results; PART=filter checks one part
 	@setup/release.sh check $(PART)
 
-lint: ## Checks format, spelling, clippy natively and for wasm, links in docstrings, unused dependencies, licences and sources
+lint: ## Checks format, spelling, clippy natively and for wasm, links in docstrings, unused dependencies, licences, sources, and the packages
 	@setup/setup.sh lint
 	@$(STAGE) "spelling" .tools/lint/bin/typos
 	@$(STAGE) "unused dependencies" .tools/lint/bin/cargo-shear
@@ -107,6 +117,7 @@ lint: ## Checks format, spelling, clippy natively and for wasm, links in docstri
 	@$(STAGE) "clippy for wasm" $(CARGO) --wasm clippy --quiet --package twilio-edge-filter --lib -- --deny warnings
 	@RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" \
 		$(STAGE) "links in docstrings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
+	@$(STAGE) "packages for Python and Node" packages/test.py --lint
 	@$(STAGE) "licences" .tools/lint/bin/cargo-deny --workspace --log-level warn check bans licenses sources
 
 fmt: ## Formats all Rust code

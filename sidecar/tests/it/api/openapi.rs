@@ -1,7 +1,7 @@
 //! The description of the API, held against the API: that it is whole, that what it names is there, that its examples are
 //! accepted, and that its viewer is complete.
 
-use std::{collections::BTreeSet, io::Read};
+use std::{collections::BTreeSet, io::Read, path::Path};
 
 use reqwest::{Client, Method};
 use serde_json::Value;
@@ -142,6 +142,37 @@ async fn each_listener_describes_exactly_what_it_answers() {
 
         every_text_and_object_has_an_example(&document);
         check_viewer(&sidecar.client, &base).await;
+    }
+}
+
+/// Clients are generated from the committed documents. `make openapi` writes them.
+#[tokio::test]
+async fn committed_documents_are_the_served_ones() {
+    let world = World::new(Kind::Sqlite).await;
+    let sidecar = world.sidecar().await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi");
+    for (base, name) in [(sidecar.base.clone(), "app.json"), (sidecar.admin(), "admin.json")] {
+        let served = sidecar.client.get(format!("{base}/openapi.json")).send().await.unwrap();
+        let served: Value = served.json().await.unwrap();
+        let committed = std::fs::read_to_string(folder.join(name)).unwrap();
+        let committed: Value = serde_json::from_str(&committed).unwrap();
+        let found = differences(&committed, &served, "");
+        assert_eq!(found, Vec::<String>::new(), "docs/openapi/{name}: run `make openapi`");
+    }
+}
+
+/// Returns the pointers at which two documents differ.
+fn differences(committed: &Value, served: &Value, pointer: &str) -> Vec<String> {
+    match (committed, served) {
+        (Value::Object(one), Value::Object(other)) => {
+            let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            let compared = names.into_iter().flat_map(|name| {
+                differences(&committed[name], &served[name], &format!("{pointer}/{name}"))
+            });
+            compared.collect()
+        }
+        (one, other) if one == other => Vec::new(),
+        _ => vec![pointer.to_owned()],
     }
 }
 
