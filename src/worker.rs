@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::header_map::HeaderMap;
 use crate::host::{self, Metrics, Wakeup};
-use crate::log_limit::suppressed_refusals;
+use crate::log_limit::{LogLimit, suppressed_refusals};
 use crate::metrics::{Counter, Gauge, ReportResult, Tally};
 use crate::refresh::KeyRefresh;
 use crate::refused_requests::RefusedRequests;
@@ -32,6 +32,7 @@ pub(crate) struct Worker {
     wakeup: Option<Wakeup>,
     /// True until the root context has handled the wakeup.
     is_wakeup_sent: bool,
+    refusals: LogLimit,
     pub(crate) reports: RefusedRequests,
 }
 
@@ -47,6 +48,7 @@ impl Shared {
             metrics: Metrics::define(),
             tally: Tally::default(),
             is_wakeup_sent: false,
+            refusals: LogLimit::default(),
         })))
     }
 
@@ -127,7 +129,7 @@ impl Shared {
 
     /// Logs the number of suppressed refusals before the context ends.
     pub(crate) fn report_suppressed(&self) {
-        let suppressed = self.with(|worker| worker.state.refusals.take_suppressed());
+        let suppressed = self.with(|worker| worker.refusals.take_suppressed());
         if let Some(suppressed) = suppressed.flatten() {
             host::warn(&suppressed_refusals(suppressed));
         }
@@ -145,7 +147,7 @@ impl Shared {
 
     /// Logs a refusal, unless there were too many.
     pub(crate) fn log_refusal(&self, line: &str) {
-        if self.with(|worker| worker.state.refusals.admits()) == Some(true) {
+        if self.with(|worker| worker.refusals.admits()) == Some(true) {
             host::warn(line);
         }
     }
@@ -168,7 +170,7 @@ impl Worker {
         self.metrics.add(&mut self.tally);
         self.metrics.set_share(Gauge::Waiting, self.state.streams.len());
         self.metrics.set_share(Gauge::Outbox, self.state.callouts.settlements());
-        if let Some(suppressed) = self.state.refusals.refill(now_ms) {
+        if let Some(suppressed) = self.refusals.refill(now_ms) {
             host::warn(&suppressed_refusals(suppressed));
         }
     }

@@ -11,7 +11,6 @@ use super::{MAX_CLAIM_BYTES, MAX_SETTLEMENT_BYTES, SETTLEMENT_LIFE_MS};
 use crate::callouts::{Lane, Lanes, QueuedItem};
 use crate::config::Config;
 use crate::exchange::Exchange;
-use crate::log_limit::LogLimit;
 use crate::recent_webhooks::{RecentWebhooks, RepeatCheck, RepeatKey};
 
 /// Origin of a settlement that the sidecar has not acknowledged. `R` refers to a stream.
@@ -62,8 +61,6 @@ pub struct Worker<S, R> {
     pub rejected_claims: Vec<QueuedItem<ClaimOrigin>>,
     /// Memory of recent webhooks.
     pub recent: RecentWebhooks,
-    /// Limit of the log lines about refusals.
-    pub refusals: LogLimit,
 }
 
 impl<S, R> Worker<S, R> {
@@ -76,7 +73,6 @@ impl<S, R> Worker<S, R> {
             callouts: Lanes::new(MAX_CLAIM_BYTES, MAX_SETTLEMENT_BYTES),
             rejected_claims: Vec::new(),
             recent: RecentWebhooks::default(),
-            refusals: LogLimit::default(),
         }
     }
 
