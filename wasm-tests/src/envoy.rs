@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -42,6 +43,9 @@ impl Version {
     fn binary(self) -> PathBuf {
         let (variable, environment) = match self {
             Version::Newest => ("TWILIO_EDGE_ENVOY", ".venv"),
+            Version::Oldest if is_native() => {
+                ("TWILIO_EDGE_ENVOY_OLDEST_NATIVE", ".venv-oldest-native")
+            }
             Version::Oldest => ("TWILIO_EDGE_ENVOY_OLDEST", ".venv-oldest"),
         };
         std::env::var_os(variable)
@@ -80,20 +84,24 @@ impl Envoy {
         environment: Vec<(String, String)>,
         folder: &Path,
     ) -> Result<Self> {
-        let built = module()?;
         let module = match make.trap_in {
+            _ if is_native() => native_module()?,
             Some(export) => {
                 let trapping = folder.join("trapping.wasm");
-                copy_trapping(&built, &trapping, export)?;
+                copy_trapping(&module()?, &trapping, export)?;
                 trapping
             }
-            None => built,
+            None => module()?,
         };
         let edge = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         config.set_listener(edge)?;
         config.set_admin(admin)?;
-        config.set_module(&module)?;
+        if is_native() {
+            config.use_native(&module)?;
+        } else {
+            config.set_module(&module)?;
+        }
         write(&make, &config, folder, 0)?;
         Self::launch(make, Some(config), environment, folder, [edge, admin]).await
     }
@@ -254,11 +262,9 @@ impl Envoy {
         if self.make.trap_in.is_some() {
             return Ok(());
         }
-        let reloads = self.stats("vm_reload").await?;
-        ensure!(
-            reloads.values().all(|count| *count == 0),
-            "the filter's VM was reloaded: {reloads:?}"
-        );
+        let crashes = self.stats("vm_reload|twilio_edge.panics").await?;
+        ensure!(crashes.values().all(|count| *count == 0), "the filter crashed: {crashes:?}");
+        ensure!(!is_native() || crashes.len() == 1, "no counter of panics: {crashes:?}");
         let log = self.log()?;
         let trap = log.lines().find(|line| {
             ["panicked at", "RuntimeError", "Proxy-Wasm plugin in-VM backtrace"]
@@ -284,6 +290,20 @@ pub fn module() -> Result<PathBuf> {
     let built = std::env::var_os("TWILIO_EDGE_WASM")
         .map_or_else(|| repository().join("target/wasm/twilio_edge_filter.wasm"), PathBuf::from);
     ensure!(built.exists(), "there is no {}: run `make wasm`", built.display());
+    Ok(built)
+}
+
+/// Reports whether the tests are those of the native module, by the variable `TWILIO_EDGE_NATIVE`.
+pub fn is_native() -> bool {
+    static NATIVE: OnceLock<bool> = OnceLock::new();
+    *NATIVE.get_or_init(|| std::env::var_os("TWILIO_EDGE_NATIVE").is_some_and(|it| !it.is_empty()))
+}
+
+/// Returns the path of the native module.
+pub fn native_module() -> Result<PathBuf> {
+    let built = std::env::var_os("TWILIO_EDGE_NATIVE_MODULE")
+        .map_or_else(|| repository().join("target/native/libtwilio_edge_native.so"), PathBuf::from);
+    ensure!(built.exists(), "there is no {}: run `make native`", built.display());
     Ok(built)
 }
 
@@ -323,7 +343,8 @@ fn launch(make: &Make, environment: &[(String, String)], folder: &Path) -> Resul
     // Two workers, which do not share state.
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
     // Log the start of the filter, and write the access log at once.
-    command.args(["--component-log-level", "wasm:info", "--file-flush-interval-msec", "50"]);
+    command.args(["--component-log-level", "wasm:info,dynamic_modules:info"]);
+    command.args(["--file-flush-interval-msec", "50"]);
     // Replaced listeners are removed while the scenario still runs.
     command.args(["--drain-strategy", "immediate", "--drain-time-s", DRAIN_SECONDS]);
     command.arg("-c").arg(folder.join(BOOTSTRAP)).envs(environment.iter().cloned());

@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
-use twilio_edge_wasm_tests::envoy::Version;
+use twilio_edge_wasm_tests::envoy::{Version, is_native};
 use twilio_edge_wasm_tests::stack::{Bench, Plan, SidecarPlan, Stack};
 
 /// Longer than any scenario takes on a busy machine.
@@ -33,6 +33,15 @@ pub(crate) struct Scenario {
     pub(crate) story: Story,
     /// Environment of the scenario.
     pub(crate) setting: Setting,
+    /// The scenario is about the wasm filter alone: the reason. The native module is not tested with it.
+    pub(crate) wasm_only: Option<&'static str>,
+}
+
+impl Scenario {
+    /// Marks a scenario that is about the wasm filter alone.
+    pub(crate) fn wasm_only(self, reason: &'static str) -> Self {
+        Self { wasm_only: Some(reason), ..self }
+    }
 }
 
 /// Results of the parts of a series, by name.
@@ -82,6 +91,7 @@ macro_rules! scenarios {
             name: stringify!($name),
             story: |stack| Box::pin($name(stack)),
             setting: $setting,
+            wasm_only: None,
         }),+]
     };
 }
@@ -127,6 +137,10 @@ pub(crate) fn run(
             };
             for &version in versions {
                 let name = format!("{}/{subject}/{}", version.as_str(), scenario.name);
+                if let Some(reason) = scenario.wasm_only.filter(|_| is_native()) {
+                    eprintln!("not for the native module: {name}: {reason}");
+                    continue;
+                }
                 let runner = runner.clone();
                 trials.push(Trial::test(name, move || runner.play(scenario, version)));
             }

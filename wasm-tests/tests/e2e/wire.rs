@@ -24,7 +24,8 @@ const WITHOUT_THE_FLAG: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let forgotten = scenarios![Setting::Own(WITHOUT_THE_FLAG);
         missing_stop_iteration_flag_is_reported_and_nothing_hangs,
-    ];
+    ]
+    .map(|scenario| scenario.wasm_only("it needs no flag to wait for a body"));
     let shared = scenarios![Setting::Shared;
         chunks_and_trailers_over_http1,
         frames_and_trailers_over_http2,
