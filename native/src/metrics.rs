@@ -5,7 +5,7 @@ use twilio_edge_filter::metrics::{Counter, Gauge, Histogram, Tally};
 use crate::envoy::{EnvoyConfig, EnvoyStream};
 
 /// Panics of hooks. The wasm filter has none: Envoy counts its traps as `vm_reload`.
-const PANICS: &str = "twilio_edge.panics";
+const PANICS: &str = "twilio_edge.hook_panics";
 
 /// Ids of the metrics.
 pub(crate) struct Metrics {

@@ -178,6 +178,10 @@ impl LocalWorker {
             self.deliver(stream, Event::Tick { now_ms });
         }
         self.send(edge, Occasion::Tick);
+        // Whoever gets an answer because of this tick also finds it counted.
+        if let Some(slot) = self.slot(edge) {
+            edge.metrics.add(&mut slot.tally());
+        }
     }
 
     /// Sends the batches that are due.

@@ -60,7 +60,7 @@ pub struct Make {
     pub version: Version,
     /// True if its listener comes by LDS, from a file, instead of with the bootstrap.
     pub pushed: bool,
-    /// The export of the filter that traps.
+    /// The export of the filter that traps; the hook that panics, of the native module.
     pub trap_in: Option<&'static str>,
 }
 
@@ -81,11 +81,15 @@ impl Envoy {
     pub async fn start(
         make: Make,
         mut config: EnvoyConfig,
-        environment: Vec<(String, String)>,
+        mut environment: Vec<(String, String)>,
         folder: &Path,
     ) -> Result<Self> {
         let module = match make.trap_in {
-            _ if is_native() => native_module()?,
+            Some(hook) if is_native() => {
+                environment.push(("TWILIO_EDGE_PANIC_IN".to_owned(), hook.to_owned()));
+                panicking_module()?
+            }
+            None if is_native() => native_module()?,
             Some(export) => {
                 let trapping = folder.join("trapping.wasm");
                 copy_trapping(&module()?, &trapping, export)?;
@@ -97,7 +101,9 @@ impl Envoy {
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         config.set_listener(edge)?;
         config.set_admin(admin)?;
-        if is_native() {
+        if config.is_native()? {
+            // A scenario has chosen the file.
+        } else if is_native() {
             config.use_native(&module)?;
         } else {
             config.set_module(&module)?;
@@ -262,7 +268,7 @@ impl Envoy {
         if self.make.trap_in.is_some() {
             return Ok(());
         }
-        let crashes = self.stats("vm_reload|twilio_edge.panics").await?;
+        let crashes = self.stats("vm_reload|twilio_edge.hook_panics").await?;
         ensure!(crashes.values().all(|count| *count == 0), "the filter crashed: {crashes:?}");
         ensure!(!is_native() || crashes.len() == 1, "no counter of panics: {crashes:?}");
         let log = self.log()?;
@@ -301,9 +307,17 @@ pub fn is_native() -> bool {
 
 /// Returns the path of the native module.
 pub fn native_module() -> Result<PathBuf> {
-    let built = std::env::var_os("TWILIO_EDGE_NATIVE_MODULE")
-        .map_or_else(|| repository().join("target/native/libtwilio_edge_native.so"), PathBuf::from);
-    ensure!(built.exists(), "there is no {}: run `make native`", built.display());
+    built("TWILIO_EDGE_NATIVE_MODULE", "target/native/libtwilio_edge_native.so")
+}
+
+/// Returns the path of the native module that panics in the hook that its environment names.
+fn panicking_module() -> Result<PathBuf> {
+    built("TWILIO_EDGE_PANICKING_MODULE", "target/native/panicking/libtwilio_edge_native.so")
+}
+
+fn built(variable: &str, path: &str) -> Result<PathBuf> {
+    let built = std::env::var_os(variable).map_or_else(|| repository().join(path), PathBuf::from);
+    ensure!(built.exists(), "there is no {}: run `make native-test`", built.display());
     Ok(built)
 }
 

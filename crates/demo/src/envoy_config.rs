@@ -17,7 +17,8 @@ mod place {
         "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
     pub(super) const CONNECTION_MANAGER: &str =
         "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
-    pub(super) const FILTER: &str = "/http_filters/0/typed_config";
+    pub(super) const FILTERS: &str = "/http_filters";
+    pub(super) const FILTER: &str = "twilio_edge";
     pub(super) const ROUTES: &str = "/route_config/virtual_hosts/0/routes";
 
     /// Places in the filter's entry. In the one of the wasm filter the plugin has an entry of its own.
@@ -201,9 +202,15 @@ fn at<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Value, EnvoyCon
     value.pointer_mut(pointer).ok_or_else(|| EnvoyConfigError::Moved(pointer.into()))
 }
 
-/// Returns the entry of our filter, which is the first of the chain.
+/// Returns the entry of our filter.
 fn filter(bootstrap: &mut Value) -> Result<&mut Value, EnvoyConfigError> {
-    at(at(bootstrap, place::CONNECTION_MANAGER)?, place::FILTER)
+    at(at(bootstrap, place::CONNECTION_MANAGER)?, place::FILTERS)?
+        .as_array_mut()
+        .and_then(|all| {
+            all.iter_mut().find(|one| one.get("name").is_some_and(|name| name == place::FILTER))
+        })
+        .and_then(|found| found.get_mut("typed_config"))
+        .ok_or_else(|| EnvoyConfigError::Moved(format!("filter {}", place::FILTER)))
 }
 
 fn plugin_configuration(bootstrap: &mut Value) -> Result<&mut Value, EnvoyConfigError> {
