@@ -301,8 +301,18 @@ pub fn module() -> Result<PathBuf> {
 
 /// Reports whether the tests are those of the native module, by the variable `TWILIO_EDGE_NATIVE`.
 pub fn is_native() -> bool {
-    static NATIVE: OnceLock<bool> = OnceLock::new();
-    *NATIVE.get_or_init(|| std::env::var_os("TWILIO_EDGE_NATIVE").is_some_and(|it| !it.is_empty()))
+    native_extent().is_some()
+}
+
+/// Reports whether only the scenarios run that are different for the native module (`TWILIO_EDGE_NATIVE=brief`).
+pub fn is_brief() -> bool {
+    native_extent() == Some("brief")
+}
+
+fn native_extent() -> Option<&'static str> {
+    static EXTENT: OnceLock<Option<String>> = OnceLock::new();
+    let extent = EXTENT.get_or_init(|| std::env::var("TWILIO_EDGE_NATIVE").ok());
+    extent.as_deref().filter(|extent| !extent.is_empty())
 }
 
 /// Returns the path of the native module.
