@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use twilio_edge_filter::adapter::{
-    MAX_SETTLEMENT_BYTES, SettlementOrigin, configuration_digest, start_line,
+    MAX_SETTLEMENT_BYTES, SettlementOrigin, configuration_digest, start_line, tick_ms,
 };
 use twilio_edge_filter::callouts::{Lane, QueuedItem};
 use twilio_edge_filter::config::Config;
@@ -16,6 +16,7 @@ use twilio_edge_filter::refused_requests::RefusedRequests;
 use crate::envoy::{self, ConfigScheduler, EnvoyConfig, StreamScheduler};
 use crate::main_thread::MainThread;
 use crate::metrics::Metrics;
+use crate::sync::lock;
 use crate::thread_bound::ThreadBound;
 use crate::ticker::Ticker;
 use crate::worker::LocalWorker;
@@ -80,11 +81,6 @@ pub(crate) struct Edge {
     ticker: Mutex<Option<Ticker>>,
 }
 
-/// Locks a mutex. A panic of another hook does not matter: the values are consistent between their method calls.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Edge {
     /// Loads a configuration; logs every problem and returns `None` if it is not valid. Only in `config_new`.
     pub(crate) fn load(envoy: EnvoyConfig, name: &[u8], json: &[u8]) -> Option<Arc<Self>> {
@@ -131,7 +127,9 @@ impl Edge {
             main.set_generation(&edge, "");
         }
         if !envoy::is_validation_mode() {
-            *lock(&edge.ticker) = Some(Ticker::start(&edge)?);
+            let (period_ms, shared) = (tick_ms(&edge.config), Arc::downgrade(&edge));
+            let tick = move || shared.upgrade().map(|edge| edge.announce_tick()).is_some();
+            *lock(&edge.ticker) = Some(Ticker::start(period_ms, tick)?);
         }
         Some(edge)
     }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, Weak};
 use twilio_edge_filter::adapter::SettlementOrigin;
 use twilio_edge_filter::callouts::{Lane, QueuedItem};
 
-use crate::edge::{Edge, PostedSettlement, lock};
+use crate::edge::{Edge, PostedSettlement};
 use crate::envoy::{self, StreamScheduler};
+use crate::sync::lock;
 
 /// Name of the place. Its number is that of [`Receiver`] and of the form of the settlements: another form is another place.
 const PLACE: &str = "twilio_edge.settlements.1";

@@ -23,6 +23,7 @@ mod metrics;
 mod open_callouts;
 mod sabotage;
 mod stream;
+mod sync;
 mod thread_bound;
 mod ticker;
 mod worker;

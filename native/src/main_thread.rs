@@ -17,9 +17,10 @@ use twilio_edge_filter::config::Sidecar;
 use twilio_edge_filter::metrics::{Counter, Gauge, ReportResult, Tally};
 use twilio_edge_filter::refresh::{KeyRefresh, RefreshResult};
 
-use crate::edge::{Edge, lock};
+use crate::edge::Edge;
 use crate::envoy::{self, Reply, StreamScheduler};
 use crate::open_callouts::OpenCallouts;
+use crate::sync::lock;
 use crate::worker::{EVENT_SETTLED, EVENT_TICK, log_suppressed, now_ms};
 
 type Origin = SettlementOrigin<StreamScheduler>;

@@ -16,10 +16,11 @@ use twilio_edge_filter::metrics::{Counter, ReportResult};
 use twilio_edge_filter::reply::Answer;
 
 use crate::abi::{BodyKind, CONTINUE, HeaderKind, STOP};
-use crate::edge::{Edge, PostedSettlement, lock};
+use crate::edge::{Edge, PostedSettlement};
 use crate::envoy::{EnvoyStream, Reply};
 use crate::open_callouts::OpenCallouts;
 use crate::sabotage;
+use crate::sync::lock;
 use crate::worker::{EVENT_SETTLED, EVENT_TICK, LocalWorker, now_ms};
 
 /// Hook of this stream that is running.

@@ -1,13 +1,11 @@
-//! The clock of a configuration. Envoy gives a filter no timer, so a thread wakes the main thread at intervals.
+//! The clock of a configuration. Envoy gives a filter no timer, so a thread calls a function at intervals.
 
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use twilio_edge_filter::adapter::tick_ms;
-
-use crate::edge::{Edge, lock};
 use crate::envoy;
+use crate::sync::lock;
 
 /// The thread. It ends when this is dropped, which waits for it.
 pub(crate) struct Ticker {
@@ -16,13 +14,14 @@ pub(crate) struct Ticker {
 }
 
 impl Ticker {
-    /// Starts the thread; `None` and a line in the log if the system has no more threads.
-    pub(crate) fn start(edge: &Arc<Edge>) -> Option<Self> {
+    /// Starts the thread, which calls `tick` every `period_ms` milliseconds until it returns false; `None` and a line in the log
+    /// if the system has no more threads.
+    pub(crate) fn start(period_ms: u64, tick: impl Fn() -> bool + Send + 'static) -> Option<Self> {
         let end = Arc::new((Mutex::new(false), Condvar::new()));
-        let (period, edge) = (Duration::from_millis(tick_ms(&edge.config)), Arc::downgrade(edge));
         let ended = Arc::clone(&end);
+        let period = Duration::from_millis(period_ms);
         let builder = std::thread::Builder::new().name("twilio-edge".to_owned());
-        match builder.spawn(move || run(&edge, period, &ended)) {
+        match builder.spawn(move || run(period, &ended, tick)) {
             Ok(thread) => Some(Self { end, thread: Some(thread) }),
             Err(error) => {
                 envoy::error(&format!("twilio-edge cannot start its ticker: {error}"));
@@ -32,7 +31,7 @@ impl Ticker {
     }
 }
 
-fn run(edge: &Weak<Edge>, period: Duration, (is_ended, ended): &(Mutex<bool>, Condvar)) {
+fn run(period: Duration, (is_ended, ended): &(Mutex<bool>, Condvar), tick: impl Fn() -> bool) {
     let mut guard = lock(is_ended);
     while !*guard {
         let (next, waited) = match ended.wait_timeout(guard, period) {
@@ -40,9 +39,8 @@ fn run(edge: &Weak<Edge>, period: Duration, (is_ended, ended): &(Mutex<bool>, Co
             Err(_) => return,
         };
         guard = next;
-        if waited.timed_out() && !*guard {
-            let Some(edge) = edge.upgrade() else { return };
-            edge.announce_tick();
+        if waited.timed_out() && !*guard && !tick() {
+            return;
         }
     }
 }

@@ -17,9 +17,10 @@ use twilio_edge_filter::exchange::{Event, Exchange};
 use twilio_edge_filter::log_limit::suppressed_refusals;
 use twilio_edge_filter::metrics::{Counter, Histogram};
 
-use crate::edge::{Edge, Slot, lock};
+use crate::edge::{Edge, Slot};
 use crate::envoy::{self, Reply, StreamScheduler};
 use crate::stream::Stream;
+use crate::sync::lock;
 
 /// Event of `scheduled`: a tick for all streams of the worker.
 pub(crate) const EVENT_TICK: u64 = 1;
