@@ -76,7 +76,7 @@ pub(crate) fn is_validation_mode() -> bool {
 /// long as the process.
 pub(crate) fn register_shared<T>(name: &str, object: &'static T) {
     let object = std::ptr::from_ref(object).cast_mut().cast();
-    // SAFETY: the object is static; whoever receives the pointer only reads it.
+    // SAFETY: the object is static, and its users only read it.
     unsafe { (abi().register_shared_data)(Buffer::lend(name.as_bytes()), object) };
 }
 

@@ -202,7 +202,7 @@ extern "C" fn envoy_dynamic_module_on_http_filter_new(
             Arc::increment_strong_count(config.cast::<Edge>());
             Arc::from_raw(config.cast::<Edge>())
         };
-        // SAFETY: the stream exists until `filter_destroy`, which takes the pointer away from the module's side.
+        // SAFETY: the stream exists until `filter_destroy`, after which the module does not use the pointer.
         Stream::new(&edge, unsafe { EnvoyStream::new(filter_envoy) })
     });
     match stream.flatten() {

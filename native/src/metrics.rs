@@ -1,11 +1,8 @@
 //! The metrics of a configuration, under the names that the wasm filter has.
 
-use twilio_edge_filter::metrics::{Counter, Gauge, Histogram, Tally};
+use twilio_edge_filter::metrics::{Counter, Gauge, HOOK_PANICS, Histogram, Tally};
 
 use crate::envoy::{EnvoyConfig, EnvoyStream};
-
-/// Panics of hooks. The wasm filter has none: Envoy counts its traps as `vm_reload`.
-const PANICS: &str = "twilio_edge.hook_panics";
 
 /// Ids of the metrics.
 pub(crate) struct Metrics {
@@ -27,7 +24,7 @@ impl Metrics {
             counters: Counter::all().into_iter().filter_map(counter).collect(),
             gauges: Gauge::ALL.into_iter().filter_map(gauge).collect(),
             histograms: Histogram::ALL.into_iter().filter_map(histogram).collect(),
-            panics: envoy.define_counter(PANICS),
+            panics: envoy.define_counter(HOOK_PANICS),
         };
         // A metric of a dynamic module exists from its first value on.
         let counters = metrics.counters.iter().map(|(_, id)| *id).chain(metrics.panics);

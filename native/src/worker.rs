@@ -179,7 +179,7 @@ impl LocalWorker {
             self.deliver(stream, Event::Tick { now_ms });
         }
         self.send(edge, Occasion::Tick);
-        // Whoever gets an answer because of this tick also finds it counted.
+        // A client that is answered because of this tick also finds it counted.
         if let Some(slot) = self.slot(edge) {
             edge.metrics.add(&mut slot.tally());
         }
@@ -201,7 +201,7 @@ impl LocalWorker {
                 streams.find_map(|stream| Some((stream.envoy()?, Rc::clone(stream))))
             };
             let Some((envoy, stream)) = sender else {
-                // Nobody waits for these claims.
+                // No stream waits for these claims any more.
                 self.state.borrow_mut().fail_claims(batch.claims);
                 continue;
             };
