@@ -10,8 +10,9 @@ STAGE := setup/stage.sh
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := target/wasm/twilio_edge_filter.wasm
 WASM_BUILT := $(TARGET)/wasm-build/wasm32-wasip1/wasm/twilio_edge_filter.wasm
+NATIVE_MODULE := target/native/libtwilio_edge_native.so
 
-.PHONY: help setup setup-test build wasm wasm-build run test test-fast e2e differential never-twice plans-killed burst chaos fuzz bench images-dry manifests openapi packages example release release-check lint fmt clean
+.PHONY: help setup setup-test build wasm wasm-build native native-build native-test run test test-fast e2e differential never-twice plans-killed burst chaos fuzz bench images-dry manifests openapi packages example release release-check lint fmt clean
 
 help: ## Lists the targets
 	@echo "make run     Envoy, sidecar and a demo backend on this machine"
@@ -36,22 +37,35 @@ wasm: setup ## Builds the filter: target/wasm/twilio_edge_filter.wasm
 wasm-build:
 	$(WASM_BUILD)
 
-run: build wasm ## Envoy with the filter, the sidecar and a demo backend; Ctrl-C stops all
-	@exec $(TARGET)/debug/twilio-edge demo
+native: setup ## Builds the filter as a native module of Envoy: target/native/libtwilio_edge_native.so
+	$(NATIVE_BUILD)
+
+native-build:
+	$(NATIVE_BUILD)
+
+# Also one that panics where its environment says, for the tests of panics.
+native-test: native-build
+	@$(CARGO) build --workspace --lib --features twilio-edge-native/panic-test
+	@mkdir -p target/native/panicking
+	@cp $(TARGET)/debug/libtwilio_edge_native.so target/native/panicking/
+
+run: build $(if $(NATIVE),native,wasm) ## Envoy with the filter, the sidecar and a demo backend; Ctrl-C stops all; NATIVE=1: the native module
+	@exec $(TARGET)/debug/twilio-edge demo $(if $(NATIVE),--native $(NATIVE_MODULE))
 
 # setup/tests.py runs the test programs side by side. Its table has the time of each.
 test: setup-test ## All tests: unit, sidecar on real stores, the filter in the real Envoys; T=NAME for those with NAME in their name
 	@$(STAGE) "filter for wasm" $(MAKE) --no-print-directory wasm-build
+	@$(STAGE) "native module" $(MAKE) --no-print-directory native-test
 	@setup/tests.py $(T)
 
 # Always the whole workspace: with one package alone, Cargo would choose other features and build its dependencies again.
 test-fast: ## Unit tests of all crates: no server, no Envoy; T=NAME for those with NAME in their name
 	@$(CARGO) test --quiet --workspace --lib $(if $(T),-- $(T))
 
-e2e: setup-test ## Tests the filter in real Envoys only; ARGS="--help" prints the options
+e2e: setup-test $(if $(NATIVE),native-test) ## Tests the filter in real Envoys only; ARGS="--help" prints the options; NATIVE=1: the native module
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
-	@$(CARGO) test --workspace --test e2e -- $(ARGS)
+	@TWILIO_EDGE_NATIVE=$(NATIVE) $(CARGO) test --workspace --test e2e -- $(ARGS)
 
 # `make test` includes a short run, with other webhooks every time.
 differential: setup-test ## Compares the filter with Twilio's SDKs on random webhooks; COUNT=20000 SEED=1
@@ -71,10 +85,10 @@ burst: setup-test ## 5,000 messages at 80 a second: one sidecar on SQLite, two o
 		sending_rate::one_sidecar sending_rate::two_sidecars_with_redis --nocapture --test-threads=1
 
 # `make test` includes a short run, with another seed every time.
-chaos: setup-test ## Checks that no webhook is lost while processes are killed; SEED=1 WEBHOOKS=10000 KILLS=12 SEEDS=1
+chaos: setup-test $(if $(NATIVE),native-build) ## Checks that no webhook is lost while processes are killed; SEED=1 WEBHOOKS=10000 KILLS=12 SEEDS=1 NATIVE=1
 	$(WASM_BUILD)
 	@$(CARGO) build --workspace --bin twilio-edge
-	@CHAOS="$(or $(WEBHOOKS),10000) $(or $(KILLS),12) $(or $(SEEDS),1)" CHAOS_SEED=$(SEED) \
+	@TWILIO_EDGE_NATIVE=$(NATIVE) CHAOS="$(or $(WEBHOOKS),10000) $(or $(KILLS),12) $(or $(SEEDS),1)" CHAOS_SEED=$(SEED) \
 		$(CARGO) test --workspace --test chaos
 
 fuzz: setup ## Fuzzes parsers and decisions; SECONDS_EACH=60 (needs a nightly Rust and a C++ compiler)
@@ -83,6 +97,7 @@ fuzz: setup ## Fuzzes parsers and decisions; SECONDS_EACH=60 (needs a nightly Ru
 # Measurements on Redis and PostgreSQL are skipped if these are not installed; `make setup-test` installs them.
 bench: setup ## Measures filter and sidecar; ARGS="--rounds 10 --seconds 2", or ARGS=accept for the time to an answer
 	$(WASM_BUILD)
+	$(NATIVE_BUILD)
 	@$(CARGO) build --release --package twilio-edge --package twilio-edge-bench --bins
 	@$(TARGET)/release/twilio-edge-bench $(ARGS)
 
@@ -102,7 +117,7 @@ packages: ## Builds the packages for PyPI and npm into target/packages/dist
 example: build wasm packages ## Runs an example behind the edge; NAME=flask, fastapi, django, express, fastify or migration; TEST=1 tests it
 	@.tools/packages/bin/python examples/run.py $(or $(NAME),flask) $(if $(TEST),--test)
 
-release: ## Builds a release into dist/, with checksums; PART=filter, sidecar, files or packages builds one part
+release: ## Builds a release into dist/, with checksums; PART=filter, native, sidecar, files or packages builds one part
 	@setup/release.sh $(PART)
 
 release-check: ## Builds a release twice and compares the results; PART=filter checks one part
@@ -133,4 +148,12 @@ define WASM_BUILD
 @mkdir -p $(dir $(WASM))
 @cmp -s $(WASM_BUILT) $(WASM) || cp $(WASM_BUILT) $(WASM)
 @echo "$(WASM): $$(stat -c %s $(WASM)) bytes, $$(gzip -9c $(WASM) | wc -c) gzipped"
+endef
+
+# As above. A changed module must not overwrite the file that an Envoy has loaded, so it gets a new inode.
+define NATIVE_BUILD
+@$(CARGO) build --profile native --package twilio-edge-native
+@mkdir -p $(dir $(NATIVE_MODULE))
+@cmp -s $(TARGET)/native/libtwilio_edge_native.so $(NATIVE_MODULE) || install -m 0644 $(TARGET)/native/libtwilio_edge_native.so $(NATIVE_MODULE)
+@echo "$(NATIVE_MODULE): $$(stat -c %s $(NATIVE_MODULE)) bytes, $$(gzip -9c $(NATIVE_MODULE) | wc -c) gzipped"
 endef

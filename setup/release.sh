@@ -2,7 +2,7 @@
 # Builds all files of a release into dist/. The result is reproducible: the same bytes on every machine (docs/RELEASING.md).
 #
 #   release.sh               everything
-#   release.sh filter        the filter and its package; likewise `sidecar`, `files`, `packages`
+#   release.sh filter        the filter and its package; likewise `native`, `sidecar`, `files`, `packages`
 #   release.sh check [PART]  builds twice, in two folders with different names, and compares
 #
 # DIST is another output folder. SOURCE_DATE_EPOCH is the time of all files in it; the default is the time of the last commit.
@@ -76,6 +76,17 @@ filter() {
     setup/artifacts.py sbom "$dist/twilio-edge-filter-$version.cdx.json" --package twilio-edge-filter --target wasm32-wasip1
 }
 
+# For the architecture of this machine, and a C library that is at least as old as that of the users' Envoys.
+native() {
+    local architecture
+    architecture=$(uname -m)
+    setup/cargo.sh build --locked --profile native --package twilio-edge-native --target "$architecture-unknown-linux-gnu"
+    install -m 0644 "$CARGO_TARGET_DIR/$architecture-unknown-linux-gnu/native/libtwilio_edge_native.so" \
+        "$dist/libtwilio_edge_native-$version-$architecture.so"
+    setup/artifacts.py sbom "$dist/twilio-edge-native-$version-$architecture.cdx.json" --package twilio-edge-native \
+        --target "$architecture-unknown-linux-gnu"
+}
+
 sidecar() {
     setup/cargo.sh build --locked --profile dist --package twilio-edge --bin twilio-edge --target $triple
     setup/artifacts.py tar "$dist/twilio-edge-$version-$triple.tar.gz" --folder "twilio-edge-$version" \
@@ -111,12 +122,13 @@ packages() {
 case ${1:-all} in
 all)
     filter
+    native
     sidecar
     files
     packages
     ;;
-filter | sidecar | files | packages) "$1" ;;
-*) stop "release.sh [filter|sidecar|files|packages] | check [..]" ;;
+filter | native | sidecar | files | packages) "$1" ;;
+*) stop "release.sh [filter|native|sidecar|files|packages] | check [..]" ;;
 esac
 setup/artifacts.py sums "$dist"
 (cd "$dist" && sha256sum --check --quiet SHA256SUMS)

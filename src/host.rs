@@ -10,12 +10,10 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, MetricType, Status};
 use twilio_edge_contract::EXCHANGE_MEDIA_TYPE;
 
+use crate::adapter::{MAX_REPLY_BYTES, is_reply_of, sidecar_headers};
 use crate::config::Sidecar;
 use crate::metrics::{Counter, Gauge, Histogram, Tally};
 use crate::reply::Answer;
-
-/// Largest reply of the sidecar that is read.
-const MAX_REPLY_BYTES: usize = 1 << 20;
 
 /// Returns a header map, to be read by [`HeaderMap`]; empty if the host has none.
 ///
@@ -134,14 +132,7 @@ pub(crate) fn get(sidecar: &Sidecar, path: &str) -> Option<u32> {
 }
 
 fn call(sidecar: &Sidecar, headers: &[(&str, &str)], body: Option<&[u8]>) -> Option<u32> {
-    let common = [
-        (":authority", sidecar.cluster.as_str()),
-        ("authorization", sidecar.authorization.as_str()),
-        // All requests are idempotent, so Envoy may retry at once on a broken connection.
-        ("x-envoy-retry-on", "connect-failure,refused-stream,reset"),
-        ("x-envoy-max-retries", "1"),
-    ];
-    let headers = headers.iter().copied().chain(common).collect();
+    let headers = sidecar_headers(sidecar, headers);
     let timeout = Duration::from_millis(sidecar.timeout_ms);
     hostcalls::dispatch_http_call(&sidecar.cluster, headers, body, vec![], timeout).ok()
 }
@@ -152,11 +143,9 @@ pub(crate) fn reply(headers: usize, body_bytes: usize, media_type: &str) -> Opti
     if headers == 0 || body_bytes > MAX_REPLY_BYTES {
         return None;
     }
-    let value = |name| hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name);
-    let is_200 = matches!(value(":status"), Ok(Some(status)) if status == b"200");
-    let kind = value("content-type");
-    let is_expected = matches!(kind, Ok(Some(kind)) if kind.starts_with(media_type.as_bytes()));
-    if !is_200 || !is_expected {
+    let kind = MapType::HttpCallResponseHeaders;
+    let value = |name| hostcalls::get_map_value_bytes(kind, name).ok().flatten();
+    if !is_reply_of(value(":status").as_deref(), value("content-type").as_deref(), media_type) {
         return None;
     }
     hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, body_bytes).ok()?

@@ -17,9 +17,11 @@
 //!
 //! [`refused_requests`] reports a sample of the refusals to the sidecar, which explains them.
 //! [`refresh`] keeps the keys current if the sidecar provides them. [`recent_webhooks`] answers repeats of recent webhooks without the
-//! sidecar. `host` is the only file that talks to the proxy.
+//! sidecar. [`adapter`] has the parts that this adapter shares with the native module in `native/`. `host` is the only file that
+//! talks to the proxy.
 //! Outside of Envoy (tests, the command line) the crate consists of the pure modules alone.
 
+pub mod adapter;
 pub mod callouts;
 pub mod config;
 pub mod exchange;

@@ -12,6 +12,10 @@ use twilio_edge_contract::{Decision, Outcome, SettlementResult};
 use crate::keys::KeySlot;
 use crate::reply::Reason;
 
+/// Counter of the native module alone: panics of its hooks. Envoy itself counts the traps of the wasm filter.
+#[cfg(not(target_arch = "wasm32"))]
+pub const HOOK_PANICS: &str = "twilio_edge.hook_panics";
+
 /// Counters of the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counter {
@@ -319,7 +323,9 @@ pub fn reference() -> String {
     }
     let gauges = Gauge::ALL.map(|gauge| (gauge.name(), "gauge", gauge.meaning()));
     let histograms = Histogram::ALL.map(|it| (it.name(), "histogram", it.meaning()));
-    for (name, kind, meaning) in gauges.into_iter().chain(histograms) {
+    let panics = "panics of hooks of the native module, which answers 500 then; the wasm filter does not have this counter";
+    let panics = std::iter::once((HOOK_PANICS, "counter", panics));
+    for (name, kind, meaning) in gauges.into_iter().chain(histograms).chain(panics) {
         table.push_str(&format!("| `{}` | {kind} | {meaning} |\n", name.replace('.', "_")));
     }
     table

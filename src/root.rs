@@ -11,27 +11,21 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use twilio_edge_contract::{
-    Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, REFUSALS_PATH, SettlementAck,
-    SettlementResult, Verdict,
+    Decision, EXCHANGE_MEDIA_TYPE, EXCHANGE_PATH, ExchangeReply, REFUSALS_PATH, Verdict,
 };
 
+use crate::adapter::{
+    Callback, ClaimOrigin, StreamHost, account_summary, acknowledge, carry_out,
+    configuration_digest, generation_number, match_verdicts, retry, start_line, tick_ms,
+};
 use crate::callouts::{Batch, Lane, Occasion, QueuedItem};
 use crate::config::{Config, Sidecar};
 use crate::exchange::{Event, Exchange};
-use crate::filter::{Callback, Stream, carry_out, step};
+use crate::filter::{FocusedStream, Stream};
 use crate::host;
 use crate::metrics::{Counter, Gauge, Histogram, ReportResult};
 use crate::refresh::RefreshResult;
-use crate::signature::hash_body;
-use crate::worker::{ClaimOrigin, SettlementOrigin, Shared};
-
-/// Interval in milliseconds at which deadlines are checked, settlements sent and metrics reported.
-const TICK_MS: u64 = 10;
-/// The same interval without a sidecar: only the wait for a body is checked, and counters are reported.
-const IDLE_TICK_MS: u64 = 250;
-/// Time in milliseconds after which a settlement is dropped if the sidecar stays unavailable. Its lease has expired long
-/// before; the filter stores it that long because it may contain an opt-out.
-const SETTLEMENT_LIFE_MS: u64 = 60 * 60 * 1000;
+use crate::worker::{SettlementOrigin, Shared, Worker};
 
 /// The root context.
 pub(crate) struct Root {
@@ -53,10 +47,11 @@ impl Root {
         let mut has_moved_focus = false;
         for (stream, event) in events {
             let Some(exchange) = shared.waiting(stream) else { continue };
-            let effects = step(shared, stream, &exchange, event);
-            if !effects.is_empty() && host::focus(stream) {
+            let stream = FocusedStream { shared, id: stream, exchange: &exchange };
+            let effects = stream.step(event);
+            if !effects.is_empty() && host::focus(stream.id) {
                 has_moved_focus = true;
-                carry_out(shared, stream, effects, Callback::Root);
+                carry_out(&stream, effects, Callback::Root);
             }
         }
         if has_moved_focus {
@@ -66,18 +61,19 @@ impl Root {
 
     /// Sends the batches that are due.
     fn send(&self, shared: &Shared, sidecar: &Sidecar, now_ms: u64, occasion: Occasion) {
-        let rejected =
-            shared.with(|worker| std::mem::take(&mut worker.rejected_claims)).unwrap_or_default();
+        let rejected = shared
+            .with(|worker| std::mem::take(&mut worker.state.rejected_claims))
+            .unwrap_or_default();
         if !rejected.is_empty() {
             self.fail_claims(shared, rejected);
         }
         while let Some((lane, batch)) =
-            shared.with(|worker| worker.callouts.next_batch(now_ms, occasion)).flatten()
+            shared.with(|worker| worker.state.callouts.next_batch(now_ms, occasion)).flatten()
         {
             match host::post(sidecar, EXCHANGE_PATH, &batch.body()) {
                 Some(token) => {
                     shared.with(|worker| {
-                        worker.callouts.lane(lane).record_sent(token, batch, now_ms);
+                        worker.state.callouts.lane(lane).record_sent(token, batch, now_ms);
                     });
                 }
                 None => {
@@ -95,12 +91,10 @@ impl Root {
         settlements: Vec<QueuedItem<SettlementOrigin>>,
         now_ms: u64,
     ) {
-        if settlements.is_empty() {
-            return;
-        }
         shared.with(|worker| {
-            worker.count(Counter::SettlementsFailed);
-            worker.callouts.lane(lane).retry(settlements, now_ms);
+            let Worker { state, tally, .. } = worker;
+            let count = |counter| tally.count(counter);
+            retry(state.callouts.lane(lane), settlements, now_ms, count);
         });
     }
 
@@ -109,12 +103,8 @@ impl Root {
             return;
         }
         shared.count(Counter::ClaimsFailed);
-        shared.with(|worker| {
-            for QueuedItem { origin, .. } in &items {
-                worker.recent.record_verdict(origin.key.as_ref(), origin.stream, None);
-            }
-        });
-        self.deliver(shared, items.into_iter().map(|item| (item.origin.stream, Event::NoVerdict)));
+        let streams = shared.with(|worker| worker.state.fail_claims(items)).unwrap_or_default();
+        self.deliver(shared, streams.into_iter().map(|stream| (stream, Event::NoVerdict)));
     }
 
     fn handle_exchange_reply(
@@ -130,7 +120,13 @@ impl Root {
             self.retry_settlements(shared, lane, batch.settlements, now_ms);
             return self.fail_claims(shared, batch.claims);
         };
-        self.handle_results(shared, lane, batch.settlements, reply.results, now_ms);
+        let held = shared.with(|worker| {
+            let Worker { state, tally, .. } = worker;
+            let (callouts, count) = (state.callouts.lane(lane), |counter| tally.count(counter));
+            acknowledge(callouts, batch.settlements, reply.results, now_ms, count)
+        });
+        let held = held.into_iter().flatten();
+        self.deliver(shared, held.map(|stream| (stream, Event::Settled)));
         self.handle_verdicts(shared, batch.claims, reply.verdicts, now_ms);
     }
 
@@ -149,64 +145,28 @@ impl Root {
             let count = u64::try_from(claims.len()).unwrap_or(u64::MAX);
             worker.metrics.record(Histogram::ClaimBatch, count);
             if is_available {
-                worker.callouts.shorten_pauses();
+                worker.state.callouts.shorten_pauses();
             }
         });
-        let mut verdicts: Vec<Option<Verdict>> = verdicts.into_iter().map(Some).collect();
-        let events = claims.into_iter().enumerate().map(|(index, QueuedItem { origin, .. })| {
-            let matches = |it: &Option<Verdict>| {
-                it.as_ref().is_some_and(|verdict| verdict.claim_id == origin.claim_id)
-            };
-            let verdict = find_reply(index, &mut verdicts, matches).and_then(Option::take);
+        let events = match_verdicts(claims, verdicts).map(|(origin, verdict)| {
             shared.with(|worker| {
-                worker.recent.record_verdict(origin.key.as_ref(), origin.stream, verdict.as_ref());
+                worker.state.recent.record_verdict(
+                    origin.key.as_ref(),
+                    origin.stream,
+                    verdict.as_ref(),
+                );
             });
             (origin.stream, verdict.map_or(Event::NoVerdict, Event::Verdict))
         });
         self.deliver(shared, events);
     }
 
-    fn handle_results(
-        &self,
-        shared: &Shared,
-        lane: Lane,
-        settlements: Vec<QueuedItem<SettlementOrigin>>,
-        mut results: Vec<SettlementAck>,
-        now_ms: u64,
-    ) {
-        if settlements.is_empty() {
-            return;
-        }
-        let (mut done, mut retried) = (Vec::new(), Vec::new());
-        for (index, item) in settlements.into_iter().enumerate() {
-            let matches = |it: &SettlementAck| it.claim_id == item.origin.claim_id;
-            let result = find_reply(index, &mut results, matches).map(|ack| ack.result);
-            if let Some(result) = result {
-                shared.count(Counter::Settlement(result));
-            }
-            match result {
-                None | Some(SettlementResult::Unavailable) => retried.push(item),
-                Some(_) => done.push(item),
-            }
-        }
-        if retried.is_empty() {
-            shared.with(|worker| worker.callouts.lane(lane).end_pauses());
-        } else {
-            self.retry_settlements(shared, lane, retried, now_ms);
-        }
-        let held = done.into_iter().filter_map(|item| item.origin.stream);
-        self.deliver(shared, held.map(|stream| (stream, Event::Settled)));
-    }
-
     fn deliver_ticks(&self, shared: &Shared, now_ms: u64) {
         let streams = shared.with(|worker| {
-            worker.callouts.record_time(now_ms);
-            worker.recent.record_time(now_ms);
-            let is_expired = |item: &QueuedItem<_>| item.age_ms(now_ms) >= SETTLEMENT_LIFE_MS;
-            for _ in 0..worker.callouts.drop_settlements(is_expired) {
+            for _ in 0..worker.state.record_time(now_ms) {
                 worker.count(Counter::SettlementDropped);
             }
-            worker.streams.keys().copied().collect::<Vec<_>>()
+            worker.state.streams.keys().copied().collect::<Vec<_>>()
         });
         let ticks = streams.into_iter().flatten().map(|id| (id, Event::Tick { now_ms }));
         self.deliver(shared, ticks);
@@ -249,7 +209,7 @@ impl Root {
         match result.flatten() {
             Some(RefreshResult::Updated { config, generation }) => {
                 host::info(&format!("twilio-edge keys {generation}: {}", account_summary(&config)));
-                shared.with(|worker| worker.config = Rc::new(config));
+                shared.with(|worker| worker.state.config = Rc::new(config));
                 self.set_generation(shared, &generation);
             }
             Some(RefreshResult::Failed(reason)) => {
@@ -262,11 +222,8 @@ impl Root {
     }
 
     fn set_generation(&self, shared: &Shared, ring: &str) {
-        let digest = hash_body(format!("{}{ring}", self.digest).as_bytes());
-        let number = digest.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        shared.with(|worker| {
-            worker.metrics.set(Gauge::Generation, number.unwrap_or_default());
-        });
+        let number = generation_number(&self.digest, ring);
+        shared.with(|worker| worker.metrics.set(Gauge::Generation, number));
     }
 }
 
@@ -274,10 +231,10 @@ impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_bytes: usize, _: usize) {
         let Some(shared) = &self.shared else { return };
         let now_ms = host::now_ms();
-        let Some(config) = shared.with(|worker| Rc::clone(&worker.config)) else { return };
+        let Some(config) = shared.config() else { return };
         let Some(sidecar) = &config.sidecar else { return };
         if let Some((lane, batch)) =
-            shared.with(|worker| worker.callouts.complete(token, now_ms)).flatten()
+            shared.with(|worker| worker.state.callouts.complete(token, now_ms)).flatten()
         {
             let reply = host::reply(headers, body_bytes, EXCHANGE_MEDIA_TYPE);
             // Claims that waited for this reply are sent first; the reply can be read while they are on their way.
@@ -304,7 +261,7 @@ impl Context for Root {
     fn on_done(&mut self) -> bool {
         if let Some(shared) = &self.shared {
             let now_ms = host::now_ms();
-            if let Some(config) = shared.with(|worker| Rc::clone(&worker.config))
+            if let Some(config) = shared.config()
                 && let Some(sidecar) = &config.sidecar
             {
                 self.send(shared, sidecar, now_ms, Occasion::Tick);
@@ -322,10 +279,9 @@ impl RootContext for Root {
         let json = host::plugin_configuration();
         match Config::parse(&json, &|name| std::env::var(name).ok()) {
             Ok(config) => {
-                self.digest = hash_body(&json);
-                let digest = self.digest.get(..12).unwrap_or_default();
-                host::info(&start_line(&config, digest));
-                host::tick_every(if config.sidecar.is_some() { TICK_MS } else { IDLE_TICK_MS });
+                self.digest = configuration_digest(&json);
+                host::info(&start_line(&config, &self.digest));
+                host::tick_every(tick_ms(&config));
                 let shared = Shared::new(config);
                 self.set_generation(&shared, "");
                 self.shared = Some(shared);
@@ -345,8 +301,8 @@ impl RootContext for Root {
         let now_ms = host::now_ms();
         let config = shared.with(|worker| {
             worker.clear_wakeup();
-            worker.callouts.record_time(now_ms);
-            Rc::clone(&worker.config)
+            worker.state.callouts.record_time(now_ms);
+            Rc::clone(&worker.state.config)
         });
         let Some(sidecar) = config.as_ref().and_then(|config| config.sidecar.as_ref()) else {
             return;
@@ -358,7 +314,7 @@ impl RootContext for Root {
         let Some(shared) = &self.shared else { return };
         let now_ms = host::now_ms();
         self.deliver_ticks(shared, now_ms);
-        let Some(config) = shared.with(|worker| Rc::clone(&worker.config)) else { return };
+        let Some(config) = shared.config() else { return };
         if let Some(sidecar) = &config.sidecar {
             self.send(shared, sidecar, now_ms, Occasion::Tick);
             self.request_keys(shared, sidecar, now_ms);
@@ -382,34 +338,4 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
-}
-
-/// Returns the answer to the item at `index`. Answers come in the order of the items, and each names its item.
-fn find_reply<A>(index: usize, answers: &mut [A], matches: impl Fn(&A) -> bool) -> Option<&mut A> {
-    let index = match answers.get(index).is_some_and(&matches) {
-        true => Some(index),
-        false => answers.iter().position(matches),
-    };
-    answers.get_mut(index?)
-}
-
-/// Returns the log line that identifies the build and the configuration.
-fn start_line(config: &Config, digest: &str) -> String {
-    format!(
-        "twilio-edge {} ready: configuration {digest}, {} origins, {}, {} routes, {}",
-        env!("CARGO_PKG_VERSION"),
-        config.origins.len(),
-        account_summary(config),
-        config.routes.len(),
-        match &config.sidecar {
-            Some(sidecar) => format!("sidecar in cluster {}", sidecar.cluster),
-            None => "no sidecar".to_owned(),
-        }
-    )
-}
-
-fn account_summary(config: &Config) -> String {
-    let accounts = &config.accounts;
-    let keys: usize = accounts.iter().map(|it| it.keys.len() + it.shared_keys.len()).sum();
-    format!("{} accounts with {keys} keys", accounts.len())
 }

@@ -1,85 +1,53 @@
-//! State that the streams of one worker share: the configuration in use, the items for the sidecar, the waiting streams,
-//! and the counts. Streams post here; the root context, woken by a wakeup or a tick, sends.
+//! State that the streams of one worker share with the root context: posted items, waiting streams and counts. Streams post
+//! here; the root context, woken by a wakeup or a tick, sends.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 
 use twilio_edge_contract::{Claim, RefusedRequest, Settlement, Verdict};
 
-use crate::callouts::{Lane, Lanes, QueuedItem};
+use crate::adapter::{self, ClaimResult};
+use crate::callouts::Lane;
 use crate::config::Config;
 use crate::exchange::Exchange;
 use crate::header_map::HeaderMap;
 use crate::host::{self, Metrics, Wakeup};
 use crate::log_limit::{LogLimit, suppressed_refusals};
 use crate::metrics::{Counter, Gauge, ReportResult, Tally};
-use crate::recent_webhooks::{RecentWebhooks, RepeatCheck, RepeatKey};
 use crate::refresh::KeyRefresh;
 use crate::refused_requests::RefusedRequests;
 
-/// Most bytes of each kind that may wait, per worker and lane.
-const MAX_CLAIM_BYTES: usize = 6 << 20;
-const MAX_SETTLEMENT_BYTES: usize = 10 << 20;
-
-/// Origin of a settlement that the sidecar has not acknowledged.
-pub(crate) struct SettlementOrigin {
-    pub(crate) claim_id: String,
-    /// The stream that holds its response for it.
-    pub(crate) stream: Option<u32>,
-}
-
-/// Origin of a claim: the stream that waits for its verdict.
-pub(crate) struct ClaimOrigin {
-    pub(crate) stream: u32,
-    pub(crate) claim_id: String,
-    /// Key in the memory of recent webhooks.
-    pub(crate) key: Option<RepeatKey>,
-}
+/// Origin of a settlement: the number of a stream of this worker.
+pub(crate) type SettlementOrigin = adapter::SettlementOrigin<u32>;
 
 /// Handle to the worker, held by streams and the root context.
 #[derive(Clone)]
 pub(crate) struct Shared(Rc<RefCell<Worker>>);
 
 pub(crate) struct Worker {
-    /// Random number that identifies the worker among all workers and VMs.
-    id: u64,
-    pub(crate) config: Rc<Config>,
+    pub(crate) state: adapter::Worker<Rc<RefCell<Exchange>>, u32>,
     pub(crate) refresh: Option<KeyRefresh>,
     pub(crate) metrics: Metrics,
-    tally: Tally,
+    pub(crate) tally: Tally,
     wakeup: Option<Wakeup>,
     /// True until the root context has handled the wakeup.
     is_wakeup_sent: bool,
-    /// Streams that wait for a verdict, an acknowledgement or a deadline.
-    pub(crate) streams: BTreeMap<u32, Rc<RefCell<Exchange>>>,
-    pub(crate) callouts: Lanes<ClaimOrigin, SettlementOrigin>,
-    /// Claims for which there was no room. The root callback reports them to their streams, like other failures.
-    pub(crate) rejected_claims: Vec<QueuedItem<ClaimOrigin>>,
-    pub(crate) recent: RecentWebhooks,
     refusals: LogLimit,
     pub(crate) reports: RefusedRequests,
 }
 
 impl Shared {
     pub(crate) fn new(config: Config) -> Self {
-        // Fresh from the host's random source: no two VMs make the same claim ids.
-        let id = RandomState::new().build_hasher().finish();
-        let config = Rc::new(config);
+        let state = adapter::Worker::new(Rc::new(config));
+        let config = &state.config;
         Self(Rc::new(RefCell::new(Worker {
-            id,
-            wakeup: config.sidecar.is_some().then(|| Wakeup::new(id)).flatten(),
-            refresh: KeyRefresh::new(&config, id),
-            reports: RefusedRequests::new(&config),
-            config,
+            wakeup: config.sidecar.is_some().then(|| Wakeup::new(state.id)).flatten(),
+            refresh: KeyRefresh::new(config, state.id),
+            reports: RefusedRequests::new(config),
+            state,
             metrics: Metrics::define(),
             tally: Tally::default(),
             is_wakeup_sent: false,
-            streams: BTreeMap::new(),
-            callouts: Lanes::new(MAX_CLAIM_BYTES, MAX_SETTLEMENT_BYTES),
-            rejected_claims: Vec::new(),
-            recent: RecentWebhooks::default(),
             refusals: LogLimit::default(),
         })))
     }
@@ -92,75 +60,56 @@ impl Shared {
 
     /// Creates the state machine of a new request of this worker.
     pub(crate) fn begin(&self, stream: u32) -> Option<Exchange> {
-        self.with(|worker| Exchange::new(Rc::clone(&worker.config), worker.id, stream))
+        self.with(|worker| worker.state.begin(stream))
+    }
+
+    /// Returns the configuration in use.
+    pub(crate) fn config(&self) -> Option<Rc<Config>> {
+        self.with(|worker| Rc::clone(&worker.state.config))
     }
 
     pub(crate) fn max_body_bytes(&self) -> usize {
-        self.with(|worker| worker.config.max_body_bytes).unwrap_or_default()
+        self.with(|worker| worker.state.config.max_body_bytes).unwrap_or_default()
     }
 
     /// Stores a stream that waits, so that replies and ticks find it.
     pub(crate) fn add_waiting(&self, stream: u32, exchange: &Rc<RefCell<Exchange>>) {
-        self.with(|worker| worker.streams.insert(stream, Rc::clone(exchange)));
+        self.with(|worker| worker.state.streams.insert(stream, Rc::clone(exchange)));
     }
 
     pub(crate) fn remove_waiting(&self, stream: u32) {
-        self.with(|worker| worker.streams.remove(&stream));
+        self.with(|worker| worker.state.streams.remove(&stream));
     }
 
     /// Returns a stream that waits.
     pub(crate) fn waiting(&self, stream: u32) -> Option<Rc<RefCell<Exchange>>> {
-        self.with(|worker| worker.streams.get(&stream).cloned()).flatten()
+        self.with(|worker| worker.state.streams.get(&stream).cloned()).flatten()
     }
 
     /// Queues a claim for the sidecar, or returns the verdict if the claim is a repeat that needs none.
     pub(crate) fn claim(&self, stream: u32, claim: &Claim, lane: Lane) -> Option<Verdict> {
-        match self.with(|worker| worker.recent.check(stream, claim))? {
-            RepeatCheck::New(key) => {
-                self.queue_claim(stream, claim, lane, key);
+        self.with(|worker| match worker.state.claim(stream, claim, lane) {
+            ClaimResult::Queued { is_due } => {
+                if is_due {
+                    worker.wake_root();
+                }
                 None
             }
-            RepeatCheck::Repeat(verdict) => {
-                self.count(Counter::RepeatAnswered);
+            ClaimResult::Repeat(verdict) => {
+                worker.count(Counter::RepeatAnswered);
                 Some(*verdict)
             }
-        }
-    }
-
-    fn queue_claim(&self, stream: u32, claim: &Claim, lane: Lane, key: Option<RepeatKey>) {
-        let origin = ClaimOrigin { stream, claim_id: claim.claim_id.clone(), key };
-        let item = QueuedItem::new(origin, claim.encode());
-        self.with(|worker| {
-            let callouts = worker.callouts.lane(lane);
-            let is_first = !callouts.is_in_flight();
-            if let Err(item) = callouts.post_claim(item) {
-                worker.rejected_claims.push(item);
-                worker.wake_root();
-            } else if is_first {
-                worker.wake_root();
-            }
-            // Otherwise it is sent when the exchange in flight has ended, or when its reply is late.
-        });
+        })?
     }
 
     pub(crate) fn withdraw(&self, stream: u32) {
-        self.with(|worker| worker.callouts.drop_claims(|item| item.origin.stream == stream));
+        self.with(|worker| worker.state.withdraw(stream));
     }
 
     pub(crate) fn queue_settlement(&self, stream: u32, settlement: &Settlement, urgent: bool) {
-        let origin = SettlementOrigin {
-            claim_id: settlement.claim_id.clone(),
-            stream: urgent.then_some(stream),
-        };
         self.with(|worker| {
-            worker.recent.record_settlement(stream, settlement, urgent);
-            let item = QueuedItem::new(origin, settlement.encode());
-            if worker
-                .callouts
-                .lane(Lane::of_settlement(settlement))
-                .post_settlement(item, urgent)
-                .is_err()
-            {
+            let waiting = urgent.then_some(stream);
+            if !worker.state.settle(stream, settlement, waiting, urgent) {
                 worker.count(Counter::SettlementDropped);
             }
             if urgent {
@@ -171,7 +120,7 @@ impl Shared {
 
     /// Reports whether settlements are left that the sidecar has not acknowledged.
     pub(crate) fn has_open_settlements(&self) -> bool {
-        self.with(|worker| worker.callouts.settlements() > 0).unwrap_or_default()
+        self.with(|worker| worker.state.callouts.settlements() > 0).unwrap_or_default()
     }
 
     pub(crate) fn count(&self, counter: Counter) {
@@ -180,7 +129,8 @@ impl Shared {
 
     /// Logs the number of suppressed refusals before the context ends.
     pub(crate) fn report_suppressed(&self) {
-        if let Some(suppressed) = self.with(|worker| worker.refusals.take_suppressed()).flatten() {
+        let suppressed = self.with(|worker| worker.refusals.take_suppressed());
+        if let Some(suppressed) = suppressed.flatten() {
             host::warn(&suppressed_refusals(suppressed));
         }
     }
@@ -218,8 +168,8 @@ impl Worker {
     /// Reports the counts to the host, and logs the number of refusals that were suppressed within the last second.
     pub(crate) fn report(&mut self, now_ms: u64) {
         self.metrics.add(&mut self.tally);
-        self.metrics.set_share(Gauge::Waiting, self.streams.len());
-        self.metrics.set_share(Gauge::Outbox, self.callouts.settlements());
+        self.metrics.set_share(Gauge::Waiting, self.state.streams.len());
+        self.metrics.set_share(Gauge::Outbox, self.state.callouts.settlements());
         if let Some(suppressed) = self.refusals.refill(now_ms) {
             host::warn(&suppressed_refusals(suppressed));
         }

@@ -64,6 +64,9 @@ struct Options {
     /// Path of the compiled filter.
     #[arg(long, env = "TWILIO_EDGE_WASM")]
     wasm: Option<PathBuf>,
+    /// Path of the native module.
+    #[arg(long, env = "TWILIO_EDGE_NATIVE_MODULE")]
+    native: Option<PathBuf>,
     /// Path of the sidecar; default is the one built beside this program, like the service of (e).
     #[arg(long, env = "TWILIO_EDGE_BIN", global = true)]
     sidecar: Option<PathBuf>,
@@ -165,7 +168,7 @@ fn letter(text: &str) -> Result<char, String> {
     let known = |letter: &char| Plan::ALL.iter().any(|plan| plan.letter().contains(*letter));
     letter
         .filter(|letter: &char| letter.is_ascii_lowercase() && known(letter))
-        .ok_or_else(|| "the targets are the letters a to g".to_owned())
+        .ok_or_else(|| "the targets are the letters a to g, n and s".to_owned())
 }
 
 fn parts(options: &Options) -> Result<Parts> {
@@ -175,12 +178,13 @@ fn parts(options: &Options) -> Result<Parts> {
     let parts = Parts {
         envoy: or(&options.envoy, repository.join(".venv/bin/envoy")),
         wasm: or(&options.wasm, repository.join("target/wasm/twilio_edge_filter.wasm")),
+        native: or(&options.native, repository.join("target/native/libtwilio_edge_native.so")),
         sidecar: or(&options.sidecar, this.with_file_name("twilio-edge")),
         ext_authz: this.with_file_name("twilio-edge-bench-ext-authz"),
         config: repository.join("envoy/envoy.yaml"),
     };
     let needed: &[&PathBuf] = match options.part {
-        None => &[&parts.envoy, &parts.wasm, &parts.ext_authz, &parts.sidecar],
+        None => &[&parts.envoy, &parts.wasm, &parts.native, &parts.ext_authz, &parts.sidecar],
         Some(Part::Accept(_)) => &[&parts.envoy, &parts.wasm, &parts.sidecar],
         Some(Part::Claims(_) | Part::Rows(_)) => &[&parts.sidecar],
     };

@@ -1,5 +1,5 @@
 //! Targets of the comparison: the shipped Envoy configuration without the filter, with it, with a sidecar on either kind of
-//! store, and with Envoy's own filter for authorization services instead. All parts are real and run as documented; only
+//! store, with the native module, and with Envoy's own filter for authorization services instead. All parts are real and run as documented; only
 //! addresses differ.
 
 use std::ffi::OsStr;
@@ -30,6 +30,10 @@ pub(crate) enum Plan {
     Embedded,
     /// The filter and a sidecar on Redis and PostgreSQL.
     Stores,
+    /// The native module: verified, not deduplicated.
+    Native,
+    /// The native module and a sidecar on Redis and PostgreSQL.
+    NativeStores,
     /// No filter: Envoy asks a service that does the same check with Redis.
     ExtAuthz,
     /// The filter and a sidecar whose database writes to a slow disk.
@@ -39,7 +43,7 @@ pub(crate) enum Plan {
 }
 
 impl Plan {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Passthrough,
         Self::Filter,
         Self::Embedded,
@@ -47,6 +51,8 @@ impl Plan {
         Self::ExtAuthz,
         Self::Slow(Stores::Sqlite),
         Self::Slow(Stores::RedisPostgres),
+        Self::Native,
+        Self::NativeStores,
     ];
 
     /// Returns the title in the report.
@@ -59,6 +65,8 @@ impl Plan {
             Self::ExtAuthz => "(e) ext_authz service, Redis",
             Self::Slow(Stores::Sqlite) => "(f) as (c), fsync takes 20 ms",
             Self::Slow(Stores::RedisPostgres) => "(g) as (d), fsync takes 20 ms",
+            Self::Native => "(n) native module",
+            Self::NativeStores => "(s) native, sidecar, Redis, Postgres",
             Self::Accepting(stores) => stores.title(),
         }
     }
@@ -75,12 +83,20 @@ impl Plan {
 
     /// Reports whether the filter is in Envoy's chain.
     pub(crate) fn filters(self) -> bool {
-        self == Self::Filter || self.has_sidecar()
+        matches!(self, Self::Filter | Self::Native) || self.has_sidecar()
     }
 
     /// Reports whether the filter asks a sidecar.
     pub(crate) fn has_sidecar(self) -> bool {
-        matches!(self, Self::Embedded | Self::Stores | Self::Slow(_) | Self::Accepting(_))
+        matches!(
+            self,
+            Self::Embedded | Self::Stores | Self::NativeStores | Self::Slow(_) | Self::Accepting(_)
+        )
+    }
+
+    /// Reports whether the filter is the native module.
+    pub(crate) fn is_native(self) -> bool {
+        matches!(self, Self::Native | Self::NativeStores)
     }
 
     /// Reports whether signatures are verified.
@@ -97,7 +113,9 @@ impl Plan {
     pub(crate) fn lacks(self) -> Option<&'static str> {
         match self {
             Self::Slow(Stores::Sqlite) if find("strace", &[]).is_none() => Some("strace"),
-            Self::Stores | Self::Slow(Stores::RedisPostgres) => Stores::RedisPostgres.lack(),
+            Self::Stores | Self::NativeStores | Self::Slow(Stores::RedisPostgres) => {
+                Stores::RedisPostgres.lack()
+            }
             Self::ExtAuthz if find("redis-server", &[]).is_none() => Some("redis-server"),
             _ => None,
         }
@@ -134,6 +152,7 @@ impl Stores {
 pub(crate) struct Parts {
     pub(crate) envoy: PathBuf,
     pub(crate) wasm: PathBuf,
+    pub(crate) native: PathBuf,
     pub(crate) sidecar: PathBuf,
     pub(crate) ext_authz: PathBuf,
     pub(crate) config: PathBuf,
@@ -175,9 +194,9 @@ impl Target {
             Ok::<_, anyhow::Error>(sidecar.chain(started.helpers).collect())
         };
         let helpers = match plan {
-            Plan::Passthrough | Plan::Filter => Vec::new(),
+            Plan::Passthrough | Plan::Filter | Plan::Native => Vec::new(),
             Plan::Embedded => with_sidecar(Stores::Sqlite).await?,
-            Plan::Stores => with_sidecar(Stores::RedisPostgres).await?,
+            Plan::Stores | Plan::NativeStores => with_sidecar(Stores::RedisPostgres).await?,
             Plan::Slow(stores) | Plan::Accepting(stores) => with_sidecar(stores).await?,
             Plan::ExtAuthz => {
                 let (redis, redis_url) = place.start_redis()?;
@@ -188,13 +207,19 @@ impl Target {
         let mut config = EnvoyConfig::load(&parts.config)?;
         config.set_listener(local(edge))?;
         config.set_admin(local(admin))?;
-        config.set_module(&parts.wasm)?;
+        if plan.is_native() {
+            config.use_native(&parts.native)?;
+        } else {
+            config.set_module(&parts.wasm)?;
+        }
         config.set_cluster(BACKEND_CLUSTER, backend.address())?;
         config.set_cluster(SIDECAR_CLUSTER, local(sidecar_port))?;
         let bootstrap = match plan {
             Plan::Passthrough => chain::without_filter(&config)?,
-            Plan::Filter => chain::without_sidecar(config)?,
-            Plan::Embedded | Plan::Stores | Plan::Slow(_) => config.to_json()?,
+            Plan::Filter | Plan::Native => chain::without_sidecar(config)?,
+            Plan::Embedded | Plan::Stores | Plan::NativeStores | Plan::Slow(_) => {
+                config.to_json()?
+            }
             Plan::Accepting(_) => {
                 config.set_cluster(BACKEND_CLUSTER, closed_port)?;
                 chain::accepting(config)?

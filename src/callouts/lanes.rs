@@ -75,6 +75,24 @@ impl<C, S> Lanes<C, S> {
             .find_map(|lane| Some((lane, self.lane(lane).complete(token, now_ms)?)))
     }
 
+    /// Removes and returns the batch that was sent under `token`, and its lane, because the proxy ended the callout without a
+    /// reply.
+    pub fn abandon(&mut self, token: u32) -> Option<(Lane, Batch<C, S>)> {
+        [Lane::Prompt, Lane::Durable]
+            .into_iter()
+            .find_map(|lane| Some((lane, self.lane(lane).abandon(token)?)))
+    }
+
+    /// Removes and returns all settlements with their lanes, waiting and in flight.
+    pub fn drain_settlements(&mut self) -> Vec<(Lane, QueuedItem<S>)> {
+        let lanes = [Lane::Prompt, Lane::Durable].into_iter();
+        lanes
+            .flat_map(|lane| {
+                self.lane(lane).drain_settlements().into_iter().map(move |it| (lane, it))
+            })
+            .collect()
+    }
+
     /// Shortens the pauses before retries, because the sidecar answers claims again.
     pub fn shorten_pauses(&mut self) {
         self.each().into_iter().for_each(Callouts::shorten_pause);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -42,6 +43,9 @@ impl Version {
     fn binary(self) -> PathBuf {
         let (variable, environment) = match self {
             Version::Newest => ("TWILIO_EDGE_ENVOY", ".venv"),
+            Version::Oldest if is_native() => {
+                ("TWILIO_EDGE_ENVOY_OLDEST_NATIVE", ".venv-oldest-native")
+            }
             Version::Oldest => ("TWILIO_EDGE_ENVOY_OLDEST", ".venv-oldest"),
         };
         std::env::var_os(variable)
@@ -56,7 +60,7 @@ pub struct Make {
     pub version: Version,
     /// True if its listener comes by LDS, from a file, instead of with the bootstrap.
     pub pushed: bool,
-    /// The export of the filter that traps.
+    /// The export of the filter that traps; the hook that panics, of the native module.
     pub trap_in: Option<&'static str>,
 }
 
@@ -77,23 +81,33 @@ impl Envoy {
     pub async fn start(
         make: Make,
         mut config: EnvoyConfig,
-        environment: Vec<(String, String)>,
+        mut environment: Vec<(String, String)>,
         folder: &Path,
     ) -> Result<Self> {
-        let built = module()?;
         let module = match make.trap_in {
+            Some(hook) if is_native() => {
+                environment.push(("TWILIO_EDGE_PANIC_IN".to_owned(), hook.to_owned()));
+                panicking_module()?
+            }
+            None if is_native() => native_module()?,
             Some(export) => {
                 let trapping = folder.join("trapping.wasm");
-                copy_trapping(&built, &trapping, export)?;
+                copy_trapping(&module()?, &trapping, export)?;
                 trapping
             }
-            None => built,
+            None => module()?,
         };
         let edge = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let admin = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         config.set_listener(edge)?;
         config.set_admin(admin)?;
-        config.set_module(&module)?;
+        if config.is_native()? {
+            // A scenario has chosen the file.
+        } else if is_native() {
+            config.use_native(&module)?;
+        } else {
+            config.set_module(&module)?;
+        }
         write(&make, &config, folder, 0)?;
         Self::launch(make, Some(config), environment, folder, [edge, admin]).await
     }
@@ -254,11 +268,9 @@ impl Envoy {
         if self.make.trap_in.is_some() {
             return Ok(());
         }
-        let reloads = self.stats("vm_reload").await?;
-        ensure!(
-            reloads.values().all(|count| *count == 0),
-            "the filter's VM was reloaded: {reloads:?}"
-        );
+        let crashes = self.stats("vm_reload|twilio_edge.hook_panics").await?;
+        ensure!(crashes.values().all(|count| *count == 0), "the filter crashed: {crashes:?}");
+        ensure!(!is_native() || crashes.len() == 1, "no counter of panics: {crashes:?}");
         let log = self.log()?;
         let trap = log.lines().find(|line| {
             ["panicked at", "RuntimeError", "Proxy-Wasm plugin in-VM backtrace"]
@@ -284,6 +296,38 @@ pub fn module() -> Result<PathBuf> {
     let built = std::env::var_os("TWILIO_EDGE_WASM")
         .map_or_else(|| repository().join("target/wasm/twilio_edge_filter.wasm"), PathBuf::from);
     ensure!(built.exists(), "there is no {}: run `make wasm`", built.display());
+    Ok(built)
+}
+
+/// Reports whether the tests are those of the native module, by the variable `TWILIO_EDGE_NATIVE`.
+pub fn is_native() -> bool {
+    native_extent().is_some()
+}
+
+/// Reports whether only the scenarios run that are different for the native module (`TWILIO_EDGE_NATIVE=brief`).
+pub fn is_brief() -> bool {
+    native_extent() == Some("brief")
+}
+
+fn native_extent() -> Option<&'static str> {
+    static EXTENT: OnceLock<Option<String>> = OnceLock::new();
+    let extent = EXTENT.get_or_init(|| std::env::var("TWILIO_EDGE_NATIVE").ok());
+    extent.as_deref().filter(|extent| !extent.is_empty())
+}
+
+/// Returns the path of the native module.
+pub fn native_module() -> Result<PathBuf> {
+    built("TWILIO_EDGE_NATIVE_MODULE", "target/native/libtwilio_edge_native.so")
+}
+
+/// Returns the path of the native module that panics in the hook that its environment names.
+fn panicking_module() -> Result<PathBuf> {
+    built("TWILIO_EDGE_PANICKING_MODULE", "target/native/panicking/libtwilio_edge_native.so")
+}
+
+fn built(variable: &str, path: &str) -> Result<PathBuf> {
+    let built = std::env::var_os(variable).map_or_else(|| repository().join(path), PathBuf::from);
+    ensure!(built.exists(), "there is no {}: run `make native-test`", built.display());
     Ok(built)
 }
 
@@ -323,7 +367,8 @@ fn launch(make: &Make, environment: &[(String, String)], folder: &Path) -> Resul
     // Two workers, which do not share state.
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"]);
     // Log the start of the filter, and write the access log at once.
-    command.args(["--component-log-level", "wasm:info", "--file-flush-interval-msec", "50"]);
+    command.args(["--component-log-level", "wasm:info,dynamic_modules:info"]);
+    command.args(["--file-flush-interval-msec", "50"]);
     // Replaced listeners are removed while the scenario still runs.
     command.args(["--drain-strategy", "immediate", "--drain-time-s", DRAIN_SECONDS]);
     command.arg("-c").arg(folder.join(BOOTSTRAP)).envs(environment.iter().cloned());

@@ -8,9 +8,10 @@ use toml::Table;
 use twilio_edge_wasm_tests::repository;
 
 /// Crates of the service, from the lowest to the highest, each with the crates that it may depend on.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("contract", &[]),
     ("filter", &["contract"]),
+    ("native", &["contract", "filter"]),
     ("domain", &["contract"]),
     ("diagnosis", &["contract", "domain", "filter"]),
     ("platform", &["contract", "domain"]),

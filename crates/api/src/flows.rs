@@ -62,7 +62,7 @@ struct CreateExecutionRequest {
     #[schema(min_length = 1, max_length = 255)]
     to: String,
     /// Channel of a number without a prefix. Defaults to `sms`.
-    #[schema(min_length = 1, max_length = 32)]
+    #[schema(pattern = "^[a-z_]{1,32}$")]
     channel: Option<String>,
     /// Country of a number that has no country code: two letters, such as `DE`.
     #[schema(pattern = "^[A-Za-z]{2}$")]

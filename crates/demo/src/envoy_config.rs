@@ -17,10 +17,22 @@ mod place {
         "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
     pub(super) const CONNECTION_MANAGER: &str =
         "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
-    pub(super) const PLUGIN: &str = "/http_filters/0/typed_config/config";
-    pub(super) const PLUGIN_CONFIGURATION: &str = "/configuration/value";
-    pub(super) const MODULE: &str = "/vm_config/code/local/filename";
+    pub(super) const FILTERS: &str = "/http_filters";
+    pub(super) const FILTER: &str = "twilio_edge";
     pub(super) const ROUTES: &str = "/route_config/virtual_hosts/0/routes";
+
+    /// Places in the filter's entry. In the one of the wasm filter the plugin has an entry of its own.
+    pub(super) mod wasm {
+        pub(in super::super) const PLUGIN: &str = "/config";
+        pub(in super::super) const CONFIGURATION: &str = "/config/configuration/value";
+        pub(in super::super) const MODULE: &str = "/config/vm_config/code/local/filename";
+    }
+
+    /// Places in the entry of the native module.
+    pub(super) mod native {
+        pub(in super::super) const CONFIGURATION: &str = "/filter_config/value";
+        pub(in super::super) const MODULE: &str = "/dynamic_module_config/module/local/filename";
+    }
 }
 
 /// Cluster of the application in the shipped configuration.
@@ -84,9 +96,9 @@ impl EnvoyConfig {
     pub fn parse(yaml: &str) -> Result<Self, EnvoyConfigError> {
         let mut bootstrap: Value =
             serde_saphyr::from_str(yaml).map_err(|e| EnvoyConfigError::Syntax(e.to_string()))?;
-        let json = plugin_place(&mut bootstrap, place::PLUGIN_CONFIGURATION)?
+        let json = plugin_configuration(&mut bootstrap)?
             .as_str()
-            .ok_or_else(|| EnvoyConfigError::Moved(place::PLUGIN_CONFIGURATION.into()))?;
+            .ok_or_else(|| EnvoyConfigError::Moved(place::wasm::CONFIGURATION.into()))?;
         let plugin = serde_json::from_str(json)
             .map_err(|e| EnvoyConfigError::Syntax(format!("plugin configuration: {e}")))?;
         Ok(Self { plugin, bootstrap })
@@ -120,15 +132,49 @@ impl EnvoyConfig {
         Ok(())
     }
 
-    /// Sets the path of the compiled filter.
-    pub fn set_module(&mut self, wasm: &Path) -> Result<(), EnvoyConfigError> {
-        *plugin_place(&mut self.bootstrap, place::MODULE)? = json!(wasm);
+    /// Sets the path of the compiled filter: a `.wasm`, or the library if the configuration loads the native module.
+    pub fn set_module(&mut self, module: &Path) -> Result<(), EnvoyConfigError> {
+        let is_native = self.is_native()?;
+        let place = if is_native { place::native::MODULE } else { place::wasm::MODULE };
+        *at(filter(&mut self.bootstrap)?, place)? = json!(module);
         Ok(())
     }
 
     /// Returns the wasm plugin's entry in the filter chain: failure policy, VM, environment.
     pub fn plugin_entry(&mut self) -> Result<&mut Value, EnvoyConfigError> {
-        plugin_place(&mut self.bootstrap, "")
+        at(filter(&mut self.bootstrap)?, place::wasm::PLUGIN)
+    }
+
+    /// Reports whether the configuration loads the native module instead of the wasm filter.
+    pub fn is_native(&mut self) -> Result<bool, EnvoyConfigError> {
+        Ok(filter(&mut self.bootstrap)?.pointer(place::native::CONFIGURATION).is_some())
+    }
+
+    /// Replaces the wasm filter by the native module in the file `module`, and gives its metrics the names of the wasm filter's.
+    /// This is the whole difference between `envoy/envoy.yaml` and `envoy/native.yaml`.
+    pub fn use_native(&mut self, module: &Path) -> Result<(), EnvoyConfigError> {
+        *filter(&mut self.bootstrap)? = json!({
+            "@type":
+                "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {
+                "module": { "local": { "filename": module } },
+                "do_not_close": true,
+                "metrics_namespace": "wasmcustom",
+            },
+            "filter_name": "twilio_edge",
+            "filter_config": {
+                "@type": "type.googleapis.com/google.protobuf.StringValue",
+                "value": "",
+            },
+        });
+        let bootstrap = self
+            .bootstrap
+            .as_object_mut()
+            .ok_or_else(|| EnvoyConfigError::Moved("object".to_owned()))?;
+        let flag = "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix";
+        let layer = json!({ "name": "twilio_edge", "static_layer": { flag: true } });
+        bootstrap.insert("layered_runtime".to_owned(), json!({ "layers": [layer] }));
+        Ok(())
     }
 
     /// Returns the routes, tried in order; the last one is the catch-all.
@@ -141,8 +187,7 @@ impl EnvoyConfig {
     /// Returns the whole configuration as JSON, which Envoy accepts like YAML.
     pub fn to_json(&self) -> Result<String, EnvoyConfigError> {
         let mut bootstrap = self.bootstrap.clone();
-        *plugin_place(&mut bootstrap, place::PLUGIN_CONFIGURATION)? =
-            Value::String(self.plugin.to_string());
+        *plugin_configuration(&mut bootstrap)? = Value::String(self.plugin.to_string());
         Ok(format!("{bootstrap:#}\n"))
     }
 
@@ -157,11 +202,21 @@ fn at<'a>(value: &'a mut Value, pointer: &str) -> Result<&'a mut Value, EnvoyCon
     value.pointer_mut(pointer).ok_or_else(|| EnvoyConfigError::Moved(pointer.into()))
 }
 
-fn plugin_place<'a>(
-    bootstrap: &'a mut Value,
-    pointer: &str,
-) -> Result<&'a mut Value, EnvoyConfigError> {
-    at(at(at(bootstrap, place::CONNECTION_MANAGER)?, place::PLUGIN)?, pointer)
+/// Returns the entry of our filter.
+fn filter(bootstrap: &mut Value) -> Result<&mut Value, EnvoyConfigError> {
+    at(at(bootstrap, place::CONNECTION_MANAGER)?, place::FILTERS)?
+        .as_array_mut()
+        .and_then(|all| {
+            all.iter_mut().find(|one| one.get("name").is_some_and(|name| name == place::FILTER))
+        })
+        .and_then(|found| found.get_mut("typed_config"))
+        .ok_or_else(|| EnvoyConfigError::Moved(format!("filter {}", place::FILTER)))
+}
+
+fn plugin_configuration(bootstrap: &mut Value) -> Result<&mut Value, EnvoyConfigError> {
+    let filter = filter(bootstrap)?;
+    let is_native = filter.pointer(place::native::CONFIGURATION).is_some();
+    at(filter, if is_native { place::native::CONFIGURATION } else { place::wasm::CONFIGURATION })
 }
 
 fn socket_address(address: SocketAddr) -> Value {
@@ -216,6 +271,19 @@ mod tests {
         assert_eq!(plugin["failure_policy"], "FAIL_RELOAD");
         assert_eq!(config.bootstrap["admin"]["address"]["socket_address"]["address"], "127.0.0.1");
         assert!(plugin["vm_config"]["environment_variables"]["key_values"].is_null());
+    }
+
+    /// A user of the wasm filter replaces one entry, and sets one flag for the names of the metrics.
+    #[test]
+    fn native_file_differs_from_the_shipped_one_in_the_filter_alone() {
+        let mut native = EnvoyConfig::parse(include_str!("../../../envoy/native.yaml")).unwrap();
+        assert!(native.is_native().unwrap());
+        let mut replaced = shipped();
+        assert!(!replaced.is_native().unwrap());
+        replaced.use_native(Path::new("target/native/libtwilio_edge_native.so")).unwrap();
+        assert_eq!(native.to_json().unwrap(), replaced.to_json().unwrap());
+        native.set_module(Path::new("/somewhere/module.so")).unwrap();
+        assert_eq!(native.to_json().unwrap().matches("/somewhere/module.so").count(), 1);
     }
 
     /// The two tables of paths must not diverge: a webhook path that Envoy routes and the filter does not know would reach

@@ -180,7 +180,7 @@ mod tests {
             (&[("To", "Ada"), from][..], 84004),
             (&[("To", TO)], 84004),
             (&[("To", TO), from, ("Parameters", "[1]")], 84004),
-            (&[("To", TO), from, ("Parmeters", "{}")], 20001),
+            (&[("To", TO), from, ("Unknown", "{}")], 20001),
         ] {
             assert_eq!(read(pairs).map(|_| ()), Err(code), "{pairs:?}");
         }

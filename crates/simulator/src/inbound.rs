@@ -33,7 +33,7 @@ struct Step {
     content: Content,
 }
 
-/// Calls the webhook of `message`, and acts on the answers. `signed_origin` is signed instead of the called origin.
+/// Calls the webhook of `message`, and acts on the answers. `signed_origin` is signed and sent as `Host` instead of the called origin.
 pub(super) async fn run(
     shared: &Shared,
     message: &Message,

@@ -108,8 +108,8 @@ impl Called {
     }
 }
 
-/// Calls `url` with an event, and repeats the call as the URL's fragment specifies. `signed_origin` is signed instead of the
-/// called origin.
+/// Calls `url` with an event, and repeats the call as the URL's fragment specifies. `signed_origin` is signed and sent as `Host`
+/// instead of the called origin.
 pub(super) async fn call(
     client: &Client,
     url: &str,
@@ -121,7 +121,11 @@ pub(super) async fn call(
     let (bare, fragment) = url.split_once('#').unwrap_or((url, ""));
     let overrides = Overrides::read(fragment);
     let (origin, target) = split(bare);
-    let signed = SignedRequest::new(signed_origin.unwrap_or(origin), target, content, key, event);
+    let mut signed =
+        SignedRequest::new(signed_origin.unwrap_or(origin), target, content, key, event);
+    if let Some((_, authority)) = signed_origin.and_then(|origin| origin.split_once("://")) {
+        signed.headers.push(("host", authority.to_owned()));
+    }
     let own = (overrides.connect != Overrides::default().connect)
         .then(|| self::client(overrides.connect));
     let client = match &own {

@@ -30,7 +30,7 @@ pub(super) async fn start(
     let fault = Fault::of(to).filter(|fault| !matches!(fault, Fault::Refused(_)));
     let path = format!("/v2/Services/{service}/Verifications");
     let answer = match before_fault(fault, &path, &line) {
-        Some(answer) => allowed(&shared, &headers, None).and_then(|_| answer),
+        Some(answer) => allowed(&shared, &headers, None).and(answer),
         None => match started(&shared, &headers, &service, &pairs) {
             Ok(answer) => after_fault(fault, answer, &line).await,
             Err(refusal) => Err(refusal),

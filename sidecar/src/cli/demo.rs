@@ -58,6 +58,9 @@ pub(super) struct Args {
     /// Path of the compiled filter
     #[arg(long, default_value = "target/wasm/twilio_edge_filter.wasm")]
     wasm: PathBuf,
+    /// Load the native module from this path instead of the compiled filter (docs/NATIVE.md)
+    #[arg(long, value_name = "PATH")]
+    native: Option<PathBuf>,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -89,7 +92,9 @@ impl Demo {
         let mut problems = Vec::new();
         for (file, remedy) in [
             (&args.envoy, "make setup"),
-            (&args.wasm, "make wasm"),
+            args.native
+                .as_ref()
+                .map_or((&args.wasm, "make wasm"), |native| (native, "make native")),
             (&args.config, "run this from the repository's root"),
         ] {
             if !file.exists() {
@@ -288,7 +293,10 @@ impl Args {
         config.set_admin(self.admin())?;
         config.set_cluster(BACKEND_CLUSTER, self.backend())?;
         config.set_cluster(SIDECAR_CLUSTER, self.sidecar())?;
-        config.set_module(&self.wasm)?;
+        match &self.native {
+            Some(native) => config.use_native(native)?,
+            None => config.set_module(&self.wasm)?,
+        }
         let path = self.data.join("envoy.json");
         config.write(&path)?;
         Ok(path)

@@ -201,8 +201,8 @@ fn build_context_contains_the_workspace() -> Result<()> {
     let mut images = Command::new("python3");
     images.arg(repository().join("wasm-tests/deploy/images.py")).arg(repository()).arg("-n");
     let said = said(&mut images)?;
-    for command in ["build-filter: cargo build --locked", "build-sidecar: cargo build --locked"] {
-        ensure!(said.contains(command), "{said}");
+    for stage in ["build-filter", "build-native", "build-sidecar"] {
+        ensure!(said.contains(&format!("{stage}: cargo build --locked")), "{said}");
     }
     Ok(())
 }

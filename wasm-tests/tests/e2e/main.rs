@@ -1,7 +1,8 @@
 //! The end-to-end suite: signed webhooks through the real Envoy, the filter, the sidecar, to a backend. Each scenario
 //! checks the results at the client, the backend and the sidecar's ledger; one file per subject.
 //!
-//! `cargo test -p twilio-edge-wasm-tests --test e2e -- newest/dedupe` runs those with that in their name.
+//! `cargo test -p twilio-edge-wasm-tests --test e2e -- newest/dedupe` runs those with that in their name. With the variable
+//! `TWILIO_EDGE_NATIVE=1` the filter is the native module.
 #![expect(
     clippy::indexing_slicing,
     reason = "a test that reads beyond the end has failed, and may report it by a panic"
@@ -18,6 +19,7 @@ mod forge;
 mod keys;
 mod leave;
 mod load;
+mod native;
 mod observe;
 mod outage;
 mod push;
@@ -52,6 +54,7 @@ fn main() -> std::process::ExitCode {
         ("rewrite", rewrite::scenarios()),
         ("push", push::scenarios()),
         ("trap", trap::scenarios()),
+        ("native", native::scenarios()),
         ("keys", keys::scenarios()),
         ("event", event::scenarios()),
         ("accept", accept::scenarios()),

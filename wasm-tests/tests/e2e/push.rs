@@ -45,7 +45,7 @@ async fn push_route(stack: &Stack, path: &str) -> Result<bool> {
 }
 
 /// Waits until the route of [`push_route`] guards: on both workers, so that no request can still meet the old one.
-async fn is_live(stack: &Stack, path: &str) -> Result<()> {
+pub(crate) async fn is_live(stack: &Stack, path: &str) -> Result<()> {
     let forged = Request::new("POST", path, "x");
     let mut in_a_row = 0;
     until(&format!("{path} to be guarded"), async || {
@@ -57,7 +57,7 @@ async fn is_live(stack: &Stack, path: &str) -> Result<()> {
 }
 
 /// Waits until the replaced configuration has been removed.
-async fn is_drained(stack: &Stack) -> Result<()> {
+pub(crate) async fn is_drained(stack: &Stack) -> Result<()> {
     until("what was replaced to be gone", async || {
         let draining = stack.envoy.stats("total_filter_chains_draining").await?;
         Ok((draining.values().sum::<u64>() == 0).then_some(()))
@@ -66,7 +66,10 @@ async fn is_drained(stack: &Stack) -> Result<()> {
 }
 
 /// Sends webhooks, one after the other on a connection that is kept as long as Envoy keeps it, until `over`.
-async fn keeps_sending(stack: &Stack, over: &Cell<bool>) -> Result<Vec<(Form, Request)>> {
+pub(crate) async fn keeps_sending(
+    stack: &Stack,
+    over: &Cell<bool>,
+) -> Result<Vec<(Form, Request)>> {
     let mut connection = Connection::open(stack.envoy.address()).await?;
     let mut taken = Vec::new();
     while !over.get() {

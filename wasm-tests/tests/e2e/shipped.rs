@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::{Response, send};
-use twilio_edge_wasm_tests::envoy::{Envoy, module};
+use twilio_edge_wasm_tests::envoy::{Envoy, is_native, module};
 use twilio_edge_wasm_tests::mesh;
 use twilio_edge_wasm_tests::process::{Process, free_port, isolated, until};
 use twilio_edge_wasm_tests::recorder::Recorder;
@@ -40,12 +40,15 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let meshes = scenarios![Setting::Own(RING);
         istio_configuration_of_our_resources_works,
         envoy_gateway_configuration_of_our_resources_works,
-    ];
+    ]
+    .map(|scenario| scenario.wasm_only("our resources load the wasm filter"));
     [variants.as_slice(), &meshes].concat()
 }
 
 async fn each_file_is_valid_as_it_stands(stack: &Stack) -> Result<()> {
-    for file in ["envoy", "edge", "unix-socket", "tracing"] {
+    let files: &[&str] =
+        if is_native() { &["native"] } else { &["envoy", "edge", "unix-socket", "tracing"] };
+    for file in files {
         stack.envoy.validate(&repository().join(format!("envoy/{file}.yaml"))).await?;
     }
     Ok(())

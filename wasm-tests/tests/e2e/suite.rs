@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
-use twilio_edge_wasm_tests::envoy::Version;
+use twilio_edge_wasm_tests::envoy::{Version, is_brief, is_native};
 use twilio_edge_wasm_tests::stack::{Bench, Plan, SidecarPlan, Stack};
 
 /// Longer than any scenario takes on a busy machine.
@@ -33,6 +33,20 @@ pub(crate) struct Scenario {
     pub(crate) story: Story,
     /// Environment of the scenario.
     pub(crate) setting: Setting,
+    /// The scenario is about the wasm filter alone: the reason. The native module is not tested with it.
+    pub(crate) wasm_only: Option<&'static str>,
+}
+
+impl Scenario {
+    /// Reports whether the scenario is one of the sidecar, or of decisions that both forms of the filter make with the same code.
+    fn is_the_same(&self) -> bool {
+        matches!(self.setting, Setting::Newest(_) | Setting::Alone(_))
+    }
+
+    /// Marks a scenario that is about the wasm filter alone.
+    pub(crate) fn wasm_only(self, reason: &'static str) -> Self {
+        Self { wasm_only: Some(reason), ..self }
+    }
 }
 
 /// Results of the parts of a series, by name.
@@ -82,6 +96,7 @@ macro_rules! scenarios {
             name: stringify!($name),
             story: |stack| Box::pin($name(stack)),
             setting: $setting,
+            wasm_only: None,
         }),+]
     };
 }
@@ -120,20 +135,27 @@ pub(crate) fn run(
     let mut trials = Vec::new();
     let is_selected = selection();
     for (subject, scenarios) in subjects {
-        for scenario in scenarios.into_iter().filter(|it| is_selected(it.setting)) {
+        let is_selected =
+            |it: &Scenario| is_selected(it.setting) && !(is_brief() && it.is_the_same());
+        for scenario in scenarios.into_iter().filter(is_selected) {
             let versions: &[Version] = match scenario.setting {
+                _ if is_brief() => &[Version::Newest],
                 Setting::Shared | Setting::Own(_) => &[Version::Newest, Version::Oldest],
                 Setting::Newest(_) | Setting::Alone(_) => &[Version::Newest],
             };
             for &version in versions {
                 let name = format!("{}/{subject}/{}", version.as_str(), scenario.name);
+                if let Some(reason) = scenario.wasm_only.filter(|_| is_native()) {
+                    eprintln!("not for the native module: {name}: {reason}");
+                    continue;
+                }
                 let runner = runner.clone();
                 trials.push(Trial::test(name, move || runner.play(scenario, version)));
             }
         }
     }
     for (subject, series) in series {
-        if !is_selected(Setting::Shared) {
+        if !is_selected(Setting::Shared) || is_brief() {
             break;
         }
         trials.extend(trials_of(subject, series, &runner));

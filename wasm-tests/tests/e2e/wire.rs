@@ -2,12 +2,15 @@
 //! the backend before it is proven, and a proven request arrives completely.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use tokio::join;
 use twilio_edge_contract::headers;
 use twilio_edge_filter::reply::Reason;
 use twilio_edge_wasm_tests::client::{Connection, send_bytes};
 use twilio_edge_wasm_tests::http2::{Framing, abandon_h2, send_h2};
-use twilio_edge_wasm_tests::stack::{PASS_THROUGH, Plan, SidecarPlan, Signing, Stack};
+use twilio_edge_wasm_tests::stack::{
+    PASS_THROUGH, Plan, SidecarPlan, Signing, Stack, connection_manager,
+};
 use twilio_edge_wasm_tests::webhook::{ACCOUNT, Form, INBOUND, OTHER, Request, STATUS};
 
 use crate::disguise::with_forged_headers;
@@ -21,10 +24,31 @@ const WITHOUT_THE_FLAG: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
     Ok(())
 });
 
+/// A filter in front that buffers whole requests, and a route whose body is rewritten.
+const BUFFERED: Plan = Plan::adapted(SidecarPlan::Absent, |config| {
+    let filters = connection_manager(config)?["http_filters"].as_array_mut().context("filters")?;
+    let kind = "envoy.extensions.filters.http.buffer.v3.Buffer";
+    filters.insert(
+        0,
+        json!({
+            "name": "envoy.filters.http.buffer",
+            "typed_config": {
+                "@type": format!("type.googleapis.com/{kind}"),
+                "max_request_bytes": 200_000,
+            },
+        }),
+    );
+    config.plugin["routes"][1]["body"] = "json".into();
+    Ok(())
+});
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
+    let buffered =
+        scenarios![Setting::Own(BUFFERED); body_that_a_filter_in_front_buffered_arrives_once];
     let forgotten = scenarios![Setting::Own(WITHOUT_THE_FLAG);
         missing_stop_iteration_flag_is_reported_and_nothing_hangs,
-    ];
+    ]
+    .map(|scenario| scenario.wasm_only("it needs no flag to wait for a body"));
     let shared = scenarios![Setting::Shared;
         chunks_and_trailers_over_http1,
         frames_and_trailers_over_http2,
@@ -37,7 +61,41 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         broken_framing_is_not_forwarded,
         requests_on_one_connection_do_not_mix,
     ];
-    [forgotten.as_slice(), &shared].concat()
+    [forgotten.as_slice(), &buffered, &shared].concat()
+}
+
+/// A body that was counted or read twice would be too large, or have another signature.
+async fn body_that_a_filter_in_front_buffered_arrives_once(stack: &Stack) -> Result<()> {
+    let edge = stack.envoy.address();
+    for size in [10, 1_000, 40_000] {
+        let form = Form::inbound("x").set("Body", &"y".repeat(size));
+        for trailers in [None, Some("x-checksum: 1\r\n")] {
+            let request = stack.post(&form).await?;
+            let answer = match trailers {
+                None => stack.send(&request).await?,
+                Some(trailers) => {
+                    send_bytes(edge, &request.chunked(700, trailers.as_bytes())).await?
+                }
+            };
+            ensure!(
+                answer.status == 200,
+                "{size} {trailers:?}: {} {}",
+                answer.status,
+                answer.text()
+            );
+            arrived(stack, &request).await?;
+        }
+        let status = Form::status("sent").set("ErrorMessage", &"z".repeat(size));
+        let request = stack.post(&status).await?;
+        let answer = send_h2(edge, &request, Framing::default()).await?;
+        ensure!(answer.status == 200, "{size}: {} {}", answer.status, answer.text());
+        let seen = stack.backend.wait(&request.case, 1).await?;
+        let event: serde_json::Value = serde_json::from_slice(seen[0].bytes())?;
+        assert_eq!(event["raw"]["ErrorMessage"], "z".repeat(size));
+        assert_eq!(seen[0].header("content-length"), Some(seen[0].bytes().len().to_string()));
+    }
+    let large = stack.post(&Form::inbound("x").set("Body", &"y".repeat(70_000))).await?;
+    is_refusal(&stack.send(&large).await?, Reason::BodyTooLarge)
 }
 
 async fn missing_stop_iteration_flag_is_reported_and_nothing_hangs(stack: &Stack) -> Result<()> {

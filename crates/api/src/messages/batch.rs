@@ -208,7 +208,7 @@ async fn accept<T: BatchEntry>(
     let answer = CreateMessagesResponse { accepted, refused, results };
     let is_kept = turn.is_some();
     let done = turn.map(|Extension(turn)| CompletedRequest { turn, answer: stored(&answer) });
-    let added = sending.add_all(&caller, &rows, done.as_ref()).await;
+    let added = sending.add_all(caller, &rows, done.as_ref()).await;
     added.map_err(|reason| Problem::unavailable(&reason))?;
     let mut response = json(&answer);
     if is_kept {

@@ -151,7 +151,7 @@ async fn resolve(
     let provider = message.provider();
     if sid.is_some_and(|sid| !provider.is_id(sid)) {
         let must = format!("message_sid: must be {}, or null", provider.id_form());
-        return Err(Problem::malformed(&must));
+        return Err(Problem::with(RefusalCode::InvalidField, must));
     }
     let resolved = sending::resolve(&sending.messages, &caller, &message, sid, now_ms()).await;
     if !resolved.map_err(|reason| Problem::unavailable(&reason))? {

@@ -241,7 +241,7 @@ mod tests {
             from: Sender { address: "shop@example.com".into(), name: "Sh\u{f6}p".into() },
             reply_to: None,
             body: Body::Own {
-                subject: "Your \u{f6}rder".into(),
+                subject: "Bestellung f\u{fc}r Ava".into(),
                 text: text.into(),
                 html: html.into(),
             },

@@ -220,11 +220,6 @@ const ALL: &[(&str, &str, &str)] = &[
         "The sidecar replaced a message that its channel did not accept: `code`, `to`, `instead`, `state`",
     ),
     (
-        "plan.move_on_failed",
-        "warn",
-        "The reconciler could not move unanswered steps of notifications on; it retries: `reason`",
-    ),
-    (
         "message.persist_failed",
         "error",
         "The database did not store the outcome of an attempt to send; the message becomes `unknown` unless a retry succeeds",
@@ -280,6 +275,11 @@ const ALL: &[(&str, &str, &str)] = &[
         "peer.unregister_failed",
         "warn",
         "The sidecar could not unregister itself from the other sidecars at shutdown",
+    ),
+    (
+        "plan.move_on_failed",
+        "warn",
+        "The reconciler could not move unanswered steps of notifications on; it retries: `reason`",
     ),
     (
         "process.panicked",

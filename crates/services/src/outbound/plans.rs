@@ -66,7 +66,7 @@ pub struct StepVerdicts {
     pub verdicts: Vec<Verdict>,
 }
 
-/// What the messages of a notification have in common.
+/// Values that all messages of a notification share.
 struct Origin<'a> {
     account_sid: &'a str,
     created_by: &'a str,

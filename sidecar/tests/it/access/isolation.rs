@@ -322,21 +322,8 @@ fn requests(
                 if path.ends_with("/resolve") {
                     fields["message_sid"] = json!("SM00112233445566778899aabbccddeeff");
                 }
-                // An SMS needs no conversation window, and this contact is not suppressed.
-                if path.starts_with("/v1/flows") {
-                    fields.insert("to".to_owned(), json!("+15553217002"));
-                    fields.remove("channel");
-                }
-                // This contact is not suppressed.
-                if path == "/v1/verifications" {
-                    fields.insert("to".to_owned(), json!("+15553217002"));
-                }
             }
-            // The fields of an e-mail exclude each other.
-            if path == "/v1/emails" {
-                body = json!({"to": "ava@example.com", "subject": "Hi", "text": "Hi"});
-            }
-            body.to_string()
+            own_body(path).unwrap_or(body).to_string()
         }
     };
     let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
@@ -377,6 +364,26 @@ fn requests(
     let all = paths.iter().flat_map(|path| queries.iter().map(move |query| (path, query)));
     all.map(|(path, query)| (format!("{path}?{}", query.trim_start_matches('&')), body.clone()))
         .collect()
+}
+
+/// Returns the body of an operation whose fields exclude each other. This contact is not suppressed, and an SMS needs no
+/// conversation window.
+fn own_body(path: &str) -> Option<Value> {
+    let (to, from) = ("+15553217002", "+15553217009");
+    let email = json!({"to": "ava@example.com", "subject": "Hi", "text": "Hi"});
+    Some(match path {
+        "/v1/emails" => email,
+        "/v1/emails/batch" => json!({"emails": [email]}),
+        "/v1/flows/{flow_sid}/executions" => json!({"to": to, "from": from}),
+        "/v1/notifications" => json!({
+            "to": {"number": to},
+            "category": "service",
+            "content": {"sms": {"text": "Hi", "from": from}},
+            "plan": [{"channel": "sms"}],
+        }),
+        "/v1/verifications" => json!({"to": to, "channel": "sms"}),
+        _ => return None,
+    })
 }
 
 /// Returns a value that conforms to the schema, with an id, number or name of A in each field that takes one.

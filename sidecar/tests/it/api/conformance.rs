@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// Requests invented for each operation, besides those that its description alone suggests.
-const EXAMPLES: &str = "15";
+const EXAMPLES: &str = "10";
 
 /// Time limit of one run, for slow machines as well.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(480);
 
 /// Caller of a listener, and its paths as a regular expression.
 struct Part<'a> {

@@ -46,11 +46,14 @@ impl Running {
     }
 
     fn line(&self) -> String {
-        self.lines.recv_timeout(Duration::from_secs(30)).expect("no line was printed")
+        self.lines.recv_timeout(Duration::from_secs(30)).map_err(|_| "no line was printed").unwrap()
     }
 
     fn error(&self) -> String {
-        self.errors.recv_timeout(Duration::from_secs(30)).expect("no error was printed")
+        self.errors
+            .recv_timeout(Duration::from_secs(30))
+            .map_err(|_| "no error was printed")
+            .unwrap()
     }
 
     fn exit_code(mut self) -> i32 {

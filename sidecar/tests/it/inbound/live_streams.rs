@@ -78,7 +78,7 @@ impl LiveClient {
 
     pub(crate) async fn next(&mut self) -> LiveEvent {
         let event = tokio::time::timeout(PATIENCE, self.events.next()).await;
-        let event = match event.expect("no event came") {
+        let event = match event.map_err(|_| "no event came").unwrap() {
             Some(Ok(event)) => event,
             Some(Err(_)) | None => return LiveEvent::Closed,
         };

@@ -11,6 +11,7 @@ use twilio_edge_contract::{Claim, Decision, Outcome};
 use crate::{
     access::api_keys::{Caller, administrator, coded},
     api::message_lists::OTHER,
+    support::documented,
     support::servers::{eventually, eventually_within},
     support::sidecar::{ACCOUNT, Sidecar, inbound, unclaimed},
     support::simulator::{SECRET, Simulator},
@@ -321,6 +322,26 @@ async fn killed_sidecars_start_each_flow_once(world: World) {
 }
 
 /// Runs a script with an SDK against the sidecar. The script prints `judged` if all its checks pass.
+#[tokio::test]
+async fn documented_flow_works() {
+    let world = World::new(Kind::Sqlite).await;
+    let simulator = Simulator::start(&world, &[]);
+    let sidecar = started(&world, &simulator, &[]).await;
+    let root = administrator(&sidecar).await;
+    let app = application(&sidecar, &root).await;
+    let guide = include_str!("../../../../docs/NOTIFICATIONS.md");
+    let shown =
+        documented::run(&world, &app, &simulator, &documented::script(guide, "Start a flow")).await;
+    let listed: Value = serde_json::from_str(&shown).unwrap();
+    let attempt = &listed["notifications"][0]["attempts"][0];
+    assert_eq!(
+        (&attempt["provider"], &attempt["state"]),
+        (&json!("studio"), &json!("sent")),
+        "{listed}"
+    );
+    assert_eq!(at_twilio(&simulator).await.len(), 1);
+}
+
 async fn judged(program: &str, script: &str, sdk: &str) {
     let world = World::new(Kind::Sqlite).await;
     let simulator = Simulator::start(&world, &[]);

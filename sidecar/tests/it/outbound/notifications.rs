@@ -105,7 +105,7 @@ async fn every_message_is_a_notification_with_its_attempts(world: World) {
     // One of them, by state, by person, and of no other account.
     let id = switched["id"].as_str().unwrap();
     assert_eq!(app.get(&format!("/v1/notifications/{id}")).await, switched);
-    assert_eq!(listed(&app, "?state=declined").await, [declined.clone()]);
+    assert_eq!(listed(&app, "?state=declined").await, std::slice::from_ref(&declined));
     let person = PERSON.replace('+', "%2B");
     let of_person = async |more: &str| listed(&app, &format!("?person={more}")).await;
     assert_eq!(of_person(&person).await.len(), 1);

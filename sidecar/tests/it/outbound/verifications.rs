@@ -1,8 +1,6 @@
 //! Verifications: Twilio Verify sends a code and checks it. The simulator acts as Twilio, and shows the codes. The worked example of
 //! docs/NOTIFICATIONS.md is a test.
 
-use std::time::{Duration, Instant};
-
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -10,6 +8,7 @@ use crate::{
     access::api_keys::{Caller, administrator, coded},
     api::message_lists::OTHER,
     outbound::templates,
+    support::documented,
     support::servers::eventually,
     support::sidecar::{ACCOUNT, Sidecar, inbound},
     support::simulator::{SERVICE, Simulator},
@@ -264,28 +263,7 @@ async fn documented_verification_works() {
     let root = administrator(&sidecar).await;
     let app = application(&sidecar, &root).await;
     let guide = include_str!("../../../../docs/NOTIFICATIONS.md");
-    let (_, example) = guide.split_once("```sh\n").unwrap();
-    let (example, _) = example.split_once("```").unwrap();
-    let script = world.directory.path().join("example.sh");
-    std::fs::write(&script, example).unwrap();
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_twilio-edge"));
-    let path =
-        format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let begun = Instant::now();
-    let output = tokio::process::Command::new("bash")
-        .args(["-euo", "pipefail"])
-        .arg(&script)
-        .env("PATH", path)
-        .env("TWILIO_EDGE_API_URL", &app.base)
-        .env("TWILIO_EDGE_API_KEY", &app.token)
-        .env("SIMULATOR", &simulator.base)
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    let (shown, said) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{shown}\n{said}");
-    assert!(shown.contains("\"status\": \"approved\""), "{shown}\n{said}");
-    assert!(begun.elapsed() < Duration::from_secs(120));
+    let script = documented::script(guide, "Start a verification");
+    let shown = documented::run(&world, &app, &simulator, &script).await;
+    assert!(shown.contains("\"status\": \"approved\""), "{shown}");
 }

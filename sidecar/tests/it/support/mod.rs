@@ -1,5 +1,6 @@
 //! Servers, processes and clients that the tests use.
 
+pub(crate) mod documented;
 pub(crate) mod receiver;
 pub(crate) mod recorder;
 pub(crate) mod servers;

@@ -9,7 +9,7 @@ use axum::{
     routing::get,
 };
 
-use crate::{Console, failure::Failure, viewer::Viewer};
+use crate::{console::Console, failure::Failure, viewer::Viewer};
 
 pub(super) const PATH: &str = "/console/webhooks/stream";
 

@@ -46,7 +46,7 @@ fn number(n: u64) -> &'static str {
 /// Sends the request with its idempotency key. Returns false if the sidecar ended before its answer.
 async fn request(app: &Caller<'_>, n: u64) -> bool {
     // Some steps move on without an answer, at the moment at which the sidecar asks for the status.
-    let first = if n % 4 == 0 {
+    let first = if n.is_multiple_of(4) {
         json!({"channel": "whatsapp", "within_s": 1})
     } else {
         json!({"channel": "whatsapp"})
