@@ -9,6 +9,7 @@
 )]
 
 mod accept;
+mod damaged;
 mod dedupe;
 mod disguise;
 mod event;
@@ -48,6 +49,7 @@ fn main() -> std::process::ExitCode {
         ("leave", leave::scenarios()),
         ("outage", outage::scenarios()),
         ("wire", wire::scenarios()),
+        ("damaged", damaged::scenarios()),
         ("upload", upload::scenarios()),
         ("flood", flood::scenarios()),
         ("disguise", disguise::scenarios()),
