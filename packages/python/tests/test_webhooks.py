@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import fastapi
 import pytest
+import stack as stacks
+import twilio_edge
 from fastapi.testclient import TestClient
 from twilio_edge import SinkVerifier, TrustedWebhook, UnverifiedWebhookError, trusted_webhook
 from twilio_edge.events import Event
