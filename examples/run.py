@@ -141,10 +141,14 @@ def check_migration(stack: stacks.Stack, application: stacks.Application) -> Non
 
 
 def check_events(stack: stacks.Stack, applications: list[stacks.Application]) -> None:
-    """An accepted webhook and the messages of the applications arrive as signed events, in every application."""
+    """An accepted webhook and a message that was sent arrive as signed events, in every application."""
     sid = stacks.sid(0xE)
     accepted = {"AccountSid": stacks.ACCOUNT, "MessageSid": sid, "From": PERSON, "To": OURS, "Body": "Hi", "NumMedia": "0"}
     assert stacks.signed(stack, "/accepted", accepted)[0] == 200
+    message = {"to": PERSON, "from": OURS, "body": "Hi"}
+    status, body = stacks.request("POST", f"{stack.url}/v1/messages", message, stack.app_key)
+    assert status == 202, body
+    sent = f"message.sent:{json.loads(body)['id']}:"
     for application in applications:
         name = application.name
         if application.mode == "shadow":
@@ -152,7 +156,7 @@ def check_events(stack: stacks.Stack, applications: list[stacks.Application]) ->
 
         def arrived(application: stacks.Application = application) -> bool:
             events = received(application)["events"]
-            is_sent = any(event.startswith("message.sent:ms_") for event in events)
+            is_sent = any(event.startswith(sent) for event in events)
             return is_sent and f"inbound:{stacks.ACCOUNT}:{sid}" in events
 
         try:

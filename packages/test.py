@@ -171,9 +171,6 @@ def main() -> int:
     }
     is_exact = "--exact" in sys.argv
     chosen = {name: test for name, test in tests.items() if all((word == name) if is_exact else (word in name) for word in words)}
-    # The events are those of messages that the applications sent before.
-    if "packages::examples::events" in chosen:
-        chosen = {name: test for name, test in tests.items() if name in chosen or "::examples::" in name}
     print(f"\nrunning {len(chosen)} tests", flush=True)
     if not chosen:
         print("\ntest result: ok. 0 passed; 0 failed")
@@ -195,11 +192,9 @@ def main() -> int:
             return None
 
         with concurrent.futures.ThreadPoolExecutor(3) as lanes:
-            beside = [name for name in chosen if name != "packages::examples::events"]
             # The longest first.
-            beside.sort(key=lambda name: not name.endswith("::tests"))
-            results = dict(zip(beside, lanes.map(outcome, beside), strict=True))
-        results |= {name: outcome(name) for name in chosen if name not in results}
+            names = sorted(chosen, key=lambda name: not name.endswith("::tests"))
+            results = dict(zip(names, lanes.map(outcome, names), strict=True))
     for name in chosen:
         problem = results[name]
         print(f"test {name} ... {'FAILED' if problem else 'ok'}")

@@ -2,10 +2,15 @@
 
 import datetime
 import json
+import pathlib
+import subprocess
+import sys
 from typing import Annotated, Any
 
 import fastapi
 import pytest
+import stack as stacks
+import twilio_edge
 from fastapi.testclient import TestClient
 from twilio_edge import SinkVerifier, TrustedWebhook, UnverifiedWebhookError, trusted_webhook
 from twilio_edge.events import Event
@@ -170,6 +175,13 @@ def test_django_refuses_and_passes_on(is_async: bool) -> None:
     assert called(events, requests.post("/", EVENT, content_type="application/json")).status_code == 401
     headers = signed(EVENT)
     assert called(events, requests.post("/", EVENT, content_type=headers.pop("Content-Type"), headers=headers)).content == b"test"
+
+
+def test_package_needs_the_standard_library_only() -> None:
+    site = pathlib.Path(twilio_edge.__file__).parent.parent
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); import twilio_edge, twilio_edge.events; print(twilio_edge.__version__)"
+    ended = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert ended.stdout.strip() == stacks.version(), ended.stderr
 
 
 def test_verifier_has_a_secret() -> None:
