@@ -150,13 +150,14 @@ impl Stream {
 
     pub(crate) fn on_response_headers(self: &Rc<Self>, end_of_stream: bool) -> u32 {
         sabotage::panic_in("response_headers");
-        self.has_response.set(true);
         if let Some(envoy) = self.envoy().filter(|_| self.is(Exchange::awaits_response)) {
             let head = envoy.with_headers(HeaderKind::Response, |pairs| {
                 read_response(pairs, end_of_stream, || envoy.is_response_from_backend())
             });
             self.apply(Event::Response(head));
         }
+        // A panic until here is still answered with 500.
+        self.has_response.set(true);
         self.response_status()
     }
 
