@@ -7,6 +7,7 @@
 mod access_log;
 mod alert;
 mod curl;
+mod curl_options;
 mod express;
 mod har;
 mod http;

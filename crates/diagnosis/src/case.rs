@@ -373,7 +373,7 @@ fn too_many(class: Option<Class>) -> Shape {
 }
 
 /// Returns the URL without its password.
-fn redacted(url: &str) -> String {
+pub(crate) fn redacted(url: &str) -> String {
     match Url::parse(url) {
         Some(parsed) if !parsed.userinfo.is_empty() => {
             Url { userinfo: "***@".to_owned(), ..parsed }.to_string()

@@ -8,7 +8,7 @@ use twilio_edge_filter::signature::candidate_urls;
 
 use crate::capture::Part;
 use crate::captured::Captured;
-use crate::case::Case;
+use crate::case::{Case, redacted};
 use crate::change::What;
 use crate::report::{SCHEMA, Shape};
 use crate::route::RouteVerdict;
@@ -51,9 +51,9 @@ pub struct UrlReport {
     pub absent: Vec<&'static str>,
     /// Method of the request.
     pub method: String,
-    /// URLs that the filter would compare with the signature.
+    /// URLs that the filter would compare with the signature, without passwords.
     pub candidates: Vec<String>,
-    /// URL in the Twilio console, if it is given.
+    /// URL that Twilio calls, if it is known, without its password.
     pub called: Option<String>,
     /// Checks, one per part of the URL.
     pub checks: Vec<UrlCheck>,
@@ -66,28 +66,37 @@ pub struct UrlReport {
 }
 
 impl UrlReport {
-    /// Returns whether no check found a difference.
-    pub fn is_fine(&self) -> bool {
-        self.checks.iter().all(|check| check.verdict != Verdict::Different)
-    }
-
     /// Examines the URL of a request. Its `guesses` are the URLs that Twilio calls.
     pub fn new(case: &Case, absent: &[Part]) -> Self {
-        let url = case.urls.first().and_then(|url| Url::parse(url));
         let called = case.clues.guesses.first();
         let logged = case.request.header("Host");
         let has_query = !absent.contains(&Part::Query);
-        let checks =
-            url.as_ref().map_or_else(Vec::new, |url| checks(url, called, logged, has_query));
+        let urls = case.urls.iter().filter_map(|url| Url::parse(url));
+        let differences = |checks: &Vec<UrlCheck>| {
+            checks.iter().filter(|check| check.verdict == Verdict::Different).count()
+        };
+        // Of several origins, the one that fits best.
+        let checks = urls
+            .map(|url| checks(&url, called, logged, has_query))
+            .min_by_key(differences)
+            .unwrap_or_default();
         let (shape, route) = case.shape_and_route();
-        let has_parameters = !absent.contains(&Part::Body) || !case.request.body.is_empty();
+        let has_parameters = match case.request.method.as_str() {
+            "GET" => has_query,
+            _ => !absent.contains(&Part::Body),
+        };
         Self {
             schema: SCHEMA,
             matches: None,
             absent: absent.iter().map(|part| part.as_str()).collect(),
             method: case.request.method.clone(),
-            candidates: case.urls.iter().flat_map(|url| candidate_urls(url)).collect(),
-            called: called.map(ToString::to_string),
+            candidates: case
+                .urls
+                .iter()
+                .flat_map(|url| candidate_urls(url))
+                .map(|url| redacted(&url))
+                .collect(),
+            called: called.map(|url| redacted(&url.to_string())),
             checks,
             shape: has_parameters.then_some(shape),
             route: if has_parameters { route } else { without_body(route, &case.request) },

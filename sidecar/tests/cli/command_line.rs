@@ -1,4 +1,4 @@
-//! What every command has: exit codes, completions of shells, man pages, and colours that `NO_COLOR` turns off.
+//! Common parts of all commands: exit codes, completions of shells, man pages, and colours that `NO_COLOR` turns off.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
@@ -75,8 +75,7 @@ fn completions_are_scripts_of_their_shells() {
             assert!(script.contains(word), "{shell}: no {word}");
         }
         if let Some(parser) = parser {
-            let mut child =
-                Command::new(parser).arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+            let mut child = Command::new(parser).arg("-n").stdin(Stdio::piped()).spawn().unwrap();
             child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
             assert!(child.wait().unwrap().success(), "{shell}");
         }

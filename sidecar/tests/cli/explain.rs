@@ -8,7 +8,8 @@ use crate::support::program::{Ran, file, run};
 
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";
 const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
-pub(crate) const OURS: [(&str, &str); 2] = [("TWILIO_ACCOUNT_SID", ACCOUNT), ("TWILIO_AUTH_TOKEN", TOKEN)];
+pub(crate) const OURS: [(&str, &str); 2] =
+    [("TWILIO_ACCOUNT_SID", ACCOUNT), ("TWILIO_AUTH_TOKEN", TOKEN)];
 pub(crate) const SID: &str = "SM00112233445566778899aabbccddeeff";
 
 /// A webhook as `sign` makes it, and as a proxy's dump would show it.

@@ -6,7 +6,7 @@ use std::{fs, io::Write as _};
 use serde_json::{Value, json};
 
 use crate::explain::{Dump, ORIGIN, OURS, SID, URL, changes, explain};
-use crate::support::program::{Ran, run};
+use crate::support::program::{Ran, repository, run};
 
 fn explain_text(text: &str, arguments: &[&str]) -> Ran {
     run(&[&["explain", "--request", "-"], arguments].concat(), &OURS, text)
@@ -22,12 +22,16 @@ fn quoted(text: &str) -> String {
 }
 
 fn curl_of_a_browser(dump: &Dump) -> String {
-    let mut command = format!("curl {}", quoted(&format!("https://hooks.example.com{}", dump.target)));
+    let mut command =
+        format!("curl {}", quoted(&format!("https://hooks.example.com{}", dump.target)));
     if dump.method != "POST" {
         command.push_str(&format!(" \\\n  -X {}", dump.method));
     }
     for (name, value) in &dump.headers {
-        command.push_str(&format!(" \\\n  -H {}", quoted(&format!("{}: {value}", name.to_lowercase()))));
+        command.push_str(&format!(
+            " \\\n  -H {}",
+            quoted(&format!("{}: {value}", name.to_lowercase()))
+        ));
     }
     if dump.body.is_empty() {
         return command;
@@ -92,7 +96,8 @@ fn alert(dump: &Dump, headers: bool) -> Value {
 
 /// The parts of the request as an Express application has them.
 fn express(dump: &Dump) -> Value {
-    let headers = dump.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone().into()));
+    let headers =
+        dump.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone().into()));
     let mut headers: serde_json::Map<String, Value> = headers.collect();
     headers.insert("host".to_owned(), "hooks.example.com".into());
     headers.insert("content-length".to_owned(), dump.body.len().to_string().into());
@@ -148,11 +153,41 @@ fn forms(dump: &Dump) -> Vec<(&'static str, String)> {
         ("curl", curl_of_a_browser(dump)),
         ("har", har(&[har_entry(&other), har_entry(dump)])),
         ("express", express(dump).to_string()),
-        ("express", printed_by_node(dump, "console.log(req.headers, req.body, req.originalUrl, req.method)")),
-        ("express", printed_by_node(dump, "console.log(`${req.method} ${req.originalUrl}`, req.headers, req.body)")),
-        ("express", printed_by_node(dump, "console.log('headers:', req.headers); console.log('body:', req.body); console.log('originalUrl:', req.originalUrl); console.log('method:', req.method)")),
-        ("express", printed_by_node(dump, "console.log({ method: req.method, originalUrl: req.originalUrl, headers: req.headers, body: req.body })")),
-        ("express", printed_by_node(dump, "for (const part of [req.headers, req.body, req.originalUrl, req.method]) console.log(JSON.stringify(part))")),
+        (
+            "express",
+            printed_by_node(
+                dump,
+                "console.log(req.headers, req.body, req.originalUrl, req.method)",
+            ),
+        ),
+        (
+            "express",
+            printed_by_node(
+                dump,
+                "console.log(`${req.method} ${req.originalUrl}`, req.headers, req.body)",
+            ),
+        ),
+        (
+            "express",
+            printed_by_node(
+                dump,
+                "console.log('headers:', req.headers); console.log('body:', req.body); console.log('originalUrl:', req.originalUrl); console.log('method:', req.method)",
+            ),
+        ),
+        (
+            "express",
+            printed_by_node(
+                dump,
+                "console.log({ method: req.method, originalUrl: req.originalUrl, headers: req.headers, body: req.body })",
+            ),
+        ),
+        (
+            "express",
+            printed_by_node(
+                dump,
+                "for (const part of [req.headers, req.body, req.originalUrl, req.method]) console.log(JSON.stringify(part))",
+            ),
+        ),
     ];
     if dump.method == "POST" {
         forms.push(("curl", curl_of_postman(dump)));
@@ -175,17 +210,17 @@ fn comparable(ran: &Ran) -> Value {
 
 #[test]
 fn every_form_has_the_result_of_the_raw_request() {
-    let text = ["inbound", "--channel", "sms", "--body", "It's caf\u{e9}! <3 \r\nand & more\\ {}[]"];
+    let text =
+        ["inbound", "--channel", "sms", "--body", "It's caf\u{e9}! <3 \r\nand & more\\ {}[]"];
     let signed = Dump::signed(URL, &text);
     let get = Dump::signed(URL, &["inbound", "--method", "GET"]);
     let stripped = Dump { target: signed.target.replace("/twilio", ""), ..signed.clone() };
-    let mut other = signed.clone();
-    other.set("X-Twilio-Signature", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let extended = Dump { body: format!("{}&Admin=1", signed.body), ..signed.clone() };
     for (dump, code, what) in [
         (&signed, 0, &[][..]),
         (&get, 0, &[]),
         (&stripped, 1, &["path"]),
-        (&other, 1, &[]),
+        (&extended, 1, &["parameter"]),
     ] {
         let raw = explain(dump, ORIGIN);
         assert_eq!((raw.code, changes(&raw.json())), (code, what.to_vec()), "{raw:?}");
@@ -227,7 +262,13 @@ fn several_requests_are_listed_and_one_is_selected() {
     let two = har(&[har_entry(&signed), har_entry(&status)]);
     let ran = explain_text(&two, ORIGIN);
     assert_eq!(ran.code, 2);
-    for words in ["recognized as a HAR file", "there are 2 requests", "--entry 1", "--entry 2", "POST https://hooks.example.com/twilio/inbound -> 403"] {
+    for words in [
+        "recognized as a HAR file",
+        "there are 2 requests",
+        "--entry 1",
+        "--entry 2",
+        "POST https://hooks.example.com/twilio/inbound -> 403",
+    ] {
         assert!(ran.err.contains(words), "{words}: {}", ran.err);
     }
     assert!(!ran.err.contains("tenant="), "a list of requests contains a query: {}", ran.err);
@@ -255,7 +296,8 @@ fn log_line_is_checked_without_a_claim_about_its_signature() {
         }
         let order = "WRONG  The query was put into another order.";
         assert_eq!(ran.out.contains(order), has_query, "{}", ran.out);
-        let json = run(&[&["explain", "--json", "--request", "-"], &origin[..]].concat(), &[], line);
+        let json =
+            run(&[&["explain", "--json", "--request", "-"], &origin[..]].concat(), &[], line);
         let report = json.json();
         assert_eq!((json.code, &report["matches"]), (3, &Value::Null));
         let verdicts: Vec<(&str, &str)> = report["checks"]
@@ -265,13 +307,22 @@ fn log_line_is_checked_without_a_claim_about_its_signature() {
             .map(|check| (check["what"].as_str().unwrap(), check["verdict"].as_str().unwrap()))
             .collect();
         let query = if has_query { "different" } else { "suspicious" };
-        let want = [("scheme", "fine"), ("host", "fine"), ("port", "fine"), ("path", "different"), ("query", query)];
+        let want = [
+            ("scheme", "fine"),
+            ("host", "fine"),
+            ("port", "fine"),
+            ("path", "different"),
+            ("query", query),
+        ];
         assert_eq!(verdicts, want);
     }
     // The combined format has no host.
     let ran = explain_text(COMBINED, &[]);
     assert_eq!(ran.code, 2);
     assert!(ran.err.contains("line of an access log") && ran.err.contains("--origin"), "{ran:?}");
+    let hidden = "https://user:hunter2@hooks.example.com/in";
+    let ran = explain_text(ENVOY, &["--try-url", hidden]);
+    assert!(ran.code == 3 && !ran.out.contains("hunter2"), "{ran:?}");
     let ran = explain_text(ENVOY, &["--origin", "http://inner:8443"]);
     assert!(ran.out.contains("check  The request was for hooks.example.com"), "{}", ran.out);
     assert!(ran.out.contains("check  The query is not in alphabetical order"), "{}", ran.out);
@@ -283,7 +334,10 @@ fn log_line_is_judged_by_the_route() {
     let file = folder.path().join("filter.json").display().to_string();
     fs::write(&file, r#"{"origins": [], "accounts": [], "routes": [{"path": "/elsewhere", "class": "inbound"}]}"#).unwrap();
     let ran = explain_text(ENVOY, &["--filter-config", &file]);
-    assert!(ran.out.contains("guards /twilio/inbound/: the filter lets such requests pass"), "{ran:?}");
+    assert!(
+        ran.out.contains("guards /twilio/inbound/: the filter lets such requests pass"),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -307,14 +361,34 @@ fn input_that_is_not_complete_says_what_was_recognized_and_what_is_missing() {
     let signed = Dump::signed(URL, &["inbound"]);
     let parts = "console.log(req.headers, {}, req.originalUrl)";
     for (text, arguments, words) in [
-        ("curl https://h/ -d @body", &[][..], &["recognized as a curl command", "file body", "--data-file"][..]),
+        (
+            "curl https://h/ -d @body",
+            &[][..],
+            &["recognized as a curl command", "file body", "--data-file"][..],
+        ),
         ("curl \"$URL\"", &[], &["variable $URL"]),
-        ("{\"log\":{\"entries\":[]}}", &[], &["recognized as a HAR file", "none of its 0 requests"]),
-        ("{ headers: [Object], originalUrl: '/in' }", &[], &["Express application", "JSON.stringify(req.headers)"]),
+        (
+            "{\"log\":{\"entries\":[]}}",
+            &[],
+            &["recognized as a HAR file", "none of its 0 requests"],
+        ),
+        (
+            "{ headers: [Object], originalUrl: '/in' }",
+            &[],
+            &["Express application", "JSON.stringify(req.headers)"],
+        ),
         (&printed_by_node(&signed, parts), &[], &["the body is missing", "express.urlencoded()"]),
-        ("{\"alert_text\":\"x\",\"request_url\":\"\"}", &[], &["alert of Twilio's debugger", "`request_url`"]),
+        (
+            "{\"alert_text\":\"x\",\"request_url\":\"\"}",
+            &[],
+            &["alert of Twilio's debugger", "`request_url`"],
+        ),
         ("POST / HTTP/1.1\n\n", &["--format", "har"], &["read as a HAR file"]),
-        ("POST / HTTP/1.1\n\n", &["--entry", "1"], &["--entry is for inputs with several requests"]),
+        (
+            "POST / HTTP/1.1\n\n",
+            &["--entry", "1"],
+            &["--entry is for inputs with several requests"],
+        ),
         ("POST / HTTP/1.1\n\n", &["--format", "pcap"], &["must be one of http, json, curl"]),
         ("hello\n", &[], &["recognized as a raw HTTP request", "--format with one of json, curl"]),
     ] {
@@ -324,4 +398,31 @@ fn input_that_is_not_complete_says_what_was_recognized_and_what_is_missing() {
             assert!(ran.err.contains(words), "{words}: {}", ran.err);
         }
     }
+}
+
+/// Runs the examples of docs/SIGNATURES.md in bash, and compares their output with the document.
+#[test]
+fn examples_of_the_document_have_the_documented_output() {
+    let document = fs::read_to_string(repository().join("docs/SIGNATURES.md")).unwrap();
+    let section = document.split("### Forms of a captured request\n").nth(1).unwrap();
+    let section = section.split("\n### ").next().unwrap();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_twilio-edge"));
+    let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+    let mut examples = 0;
+    for example in section.split("```sh\n").skip(1) {
+        let (script, rest) = example.split_once("\n```").unwrap();
+        let want = rest.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+        let output = Command::new("bash")
+            .args(["-c", script])
+            .env_clear()
+            .env("PATH", &path)
+            .output()
+            .unwrap();
+        let have = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        // The document shows the beginning.
+        assert!(have.starts_with(want), "{script}\n{have}{errors}\ninstead of\n{want}");
+        examples += 1;
+    }
+    assert_eq!(examples, 5);
 }

@@ -208,8 +208,7 @@ fn archive_has_completions_and_man_pages_below_share() {
     let dist = TempDir::new().unwrap();
     let folder = dist.path().join("dist").display().to_string();
     let program = env!("CARGO_BIN_EXE_twilio-edge");
-    let shared =
-        ran("release.sh", &["share", program], &[("DIST", &folder), ("SNAPSHOT", "1")]);
+    let shared = ran("release.sh", &["share", program], &[("DIST", &folder), ("SNAPSHOT", "1")]);
     assert!(shared.status.success(), "{}", String::from_utf8_lossy(&shared.stderr));
     let archive = format!("{folder}/x.tar.gz");
     artifacts(&["tar", &archive, "--folder", "twilio-edge-V", &format!("{folder}/share=share")]);

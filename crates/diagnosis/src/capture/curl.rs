@@ -6,86 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::curl_options::{long_name, takes_value};
 use super::shell_words::words;
 use super::{Capture, Format, http, text, value_of};
 use crate::url::Url;
-
-/// Options with a value that does not change the request.
-const WITH_VALUE: [&str; 48] = [
-    "--abstract-unix-socket",
-    "--cacert",
-    "--capath",
-    "--cert",
-    "--cert-type",
-    "--ciphers",
-    "--connect-timeout",
-    "--connect-to",
-    "--cookie-jar",
-    "--crlfile",
-    "--dns-servers",
-    "--dump-header",
-    "--expect100-timeout",
-    "--hostpubmd5",
-    "--interface",
-    "--key",
-    "--key-type",
-    "--limit-rate",
-    "--local-port",
-    "--max-filesize",
-    "--max-redirs",
-    "--max-time",
-    "--noproxy",
-    "--output",
-    "--output-dir",
-    "--pass",
-    "--pinnedpubkey",
-    "--proxy",
-    "--proxy-header",
-    "--proxy-user",
-    "--range",
-    "--rate",
-    "--resolve",
-    "--retry",
-    "--retry-delay",
-    "--retry-max-time",
-    "--speed-limit",
-    "--speed-time",
-    "--stderr",
-    "--tls-max",
-    "--tls13-ciphers",
-    "--trace",
-    "--trace-ascii",
-    "--unix-socket",
-    "--write-out",
-    "--variable",
-    "--etag-save",
-    "--keepalive-time",
-];
-
-/// Short options and their long names, where the request or the reading depends on them.
-const SHORT: [(char, &str); 21] = [
-    ('A', "--user-agent"),
-    ('b', "--cookie"),
-    ('c', "--cookie-jar"),
-    ('C', "--range"),
-    ('d', "--data"),
-    ('D', "--dump-header"),
-    ('e', "--referer"),
-    ('E', "--cert"),
-    ('F', "--form"),
-    ('G', "--get"),
-    ('H', "--header"),
-    ('I', "--head"),
-    ('K', "--config"),
-    ('m', "--max-time"),
-    ('o', "--output"),
-    ('r', "--range"),
-    ('T', "--upload-file"),
-    ('u', "--user"),
-    ('w', "--write-out"),
-    ('x', "--proxy"),
-    ('X', "--request"),
-];
 
 /// Characters that `--data-urlencode` keeps.
 const URLENCODED: &AsciiSet =
@@ -175,7 +99,7 @@ impl Request {
         // `-sSXPOST` is `-s -S -X POST`.
         let mut letters = letters.char_indices();
         while let Some((at, letter)) = letters.next() {
-            let long = SHORT.iter().find(|(short, _)| *short == letter).map(|(_, long)| *long);
+            let long = long_name(letter);
             let Some(long) = long else { continue };
             if !takes_value(long) {
                 self.option(long, Vec::new())?;
@@ -295,14 +219,12 @@ impl Request {
             None => "GET",
         };
         let method = method.unwrap_or_else(|| usual.to_owned());
-        let mut notes = notes;
         // The command may go to an address inside, with the public name as Host.
         if let Some(host) = value_of(&headers, "Host").map(str::to_owned) {
             if let Some(named) = Url::parse(&format!("{}://{host}", url.scheme)) {
                 url.host = named.host;
                 url.port = named.port;
             }
-            notes.push("The host was taken from the Host header of the command.".to_owned());
         }
         if url.path.is_empty() {
             url.path.push('/');
@@ -313,31 +235,6 @@ impl Request {
         capture.notes = notes;
         Ok(capture)
     }
-}
-
-fn takes_value(option: &str) -> bool {
-    let changes_request = matches!(
-        option,
-        "--request"
-            | "--url"
-            | "--url-query"
-            | "--header"
-            | "--user-agent"
-            | "--referer"
-            | "--cookie"
-            | "--user"
-            | "--data"
-            | "--data-ascii"
-            | "--data-binary"
-            | "--data-raw"
-            | "--data-urlencode"
-            | "--json"
-            | "--form"
-            | "--form-string"
-            | "--upload-file"
-            | "--config"
-    );
-    changes_request || WITH_VALUE.contains(&option)
 }
 
 /// Refuses a value that names a file.
