@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-((${#targets[@]})) || targets=(form signature config replies exchange recut)
+((${#targets[@]})) || targets=(form signature config replies exchange recut capture)
 
 export PATH="$PWD/.tools/cargo-fuzz/bin:$PATH"
 # libFuzzer needs unstable compiler flags. Without a nightly compiler, RUSTC_BOOTSTRAP makes the pinned one accept them.

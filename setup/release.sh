@@ -3,6 +3,7 @@
 #
 #   release.sh               everything
 #   release.sh filter        the filter and its package; likewise `native`, `sidecar`, `files`, `packages`
+#   release.sh share FILE    only completions and man pages, of the built program FILE
 #   release.sh check [PART]  builds twice, in two folders with different names, and compares
 #
 # DIST is another output folder. SOURCE_DATE_EPOCH is the time of all files in it; the default is the time of the last commit.
@@ -87,10 +88,23 @@ native() {
         --target "$architecture-unknown-linux-gnu"
 }
 
+# Completions and man pages of a program, where shells and man look for them below a prefix such as /usr/local.
+share() {
+    local program=$1 into=$2
+    rm -rf "$into"
+    mkdir -p "$into"/{man/man1,bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+    "$program" reference man --folder "$into/man/man1"
+    "$program" reference completions bash >"$into/bash-completion/completions/twilio-edge"
+    "$program" reference completions zsh >"$into/zsh/site-functions/_twilio-edge"
+    "$program" reference completions fish >"$into/fish/vendor_completions.d/twilio-edge.fish"
+}
+
 sidecar() {
     setup/cargo.sh build --locked --profile dist --package twilio-edge --bin twilio-edge --target $triple
+    local program=$CARGO_TARGET_DIR/$triple/dist/twilio-edge shared=$CARGO_TARGET_DIR/share
+    share "$program" "$shared"
     setup/artifacts.py tar "$dist/twilio-edge-$version-$triple.tar.gz" --folder "twilio-edge-$version" \
-        "$CARGO_TARGET_DIR/$triple/dist/twilio-edge=twilio-edge" LICENSE README.md CHANGELOG.md crates/platform/defaults.toml=defaults.toml
+        "$program=twilio-edge" "$shared=share" LICENSE README.md CHANGELOG.md crates/platform/defaults.toml=defaults.toml
     setup/artifacts.py sbom "$dist/twilio-edge-$version.cdx.json" --package twilio-edge --target $triple
 }
 
@@ -128,7 +142,11 @@ all)
     packages
     ;;
 filter | native | sidecar | files | packages) "$1" ;;
-*) stop "release.sh [filter|native|sidecar|files|packages] | check [..]" ;;
+share)
+    share "${2:?the program is missing}" "$dist/share"
+    exit
+    ;;
+*) stop "release.sh [filter|native|sidecar|files|packages] | share FILE | check [..]" ;;
 esac
 setup/artifacts.py sums "$dist"
 (cd "$dist" && sha256sum --check --quiet SHA256SUMS)

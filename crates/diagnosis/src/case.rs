@@ -77,12 +77,7 @@ impl Case {
         let rule = self.request.body_rule();
         let raw = rule.parameters(self.urls.first().map_or("", String::as_str), &self.request.body);
         let form = Form::parse(raw);
-        let target = self.urls.first().map_or("", String::as_str);
-        let shape = form.as_ref().map_or_else(
-            |_| too_many(self.class),
-            |form| shape(self.class, form, raw, target, rule),
-        );
-        let route = self.route(&shape, rule);
+        let (shape, route) = self.shape_and_route();
         Ok(Report {
             schema: SCHEMA,
             matches: reason.is_none(),
@@ -110,6 +105,20 @@ impl Case {
             signatures: if self.show_signatures { self.signatures(&given) } else { Vec::new() },
             notes: self.notes,
         })
+    }
+
+    /// Returns the verdicts on the parameters and of the route, which do not depend on the signature.
+    pub(crate) fn shape_and_route(&self) -> (Shape, RouteVerdict) {
+        let rule = self.request.body_rule();
+        let target = self.urls.first().map_or("", String::as_str);
+        let raw = rule.parameters(target, &self.request.body);
+        let form = Form::parse(raw);
+        let shape = form.as_ref().map_or_else(
+            |_| too_many(self.class),
+            |form| shape(self.class, form, raw, target, rule),
+        );
+        let route = self.route(&shape, rule);
+        (shape, route)
     }
 
     /// Returns the verdict of the request's route on its method and body.
@@ -364,7 +373,7 @@ fn too_many(class: Option<Class>) -> Shape {
 }
 
 /// Returns the URL without its password.
-fn redacted(url: &str) -> String {
+pub(crate) fn redacted(url: &str) -> String {
     match Url::parse(url) {
         Some(parsed) if !parsed.userinfo.is_empty() => {
             Url { userinfo: "***@".to_owned(), ..parsed }.to_string()

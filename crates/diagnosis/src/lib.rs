@@ -2,13 +2,14 @@
 //! arrived, and the change of the configuration that would make it pass.
 //!
 //! The command `twilio-edge explain` and the sidecar's captured refusals use the same functions. The verdict is the filter's
-//! own ([`Captured`]). `url_changes` and `body_changes` have the changes that may have happened to a request, `search`
+//! own ([`Captured`]). [`Capture::read`] reads a request in each form in which people have one. `url_changes` and `body_changes` have the changes that may have happened to a request, `search`
 //! searches for them, [`Case`] draws the conclusions, and [`Explanation`] names the one cause and its remedy.
 //!
 //! Architecture invariant: plain functions over plain values; no clock, no file, no network. It explains, and never admits a
 //! request.
 
 mod body_changes;
+mod capture;
 mod captured;
 mod case;
 mod change;
@@ -18,8 +19,10 @@ mod route;
 mod search;
 mod url;
 mod url_changes;
+mod url_checks;
 
 pub use self::{
+    capture::{Capture, Format, JsonLine, MAX_BYTES, Part, header},
     captured::{Captured, Rejection},
     case::{Case, Token},
     change::{Change, What},
@@ -28,4 +31,5 @@ pub use self::{
     route::{RouteRefusal, RouteVerdict, Routes},
     search::SearchLimits,
     url::{Clues, Url},
+    url_checks::{UrlCheck, UrlReport, Verdict},
 };

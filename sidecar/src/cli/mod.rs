@@ -15,7 +15,6 @@ mod flows;
 mod globals;
 mod health;
 mod history;
-mod json_line;
 mod keys;
 mod ledger;
 mod listen;
@@ -50,16 +49,19 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use twilio_edge_platform::{file_access, terminal};
+
+/// Name of the program.
+const NAME: &str = "twilio-edge";
 
 /// Exit code of a command line that cannot be parsed.
 const WRONG_ARGUMENTS: u8 = 2;
 
 /// Verified Twilio webhooks at the edge: the sidecar of the twilio-edge filter, and its tools.
 #[derive(Debug, Parser)]
-#[command(name = "twilio-edge", version, propagate_version = true)]
+#[command(name = NAME, version, propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     globals: globals::Globals,
@@ -123,7 +125,7 @@ enum Command {
     Redact(redact::Args),
     /// Print the settings in effect, without secrets
     PrintConfig,
-    /// Print a reference table as Markdown: settings, refusals, metrics and others
+    /// Print reference tables as Markdown (settings, refusals, metrics and others), completions of shells, and man pages
     Reference(reference::Args),
     /// Run Envoy with the filter, the sidecar and a demo backend on this machine
     Demo(demo::Args),
@@ -139,6 +141,11 @@ enum Command {
     Explain(explain::Args),
     /// Compare the filter's verdicts with a file of signed requests
     Vectors(vectors::Args),
+}
+
+/// Returns the definition of all commands and options.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line and runs its command.
@@ -195,7 +202,7 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, error::ErrorKind};
+    use clap::error::ErrorKind;
 
     use super::{listing::Output, *};
 

@@ -1,8 +1,11 @@
-//! `twilio-edge reference`: the tables of the documents, printed by the code they describe.
+//! `twilio-edge reference`: the tables of the documents, completions of shells and man pages, printed by the code they describe.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::ValueEnum;
+use clap_complete::Shell;
 use twilio_edge_filter::{config, metrics, overrides, reply};
 
 use crate::cli::failure::fail;
@@ -11,11 +14,11 @@ use twilio_edge_platform::config::Merged;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Subject of the table
+    #[command(subcommand)]
     subject: Subject,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, clap::Subcommand)]
 enum Subject {
     /// Configuration of the filter (docs/CONFIG.md)
     Filter,
@@ -51,6 +54,19 @@ enum Subject {
     SimulatorEmails,
     /// Codes of e-mails that were not sent or not delivered (docs/EMAIL.md)
     EmailErrors,
+    /// Script that completes commands and options in a shell (docs/COMMAND-LINE.md)
+    Completions {
+        /// Shell
+        shell: Shell,
+    },
+    /// Man page of twilio-edge or of one of its commands, or all of them (docs/COMMAND-LINE.md)
+    Man {
+        /// Words of the command, for instance `messages list`
+        command: Vec<String>,
+        /// Existing folder for the pages of all commands, instead of one page to standard output
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        folder: Option<PathBuf>,
+    },
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -77,10 +93,53 @@ pub(super) fn run(args: Args) -> ExitCode {
         ),
         Subject::SimulatorEmails => twilio_edge_simulator::email_reference(),
         Subject::EmailErrors => twilio_edge_domain::email::error_code::reference(),
+        Subject::Completions { shell } => completions(shell),
+        Subject::Man { folder: Some(folder), .. } => match write_pages(&folder) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => return fail(format!("{}: {error}", folder.display())),
+        },
+        Subject::Man { command, folder: None } => match page(&command) {
+            Ok(page) => page,
+            Err(problem) => return fail(problem),
+        },
         Subject::Keywords => match Merged::read(None, std::iter::empty()).check() {
             Ok(usual) => optout::reference(&usual.optout),
             Err(problems) => return fail(problems),
         },
     };
     super::listing::write(&text)
+}
+
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut super::command(), super::NAME, &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// Returns the man page of a command.
+fn page(words: &[String]) -> Result<String, String> {
+    let mut root = super::command();
+    // Gives each command its full name and the options of all commands.
+    root.build();
+    let mut command = &root;
+    for word in words {
+        let found = command.find_subcommand(word);
+        command = found.ok_or_else(|| format!("there is no command {}", words.join(" ")))?;
+    }
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+/// Writes the man pages of all commands into a folder. Everyone may read them.
+fn write_pages(folder: &Path) -> std::io::Result<()> {
+    clap_mangen::generate_to(super::command().disable_help_subcommand(true), folder)?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if name.starts_with(super::NAME) && name.ends_with(".1") {
+            std::fs::set_permissions(entry.path(), Permissions::from_mode(0o644))?;
+        }
+    }
+    Ok(())
 }

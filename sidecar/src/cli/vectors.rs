@@ -12,9 +12,8 @@ use std::process::ExitCode;
 use twilio_edge_platform::terminal;
 
 use serde::{Deserialize, Serialize};
+use twilio_edge_diagnosis::JsonLine;
 use twilio_edge_filter::signature::Candidate;
-
-use super::json_line::JsonLine;
 
 /// Longest line that is read, in bytes: a body at Envoy's own limit (1 MiB) with every character escaped in JSON.
 const MAX_LINE_BYTES: u64 = 8 << 20;
@@ -120,7 +119,7 @@ fn judge_all(mut lines: impl BufRead) -> Result<Report, String> {
 fn judge(line: &[u8]) -> Result<Option<Disagreement>, String> {
     let vector: Vector = serde_json::from_slice(line)
         .map_err(|error| error.to_string().replace(" at line 1 column ", " at column "))?;
-    let token = vector.request.auth_token.clone().ok_or("missing field `auth_token`")?;
+    let token = vector.request.auth_token().ok_or("missing field `auth_token`")?.to_owned();
     let request = vector.request.into_captured()?;
     let key = request.key("auth_token", &token).ok_or("`auth_token` cannot be a key")?;
     let (got, why) = match request.judge(&[key]) {

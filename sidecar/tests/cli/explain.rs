@@ -8,21 +8,22 @@ use crate::support::program::{Ran, file, run};
 
 const TOKEN: &str = "fedcba9876543210fedcba9876543210";
 const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
-const OURS: [(&str, &str); 2] = [("TWILIO_ACCOUNT_SID", ACCOUNT), ("TWILIO_AUTH_TOKEN", TOKEN)];
-const SID: &str = "SM00112233445566778899aabbccddeeff";
+pub(crate) const OURS: [(&str, &str); 2] =
+    [("TWILIO_ACCOUNT_SID", ACCOUNT), ("TWILIO_AUTH_TOKEN", TOKEN)];
+pub(crate) const SID: &str = "SM00112233445566778899aabbccddeeff";
 
 /// A webhook as `sign` makes it, and as a proxy's dump would show it.
 #[derive(Clone)]
-struct Dump {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
-    body: String,
+pub(crate) struct Dump {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Dump {
     /// Signed for `url` with the arguments of `sign`.
-    fn signed(url: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn signed(url: &str, arguments: &[&str]) -> Self {
         let at = url.find('/').map(|scheme| scheme + 2).unwrap();
         let at = url[at..].find('/').map_or(url.len(), |path| at + path);
         let (origin, path) = url.split_at(at);
@@ -47,7 +48,7 @@ impl Dump {
         }
     }
 
-    fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.headers.retain(|(have, _)| have != name);
         self.headers.push((name.to_owned(), value.to_owned()));
     }
@@ -65,12 +66,12 @@ impl Dump {
     }
 }
 
-fn explain(dump: &Dump, arguments: &[&str]) -> Ran {
+pub(crate) fn explain(dump: &Dump, arguments: &[&str]) -> Ran {
     run(&[&["explain", "--request", "-"], arguments].concat(), &OURS, &dump.raw())
 }
 
 /// Differences between the two requests, in one word each.
-fn changes(report: &Value) -> Vec<&str> {
+pub(crate) fn changes(report: &Value) -> Vec<&str> {
     let changes = report["signed"]["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
     changes.iter().map(|change| change["what"].as_str().unwrap()).collect()
 }
@@ -79,8 +80,8 @@ fn finding(report: &Value) -> &str {
     report["signed"]["changes"][0]["finding"].as_str().unwrap_or_default()
 }
 
-const URL: &str = "https://hooks.example.com/twilio/inbound?tenant=acme+inc&x=1";
-const ORIGIN: &[&str] = &["--json", "--origin", "https://hooks.example.com"];
+pub(crate) const URL: &str = "https://hooks.example.com/twilio/inbound?tenant=acme+inc&x=1";
+pub(crate) const ORIGIN: &[&str] = &["--json", "--origin", "https://hooks.example.com"];
 
 #[test]
 fn verdict_of_explain_is_that_of_the_filter() {

@@ -10,9 +10,11 @@
 )]
 
 mod alerts;
+mod command_line;
 mod dashboards;
 mod documents;
 mod explain;
+mod explain_forms;
 mod ledger;
 mod listeners;
 mod load;

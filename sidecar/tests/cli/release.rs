@@ -202,3 +202,28 @@ fn release_has_its_section_in_the_changelog() {
         assert!(listed.lines().any(|line| line == path), "no {path}");
     }
 }
+
+#[test]
+fn archive_has_completions_and_man_pages_below_share() {
+    let dist = TempDir::new().unwrap();
+    let folder = dist.path().join("dist").display().to_string();
+    let program = env!("CARGO_BIN_EXE_twilio-edge");
+    let shared = ran("release.sh", &["share", program], &[("DIST", &folder), ("SNAPSHOT", "1")]);
+    assert!(shared.status.success(), "{}", String::from_utf8_lossy(&shared.stderr));
+    let archive = format!("{folder}/x.tar.gz");
+    artifacts(&["tar", &archive, "--folder", "twilio-edge-V", &format!("{folder}/share=share")]);
+    let listed = Command::new("tar").args(["-tvzf", &archive]).output().unwrap().stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    // The document has a table of them.
+    let document = fs::read_to_string(repository().join("docs/COMMAND-LINE.md")).unwrap();
+    let rows = document.lines().filter(|line| line.starts_with("| `share/"));
+    let files = rows.flat_map(|row| row.split('`').filter(|word| word.starts_with("share/")));
+    let mut found = 0;
+    for file in files {
+        let path = format!("twilio-edge-V/{file}");
+        let line = listed.lines().find(|line| line.ends_with(&path));
+        assert!(line.is_some_and(|line| line.starts_with("-rw-r--r--")), "{file}: {listed}");
+        found += 1;
+    }
+    assert_eq!(found, 5);
+}

@@ -3,16 +3,7 @@
 //! Decides: what the capture contains, and which errors it has itself: a line break from an editor, a missing end, a body
 //! that is still chunked. It is tolerant, since people copy and paste.
 
-/// Parts of a request; the target is as received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Capture {
-    pub(super) method: String,
-    pub(super) target: String,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
-    /// Peculiarities of the capture.
-    pub(super) notes: Vec<String>,
-}
+use super::{Capture, Format};
 
 /// Parses a request line, headers up to a blank line, and a body.
 pub(super) fn parse(raw: &[u8]) -> Result<Capture, String> {
@@ -31,19 +22,19 @@ pub(super) fn parse(raw: &[u8]) -> Result<Capture, String> {
     for line in lines {
         headers.push(header(line)?);
     }
-    let mut capture = Capture {
-        method: method.to_owned(),
-        target: target.to_owned(),
-        headers,
-        body: body.to_owned(),
-        notes: Vec::new(),
-    };
-    capture.settle_body();
+    let mut capture = Capture::new(Format::Http, method, target);
+    capture.headers = headers;
+    capture.body = body.to_owned();
+    settle_body(&mut capture);
     Ok(capture)
 }
 
 /// Parses one `Name: value`.
-pub(super) fn header(line: &str) -> Result<(String, String), String> {
+///
+/// # Errors
+///
+/// A line without a name before a colon.
+pub fn header(line: &str) -> Result<(String, String), String> {
     match line.split_once(':') {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_owned(), value.trim().to_owned()))
@@ -69,39 +60,34 @@ fn split_head(raw: &[u8]) -> (&[u8], &[u8]) {
     (raw, b"")
 }
 
-impl Capture {
-    fn settle_body(&mut self) {
-        let header = |name: &str| {
-            self.headers
-                .iter()
-                .find(|(have, _)| have.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value.as_str())
-        };
-        let chunked = header("Transfer-Encoding").is_some_and(|value| value.contains("chunked"));
-        if let Some(body) = chunked.then(|| dechunk(&self.body)).flatten() {
-            self.body = body;
-            self.notes.push("The chunks of the captured body were put together.".to_owned());
-        } else if let Some(length) = header("Content-Length").and_then(|text| text.parse().ok()) {
-            let captured = self.body.len();
-            if captured < length {
-                self.notes.push(format!(
-                    "The capture is cut: Content-Length is {length}, but {captured} bytes of body are there."
-                ));
-            } else if captured > length {
-                self.body.truncate(length);
-                self.notes.push(format!(
-                    "Only the first {length} of {captured} bytes were taken for the body: so says Content-Length."
-                ));
-            }
-        } else if let Some(body) = self.body.strip_suffix(b"\n") {
-            // Twilio's forms do not end with a line break, but editors end every file with one.
-            let body = body.strip_suffix(b"\r").unwrap_or(body);
-            self.body.truncate(body.len());
-            self.notes.push(
-                "The line break at the end of the file was not taken for a part of the body: there is no Content-Length."
-                    .to_owned(),
-            );
+/// Puts chunks together, and finds out where the body ends.
+fn settle_body(capture: &mut Capture) {
+    let chunked =
+        capture.header("Transfer-Encoding").is_some_and(|value| value.contains("chunked"));
+    let length = capture.header("Content-Length").and_then(|text| text.parse::<usize>().ok());
+    if let Some(body) = chunked.then(|| dechunk(&capture.body)).flatten() {
+        capture.body = body;
+        capture.notes.push("The chunks of the captured body were put together.".to_owned());
+    } else if let Some(length) = length {
+        let captured = capture.body.len();
+        if captured < length {
+            capture.notes.push(format!(
+                "The capture is cut: Content-Length is {length}, but {captured} bytes of body are there."
+            ));
+        } else if captured > length {
+            capture.body.truncate(length);
+            capture.notes.push(format!(
+                "Only the first {length} of {captured} bytes were taken for the body: so says Content-Length."
+            ));
         }
+    } else if let Some(body) = capture.body.strip_suffix(b"\n") {
+        // Twilio's forms do not end with a line break, but editors end every file with one.
+        let length = body.strip_suffix(b"\r").unwrap_or(body).len();
+        capture.body.truncate(length);
+        capture.notes.push(
+            "The line break at the end of the file was not taken for a part of the body: there is no Content-Length."
+                .to_owned(),
+        );
     }
 }
 
