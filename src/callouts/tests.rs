@@ -207,3 +207,34 @@ fn slow_durable_items_do_not_delay_prompt_ones() {
     let (lane, batch) = lanes.complete(1, 20).unwrap();
     assert_eq!((lane, origins(&batch.claims)), (Lane::Durable, vec![1]));
 }
+
+#[test]
+fn claims_of_an_abandoned_exchange_are_sent_before_later_ones() {
+    let mut lanes: Lanes<u32, u32> = Lanes::new(1000, 1000);
+    for origin in [1, 2] {
+        lanes.lane(Lane::Prompt).post_claim(item(origin)).unwrap();
+    }
+    let (lane, batch) = lanes.next_batch(0, Occasion::Change).unwrap();
+    lanes.lane(lane).record_sent(5, batch, 0);
+    lanes.lane(Lane::Prompt).post_claim(item(3)).unwrap();
+    let (lane, batch) = lanes.abandon(5).unwrap();
+    lanes.lane(lane).return_claims(batch.claims);
+    assert_eq!(lanes.abandon(5), None);
+    // Nothing is in flight any more, so they are due at once.
+    let (_, batch) = lanes.next_batch(1, Occasion::Change).unwrap();
+    assert_eq!(origins(&batch.claims), [1, 2, 3]);
+}
+
+#[test]
+fn drained_settlements_are_those_in_flight_and_those_that_wait() {
+    let mut lanes: Lanes<u32, u32> = Lanes::new(1000, 1000);
+    lanes.lane(Lane::Durable).post_settlement(item(1), true).unwrap();
+    let (lane, batch) = lanes.next_batch(0, Occasion::Change).unwrap();
+    lanes.lane(lane).record_sent(1, batch, 0);
+    lanes.lane(Lane::Durable).post_settlement(item(2), false).unwrap();
+    lanes.lane(Lane::Prompt).post_settlement(item(3), false).unwrap();
+    let drained: Vec<_> =
+        lanes.drain_settlements().into_iter().map(|(l, it)| (l, it.origin)).collect();
+    assert_eq!(drained, [(Lane::Prompt, 3), (Lane::Durable, 1), (Lane::Durable, 2)]);
+    assert_eq!(lanes.settlements(), 0);
+}
