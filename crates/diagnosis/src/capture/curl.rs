@@ -97,8 +97,7 @@ impl Request {
             return Ok(());
         };
         // `-sSXPOST` is `-s -S -X POST`.
-        let mut letters = letters.char_indices();
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in letters.char_indices() {
             let long = long_name(letter);
             let Some(long) = long else { continue };
             if !takes_value(long) {
@@ -220,11 +219,11 @@ impl Request {
         };
         let method = method.unwrap_or_else(|| usual.to_owned());
         // The command may go to an address inside, with the public name as Host.
-        if let Some(host) = value_of(&headers, "Host").map(str::to_owned) {
-            if let Some(named) = Url::parse(&format!("{}://{host}", url.scheme)) {
-                url.host = named.host;
-                url.port = named.port;
-            }
+        if let Some(host) = value_of(&headers, "Host").map(str::to_owned)
+            && let Some(named) = Url::parse(&format!("{}://{host}", url.scheme))
+        {
+            url.host = named.host;
+            url.port = named.port;
         }
         if url.path.is_empty() {
             url.path.push('/');
