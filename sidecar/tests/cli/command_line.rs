@@ -83,7 +83,10 @@ fn completions_are_scripts_of_their_shells() {
     // bash itself completes with it.
     let script = twilio_edge(&["reference", "completions", "bash"]).success();
     let ask = "\nCOMP_WORDS=(twilio-edge expl); COMP_CWORD=1\n_twilio-edge twilio-edge expl twilio-edge\nprintf '%s\\n' \"${COMPREPLY[@]}\"";
-    let output = Command::new("bash").args(["-c", &(script + ask)]).output().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ask.sh");
+    fs::write(&file, script + ask).unwrap();
+    let output = Command::new("bash").arg(file).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "explain\n");
 }
 
