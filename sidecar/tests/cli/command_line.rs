@@ -82,7 +82,7 @@ fn completions_are_scripts_of_their_shells() {
     }
     // bash itself completes with it.
     let script = twilio_edge(&["reference", "completions", "bash"]).success();
-    let ask = "\nCOMP_WORDS=(twilio-edge expl); COMP_CWORD=1\n_twilio-edge twilio-edge expl twilio-edge\nprintf '%s\\n' \"${COMPREPLY[@]}\"";
+    let ask = "\nCOMP_WORDS=(twilio-edge expl); COMP_CWORD=1\n_twilio__edge twilio-edge expl twilio-edge\nprintf '%s\\n' \"${COMPREPLY[@]}\"";
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ask.sh");
     fs::write(&file, script + ask).unwrap();
