@@ -189,7 +189,7 @@ pub fn main() -> ExitCode {
         Command::Refused(args) => refused::run(args, globals),
         Command::Redact(args) => redact::run(args, globals),
         Command::PrintConfig => print_config::run(globals),
-        Command::Reference(args) => reference::run(args),
+        Command::Reference(args) => reference::run(args, command()),
         Command::Demo(args) => demo::run(args),
         Command::Backend(args) => backend::run(args),
         Command::Sign(args) => sign::run(args),

@@ -69,7 +69,7 @@ enum Subject {
     },
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
+pub(super) fn run(args: Args, definition: clap::Command) -> ExitCode {
     let text = match args.subject {
         Subject::Filter => config::reference(),
         Subject::Refusals => reply::reference(),
@@ -93,12 +93,12 @@ pub(super) fn run(args: Args) -> ExitCode {
         ),
         Subject::SimulatorEmails => twilio_edge_simulator::email_reference(),
         Subject::EmailErrors => twilio_edge_domain::email::error_code::reference(),
-        Subject::Completions { shell } => completions(shell),
-        Subject::Man { folder: Some(folder), .. } => match write_pages(&folder) {
+        Subject::Completions { shell } => completions(shell, definition),
+        Subject::Man { folder: Some(folder), .. } => match write_pages(&folder, definition) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => return fail(format!("{}: {error}", folder.display())),
         },
-        Subject::Man { command, folder: None } => match page(&command) {
+        Subject::Man { command, folder: None } => match page(&command, definition) {
             Ok(page) => page,
             Err(problem) => return fail(problem),
         },
@@ -110,15 +110,15 @@ pub(super) fn run(args: Args) -> ExitCode {
     super::listing::write(&text)
 }
 
-fn completions(shell: Shell) -> String {
+fn completions(shell: Shell, mut definition: clap::Command) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut super::command(), super::NAME, &mut script);
+    let name = definition.get_name().to_owned();
+    clap_complete::generate(shell, &mut definition, name, &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
 /// Returns the man page of a command.
-fn page(words: &[String]) -> Result<String, String> {
-    let mut root = super::command();
+fn page(words: &[String], mut root: clap::Command) -> Result<String, String> {
     // Gives each command its full name and the options of all commands.
     root.build();
     let mut command = &root;
@@ -132,12 +132,13 @@ fn page(words: &[String]) -> Result<String, String> {
 }
 
 /// Writes the man pages of all commands into a folder. Everyone may read them.
-fn write_pages(folder: &Path) -> std::io::Result<()> {
-    clap_mangen::generate_to(super::command().disable_help_subcommand(true), folder)?;
+fn write_pages(folder: &Path, definition: clap::Command) -> std::io::Result<()> {
+    let program = definition.get_name().to_owned();
+    clap_mangen::generate_to(definition.disable_help_subcommand(true), folder)?;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().into_string().unwrap_or_default();
-        if name.starts_with(super::NAME) && name.ends_with(".1") {
+        if name.starts_with(&program) && name.ends_with(".1") {
             std::fs::set_permissions(entry.path(), Permissions::from_mode(0o644))?;
         }
     }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{Capture, Format, Part, pick, shown, text};
+use super::parts::{Capture, Format, Part, pick, shown, text};
 
 /// Parts of a line.
 struct Line {

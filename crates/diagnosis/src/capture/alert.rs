@@ -7,7 +7,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Capture, Format, Part, http, pick, shown, text, value_of};
+use super::http;
+use super::parts::{Capture, Format, Part, pick, shown, text, value_of};
 use crate::captured::SIGNATURE_HEADER;
 use crate::url::Url;
 

@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::curl_options::{long_name, takes_value};
+use super::http;
+use super::parts::{Capture, Format, text, value_of};
 use super::shell_words::words;
-use super::{Capture, Format, http, text, value_of};
 use crate::url::Url;
 
 /// Characters that `--data-urlencode` keeps.

@@ -5,7 +5,7 @@
 //! covers decoded names and values, so that makes no difference. A parsed JSON body lost its bytes, and its hash with them.
 
 use super::literal::{Reader, Value};
-use super::{Capture, Format, text, value_of};
+use super::parts::{Capture, Format, text, value_of};
 
 /// Names of the parts of a request, in lower case.
 const LABELS: [&str; 11] = [

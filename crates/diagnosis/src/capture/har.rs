@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{Capture, Format, pick, shown, text, value_of};
+use super::parts::{Capture, Format, pick, shown, text, value_of};
 use crate::captured::SIGNATURE_HEADER;
 
 /// Reads the selected entry, counted from 1, or the only one with a signature.

@@ -3,7 +3,7 @@
 //! Decides: what the capture contains, and which errors it has itself: a line break from an editor, a missing end, a body
 //! that is still chunked. It is tolerant, since people copy and paste.
 
-use super::{Capture, Format};
+use super::parts::{Capture, Format};
 
 /// Parses a request line, headers up to a blank line, and a body.
 pub(super) fn parse(raw: &[u8]) -> Result<Capture, String> {

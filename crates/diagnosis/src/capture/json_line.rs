@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::{Capture, Format, text};
+use super::parts::{Capture, Format, text};
 use crate::captured::Captured;
 
 /// Line of a vector file; most of its fields are optional.

@@ -5,12 +5,12 @@
 
 use serde_json::Value;
 
-use super::{Format, access_log, curl, express};
+use super::parts::{Format, MAX_BYTES};
+use super::{access_log, curl, express};
 
 pub(super) fn recognize(raw: &[u8]) -> Format {
     // A raw request may have a body in another encoding; its beginning decides.
-    let text =
-        String::from_utf8_lossy(raw.get(..raw.len().min(super::MAX_BYTES)).unwrap_or_default());
+    let text = String::from_utf8_lossy(raw.get(..raw.len().min(MAX_BYTES)).unwrap_or_default());
     let text = text.trim_start_matches('\u{feff}').trim_start();
     match text.chars().next() {
         Some('{') => object(text),
