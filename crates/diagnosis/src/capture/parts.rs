@@ -1,4 +1,4 @@
-//! What the readers of all forms share: the form, the capture, and functions about headers, texts and lists of requests.
+//! Form, capture, and functions about headers, texts and lists of requests, which the readers of all forms share.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use std::fmt;
 pub const MAX_BYTES: usize = 8 << 20;
 
 /// Number of requests that an error lists.
-const MAX_LISTED: usize = 20;
+pub(super) const MAX_LISTED: usize = 20;
 
 /// Form of a captured request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{parts::MAX_LISTED, *};
 
 /// Inputs that begin like each form, so that random ends reach its parser.
 const BEGINNINGS: [&str; 12] = [
