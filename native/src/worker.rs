@@ -1,7 +1,7 @@
 //! The streams of one worker, and their claims.
 //!
-//! A claim is sent by the callout of one of the streams that wait for it: Envoy binds a callout of a worker to a stream. If
-//! that stream ends first, no reply comes, so its claims return to the queue and another stream sends them.
+//! Envoy binds each callout of a worker to a stream. So one of the waiting streams sends the claims of all. If this stream ends
+//! before the reply arrives, Envoy drops the reply: the claims return to the queue, and another stream sends them again.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -90,8 +90,8 @@ pub struct Plan {
     pub accounts: Option<&'static str>,
     /// True if the listener comes by LDS, so that another can be pushed.
     pub pushed: bool,
-    /// Callback of the filter, by the name of its export, in which its VM is made to trap. For the native module the hook in
-    /// which it panics.
+    /// Place at which the filter fails on purpose: a callback of the wasm filter by the name of its export, in which its VM traps, or a
+    /// hook of the native module, in which it panics.
     pub trap_in: Option<&'static str>,
 }
 

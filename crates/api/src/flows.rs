@@ -9,7 +9,6 @@ use axum::{
         Path, Query, Request, State,
         rejection::{BytesRejection, PathRejection, QueryRejection},
     },
-    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -26,12 +25,12 @@ use super::{
 use crate::{
     app::{App, Timeouts},
     body::{json, object},
-    idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
+    idempotency::{IdempotencyKeyHeader, accepted, accepted_for_copies, as_of_ms},
     views::FlowExecution,
 };
 use twilio_edge_domain::{
     check::Kind,
-    idempotency::{Headers, StoredResponse},
+    idempotency::StoredResponse,
     policy::Category,
     refusal::RefusalCode,
     sending::{
@@ -129,26 +128,12 @@ async fn start(
     let is_kept = turn.is_some();
     let answer = |row: &OutboundMessage| {
         let view = FlowExecution::of(row, None, &sending.errors);
-        StoredResponse {
-            status: StatusCode::ACCEPTED.as_u16(),
-            headers: Headers {
-                content_type: Some("application/json".to_owned()),
-                location: Some(view.links.this.clone()),
-            },
-            body: serde_json::to_string(&view).unwrap_or_default(),
-        }
+        accepted_for_copies(&view, &view.links.this)
     };
     let row = accept(&sending, &caller, turn, request, answer).await?;
     let view = FlowExecution::of(&row, None, &sending.errors);
-    let mut response = json(&view);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if is_kept {
-        response.extensions_mut().insert(StoredReplay);
-    }
-    if let Ok(location) = HeaderValue::try_from(view.links.this) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    let location = view.links.this.clone();
+    Ok(accepted(&view, location, is_kept))
 }
 
 /// Accepts an execution, or returns the rule that declines it. Both APIs call this function. `answer` renders the answer for copies of

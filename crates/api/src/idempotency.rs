@@ -11,10 +11,14 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use utoipa::IntoParams;
 
 use super::problem::Problem;
-use crate::{app::Timeouts, body::whole};
+use crate::{
+    app::Timeouts,
+    body::{json, whole},
+};
 use twilio_edge_domain::idempotency::{Headers, Key, MAX_KEY_BYTES, StoredResponse, fingerprint};
 use twilio_edge_domain::refusal::RefusalCode;
 use twilio_edge_platform::clock::now_ms;
@@ -46,6 +50,32 @@ pub(super) struct IdempotencyKeyHeader {
 /// Marker of a response whose handler has stored the answer for copies, in the same transaction as the change.
 #[derive(Debug, Clone)]
 pub(super) struct StoredReplay;
+
+/// Returns the answer of an accepted request for its copies, as [`accepted`] returns it for the request itself.
+pub(super) fn accepted_for_copies(view: &impl Serialize, location: &str) -> StoredResponse {
+    StoredResponse {
+        status: StatusCode::ACCEPTED.as_u16(),
+        headers: Headers {
+            content_type: Some("application/json".to_owned()),
+            location: Some(location.to_owned()),
+        },
+        body: serde_json::to_string(view).unwrap_or_default(),
+    }
+}
+
+/// Returns the answer of an accepted request: 202 with `view`, which is found again at `location`. `is_stored` is true if the
+/// answer for copies was stored with the change.
+pub(super) fn accepted(view: &impl Serialize, location: String, is_stored: bool) -> Response {
+    let mut response = json(view);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    if is_stored {
+        response.extensions_mut().insert(StoredReplay);
+    }
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
 
 /// Returns the time, in milliseconds since 1970, as of which to carry out a request: that of its first copy.
 pub(super) fn as_of_ms(turn: Option<Extension<IdempotencyClaim>>) -> i64 {

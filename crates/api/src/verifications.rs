@@ -12,7 +12,6 @@ use axum::{
         Path, Query, Request, State,
         rejection::{BytesRejection, PathRejection, QueryRejection},
     },
-    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -32,11 +31,11 @@ use super::{
 use crate::{
     app::{App, Timeouts},
     body::{json, object},
-    idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
+    idempotency::{IdempotencyKeyHeader, accepted, accepted_for_copies, as_of_ms},
     views::VerificationView,
 };
 use twilio_edge_domain::{
-    idempotency::{Headers, StoredResponse},
+    idempotency::StoredResponse,
     refusal::RefusalCode,
     sending::{
         options::{MessageOptions, Metadata},
@@ -123,26 +122,12 @@ async fn start(
     };
     let answer = |row: &OutboundMessage| {
         let view = view(row)?;
-        Ok(StoredResponse {
-            status: StatusCode::ACCEPTED.as_u16(),
-            headers: Headers {
-                content_type: Some("application/json".to_owned()),
-                location: Some(view.links.this.clone()),
-            },
-            body: serde_json::to_string(&view).unwrap_or_default(),
-        })
+        Ok(accepted_for_copies(&view, &view.links.this))
     };
     let row = accept(&sending, &caller, turn, &request, end_user, answer).await?;
     let view = view(&row)?;
-    let mut response = json(&view);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if is_kept {
-        response.extensions_mut().insert(StoredReplay);
-    }
-    if let Ok(location) = HeaderValue::try_from(view.links.this) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    let location = view.links.this.clone();
+    Ok(accepted(&view, location, is_kept))
 }
 
 /// Accepts a verification, or returns the rule that declines it. Both APIs call this function. `answer` renders the answer for

@@ -84,7 +84,8 @@ impl Cut<'_> {
 
     /// Refuses a text sender behind a message of a channel. Only an SMS has a text sender, and a status of an SMS has no
     /// `ChannelStatusMessage` (twilio.com/docs/messaging/guides/track-outbound-message-status). So the sender was cut out of
-    /// that text. A cut can hide the parameter (`Channe`=`lStatusMessage..`), but cannot remove its name from the text.
+    /// that text. A forger can divide the name of the parameter (`Channe`=`lStatusMessage..`), but the signed text still
+    /// contains the whole name.
     fn check_status_sender(&self, start: usize, from: &str) -> Result<(), ShapeError> {
         let is_text = value_shapes::address(from) == Some(Address::Text);
         let before = self.text().get(..start).unwrap_or_default();

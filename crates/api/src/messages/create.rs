@@ -7,7 +7,6 @@ use axum::{
     Extension,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
-    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use serde::Serialize;
@@ -22,14 +21,11 @@ use super::{
 use crate::{
     app::App,
     body::{json, object},
-    idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
+    idempotency::{IdempotencyKeyHeader, accepted, accepted_for_copies, as_of_ms},
     problem::Problem,
     views::Message,
 };
-use twilio_edge_domain::{
-    idempotency::{Headers, StoredResponse},
-    sending::{errors::FallbackTarget, rules::Verdict},
-};
+use twilio_edge_domain::sending::{errors::FallbackTarget, rules::Verdict};
 use twilio_edge_services::{
     access::api_keys::Caller,
     outbound::{fallback::Alternative, sending::Sending},
@@ -121,24 +117,10 @@ pub(super) async fn create(
     let is_kept = turn.is_some();
     let answer = |row: &OutboundMessage| {
         let message = Message::of(&row.clone().into(), None, &sending.errors);
-        StoredResponse {
-            status: StatusCode::ACCEPTED.as_u16(),
-            headers: Headers {
-                content_type: Some("application/json".to_owned()),
-                location: Some(message.summary.links.this.clone()),
-            },
-            body: serde_json::to_string(&message).unwrap_or_default(),
-        }
+        accepted_for_copies(&message, &message.summary.links.this)
     };
     let row = accept(sending, caller, turn, message, answer).await?;
     let message = Message::of(&row.into(), None, &sending.errors);
-    let mut response = json(&message);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if is_kept {
-        response.extensions_mut().insert(StoredReplay);
-    }
-    if let Ok(location) = HeaderValue::try_from(message.summary.links.this) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    let location = message.summary.links.this.clone();
+    Ok(accepted(&message, location, is_kept))
 }

@@ -9,7 +9,6 @@ use axum::{
     Extension,
     body::Bytes,
     extract::{Request, State, rejection::BytesRejection},
-    http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -21,13 +20,12 @@ use super::create_request::CreateNotificationRequest;
 use crate::{
     app::{App, Timeouts},
     body::{json, object},
-    idempotency::{IdempotencyKeyHeader, StoredReplay, as_of_ms},
+    idempotency::{IdempotencyKeyHeader, accepted, accepted_for_copies, as_of_ms},
     messages::outcome::{Accepted, WaitQuery, after_wait},
     problem::Problem,
     views::NotificationView,
 };
 use twilio_edge_domain::{
-    idempotency::{Headers, StoredResponse},
     refusal::RefusalCode,
     sending::{plan::PlanChannel, rules::Verdict},
 };
@@ -106,15 +104,8 @@ async fn notify(
     }
     let is_kept = turn.is_some();
     let view = accept(&sending, &caller, turn, &new).await?;
-    let mut response = json(&view);
-    *response.status_mut() = StatusCode::ACCEPTED;
-    if is_kept {
-        response.extensions_mut().insert(StoredReplay);
-    }
-    if let Ok(location) = HeaderValue::try_from(view.links.this) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(response)
+    let location = view.links.this.clone();
+    Ok(accepted(&view, location, is_kept))
 }
 
 async fn evaluate(
@@ -152,14 +143,7 @@ async fn accept(
     };
     let view = view(sending, rows.clone())?;
     let done = turn.map(|turn| {
-        let answer = StoredResponse {
-            status: StatusCode::ACCEPTED.as_u16(),
-            headers: Headers {
-                content_type: Some("application/json".to_owned()),
-                location: Some(view.links.this.clone()),
-            },
-            body: serde_json::to_string(&view).unwrap_or_default(),
-        };
+        let answer = accepted_for_copies(&view, &view.links.this);
         CompletedRequest { turn, answer }
     });
     sending.add_notification(caller, &rows, done.as_ref()).await.map_err(unavailable)?;

@@ -1,7 +1,7 @@
 //! Recognition of a capture's form by its content.
 //!
-//! Decides: the form. Its parser decides whether the input is well-formed, so that a broken file gets an error about the form
-//! that it resembles.
+//! Decides which form an input has, and not whether it is complete. So a damaged HAR file is recognized as one, and its reader
+//! reports what is wrong with it.
 
 use serde_json::Value;
 
